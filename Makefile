@@ -1,0 +1,26 @@
+# Two commands are all a newcomer needs; each is complete on a fresh clone with Python 3.11 or newer:
+#   make demo   environment, install, and the main job on real digits (writes to demo-results/)
+#   make test   environment, install, and the whole default test suite
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test slow lint clean
+
+demo: .venv/installed
+	$(BIN)/boundlab demo
+
+test: .venv/installed
+	$(BIN)/ruff check src tests
+	$(BIN)/mypy
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
+
+slow: .venv/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow
+
+.venv/installed: pyproject.toml constraints/cpu.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints/cpu.txt -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf .venv demo-results

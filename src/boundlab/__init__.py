@@ -1,0 +1,12 @@
+"""boundlab: proven bounds of neural networks."""
+
+from boundlab.affine import Affine, LinearBound, chord, exact, lines, where3
+from boundlab.bounds.methods import CROWN, IBP, Bounds, Forward, Method, Rigour, bound, one_slope, parallel, zero_slope
+from boundlab.capture.torch import capture
+from boundlab.errors import BoundError, BoundlabError, CaptureError, MissingRule, ShapeError, SpecError, UnsupportedOperator
+from boundlab.evaluate import evaluate
+from boundlab.graph import Graph, Model, Node
+from boundlab.interval import Interval
+from boundlab.ops.op import Free, Op, affine_op, elementwise_op, monotone, register, register_rule
+from boundlab.perturbations.sets import Box, PerturbationSet
+from boundlab.spec import Specification, at_least, margins

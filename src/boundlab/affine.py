@@ -1,0 +1,88 @@
+"""Affine, LinearBound and the small helpers that relaxations are written with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from boundlab.interval import Interval
+from boundlab.maps import Diagonal, LinearMap
+
+Number = Tensor | float
+
+
+@dataclass(frozen=True)
+class Affine:
+    """sum_i maps[i](x_i) + bias, one map for each perturbed argument; `bias` broadcasts to (b, s, *out), None means none."""
+
+    maps: tuple[LinearMap, ...]
+    bias: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class LinearBound:
+    """lower(x) <= y <= upper(x) on the region it was made for.
+
+    The relaxation of an operator in its arguments (the field's word) is one of these. Where both sides are one and the
+    same object it is exact, and rows pass through without looking at signs.
+    """
+
+    lower: Affine
+    upper: Affine
+
+    @property
+    def exact(self) -> bool:
+        """Whether the operator is affine here, known from structure and not from numbers."""
+        return self.lower is self.upper
+
+
+def exact(*maps: LinearMap, bias: Tensor | None = None) -> LinearBound:
+    """The relaxation of an affine operator: itself."""
+    affine = Affine(maps, bias)
+    return LinearBound(affine, affine)
+
+
+Line = tuple[Tensor, Tensor | None]
+
+
+def lines(lower: Line, upper: Line) -> LinearBound:
+    """The relaxation of an elementwise operator from (slope, intercept) of its two lines, all (b, s, *shape)."""
+
+    def affine(line: Line) -> Affine:
+        shape = tuple(line[0].shape[2:])
+        return Affine((Diagonal(shape, shape, line[0]),), line[1])
+
+    return LinearBound(affine(lower), affine(upper))
+
+
+def where3(first: Tensor, a: Number, second: Tensor, b: Number, otherwise: Tensor) -> Tensor:
+    """a where `first`, else b where `second`, else `otherwise`."""
+    return torch.where(first, a, torch.where(second, b, otherwise))
+
+
+def chord(f: Callable[[Tensor], Tensor], x: Interval, narrow: Tensor) -> Tensor:
+    """Slope of the line through f's ends (b, 1, *shape).
+
+    Where the ends nearly coincide the quotient is all rounding, and `narrow` (a slope of f inside) stands in; lines made
+    with `above_ends` or `below_ends` are sound with any slope.
+    """
+    l, u = x.row_lower, x.row_upper
+    width = u - l
+    wide = width > torch.finfo(l.dtype).eps ** 0.5 * (l.abs() + u.abs())
+    slope = (f(u) - f(l)) / torch.where(wide, width, 1.0)
+    return torch.where(wide, slope, narrow)
+
+
+def above_ends(f: Callable[[Tensor], Tensor], slope: Tensor, x: Interval) -> Tensor:
+    """Intercept of the lowest line with `slope` that is not below f at either end: above a convex f everywhere between."""
+    l, u = x.row_lower, x.row_upper
+    return torch.maximum(f(l) - slope * l, f(u) - slope * u)
+
+
+def below_ends(f: Callable[[Tensor], Tensor], slope: Tensor, x: Interval) -> Tensor:
+    """Intercept of the highest line with `slope` that is not above f at either end: below a concave f everywhere between."""
+    l, u = x.row_lower, x.row_upper
+    return torch.minimum(f(l) - slope * l, f(u) - slope * u)

@@ -1,0 +1,136 @@
+"""The backward interpreter: rows of a node pulled through relaxations to the sources. One loop, lower bounds only.
+
+Upper bounds are rows with the other sign. Zhang et al. 2018 (CROWN); Xu et al. 2020 (auto_LiRPA), Sec. 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from boundlab.affine import Affine, LinearBound
+from boundlab.errors import BoundError
+from boundlab.graph import Graph, Node
+from boundlab.interval import Interval
+from boundlab.maps import Dense, Diagonal, Rows, Windows, add, compose, dot
+from boundlab.perturbations.sets import Box, PerturbationSet
+
+Env = Mapping[int, Tensor | Interval]
+Sets = Mapping[int, PerturbationSet]
+Relaxer = Callable[[Node], LinearBound]
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """What rows became: their coefficients at the nodes where they stopped, and the collected bias (n, s)."""
+
+    coefficients: Mapping[int, Rows]
+    bias: Tensor | None
+
+
+def plus(total: Tensor | None, term: Tensor | None) -> Tensor | None:
+    """A sum in which None means nothing."""
+    if total is None or term is None:
+        return total if term is None else term
+    return total + term
+
+
+def apply_bias(rows: Rows, bias: Tensor | None) -> Tensor | None:
+    """Rows applied to an operator's bias (b, s, *out), (n, s)."""
+    return None if bias is None else rows.spread().dot(bias)
+
+
+def pull_affine(rows: Rows, affine: Affine) -> tuple[list[Rows], Tensor | None]:
+    """Rows through an affine function, one result for each perturbed argument."""
+    return [compose(rows, layer) for layer in affine.maps], apply_bias(rows, affine.bias)
+
+
+def elementwise(bound: LinearBound) -> bool:
+    """Whether every map of both sides is diagonal, so that signs can be chosen coordinate by coordinate."""
+    return all(isinstance(layer, Diagonal) for layer in (*bound.lower.maps, *bound.upper.maps))
+
+
+def choose(rows: Dense | Windows, bound: LinearBound) -> tuple[list[Rows], Tensor | None]:
+    """Diagonal relaxations: the lower line where a coefficient is positive, the upper line where it is negative."""
+    coefficients = rows.coefficients
+    positive = coefficients >= 0
+    pulled: list[Rows] = []
+    for low, high in zip(bound.lower.maps, bound.upper.maps, strict=True):
+        assert isinstance(low, Diagonal) and isinstance(high, Diagonal)
+        slope = torch.where(positive, rows.aligned(low.scale), rows.aligned(high.scale))
+        pulled.append(rows.with_coefficients(coefficients * slope))
+    return pulled, signed_bias(rows, bound)
+
+
+def signed_bias(rows: Dense | Windows, bound: LinearBound) -> Tensor | None:
+    """Positive coefficients on the lower intercepts plus negative ones on the upper, (n, s)."""
+    total = None
+    if bound.lower.bias is not None:
+        total = dot(rows.coefficients.clamp(min=0), rows.aligned(bound.lower.bias))
+    if bound.upper.bias is not None:
+        total = plus(total, dot(rows.coefficients.clamp(max=0), rows.aligned(bound.upper.bias)))
+    return total
+
+
+def pull_back(rows: Rows, bound: LinearBound) -> tuple[list[Rows], Tensor | None]:
+    """Rows of an operator's output as rows of its perturbed arguments, and the bias that this leaves."""
+    if bound.exact:
+        return pull_affine(rows, bound.lower)
+    spread = rows.spread()
+    if elementwise(bound) and fits(spread, bound):
+        return choose(spread, bound)
+    full = Dense(rows.shape, rows.owner, rows.dense())
+    if elementwise(bound):
+        return choose(full, bound)
+    below, first = pull_affine(full.with_coefficients(full.coefficients.clamp(min=0)), bound.lower)
+    above, second = pull_affine(full.with_coefficients(full.coefficients.clamp(max=0)), bound.upper)
+    return [add(one, other) for one, other in zip(below, above, strict=True)], plus(first, second)
+
+
+def fits(rows: Dense | Windows, bound: LinearBound) -> bool:
+    """Whether the lines can be gathered at windows: they can while they are shared by all rows of a problem."""
+    if isinstance(rows, Dense):
+        return True
+    tensors = [layer.scale for layer in (*bound.lower.maps, *bound.upper.maps) if isinstance(layer, Diagonal)]
+    tensors += [bias for bias in (bound.lower.bias, bound.upper.bias) if bias is not None]
+    return all(tensor.shape[1] == 1 for tensor in tensors)
+
+
+def backward(graph: Graph, env: Env, relax: Relaxer, target: int, rows: Rows,
+             stop: Callable[[Node], bool] | None = None) -> Pulled:
+    """Pull `rows` of node `target` back through relaxations until every path ends at a source, or at a node that `stop`s.
+
+    Constants never receive rows: a relaxation has one map for each perturbed argument.
+    """
+    waiting: dict[int, Rows] = {target: rows}
+    reached: dict[int, Rows] = {}
+    bias: Tensor | None = None
+    for index in range(target, -1, -1):
+        if index not in waiting:
+            continue
+        node, arrived = graph[index], waiting.pop(index)
+        if node.source or (stop is not None and stop(node)):
+            reached[index] = arrived
+            continue
+        pulled, offset = pull_back(arrived, relax(node))
+        bias = plus(bias, offset)
+        perturbed = [arg for arg in node.args if isinstance(env[arg], Interval)]
+        for arg, part in zip(perturbed, pulled, strict=True):
+            waiting[arg] = add(waiting[arg], part) if arg in waiting else part
+    return Pulled(reached, bias)
+
+
+def concretize(pulled: Pulled, env: Env, sets: Sets) -> Tensor:
+    """The smallest value of the pulled rows over the sets, (n, s); a node without a set counts with its interval."""
+    total = pulled.bias
+    for index, rows in pulled.coefficients.items():
+        interval = env[index]
+        assert isinstance(interval, Interval)
+        region = sets[index] if index in sets else Box(interval.lower, interval.upper)
+        total = plus(total, region.concretize(rows))
+    if total is None:
+        raise BoundError("nothing is perturbed on the way to the rows that were asked for; evaluate the network instead.")
+    return total

@@ -1,0 +1,134 @@
+"""Forward LiRPA: every node between two affine functions of the sources, pushed on from its arguments.
+
+Xu et al. 2020 (auto_LiRPA), Sec. 3.1 and App. A.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from boundlab.affine import Affine, LinearBound
+from boundlab.bounds.backward import Env, Pulled, Relaxer, Sets, plus
+from boundlab.graph import Node
+from boundlab.interval import Interval
+from boundlab.maps import Dense, LinearMap
+
+
+@dataclass(frozen=True)
+class Columns:
+    """One side of a node's affine bound: coefficients (b, d, *shape) of the d source coordinates, and bias (b, *shape)."""
+
+    coefficients: Tensor
+    bias: Tensor
+
+
+@dataclass(frozen=True)
+class Form:
+    """A node between two affine functions of the sources; `lower is upper` while everything was affine."""
+
+    lower: Columns
+    upper: Columns
+
+
+def layout(sets: Sets, env: Env) -> Mapping[int, slice]:
+    """Which columns belong to which source."""
+    places, start = {}, 0
+    for index in sorted(sets):
+        box = env[index]
+        assert isinstance(box, Interval)
+        size = math.prod(box.shape[1:])
+        places[index] = slice(start, start + size)
+        start += size
+    return places
+
+
+def source_form(index: int, box: Interval, places: Mapping[int, slice]) -> Form:
+    """The coordinates themselves."""
+    count = max(place.stop for place in places.values())
+    shape = box.shape[1:]
+    eye = box.lower.new_zeros(1, count, math.prod(shape))
+    eye[0, places[index]] = torch.eye(math.prod(shape), dtype=box.lower.dtype, device=box.lower.device)
+    columns = Columns(eye.reshape(1, count, *shape), box.lower.new_zeros(1, *shape))
+    return Form(columns, columns)
+
+
+def source_forms(sets: Sets, env: Env, places: Mapping[int, slice]) -> dict[int, Form]:
+    """The forms of all perturbed sources."""
+    return {index: source_form(index, box, places) for index in sets if isinstance(box := env[index], Interval)}
+
+
+def push_side(layer: LinearMap, form: Form, sign: float) -> tuple[Tensor, Tensor]:
+    """A map applied to a form: center minus |map| times half the gap for the lower side (sign 1), plus for the upper."""
+    if form.lower is form.upper:
+        return layer.push(form.lower.coefficients), layer.apply(form.lower.bias)
+
+    def through(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        return (low + high) / 2, (high - low) / 2
+
+    center, gap = through(form.lower.coefficients, form.upper.coefficients)
+    middle, half = through(form.lower.bias, form.upper.bias)
+    size = layer.abs()
+    return layer.push(center) - sign * size.push(gap), layer.apply(middle) - sign * size.apply(half)
+
+
+def push_affine(affine: Affine, forms: list[Form], sign: float) -> Columns:
+    """An affine function of several forms."""
+    parts = [push_side(layer, form, sign) for layer, form in zip(affine.maps, forms, strict=True)]
+    coefficients, bias = parts[0]
+    for more, shift in parts[1:]:
+        coefficients, bias = coefficients + more, bias + shift
+    total = plus(bias, None if affine.bias is None else affine.bias.squeeze(1))
+    assert total is not None
+    return Columns(coefficients, total)
+
+
+def push_form(bound: LinearBound, forms: list[Form]) -> Form:
+    """A relaxation applied to its arguments' forms."""
+    lower = push_affine(bound.lower, forms, 1.0)
+    if bound.exact and all(form.lower is form.upper for form in forms):
+        return Form(lower, lower)
+    return Form(lower, push_affine(bound.upper, forms, -1.0))
+
+
+def concretize_form(form: Form, sets: Sets, env: Env, places: Mapping[int, slice]) -> Interval:
+    """The interval that a form proves: its columns, read as rows, concretized on each set."""
+
+    def side(columns: Columns, sign: float) -> Tensor:
+        total = columns.bias
+        for index, place in places.items():
+            box = env[index]
+            assert isinstance(box, Interval)
+            rows = columns.coefficients[:, place].flatten(2).mT
+            rows = sign * rows.reshape(*rows.shape[:2], *box.shape[1:])
+            low = sets[index].concretize(Dense(tuple(box.shape[1:]), None, rows))
+            total = total + sign * low.reshape(-1, *columns.bias.shape[1:])
+        return total
+
+    return Interval(side(form.lower, 1.0), side(form.upper, -1.0))
+
+
+def forward_step(node: Node, env: Env, relax: Relaxer, forms: Mapping[int, Form]) -> Form:
+    """The form of `node` from the forms of its perturbed arguments."""
+    perturbed = [forms[arg] for arg in node.args if isinstance(env[arg], Interval)]
+    return push_form(relax(node), perturbed)
+
+
+def rows_of_forms(pulled: Pulled, forms: Mapping[int, Form], sets: Sets, env: Env) -> Pulled:
+    """Rows over inner nodes as rows over the sources: positive coefficients take the lower forms, negative the upper."""
+    bias, total = pulled.bias, None
+    for index, rows in pulled.coefficients.items():
+        coefficients, form = rows.dense().flatten(2), forms[index]
+        for part, side in ((coefficients.clamp(min=0), form.lower), (coefficients.clamp(max=0), form.upper)):
+            total = plus(total, part @ side.coefficients.flatten(2).mT)
+            bias = plus(bias, torch.linalg.vecdot(part, side.bias.flatten(1)[:, None]))
+    assert total is not None
+    linear = {}
+    for index, place in layout(sets, env).items():
+        shape = tuple(env[index].shape[1:])
+        linear[index] = Dense(shape, None, total[..., place].reshape(*total.shape[:2], *shape))
+    return Pulled(linear, bias)

@@ -1,0 +1,291 @@
+"""Methods are values: IBP, Forward, CROWN and their combinations, and the one call `bound` that runs them."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from boundlab.bounds.backward import Env, Pulled, Relaxer, Sets, backward, concretize
+from boundlab.bounds.forward import Form, concretize_form, forward_step, layout, rows_of_forms, source_forms
+from boundlab.bounds.intermediate import (
+    Policy, Pulling, box_exact, checked, consumers, is_affine, perturbed_nodes, propagate, relaxer, tighten, unsettled,
+)
+from boundlab.errors import BoundError, ShapeError
+from boundlab.graph import Graph, Model, Node
+from boundlab.interval import Interval
+from boundlab.maps import Dense
+from boundlab.perturbations.sets import Box, PerturbationSet
+from boundlab.spec import Specification
+
+
+class Rigour(enum.Enum):
+    """What a result claims about rounding."""
+
+    FLOAT = "ordinary floating point, rounding not accounted for"
+    SOUND = "a theorem about the real-number network: float64 with outward error terms"
+    CHECKED = "re-derived from a certificate by the independent checker"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One question: a model, the sets of its perturbed sources, its constant inputs, a specification, known bounds."""
+
+    model: Model
+    sets: Sets
+    inputs: Mapping[str, Tensor] = field(default_factory=dict)
+    spec: Specification | None = None
+    known: Mapping[str, Interval] = field(default_factory=dict)
+
+    @property
+    def target(self) -> Node:
+        """The network's output."""
+        return self.model.graph.output
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Proven bounds: of the output (b, *out), or of a specification's rows (b, s), where `upper` is None.
+
+    `env` holds every node's interval by index, `linear` the rows pulled to the sources (None where a method has none).
+    """
+
+    lower: Tensor
+    upper: Tensor | None
+    graph: Graph
+    env: Env
+    linear: Pulled | None = None
+    rigour: Rigour = Rigour.FLOAT
+
+    @property
+    def intermediate(self) -> Mapping[str, Interval]:
+        """The interval of every perturbed node, by name."""
+        return {node.name: interval for node in self.graph if isinstance(interval := self.env.get(node.index), Interval)}
+
+
+class Method(Protocol):
+    """A way to bound: anything with these two functions."""
+
+    def environment(self, problem: Problem) -> Env:
+        """Intervals of every node."""
+        ...
+
+    def run(self, problem: Problem) -> Bounds:
+        """Bounds of the output or of the specification's rows."""
+        ...
+
+
+def refiner(problem: Problem, *steps: Callable[[Node, Env], Interval | None]) -> Callable[[Node, Env], Interval | None]:
+    """Several refinements in turn, with the bounds that the caller already knows; each meets what came before."""
+
+    def refine(node: Node, env: dict[int, Any]) -> Interval | None:  # type: ignore[type-arg]
+        if node.name in problem.known:
+            env[node.index] = env[node.index].meet(problem.known[node.name])
+        for step in steps:
+            better = step(node, env)
+            if better is not None:
+                env[node.index] = env[node.index].meet(better)
+        return None
+
+    return refine
+
+
+def first_layer(problem: Problem, pulling: Pulling) -> Callable[[Node, Env], Interval | None]:
+    """Affine nodes fed by sources alone are bounded by the sets themselves, not by the boxes around them."""
+    graph = problem.model.graph
+    round_sets = {index for index, region in problem.sets.items() if not isinstance(region, Box)}
+
+    def refine(node: Node, env: Env) -> Interval | None:
+        perturbed = {arg for arg in node.args if isinstance(env[arg], Interval)}
+        if not perturbed & round_sets or not all(graph[arg].source for arg in perturbed) or not is_affine(node, env):
+            return None
+        interval = env[node.index]
+        assert isinstance(interval, Interval)
+        return tighten(pulling, node, torch.ones_like(interval.lower, dtype=torch.bool))
+
+    return refine
+
+
+def interval_rows(problem: Problem, env: Env) -> Bounds:
+    """A specification on top of intervals: its rows pulled through affine nodes only, so that the last layer is merged."""
+    graph, spec = problem.model.graph, problem.spec
+    if spec is None:
+        interval = env[problem.target.index]
+        assert isinstance(interval, Interval)
+        return Bounds(interval.lower, interval.upper, graph, env)
+    rows = Dense(problem.target.shape, None, spec.rows)
+    pulled = backward(graph, env, relaxer(env), problem.target.index, rows, stop=lambda node: not is_affine(node, env))
+    return Bounds(finite_rows(concretize(pulled, env, problem.sets) + spec.offset, problem), None, graph, env, pulled)
+
+
+def finite_rows(lower: Tensor, problem: Problem) -> Tensor:
+    """The bounds themselves; BoundError if one is NaN or infinite."""
+    if not bool(torch.isfinite(lower).all()):
+        raise BoundError(f"the bounds of the specification on {problem.target.describe()} are NaN or infinite.")
+    return lower
+
+
+@dataclass(frozen=True)
+class IBP:
+    """Interval bound propagation (Gowal et al. 2018); a specification is merged into the last affine layers."""
+
+    max_rows: int | None = None
+
+    def environment(self, problem: Problem) -> Env:
+        env: dict[int, Any] = {}
+        pulling = Pulling(problem.model, problem.sets, env, relaxer(env), self.max_rows)
+        return propagate(problem.model, problem.sets, problem.inputs, env, refiner(problem, first_layer(problem, pulling)))
+
+    def run(self, problem: Problem) -> Bounds:
+        return interval_rows(problem, self.environment(problem))
+
+
+@dataclass(frozen=True)
+class Forward:
+    """Forward LiRPA, met with intervals (Xu et al. 2020, Sec. 3.1)."""
+
+    alpha: Policy | None = None
+
+    def forms(self, problem: Problem) -> tuple[Env, dict[int, Form]]:
+        """Intervals and affine forms of every perturbed node."""
+        env: dict[int, Any] = {}
+        forms: dict[int, Form] = {}
+        relax = relaxer(env, self.alpha)
+
+        def push(node: Node, env: Env) -> Interval | None:
+            places = layout(problem.sets, env)
+            if not forms:
+                forms.update(source_forms(problem.sets, env, places))
+            forms[node.index] = forward_step(node, env, relax, forms)
+            return concretize_form(forms[node.index], problem.sets, env, places)
+
+        propagate(problem.model, problem.sets, problem.inputs, env, refiner(problem, push))
+        return env, forms
+
+    def environment(self, problem: Problem) -> Env:
+        return self.forms(problem)[0]
+
+    def run(self, problem: Problem) -> Bounds:
+        env, forms = self.forms(problem)
+        return interval_rows(problem, env) if problem.spec is None else forward_rows(problem, env, forms)
+
+
+def forward_rows(problem: Problem, env: Env, forms: Mapping[int, Form]) -> Bounds:
+    """A specification on top of forward forms: pulled through the last affine nodes, applied to the forms, concretized."""
+    graph, spec = problem.model.graph, problem.spec
+    assert spec is not None
+    rows = Dense(problem.target.shape, None, spec.rows)
+    pulled = backward(graph, env, relaxer(env), problem.target.index, rows, stop=lambda node: not is_affine(node, env))
+    linear = rows_of_forms(pulled, forms, problem.sets, env)
+    lower = concretize(linear, env, problem.sets) + spec.offset
+    return Bounds(finite_rows(lower, problem), None, graph, env, linear)
+
+
+@dataclass(frozen=True)
+class CROWN:
+    """Backward bounds (Zhang et al. 2018); `intermediate` bounds the inner nodes, None means CROWN itself.
+
+    `CROWN(intermediate=IBP())` is CROWN-IBP (Zhang et al. 2020), `CROWN(alpha=parallel)` Fast-Lin (Weng et al. 2018).
+    """
+
+    intermediate: Method | None = None
+    alpha: Policy | None = None
+    max_rows: int | None = None
+
+    def environment(self, problem: Problem) -> Env:
+        if self.intermediate is not None:
+            return self.intermediate.environment(problem)
+        graph, env = problem.model.graph, dict[int, Any]()
+        pulling = Pulling(problem.model, problem.sets, env, relaxer(env, self.alpha), self.max_rows)
+        readers, perturbed = consumers(graph), perturbed_nodes(graph, problem.sets)
+        settled = box_exact(graph, problem.sets, perturbed)
+
+        def pull(node: Node, env: Env) -> Interval | None:
+            mask = None if node.index in settled else unsettled(node, readers[node.index], env, perturbed)
+            if mask is None:
+                return None
+            checked(node, env[node.index])  # type: ignore[arg-type]
+            return tighten(pulling, node, mask)
+
+        steps = (first_layer(problem, pulling), pull)
+        return propagate(problem.model, problem.sets, problem.inputs, env, refiner(problem, *steps))
+
+    def run(self, problem: Problem) -> Bounds:
+        env = self.environment(problem)
+        return self.output_rows(problem, env, relaxer(env, self.alpha))
+
+    def output_rows(self, problem: Problem, env: Env, relax: Relaxer) -> Bounds:
+        """Bounds of the output, or of the specification's rows, given intervals of every node and relaxations."""
+        graph, target, spec = problem.model.graph, problem.target, problem.spec
+        if spec is None:
+            pulling = Pulling(problem.model, problem.sets, env, relax, self.max_rows)
+            interval = env[target.index]
+            assert isinstance(interval, Interval)
+            found = interval.meet(tighten(pulling, target, torch.ones_like(interval.lower, dtype=torch.bool)))
+            checked(target, found)
+            return Bounds(found.lower, found.upper, graph, {**env, target.index: found})
+        pulled = backward(graph, env, relax, target.index, Dense(target.shape, None, spec.rows))
+        return Bounds(finite_rows(concretize(pulled, env, problem.sets) + spec.offset, problem), None, graph, env, pulled)
+
+
+def parallel(op: Any, *arguments: Any, **attributes: Any) -> Mapping[str, Tensor] | None:
+    """Fast-Lin and CAP slopes: a free lower slope is set to the upper line's (Weng et al. 2018; Wong and Kolter 2018)."""
+    if "slope" not in op.alpha:
+        return None
+    return {"slope": op.relax(*arguments, **attributes).upper.maps[0].scale}
+
+
+def constant_slope(value: float) -> Policy:
+    """Every free lower slope at its low end (0) or high end (1)."""
+
+    def policy(op: Any, *arguments: Any, **attributes: Any) -> Mapping[str, Tensor] | None:
+        if "slope" not in op.alpha:
+            return None
+        free = op.alpha["slope"]
+        ends = [end(*arguments, **attributes) if callable(end) else torch.full_like(arguments[0].row_lower, end)
+                for end in (free.low, free.high)]
+        return {"slope": ends[0] + value * (ends[1] - ends[0])}
+
+    return policy
+
+
+zero_slope = constant_slope(0.0)
+one_slope = constant_slope(1.0)
+
+
+def bound(model: Model, sets: PerturbationSet | Mapping[str, PerturbationSet | Tensor], *, method: Method | None = None,
+          spec: Specification | None = None, known: Mapping[str, Interval] | None = None) -> Bounds:
+    """Proven bounds of a network over perturbation sets.
+
+    `sets` is the set of the only input, or a mapping from input or parameter names to sets (perturbed) or tensors
+    (constant inputs). `known` are intervals by node name that are already proven. Without `spec` the output's lower and
+    upper bounds (b, *out); with it lower bounds of its rows (b, s). BoundError if a bound is NaN or infinite.
+    """
+    return (method or CROWN()).run(problem_of(model, sets, spec, known))
+
+
+def problem_of(model: Model, sets: PerturbationSet | Mapping[str, PerturbationSet | Tensor],
+               spec: Specification | None = None, known: Mapping[str, Interval] | None = None) -> Problem:
+    """The question as methods see it: sets by node index, shapes checked."""
+    named = sets if isinstance(sets, Mapping) else {model.graph.inputs[0].name: sets}
+    regions, inputs = {}, {}
+    for name, value in named.items():
+        node = model.graph.source_named(name)
+        if isinstance(value, Tensor):
+            inputs[name] = value
+            continue
+        shape = tuple(value.box().shape[1:])
+        if shape != node.shape:
+            raise ShapeError(f"the set of '{name}' holds tensors of shape (batch, {', '.join(map(str, shape))}), the network "
+                             f"takes (batch, {', '.join(map(str, node.shape))}).")
+        regions[node.index] = value
+    if not regions:
+        raise ShapeError("no perturbation set was given: bounds need at least one input or parameter that varies.")
+    if spec is not None and tuple(spec.rows.shape[2:]) != model.graph.output.shape:
+        raise ShapeError(f"the specification reads outputs of shape {list(spec.rows.shape[2:])}, the network gives "
+                         f"{list(model.graph.output.shape)}.")
+    return Problem(model, regions, inputs, spec, known or {})

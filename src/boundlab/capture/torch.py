@@ -1,0 +1,137 @@
+"""nn.Module to Model, through torch.export: live parameters, a batch of any size, and a check against the module itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import Dim, ExportedProgram
+from torch.export.graph_signature import InputKind, InputSpec
+
+from boundlab.capture.aten import LOWERINGS
+from boundlab.capture.builder import Builder
+from boundlab.capture.lowering import Lowering, lower_by_source, where_from
+from boundlab.errors import CaptureError, UnsupportedOperator
+from boundlab.evaluate import evaluate_all
+from boundlab.graph import Model
+from boundlab.ops import by_source
+
+DECOMPOSED = (
+    "lstm.input", "gru.input", "rnn_tanh.input", "rnn_relu.input", "lstm_cell.default", "gru_cell.default",
+    "rnn_tanh_cell.default", "rnn_relu_cell.default", "einsum.default", "rms_norm.default", "instance_norm.default",
+    "_weight_norm.default", "cross_entropy_loss.default",
+)
+"""Composite operators that are captured through their parts; all others are kept whole."""
+TOLERANCE = 1e-3
+"""How far graph and module may differ, relative to the largest output, before a capture is refused."""
+
+
+def capture(module: nn.Module, *example: Tensor) -> Model:
+    """A PyTorch module as a Model.
+
+    `example` are inputs as the module takes them, (batch, ...) each; only their shapes and types matter, and the batch
+    may be of any size later. The module's parameters stay the live objects, so gradients of bounds reach them. Dropout,
+    batch norm and the like are captured in the mode that the module is in.
+
+    UnsupportedOperator names what nobody registered and where it stands in the source; CaptureError says that the module
+    cannot be exported, mixes examples of a batch, or differs from its graph.
+    """
+    if not example or any(tensor.dim() == 0 for tensor in example):
+        raise CaptureError("capture needs one example tensor for each input of the module, with a batch axis first.")
+    inputs = tuple(two_examples(tensor) for tensor in example)
+    program = export(module, inputs)
+    model = lower(program, next((tensor.dtype for tensor in inputs if tensor.is_floating_point()), torch.float32))
+    check_capture(model, module, inputs)
+    return model
+
+
+def two_examples(tensor: Tensor) -> Tensor:
+    """The first two examples, or the only one twice: a batch of one would be captured as a constant."""
+    return tensor.detach()[:2] if tensor.shape[0] >= 2 else torch.cat([tensor.detach()] * 2)
+
+
+def export(module: nn.Module, inputs: tuple[Tensor, ...]) -> ExportedProgram:
+    """The module as a functional program over a dynamic batch; CaptureError if torch cannot export it."""
+    shapes = tuple({0: Dim.DYNAMIC} for _ in inputs)
+    try:
+        program = torch.export.export(module, inputs, dynamic_shapes=shapes, strict=False)
+        table = {key: rule for key, rule in torch.export.default_decompositions().items()
+                 if str(key).removeprefix("aten.") in DECOMPOSED}
+        return program.run_decompositions(table)
+    except Exception as problem:  # torch raises many kinds; all of them mean that the module cannot be captured
+        reason = str(problem).strip().splitlines()
+        raise CaptureError(f"torch.export cannot capture {type(module).__name__}: {reason[0] if reason else problem!r}. "
+                           "Branches that depend on values of a tensor must be rewritten.") from problem
+
+
+def lower(program: ExportedProgram, dtype: torch.dtype) -> Model:
+    """Every node of an exported program as nodes of our graph."""
+    low = Lowering(Builder(dtype))
+    specs = {spec.arg.name: spec for spec in program.graph_signature.input_specs if hasattr(spec.arg, "name")}
+    one_to_one = by_source()
+    for node in program.graph.nodes:
+        low.at(node)
+        if node.op == "placeholder":
+            place(low, program, specs[node.name], node)
+        elif node.op == "call_function":
+            low.values[node] = call(low, node, one_to_one)
+        elif node.op == "output":
+            mutated = len(program.graph_signature.buffers_to_mutate)
+            results = [low.index(value) for value in node.args[0][mutated:] if value is not None]
+            return low.builder.model(results)
+    raise CaptureError("the exported program has no output.")
+
+
+def place(low: Lowering, program: ExportedProgram, spec: InputSpec, node: fx.Node) -> None:
+    """A placeholder: an input, or a parameter, buffer or constant under its own name."""
+    if spec.kind == InputKind.USER_INPUT:
+        shape = tuple(int(size) for size in node.meta["val"].shape[1:])
+        low.values[node] = low.builder.input(node.name, shape)
+        return
+    assert spec.target is not None
+    held = program.constants if spec.kind in (InputKind.CONSTANT_TENSOR, InputKind.CUSTOM_OBJ) else program.state_dict
+    value = held[spec.target] if spec.target in held else program.constants[spec.target]
+    low.values[node] = low.builder.parameter(spec.target, value)
+
+
+def call(low: Lowering, node: fx.Node, one_to_one: dict[str, Any]) -> Any:
+    """One call of the program, lowered by the table or by the operator that names it as its source."""
+    target = str(node.target)
+    if target in LOWERINGS:
+        return LOWERINGS[target](low, node)
+    if target in one_to_one:
+        return lower_by_source(low, node, one_to_one[target].name)
+    raise UnsupportedOperator(
+        f"node '{node.name}'{where_from(node)} is {target}, which no operator declares. Register one "
+        "(docs: add an operator), or rewrite that line with supported operators (`boundlab ops` lists them).")
+
+
+def check_capture(model: Model, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """Graph and module agree at two batch sizes, in value and in the gradients of their parameters."""
+    names = [node.name for node in model.graph.inputs]
+    for batch in (2, 3):
+        values = [torch.cat([tensor, tensor])[:batch] for tensor in inputs]
+        with torch.random.fork_rng(devices=[]):
+            expected = tensors_of(module(*values))
+        found = evaluate_all(model, dict(zip(names, values, strict=True)))
+        for index, want in zip(model.graph.outputs, expected, strict=True):
+            compare(model.graph[index].describe(), found[index], want)
+
+
+def compare(place: str, found: Tensor, want: Tensor) -> None:
+    """CaptureError unless the two agree to rounding, relative to the largest entry."""
+    if found.shape != want.shape:
+        found = found.expand(want.shape)
+    scale = 1 + want.detach().abs().max() if want.numel() else 1
+    difference = (found - want).detach().abs().max() / scale if want.numel() else torch.zeros(())
+    if not bool(difference <= TOLERANCE):
+        raise CaptureError(f"the captured graph disagrees with the module at output {place}: relative difference "
+                           f"{float(difference):.2g}. This is a defect of the capture; please report the module.")
+
+
+def tensors_of(result: Any) -> Sequence[Tensor]:
+    """The tensors of a module's result, in the order in which torch.export lists them."""
+    leaves, _ = torch.utils._pytree.tree_flatten(result)
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]

@@ -1,0 +1,33 @@
+"""One error family: what was asked, what was found, what to do."""
+
+
+class BoundlabError(Exception):
+    """Base of every error that boundlab raises for a user's mistake or an unsupported request."""
+
+
+class UnsupportedOperator(BoundlabError):
+    """The network uses an operator that nobody has registered."""
+
+
+class MissingRule(BoundlabError):
+    """A registered operator lacks the rule that a method needs."""
+
+
+class ShapeError(BoundlabError):
+    """Shapes of network, set and specification do not fit together."""
+
+
+class BoundError(BoundlabError):
+    """A bound came out NaN, infinite, or with its lower end above its upper end."""
+
+
+class SpecError(BoundlabError):
+    """A specification or perturbation set is malformed, empty or contradictory."""
+
+
+class CaptureError(BoundlabError):
+    """A network could not be turned into a graph, or the graph disagrees with the network."""
+
+
+class MissingPackage(BoundlabError):
+    """An optional package is needed; the message says which extra installs it."""

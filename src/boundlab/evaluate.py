@@ -1,0 +1,45 @@
+"""Concrete evaluation of a graph: what the network is, as seen by the bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from boundlab.errors import ShapeError
+from boundlab.graph import PARAMETER, Model, Node
+from boundlab.ops import lookup
+
+Values = Mapping[int, Tensor]
+
+
+def source_value(model: Model, node: Node, inputs: Mapping[str, Tensor]) -> Tensor:
+    """Value of an input or parameter node with its batch axis; a parameter may be overridden by name in `inputs`."""
+    if node.name in inputs:
+        value = inputs[node.name]
+        if tuple(value.shape[1:]) != node.shape:
+            raise ShapeError(f"'{node.name}' takes (batch, {', '.join(map(str, node.shape))}), got {tuple(value.shape)}; "
+                             "the first axis counts problems and may not be left out.")
+        return value
+    if node.op != PARAMETER:
+        given = ", ".join(f"'{name}'" for name in inputs) or "none"
+        raise ShapeError(f"the network's input '{node.name}' was not given (given: {given}).")
+    return model.params[node.name].unsqueeze(0)
+
+
+def evaluate_all(model: Model, inputs: Mapping[str, Tensor]) -> dict[int, Tensor]:
+    """Every node's value (b or 1, *shape) for inputs (b, *shape) by name."""
+    values: dict[int, Tensor] = {}
+    for node in model.graph:
+        if node.source:
+            values[node.index] = source_value(model, node, inputs)
+        else:
+            arguments = (values[arg] for arg in node.args)
+            values[node.index] = lookup(node.op).evaluate(*arguments, **node.attrs)
+    return values
+
+
+def evaluate(model: Model, inputs: Mapping[str, Tensor] | Tensor) -> Tensor:
+    """The network's only output (b, *shape); a lone tensor feeds a network with one input."""
+    named = {model.graph.inputs[0].name: inputs} if isinstance(inputs, Tensor) else inputs
+    return evaluate_all(model, named)[model.graph.output.index]

@@ -1,0 +1,111 @@
+"""Node, Graph and Model: a network as data. Operators are names here; their rules live in `boundlab.ops`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from boundlab.errors import CaptureError, ShapeError
+
+INPUT, PARAMETER = "input", "parameter"
+
+
+@dataclass(frozen=True)
+class Node:
+    """One value of the network. `args` are indices of earlier nodes; `shape` and axes in `attrs` leave out the batch."""
+
+    index: int
+    op: str
+    args: tuple[int, ...]
+    attrs: Mapping[str, Any]
+    shape: tuple[int, ...]
+    name: str
+    origin: str = ""
+
+    @property
+    def source(self) -> bool:
+        """Whether the value enters from outside: an input, or a parameter (buffers and constants included)."""
+        return self.op in (INPUT, PARAMETER)
+
+    def describe(self) -> str:
+        """The node for a message: its name, operator, shape, and where it stands in the user's source."""
+        where = f", from {self.origin}" if self.origin else ""
+        return f"node '{self.name}' ({self.op}, shape {list(self.shape)}{where})"
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Nodes in topological order; `outputs` are the indices of the network's results."""
+
+    nodes: tuple[Node, ...]
+    outputs: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        for place, node in enumerate(self.nodes):
+            if node.index != place or any(arg >= place for arg in node.args):
+                raise CaptureError(f"{node.describe()} is out of order; nodes must come after their arguments.")
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self.nodes)
+
+    def __getitem__(self, index: int) -> Node:
+        return self.nodes[index]
+
+    @property
+    def output(self) -> Node:
+        """The only output; ShapeError if there are several."""
+        if len(self.outputs) != 1:
+            raise ShapeError(f"the network has {len(self.outputs)} outputs; choose one with Model.select_output(i).")
+        return self.nodes[self.outputs[0]]
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        """The nodes that a caller feeds."""
+        return tuple(node for node in self.nodes if node.op == INPUT)
+
+    def source_named(self, name: str) -> Node:
+        """The input or parameter called `name`."""
+        for node in self.nodes:
+            if node.source and node.name == name:
+                return node
+        known = ", ".join(f"'{node.name}'" for node in self.nodes if node.source)
+        raise ShapeError(f"the network has no input or parameter '{name}'; it has {known}.")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A graph with the tensors that its parameter nodes name; captured parameters are the user's live ones."""
+
+    graph: Graph
+    params: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating type of the parameters (float32 if there are none)."""
+        floating = [tensor.dtype for tensor in self.params.values() if tensor.is_floating_point()]
+        return floating[0] if floating else torch.float32
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters lie."""
+        return next((tensor.device for tensor in self.params.values()), torch.device("cpu"))
+
+    def detached(self) -> Model:
+        """The same model with parameters that carry no gradient."""
+        return replace(self, params={name: tensor.detach() for name, tensor in self.params.items()})
+
+    def to(self, target: torch.dtype | torch.device) -> Model:
+        """The same model in another floating type or on another device."""
+        def moved(tensor: Tensor) -> Tensor:
+            if isinstance(target, torch.dtype) and not tensor.is_floating_point():
+                return tensor
+            return tensor.to(target)
+        return replace(self, params={name: moved(tensor) for name, tensor in self.params.items()})
+
+    def select_output(self, index: int) -> Model:
+        """The same network with only its output number `index`."""
+        return replace(self, graph=Graph(self.graph.nodes, (self.graph.outputs[index],)))

@@ -1,0 +1,72 @@
+"""Interval: elementwise lower and upper bounds of one value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Interval:
+    """All tensors between `lower` and `upper`, elementwise; both have shape (b, *shape).
+
+    Rules that work with rows read `row_lower` and `row_upper`, of shape (b, 1, *shape).
+    """
+
+    lower: Tensor
+    upper: Tensor
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape with the batch axis, (b, *shape)."""
+        return self.lower.shape
+
+    @property
+    def center(self) -> Tensor:
+        """Midpoint, (b, *shape)."""
+        return (self.lower + self.upper) / 2
+
+    @property
+    def radius(self) -> Tensor:
+        """Half the width, (b, *shape)."""
+        return (self.upper - self.lower) / 2
+
+    @property
+    def width(self) -> Tensor:
+        """Upper minus lower, (b, *shape)."""
+        return self.upper - self.lower
+
+    @property
+    def row_lower(self) -> Tensor:
+        """Lower bound with a row axis, (b, 1, *shape)."""
+        return self.lower.unsqueeze(1)
+
+    @property
+    def row_upper(self) -> Tensor:
+        """Upper bound with a row axis, (b, 1, *shape)."""
+        return self.upper.unsqueeze(1)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Interval:
+        """The same tensor function on both ends, for what keeps order (reshape, detach, a monotone function)."""
+        return Interval(function(self.lower), function(self.upper))
+
+    def meet(self, other: Interval) -> Interval:
+        """The intersection; sound wherever both intervals hold."""
+        return Interval(torch.maximum(self.lower, other.lower), torch.minimum(self.upper, other.upper))
+
+    def hull(self, other: Interval) -> Interval:
+        """The smallest interval that holds both."""
+        return Interval(torch.minimum(self.lower, other.lower), torch.maximum(self.upper, other.upper))
+
+    def contains(self, value: Tensor) -> Tensor:
+        """Whether every entry of `value` (b, *shape) lies inside, (b,) booleans; NaN is never inside."""
+        inside = (self.lower <= value) & (value <= self.upper)
+        return inside.flatten(1).all(dim=1)
+
+
+def point(value: Tensor) -> Interval:
+    """The interval that holds one value."""
+    return Interval(value, value)

@@ -1,0 +1,133 @@
+"""compose and add: how rows pass through a layer's map, and how rows that meet at a node are summed.
+
+A table keyed by the pair of types, with one fallback: dense rows and the map's own `pull`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from boundlab.maps.base import LinearMap
+from boundlab.maps.conv import Conv
+from boundlab.maps.dense import Diagonal, Identity, Matrix
+from boundlab.maps.rows import Dense, Origin, Rows, Select, Windows
+from boundlab.maps.shape import Gather, Permute, Reshape, Slice
+
+DENSE_AREA = 1.5
+"""Windows become dense rows once their area exceeds this multiple of the map's (measured: flat between 1 and 2)."""
+
+
+def compose(rows: Rows, layer: LinearMap) -> Rows:
+    """The rows of `rows` after `layer`: functionals of the layer's input instead of its output."""
+    if isinstance(layer, Identity):
+        return rows
+    rule = COMPOSE.get((type(rows), type(layer)))
+    return rule(rows, layer) if rule else pull_dense(rows, layer)
+
+
+def pull_dense(rows: Rows, layer: LinearMap) -> Dense:
+    """The fallback: explicit coefficients, pulled by the map itself."""
+    return Dense(layer.in_shape, rows.owner, layer.at(rows.owner).pull(rows.dense()))
+
+
+def select_matrix(rows: Select, layer: Matrix) -> Rows:
+    """Rows of the weight itself, when the layer has no leading axes."""
+    if len(layer.in_shape) != 1:
+        return pull_dense(rows, layer)
+    picked = layer.weight.index_select(0, rows.index)
+    return Dense(layer.in_shape, rows.owner, rows.signs[None, :, None] * picked[:, None, :])
+
+
+def select_reshape(rows: Select, layer: Reshape) -> Select:
+    """A flat index survives a reshape."""
+    return Select(layer.in_shape, rows.owner, rows.index, rows.signs)
+
+
+def select_moved(rows: Select, layer: LinearMap) -> Select:
+    """Where a selected coordinate comes from: push the flat positions forward and read them off."""
+    count = math.prod(layer.in_shape)
+    positions = torch.arange(count, device=rows.index.device).reshape(1, 1, *layer.in_shape)
+    origin = layer.push(positions).flatten()
+    return Select(layer.in_shape, rows.owner, origin.index_select(0, rows.index), rows.signs)
+
+
+def spread_conv(rows: Select, layer: Conv) -> Rows:
+    """Selected neurons of a map become windows before the first convolution."""
+    return compose(rows.spread(), layer)
+
+
+def spread_diagonal(rows: Select, layer: Diagonal) -> Rows:
+    """Selected neurons times their own factors."""
+    return compose(rows.spread(), layer)
+
+
+def windows_diagonal(rows: Windows, layer: Diagonal) -> Rows:
+    """Factors gathered at the windows; factors that differ between rows need dense rows."""
+    if layer.scale.shape[1] != 1:
+        return pull_dense(rows, layer)
+    return rows.with_coefficients(rows.coefficients * rows.aligned(layer.scale))
+
+
+def windows_conv(rows: Windows, layer: Conv) -> Rows:
+    """One transposed convolution of the small images; the corner moves to scale * stride, - padding."""
+    if len(layer.stride) != 2 or window_after(rows, layer) > DENSE_AREA * math.prod(layer.in_shape[1:]):
+        return pull_dense(rows, layer)
+    images = rows.coefficients.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+    images = layer.pull_images(images, (0, 0), (0, 0))
+    coefficients = images.reshape(*rows.coefficients.shape[:2], *images.shape[1:])
+    (sy, sx), (oy, ox) = rows.origin.scale, rows.origin.offset
+    (ky, kx), (py, px) = layer.stride, layer.padding
+    origin = Origin(rows.origin.position, (sy * ky, sx * kx), (oy * ky - py, ox * kx - px))
+    return Windows(layer.in_shape, rows.owner, coefficients, origin).masked()
+
+
+def window_after(rows: Windows, layer: Conv) -> int:
+    """Area of the windows that a pull through `layer` would give."""
+    axes = zip(rows.size, layer.stride, layer.dilation, layer.weight.shape[2:], strict=True)
+    return math.prod((size - 1) * stride + dilation * (kernel - 1) + 1 for size, stride, dilation, kernel in axes)
+
+
+Rule = Callable[[Any, Any], Rows]
+COMPOSE: dict[tuple[type, type], Rule] = {
+    (Select, Matrix): select_matrix,
+    (Select, Reshape): select_reshape,
+    (Select, Permute): select_moved,
+    (Select, Slice): select_moved,
+    (Select, Gather): select_moved,
+    (Select, Conv): spread_conv,
+    (Select, Diagonal): spread_diagonal,
+    (Windows, Diagonal): windows_diagonal,
+    (Windows, Conv): windows_conv,
+}
+
+
+def add(first: Rows, second: Rows) -> Rows:
+    """The sum of two sets of rows over one node, from the paths that meet there."""
+    if isinstance(first, Select):
+        first = first.spread()
+    if isinstance(second, Select):
+        second = second.spread()
+    if isinstance(first, Windows) and isinstance(second, Windows) and first.origin.scale == second.origin.scale:
+        return add_windows(first, second)
+    return Dense(first.shape, first.owner, first.dense() + second.dense())
+
+
+def add_windows(first: Windows, second: Windows) -> Windows:
+    """Both windows padded to their union, whose corner is known because the scales agree."""
+    offsets = list(zip(first.origin.offset, second.origin.offset, strict=True))
+    low = (min(offsets[0]), min(offsets[1]))
+    high = [max(a + n, b + m) for (a, b), n, m in zip(offsets, first.size, second.size, strict=True)]
+
+    def padded(rows: Windows) -> Tensor:
+        (y, x), (h, w) = rows.origin.offset, rows.size
+        margins = (x - low[1], high[1] - x - w, y - low[0], high[0] - y - h)
+        return F.pad(rows.coefficients, margins) if any(margins) else rows.coefficients
+
+    origin = Origin(first.origin.position, first.origin.scale, low)
+    return Windows(first.shape, first.owner, padded(first) + padded(second), origin)

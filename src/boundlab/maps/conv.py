@@ -1,0 +1,52 @@
+"""Convolutions of one, two or three axes, as maps that keep the kernel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from boundlab.maps.base import LinearMap, Shape
+
+FORWARD = (F.conv1d, F.conv2d, F.conv3d)
+BACKWARD = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
+
+
+@dataclass(frozen=True)
+class Conv(LinearMap):
+    """Convolution of maps (channels, *space) with `weight` (out, in / groups, *kernel); stride and so on one for each axis."""
+
+    weight: Tensor
+    stride: Shape
+    padding: Shape
+    dilation: Shape
+    groups: int
+
+    def push(self, columns: Tensor) -> Tensor:
+        convolve = FORWARD[len(self.stride) - 1]
+        result = convolve(columns.flatten(0, 1), self.weight, None, self.stride, self.padding, self.dilation, self.groups)
+        return result.reshape(*columns.shape[:2], *self.out_shape)
+
+    def pull(self, rows: Tensor) -> Tensor:
+        images = self.pull_images(rows.flatten(0, 1), self.padding, self.output_padding())
+        return images.reshape(*rows.shape[:2], *self.in_shape)
+
+    def pull_images(self, images: Tensor, padding: Shape, output_padding: Shape) -> Tensor:
+        """The transposed convolution of images (m, out channels, *space), with the padding that the caller wants."""
+        convolve = BACKWARD[len(self.stride) - 1]
+        return convolve(images, self.weight, None, self.stride, padding, output_padding, self.groups, self.dilation)
+
+    def output_padding(self) -> Shape:
+        """What conv_transpose must append so that a pull ends at `in_shape` (input cells that the stride leaves over)."""
+        axes = zip(self.in_shape[1:], self.out_shape[1:], self.weight.shape[2:], self.stride, self.padding, self.dilation, strict=True)
+        return tuple(size + 2 * pad - dilation * (kernel - 1) - 1 - (out - 1) * stride for size, out, kernel, stride, pad, dilation in axes)
+
+    def abs(self) -> LinearMap:
+        return Conv(self.in_shape, self.out_shape, self.weight.abs(), self.stride, self.padding, self.dilation, self.groups)
+
+
+def conv_out_space(space: Shape, kernel: Shape, stride: Shape, padding: Shape, dilation: Shape) -> Shape:
+    """Spatial shape after a convolution; the usual formula for every axis."""
+    axes = zip(space, kernel, stride, padding, dilation, strict=True)
+    return tuple((size + 2 * pad - step * (width - 1) - 1) // jump + 1 for size, width, jump, pad, step in axes)

@@ -1,0 +1,149 @@
+"""Maps that are given by numbers: identity, diagonal, matrices, and sums of maps."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from boundlab.maps.base import LinearMap, Shape, at_owner
+
+
+@dataclass(frozen=True)
+class Identity(LinearMap):
+    """The map that changes nothing: a skip connection."""
+
+    def push(self, columns: Tensor) -> Tensor:
+        return columns
+
+    def pull(self, rows: Tensor) -> Tensor:
+        return rows
+
+    def abs(self) -> LinearMap:
+        return self
+
+
+@dataclass(frozen=True)
+class Diagonal(LinearMap):
+    """One factor a coordinate; `scale` broadcasts to (b, s, *shape)."""
+
+    scale: Tensor
+
+    def push(self, columns: Tensor) -> Tensor:
+        return columns * self.scale
+
+    def pull(self, rows: Tensor) -> Tensor:
+        return rows * self.scale
+
+    def abs(self) -> LinearMap:
+        return Diagonal(self.in_shape, self.out_shape, self.scale.abs())
+
+    def at(self, owner: Tensor | None) -> LinearMap:
+        return Diagonal(self.in_shape, self.out_shape, at_owner(self.scale, owner))
+
+
+@dataclass(frozen=True)
+class Matrix(LinearMap):
+    """A matrix (out, in), shared by all problems, on the last axis; earlier axes are carried along."""
+
+    weight: Tensor
+
+    def push(self, columns: Tensor) -> Tensor:
+        return columns @ self.weight.mT
+
+    def pull(self, rows: Tensor) -> Tensor:
+        return rows @ self.weight
+
+    def abs(self) -> LinearMap:
+        return Matrix(self.in_shape, self.out_shape, self.weight.abs())
+
+
+@dataclass(frozen=True)
+class MatmulRight(LinearMap):
+    """x -> x @ factor, with `factor` (b, s, *lead, k, n) its own for every problem."""
+
+    factor: Tensor
+
+    def push(self, columns: Tensor) -> Tensor:
+        return columns @ self.factor
+
+    def pull(self, rows: Tensor) -> Tensor:
+        return rows @ self.factor.mT
+
+    def abs(self) -> LinearMap:
+        return MatmulRight(self.in_shape, self.out_shape, self.factor.abs())
+
+    def at(self, owner: Tensor | None) -> LinearMap:
+        return MatmulRight(self.in_shape, self.out_shape, at_owner(self.factor, owner))
+
+
+@dataclass(frozen=True)
+class MatmulLeft(LinearMap):
+    """y -> factor @ y, with `factor` (b, s, *lead, m, k) its own for every problem."""
+
+    factor: Tensor
+
+    def push(self, columns: Tensor) -> Tensor:
+        return self.factor @ columns
+
+    def pull(self, rows: Tensor) -> Tensor:
+        return self.factor.mT @ rows
+
+    def abs(self) -> LinearMap:
+        return MatmulLeft(self.in_shape, self.out_shape, self.factor.abs())
+
+    def at(self, owner: Tensor | None) -> LinearMap:
+        return MatmulLeft(self.in_shape, self.out_shape, at_owner(self.factor, owner))
+
+
+@dataclass(frozen=True)
+class Outer(LinearMap):
+    """Rank one along axis `dim` (counted without batch): x -> left * sum(right * x); factors broadcast to (b, s, *shape)."""
+
+    left: Tensor
+    right: Tensor
+    dim: int
+
+    def push(self, columns: Tensor) -> Tensor:
+        return self.left * (self.right * columns).sum(self.dim + 2, keepdim=True)
+
+    def pull(self, rows: Tensor) -> Tensor:
+        return self.right * (self.left * rows).sum(self.dim + 2, keepdim=True)
+
+    def abs(self) -> LinearMap:
+        return Outer(self.in_shape, self.out_shape, self.left.abs(), self.right.abs(), self.dim)
+
+    def at(self, owner: Tensor | None) -> LinearMap:
+        left, right = at_owner(self.left, owner), at_owner(self.right, owner)
+        return Outer(self.in_shape, self.out_shape, left, right, self.dim)
+
+
+@dataclass(frozen=True)
+class Sum(LinearMap):
+    """The sum of maps of one shape."""
+
+    terms: tuple[LinearMap, ...]
+
+    def push(self, columns: Tensor) -> Tensor:
+        return functools.reduce(operator.add, (term.push(columns) for term in self.terms))
+
+    def pull(self, rows: Tensor) -> Tensor:
+        return functools.reduce(operator.add, (term.pull(rows) for term in self.terms))
+
+    def abs(self) -> LinearMap:
+        return Sum(self.in_shape, self.out_shape, tuple(term.abs() for term in self.terms))
+
+    def at(self, owner: Tensor | None) -> LinearMap:
+        return Sum(self.in_shape, self.out_shape, tuple(term.at(owner) for term in self.terms))
+
+
+def identity(shape: Shape) -> Identity:
+    """The identity on `shape`."""
+    return Identity(shape, shape)
+
+
+def diagonal(scale: Tensor, shape: Shape) -> Diagonal:
+    """The diagonal map on `shape` with factors `scale`, broadcastable to (b, s, *shape)."""
+    return Diagonal(shape, shape, scale)

@@ -1,0 +1,174 @@
+"""Rows: coefficients of linear functionals of one node's value, in the structure they have.
+
+A `Rows` holds s rows for each of n problems. Ragged rows (each example its own neurons) have n = the number of
+(example, neuron) pairs and an `owner` (n,) that says which example's tensors a row reads; without it n counts examples.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from boundlab.maps.base import Shape, at_owner
+
+
+@dataclass(frozen=True)
+class Rows(ABC):
+    """s linear functionals for each of n problems, over a node of `shape` (without batch)."""
+
+    shape: Shape
+    owner: Tensor | None
+
+    @abstractmethod
+    def dense(self) -> Tensor:
+        """All coefficients, (n, s, *shape)."""
+
+    @abstractmethod
+    def spread(self) -> Dense | Windows:
+        """The same rows as explicit coefficients, over the whole node or a window of it."""
+
+
+@dataclass(frozen=True)
+class Dense(Rows):
+    """Explicit coefficients (n, s, *shape)."""
+
+    coefficients: Tensor
+
+    def dense(self) -> Tensor:
+        return self.coefficients
+
+    def spread(self) -> Dense:
+        return self
+
+    def with_coefficients(self, coefficients: Tensor) -> Dense:
+        """The same rows with other numbers."""
+        return Dense(self.shape, self.owner, coefficients)
+
+    def aligned(self, value: Tensor) -> Tensor:
+        """A per-example tensor (b, 1 or s, *shape) laid beside the coefficients: same axes, gathered by owner."""
+        return at_owner(value, self.owner)
+
+    def dot(self, value: Tensor) -> Tensor:
+        """Rows applied to a per-example tensor (b, 1 or s, *shape), (n, s)."""
+        return dot(self.coefficients, self.aligned(value))
+
+
+@dataclass(frozen=True)
+class Select(Rows):
+    """Single coordinates with signs: row j of problem i is signs[j] * e_index[i]; `index` (n,) is flat, `signs` (s,)."""
+
+    index: Tensor
+    signs: Tensor
+
+    def dense(self) -> Tensor:
+        rows = self.signs.new_zeros(len(self.index), len(self.signs), math.prod(self.shape))
+        index = self.index[:, None, None].expand(-1, len(self.signs), 1)
+        rows = rows.scatter(2, index, self.signs[None, :, None].expand(len(self.index), -1, 1))
+        return rows.reshape(*rows.shape[:2], *self.shape)
+
+    def spread(self) -> Dense | Windows:
+        if len(self.shape) != 3:
+            return Dense(self.shape, self.owner, self.dense())
+        channels, height, width = self.shape
+        channel = Select((channels,), self.owner, self.index // (height * width), self.signs).dense()
+        place = self.index % (height * width)
+        position = torch.stack([place // width, place % width], dim=1)
+        return Windows(self.shape, self.owner, channel[..., None, None], Origin(position, (1, 1), (0, 0)))
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where windows begin: corner = scale * position + offset, with `position` (n, 2) where the rows started.
+
+    All rows of one pass start at one node, so scale and offset are two plain numbers an axis, and the relative place of
+    two windows with equal scale is known without looking at data.
+    """
+
+    position: Tensor
+    scale: tuple[int, int]
+    offset: tuple[int, int]
+
+    def corner(self) -> Tensor:
+        """Row and column of each window's first entry, (n, 2); may lie outside the map."""
+        scale, offset = self.position.new_tensor(self.scale), self.position.new_tensor(self.offset)
+        return self.position * scale + offset
+
+
+@dataclass(frozen=True)
+class Windows(Rows):
+    """Rows over a (channels, height, width) node that vanish outside a window: coefficients (n, s, channels, kh, kw).
+
+    Entries that lie outside the map are zero by construction. Replaces the patches of Xu et al. 2020, App. B, with one
+    corner a row instead of stride and padding bookkeeping.
+    """
+
+    coefficients: Tensor
+    origin: Origin
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the windows."""
+        return self.coefficients.shape[-2], self.coefficients.shape[-1]
+
+    def spread(self) -> Windows:
+        return self
+
+    def with_coefficients(self, coefficients: Tensor) -> Windows:
+        """The same windows with other numbers."""
+        return Windows(self.shape, self.owner, coefficients, self.origin)
+
+    def places(self) -> tuple[Tensor, Tensor]:
+        """Flat spatial index of every window entry in the map with a border of one cell (n, kh, kw), and whether it is inside."""
+        corner, (height, width) = self.origin.corner(), self.shape[1:]
+        y = corner[:, :1] + torch.arange(self.size[0], device=corner.device)
+        x = corner[:, 1:] + torch.arange(self.size[1], device=corner.device)
+        y, x = y.clamp(-1, height) + 1, x.clamp(-1, width) + 1
+        inside = ((y > 0) & (y <= height))[:, :, None] & ((x > 0) & (x <= width))[:, None, :]
+        return y[:, :, None] * (width + 2) + x[:, None, :], inside
+
+    def aligned(self, value: Tensor) -> Tensor:
+        """A per-example tensor (b, 1, channels, height, width), gathered at the windows: (n, 1, channels, kh, kw)."""
+        if value.shape[-2:] == (1, 1):
+            return at_owner(value, self.owner)
+        value = value.expand(*value.shape[:2], *self.shape)
+        places, _ = self.places()
+        table = torch.nn.functional.pad(value[:, 0], (1, 1, 1, 1)).permute(0, 2, 3, 1).flatten(0, 2)
+        cells = (self.shape[1] + 2) * (self.shape[2] + 2)
+        if value.shape[0] > 1:
+            examples = torch.arange(len(places), device=places.device) if self.owner is None else self.owner
+            places = places + (examples * cells)[:, None, None]
+        picked = table.index_select(0, places.flatten())
+        return picked.reshape(*places.shape, -1).permute(0, 3, 1, 2).unsqueeze(1)
+
+    def dot(self, value: Tensor) -> Tensor:
+        """Rows applied to a per-example tensor (b, 1, *shape), (n, s)."""
+        return dot(self.coefficients, self.aligned(value))
+
+    def masked(self) -> Windows:
+        """The same windows with everything outside the map set to zero."""
+        _, inside = self.places()
+        return self.with_coefficients(self.coefficients * inside[:, None, None])
+
+    def dense(self) -> Tensor:
+        places, _ = self.places()
+        channels, height, width = self.shape
+        count, rows = self.coefficients.shape[:2]
+        full = self.coefficients.new_zeros(count, rows, channels, (height + 2) * (width + 2))
+        index = places.flatten(1)[:, None, None, :].expand(count, rows, channels, -1)
+        full = full.scatter_add(3, index, self.coefficients.flatten(3))
+        return full.reshape(count, rows, channels, height + 2, width + 2)[..., 1:-1, 1:-1]
+
+
+def dot(coefficients: Tensor, aligned: Tensor) -> Tensor:
+    """Sum over coordinates of coefficients (n, s, *k) times aligned (n or 1, s or 1, *k or broadcastable), (n, s)."""
+    if aligned.shape[2:] != coefficients.shape[2:]:
+        aligned = aligned.expand(*aligned.shape[:2], *coefficients.shape[2:])
+    if aligned.shape[0] == 1 and aligned.shape[1] == 1:
+        return coefficients.flatten(2) @ aligned.flatten()
+    if coefficients.shape[0] == 1 and aligned.shape[1] == 1:
+        return aligned.flatten(1) @ coefficients[0].flatten(1).mT
+    return torch.linalg.vecdot(coefficients.flatten(2), aligned.flatten(2))

@@ -1,0 +1,178 @@
+"""Op: everything boundlab knows about one primitive, in one record; and the constructors that derive most of it.
+
+An affine operator gives its maps, an elementwise one its interval and its two lines; all else follows from these.
+Arguments of rules are an `Interval` where perturbed and a tensor (b or 1, *shape) where constant. Constant arguments may
+broadcast; perturbed ones have the output's shape (capture sees to both).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from boundlab.affine import LinearBound, exact
+from boundlab.errors import UnsupportedOperator
+from boundlab.interval import Interval
+from boundlab.maps import Diagonal, LinearMap
+
+Argument = Tensor | Interval
+Choice = float | Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class Free:
+    """A number that an optimiser may move between `low` and `high`: one for each coordinate of the output (b, s, *shape).
+
+    Each of the three is a float, or a function of the operator's arguments and attributes that gives (b, 1, *shape).
+    `relax` with every variable at `start` equals `relax` with none, so optimised bounds begin at the plain ones.
+    """
+
+    low: Choice
+    high: Choice
+    start: Choice
+
+
+@dataclass(frozen=True)
+class Op:
+    """One primitive: its meaning, its interval, its relaxation, and what solvers and searches may use."""
+
+    name: str
+    evaluate: Callable[..., Tensor]
+    interval: Callable[..., Interval]
+    relax: Callable[..., LinearBound]
+    affine: Callable[[tuple[bool, ...]], bool]
+    alpha: Mapping[str, Free] = field(default_factory=dict)
+    derivative: Callable[[Interval], Interval] | None = None
+    integers: Callable[..., Any] | None = None
+    breaks: tuple[float, ...] | None = None
+    piecewise: bool = False
+    sources: tuple[str, ...] = ()
+
+    def unsettled(self, x: Interval) -> Tensor:
+        """Where a tighter interval of the argument would make the relaxation tighter, (b, *shape) booleans.
+
+        An operator that is affine between its breaks gains only where a break lies inside.
+        """
+        if not self.piecewise:
+            return x.width > 0
+        inside = [(x.lower < place) & (place < x.upper) for place in self.breaks or ()]
+        return torch.stack(inside).any(0)
+
+
+REGISTRY: dict[str, Op] = {}
+RULES: dict[tuple[str, str], Callable[..., Any]] = {}
+
+
+def register(op: Op) -> Op:
+    """Make an operator known to capture and to every method; a second one of the same name replaces the first."""
+    REGISTRY[op.name] = op
+    return op
+
+
+def lookup(name: str) -> Op:
+    """The operator called `name`; UnsupportedOperator if nobody registered it."""
+    if name not in REGISTRY:
+        raise UnsupportedOperator(f"no operator is called '{name}'; register one (docs: add an operator).")
+    return REGISTRY[name]
+
+
+def by_source() -> dict[str, Op]:
+    """Operators by the framework names that lower to them one to one ("aten.relu.default", "onnx:Relu")."""
+    return {source: op for op in REGISTRY.values() for source in op.sources}
+
+
+def register_rule(kind: str, op: str, rule: Callable[..., Any]) -> None:
+    """Attach a rule of a new kind (say "zonotope") to an operator, for a method defined elsewhere."""
+    RULES[kind, op] = rule
+
+
+def rule(kind: str, op: str) -> Callable[..., Any] | None:
+    """The rule of `kind` for operator `op`, or None."""
+    return RULES.get((kind, op))
+
+
+def always(perturbed: tuple[bool, ...]) -> bool:
+    """Affine whatever is perturbed."""
+    return True
+
+
+def never(perturbed: tuple[bool, ...]) -> bool:
+    """Nonlinear in every argument."""
+    return False
+
+
+def at_most_one(perturbed: tuple[bool, ...]) -> bool:
+    """Affine in each argument while the others are constant: a product."""
+    return sum(perturbed) <= 1
+
+
+def push_interval(layer: LinearMap, x: Interval) -> Interval:
+    """The exact image of an interval: both ends through a map without negative entries, else center and radius."""
+    if layer.abs() is layer:
+        return x.map(layer.apply)
+    if isinstance(layer, Diagonal):
+        low, high = layer.apply(x.lower), layer.apply(x.upper)
+        return Interval(torch.minimum(low, high), torch.maximum(low, high))
+    center, radius = layer.apply(x.center), layer.abs().apply(x.radius)
+    return Interval(center - radius, center + radius)
+
+
+def affine_interval(bound: LinearBound, perturbed: list[Interval]) -> Interval:
+    """Interval of an exact relaxation: the sum of the images, plus the bias."""
+    images = [push_interval(layer, x) for layer, x in zip(bound.lower.maps, perturbed, strict=True)]
+    lower, upper = images[0].lower, images[0].upper
+    for image in images[1:]:
+        lower, upper = lower + image.lower, upper + image.upper
+    if bound.lower.bias is not None:
+        bias = bound.lower.bias.squeeze(1)
+        lower, upper = lower + bias, upper + bias
+    return Interval(lower, upper)
+
+
+def intervals_of(arguments: tuple[Argument, ...]) -> list[Interval]:
+    """The perturbed arguments, in order."""
+    return [argument for argument in arguments if isinstance(argument, Interval)]
+
+
+def affine_op(
+    name: str,
+    evaluate: Callable[..., Tensor],
+    maps: Callable[..., tuple[LinearMap, ...]],
+    *,
+    bias: Callable[..., Tensor | None] | None = None,
+    sources: tuple[str, ...] = (),
+) -> Op:
+    """An operator that is affine in all its perturbed arguments together.
+
+    `maps(*arguments, **attributes)` gives one map for each perturbed argument, in order; `bias` what the constant ones
+    add, (b or 1, 1, *out) or None.
+    """
+
+    def relax(*arguments: Argument, alpha: None = None, **attributes: Any) -> LinearBound:
+        offset = bias(*arguments, **attributes) if bias else None
+        return exact(*maps(*arguments, **attributes), bias=offset)
+
+    def interval(*arguments: Argument, **attributes: Any) -> Interval:
+        return affine_interval(relax(*arguments, **attributes), intervals_of(arguments))
+
+    return Op(name, evaluate, interval, relax, always, sources=sources)
+
+
+def monotone(f: Callable[[Tensor], Tensor]) -> Callable[[Interval], Interval]:
+    """Interval rule of an increasing function."""
+    return lambda x: x.map(f)
+
+
+def antitone(f: Callable[[Tensor], Tensor]) -> Callable[[Interval], Interval]:
+    """Interval rule of a decreasing function."""
+    return lambda x: Interval(f(x.upper), f(x.lower))
+
+
+def elementwise_op(name: str, evaluate: Callable[..., Tensor], interval: Callable[..., Interval],
+                   relax: Callable[..., LinearBound], **fields: Any) -> Op:
+    """A nonlinear function of each coordinate on its own; `fields` are further fields of `Op`."""
+    return Op(name, evaluate, interval, relax, never, **fields)

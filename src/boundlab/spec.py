@@ -1,0 +1,66 @@
+"""Specification: what should hold of a network's output, as rows, offsets and clauses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from boundlab.errors import SpecError
+
+
+@dataclass(frozen=True)
+class Specification:
+    """Safe at a point if in every clause some row has rows . y + offset > 0.
+
+    `rows` (b, s, *out) and `offset` (b, s), with b = 1 if all problems share them; `clause` (s,) names each row's clause,
+    0 to the number of clauses - 1.
+    """
+
+    rows: Tensor
+    offset: Tensor
+    clause: Tensor
+
+    def __post_init__(self) -> None:
+        count = self.rows.shape[1]
+        if self.offset.shape != self.rows.shape[:2] or self.clause.shape != (count,):
+            raise SpecError(f"a specification of rows {tuple(self.rows.shape)} needs offsets {tuple(self.rows.shape[:2])} and "
+                            f"clauses ({count},), got {tuple(self.offset.shape)} and {tuple(self.clause.shape)}.")
+        if set(self.clause.tolist()) != set(range(self.clauses)):
+            raise SpecError("clauses must be numbered from 0 without gaps, and there must be at least one row.")
+
+    @property
+    def clauses(self) -> int:
+        """Number of clauses."""
+        return int(self.clause.max()) + 1 if self.clause.numel() else 0
+
+    def values(self, y: Tensor) -> Tensor:
+        """Margins of concrete outputs y (b, *out), (b, s)."""
+        return torch.linalg.vecdot(self.rows.flatten(2), y.flatten(1)[:, None].to(self.rows)) + self.offset
+
+    def worst(self, margins: Tensor) -> Tensor:
+        """The smallest, over clauses, of each clause's best row: positive means that the specification holds, (b,)."""
+        best = margins.new_full((margins.shape[0], self.clauses), -torch.inf)
+        best = best.scatter_reduce(1, self.clause.expand_as(margins), margins, "amax")
+        return best.amin(1)
+
+
+def margins(labels: Tensor, classes: int, dtype: torch.dtype = torch.float32) -> Specification:
+    """Every other class stays below the label: row y minus row j for each j != y, one clause each, (b, classes - 1).
+
+    SpecError if a label is outside 0 .. classes - 1.
+    """
+    if labels.dim() != 1 or bool(((labels < 0) | (labels >= classes)).any()):
+        raise SpecError(f"labels must be a (b,) tensor of classes 0 to {classes - 1}, got {labels.tolist()}.")
+    eye = torch.eye(classes, dtype=dtype, device=labels.device)
+    differences = eye[labels].unsqueeze(1) - eye
+    others = ~torch.nn.functional.one_hot(labels, classes).bool()
+    rows = differences[others].reshape(len(labels), classes - 1, classes)
+    return Specification(rows, rows.new_zeros(rows.shape[:2]), torch.arange(classes - 1, device=labels.device))
+
+
+def at_least(rows: Tensor, offset: Tensor | None = None) -> Specification:
+    """rows . y + offset > 0 for every row, each its own clause; `rows` (b, s, *out), `offset` (b, s) or none."""
+    filled = rows.new_zeros(rows.shape[:2]) if offset is None else offset
+    return Specification(rows, filled, torch.arange(rows.shape[1], device=rows.device))
