@@ -1,0 +1,1 @@
+"""The interpreters: pure functions from a graph, intervals and relaxations to bounds."""

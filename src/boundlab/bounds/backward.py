@@ -55,24 +55,21 @@ def elementwise(bound: LinearBound) -> bool:
 
 def choose(rows: Dense | Windows, bound: LinearBound) -> tuple[list[Rows], Tensor | None]:
     """Diagonal relaxations: the lower line where a coefficient is positive, the upper line where it is negative."""
-    coefficients = rows.coefficients
-    positive = coefficients >= 0
+    negative = rows.coefficients.clamp(max=0)
+    bias = None if bound.upper.bias is None else dot(negative, rows.aligned(bound.upper.bias))
+    positive = rows.coefficients.clamp(min=0)
+    if bound.lower.bias is not None:
+        bias = plus(bias, dot(positive, rows.aligned(bound.lower.bias)))
     pulled: list[Rows] = []
     for low, high in zip(bound.lower.maps, bound.upper.maps, strict=True):
         assert isinstance(low, Diagonal) and isinstance(high, Diagonal)
-        slope = torch.where(positive, rows.aligned(low.scale), rows.aligned(high.scale))
-        pulled.append(rows.with_coefficients(coefficients * slope))
-    return pulled, signed_bias(rows, bound)
-
-
-def signed_bias(rows: Dense | Windows, bound: LinearBound) -> Tensor | None:
-    """Positive coefficients on the lower intercepts plus negative ones on the upper, (n, s)."""
-    total = None
-    if bound.lower.bias is not None:
-        total = dot(rows.coefficients.clamp(min=0), rows.aligned(bound.lower.bias))
-    if bound.upper.bias is not None:
-        total = plus(total, dot(rows.coefficients.clamp(max=0), rows.aligned(bound.upper.bias)))
-    return total
+        below, above = rows.aligned(low.scale), rows.aligned(high.scale)
+        if any(tensor.requires_grad for tensor in (rows.coefficients, below, above)):
+            chosen = rows.coefficients * torch.where(rows.coefficients >= 0, below, above)
+        else:  # the same in one pass fewer; not for autograd, which would count both sides at zero
+            chosen = (positive * below).addcmul_(negative, above)
+        pulled.append(rows.with_coefficients(chosen))
+    return pulled, bias
 
 
 def pull_back(rows: Rows, bound: LinearBound) -> tuple[list[Rows], Tensor | None]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from boundlab.affine import Affine, LinearBound
+from boundlab.affine import LinearBound
 from boundlab.bounds.backward import Env, Pulled, Relaxer, Sets, plus
 from boundlab.graph import Node
 from boundlab.interval import Interval
@@ -62,37 +62,36 @@ def source_forms(sets: Sets, env: Env, places: Mapping[int, slice]) -> dict[int,
     return {index: source_form(index, box, places) for index in sets if isinstance(box := env[index], Interval)}
 
 
-def push_side(layer: LinearMap, form: Form, sign: float) -> tuple[Tensor, Tensor]:
-    """A map applied to a form: center minus |map| times half the gap for the lower side (sign 1), plus for the upper."""
-    if form.lower is form.upper:
-        return layer.push(form.lower.coefficients), layer.apply(form.lower.bias)
-
-    def through(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-        return (low + high) / 2, (high - low) / 2
-
-    center, gap = through(form.lower.coefficients, form.upper.coefficients)
-    middle, half = through(form.lower.bias, form.upper.bias)
+def push_both(layer: LinearMap, form: Form) -> Form:
+    """A map applied to both sides of a form: center minus and plus |map| times half the gap."""
+    low, high = form.lower, form.upper
+    if low is high:
+        image = Columns(layer.push(low.coefficients), layer.apply(low.bias))
+        return Form(image, image)
     size = layer.abs()
-    return layer.push(center) - sign * size.push(gap), layer.apply(middle) - sign * size.apply(half)
+    center = layer.push((low.coefficients + high.coefficients) / 2)
+    gap = size.push((high.coefficients - low.coefficients) / 2)
+    middle, half = layer.apply((low.bias + high.bias) / 2), size.apply((high.bias - low.bias) / 2)
+    return Form(Columns(center - gap, middle - half), Columns(center + gap, middle + half))
 
 
-def push_affine(affine: Affine, forms: list[Form], sign: float) -> Columns:
-    """An affine function of several forms."""
-    parts = [push_side(layer, form, sign) for layer, form in zip(affine.maps, forms, strict=True)]
-    coefficients, bias = parts[0]
-    for more, shift in parts[1:]:
-        coefficients, bias = coefficients + more, bias + shift
-    total = plus(bias, None if affine.bias is None else affine.bias.squeeze(1))
-    assert total is not None
-    return Columns(coefficients, total)
+def added(columns: list[Columns], bias: Tensor | None) -> Columns:
+    """The sum of several columns and an operator's bias (b, 1, *out)."""
+    total = columns[0]
+    for more in columns[1:]:
+        total = Columns(total.coefficients + more.coefficients, total.bias + more.bias)
+    return total if bias is None else Columns(total.coefficients, total.bias + bias.squeeze(1))
 
 
 def push_form(bound: LinearBound, forms: list[Form]) -> Form:
     """A relaxation applied to its arguments' forms."""
-    lower = push_affine(bound.lower, forms, 1.0)
-    if bound.exact and all(form.lower is form.upper for form in forms):
+    images = [push_both(layer, form) for layer, form in zip(bound.lower.maps, forms, strict=True)]
+    lower = added([image.lower for image in images], bound.lower.bias)
+    if bound.exact and all(image.lower is image.upper for image in images):
         return Form(lower, lower)
-    return Form(lower, push_affine(bound.upper, forms, -1.0))
+    if not bound.exact:
+        images = [push_both(layer, form) for layer, form in zip(bound.upper.maps, forms, strict=True)]
+    return Form(lower, added([image.upper for image in images], bound.upper.bias))
 
 
 def concretize_form(form: Form, sets: Sets, env: Env, places: Mapping[int, slice]) -> Interval:

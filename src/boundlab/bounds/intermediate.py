@@ -12,8 +12,8 @@ from torch import Tensor
 
 from boundlab.affine import LinearBound
 from boundlab.bounds.backward import Env, Relaxer, Sets, backward, concretize
-from boundlab.evaluate import source_value
 from boundlab.errors import BoundError
+from boundlab.evaluate import source_value
 from boundlab.graph import Graph, Model, Node
 from boundlab.interval import Interval
 from boundlab.maps import Select
@@ -21,7 +21,7 @@ from boundlab.ops import lookup
 from boundlab.perturbations.sets import Box
 
 Policy = Callable[..., Mapping[str, Tensor] | None]
-Refine = Callable[[Node, Env], Interval | None]
+Refine = Callable[[Node, dict[int, Any]], Interval | None]
 ROW_BUDGET = 2**25
 """Coefficients of one chunk of rows at its widest node, if the caller names no number of rows."""
 MOST_ROWS = 256
@@ -53,12 +53,21 @@ def relaxer(env: Env, policy: Policy | None = None) -> Relaxer:
 
 
 def checked(node: Node, interval: Interval) -> Interval:
-    """The interval itself; BoundError if an end is NaN or infinite, or the ends are crossed beyond rounding."""
-    finite = torch.isfinite(interval.lower) & torch.isfinite(interval.upper)
+    """The interval with its ends in order.
+
+    Two sound bounds of a value that hardly varies may cross by rounding; both ends are kept then, in order. BoundError
+    if an end is NaN or infinite, or the ends cross by more than rounding explains (contradictory known bounds).
+    """
+    lower, upper = interval.lower, interval.upper
+    finite = torch.isfinite(lower) & torch.isfinite(upper)
     if not bool(finite.all()):
         raise BoundError(f"the bounds of {node.describe()} are NaN or infinite at {int((~finite).sum())} coordinates; "
                          "the set is too large for this method, or an operator is outside its domain there.")
-    return interval
+    slack = torch.finfo(lower.dtype).eps ** 0.5 * (1 + lower.abs() + upper.abs())
+    if bool((lower > upper + slack).any()):
+        raise BoundError(f"the bounds of {node.describe()} contradict each other: a lower end lies above its upper end. "
+                         "If you gave bounds of your own, they do not hold on this set.")
+    return Interval(torch.minimum(lower, upper), torch.maximum(lower, upper))
 
 
 def source_environment(model: Model, sets: Sets, inputs: Mapping[str, Tensor]) -> dict[int, Tensor | Interval]:

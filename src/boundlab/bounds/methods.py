@@ -13,7 +13,18 @@ from torch import Tensor
 from boundlab.bounds.backward import Env, Pulled, Relaxer, Sets, backward, concretize
 from boundlab.bounds.forward import Form, concretize_form, forward_step, layout, rows_of_forms, source_forms
 from boundlab.bounds.intermediate import (
-    Policy, Pulling, box_exact, checked, consumers, is_affine, perturbed_nodes, propagate, relaxer, tighten, unsettled,
+    Policy,
+    Pulling,
+    Refine,
+    box_exact,
+    checked,
+    consumers,
+    is_affine,
+    perturbed_nodes,
+    propagate,
+    relaxer,
+    tighten,
+    unsettled,
 )
 from boundlab.errors import BoundError, ShapeError
 from boundlab.graph import Graph, Model, Node
@@ -79,10 +90,10 @@ class Method(Protocol):
         ...
 
 
-def refiner(problem: Problem, *steps: Callable[[Node, Env], Interval | None]) -> Callable[[Node, Env], Interval | None]:
+def refiner(problem: Problem, *steps: Refine) -> Refine:
     """Several refinements in turn, with the bounds that the caller already knows; each meets what came before."""
 
-    def refine(node: Node, env: dict[int, Any]) -> Interval | None:  # type: ignore[type-arg]
+    def refine(node: Node, env: dict[int, Any]) -> Interval | None:
         if node.name in problem.known:
             env[node.index] = env[node.index].meet(problem.known[node.name])
         for step in steps:
@@ -94,7 +105,7 @@ def refiner(problem: Problem, *steps: Callable[[Node, Env], Interval | None]) ->
     return refine
 
 
-def first_layer(problem: Problem, pulling: Pulling) -> Callable[[Node, Env], Interval | None]:
+def first_layer(problem: Problem, pulling: Pulling) -> Refine:
     """Affine nodes fed by sources alone are bounded by the sets themselves, not by the boxes around them."""
     graph = problem.model.graph
     round_sets = {index for index, region in problem.sets.items() if not isinstance(region, Box)}
@@ -208,7 +219,9 @@ class CROWN:
             mask = None if node.index in settled else unsettled(node, readers[node.index], env, perturbed)
             if mask is None:
                 return None
-            checked(node, env[node.index])  # type: ignore[arg-type]
+            interval = env[node.index]
+            assert isinstance(interval, Interval)
+            checked(node, interval)
             return tighten(pulling, node, mask)
 
         steps = (first_layer(problem, pulling), pull)

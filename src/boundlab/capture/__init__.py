@@ -1,0 +1,1 @@
+"""Networks as data: PyTorch modules and ONNX files become `Model`s."""

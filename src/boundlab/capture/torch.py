@@ -113,11 +113,28 @@ def check_capture(model: Model, module: nn.Module, inputs: tuple[Tensor, ...]) -
     names = [node.name for node in model.graph.inputs]
     for batch in (2, 3):
         values = [torch.cat([tensor, tensor])[:batch] for tensor in inputs]
-        with torch.random.fork_rng(devices=[]):
+        with torch.enable_grad():
             expected = tensors_of(module(*values))
-        found = evaluate_all(model, dict(zip(names, values, strict=True)))
-        for index, want in zip(model.graph.outputs, expected, strict=True):
-            compare(model.graph[index].describe(), found[index], want)
+            found = evaluate_all(model, dict(zip(names, values, strict=True)))
+        results = [found[index] for index in model.graph.outputs]
+        for index, result, want in zip(model.graph.outputs, results, expected, strict=True):
+            compare(model.graph[index].describe(), result, want)
+    compare_gradients(module, results, expected)
+
+
+def compare_gradients(module: nn.Module, results: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
+    """Both ways from the parameters to the outputs have one derivative, so that training the graph trains the module."""
+    named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
+    if not named or not any(want.requires_grad for want in expected):
+        return
+
+    def gradients(outputs: Sequence[Tensor]) -> Sequence[Tensor | None]:
+        total = torch.stack([output.sum() for output in outputs if output.requires_grad]).sum()
+        return torch.autograd.grad(total, [parameter for _, parameter in named], allow_unused=True)
+
+    for (name, parameter), ours, theirs in zip(named, gradients(results), gradients(expected), strict=True):
+        nothing = torch.zeros_like(parameter)
+        compare(f"gradient of '{name}'", nothing if ours is None else ours, nothing if theirs is None else theirs)
 
 
 def compare(place: str, found: Tensor, want: Tensor) -> None:

@@ -15,8 +15,9 @@ Shape = tuple[int, ...]
 
 def at_owner(tensor: Tensor, owner: Tensor | None) -> Tensor:
     """The entries of `tensor` (b, ...) that each row's problem `owner` (n,) reads; a shared tensor stays shared."""
-    shared = owner is None or tensor.dim() == 0 or tensor.shape[0] == 1
-    return tensor if shared else tensor.index_select(0, owner)
+    if owner is None or tensor.dim() == 0 or tensor.shape[0] == 1:
+        return tensor
+    return tensor.index_select(0, owner)
 
 
 @dataclass(frozen=True)

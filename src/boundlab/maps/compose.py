@@ -69,22 +69,22 @@ def spread_diagonal(rows: Select, layer: Diagonal) -> Rows:
 
 def windows_diagonal(rows: Windows, layer: Diagonal) -> Rows:
     """Factors gathered at the windows; factors that differ between rows need dense rows."""
-    if layer.scale.shape[1] != 1:
+    if layer.scale.dim() > 1 and layer.scale.shape[1] != 1:
         return pull_dense(rows, layer)
-    return rows.with_coefficients(rows.coefficients * rows.aligned(layer.scale))
+    return rows.with_coefficients(rows.coefficients * rows.aligned(layer.scale.expand(-1, 1, *rows.shape)))
 
 
 def windows_conv(rows: Windows, layer: Conv) -> Rows:
     """One transposed convolution of the small images; the corner moves to scale * stride, - padding."""
     if len(layer.stride) != 2 or window_after(rows, layer) > DENSE_AREA * math.prod(layer.in_shape[1:]):
         return pull_dense(rows, layer)
-    images = rows.coefficients.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-    images = layer.pull_images(images, (0, 0), (0, 0))
+    images = rows.masked().coefficients.flatten(0, 1).permute(0, 3, 1, 2)
+    images = layer.pull_images(images, (0, 0), (0, 0)).permute(0, 2, 3, 1)
     coefficients = images.reshape(*rows.coefficients.shape[:2], *images.shape[1:])
     (sy, sx), (oy, ox) = rows.origin.scale, rows.origin.offset
     (ky, kx), (py, px) = layer.stride, layer.padding
     origin = Origin(rows.origin.position, (sy * ky, sx * kx), (oy * ky - py, ox * kx - px))
-    return Windows(layer.in_shape, rows.owner, coefficients, origin).masked()
+    return Windows(layer.in_shape, rows.owner, coefficients, origin, clean=False)
 
 
 def window_after(rows: Windows, layer: Conv) -> int:
@@ -126,8 +126,8 @@ def add_windows(first: Windows, second: Windows) -> Windows:
 
     def padded(rows: Windows) -> Tensor:
         (y, x), (h, w) = rows.origin.offset, rows.size
-        margins = (x - low[1], high[1] - x - w, y - low[0], high[0] - y - h)
+        margins = (0, 0, x - low[1], high[1] - x - w, y - low[0], high[0] - y - h)
         return F.pad(rows.coefficients, margins) if any(margins) else rows.coefficients
 
     origin = Origin(first.origin.position, first.origin.scale, low)
-    return Windows(first.shape, first.owner, padded(first) + padded(second), origin)
+    return Windows(first.shape, first.owner, padded(first) + padded(second), origin, first.clean and second.clean)

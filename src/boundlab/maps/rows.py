@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from boundlab.maps.base import Shape, at_owner
@@ -45,7 +46,7 @@ class Dense(Rows):
         return self
 
     def with_coefficients(self, coefficients: Tensor) -> Dense:
-        """The same rows with other numbers."""
+        """The same rows with other numbers (n, s, *shape)."""
         return Dense(self.shape, self.owner, coefficients)
 
     def aligned(self, value: Tensor) -> Tensor:
@@ -77,7 +78,7 @@ class Select(Rows):
         channel = Select((channels,), self.owner, self.index // (height * width), self.signs).dense()
         place = self.index % (height * width)
         position = torch.stack([place // width, place % width], dim=1)
-        return Windows(self.shape, self.owner, channel[..., None, None], Origin(position, (1, 1), (0, 0)))
+        return Windows(self.shape, self.owner, channel[:, :, None, None, :], Origin(position, (1, 1), (0, 0)))
 
 
 @dataclass(frozen=True)
@@ -100,29 +101,31 @@ class Origin:
 
 @dataclass(frozen=True)
 class Windows(Rows):
-    """Rows over a (channels, height, width) node that vanish outside a window: coefficients (n, s, channels, kh, kw).
+    """Rows over a (channels, height, width) node that vanish outside a window: coefficients (n, s, kh, kw, channels).
 
-    Entries that lie outside the map are zero by construction. Replaces the patches of Xu et al. 2020, App. B, with one
-    corner a row instead of stride and padding bookkeeping.
+    Entries that lie outside the map count as zero; `clean` says that they are zero in fact. Replaces the patches of Xu et
+    al. 2020, App. B, with one corner a row instead of stride and padding bookkeeping. Channels come last because that is
+    the order in which convolutions and gathers run fastest.
     """
 
     coefficients: Tensor
     origin: Origin
+    clean: bool = True
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the windows."""
-        return self.coefficients.shape[-2], self.coefficients.shape[-1]
+        return self.coefficients.shape[2], self.coefficients.shape[3]
 
     def spread(self) -> Windows:
         return self
 
-    def with_coefficients(self, coefficients: Tensor) -> Windows:
+    def with_coefficients(self, coefficients: Tensor, clean: bool = True) -> Windows:
         """The same windows with other numbers."""
-        return Windows(self.shape, self.owner, coefficients, self.origin)
+        return Windows(self.shape, self.owner, coefficients, self.origin, clean)
 
     def places(self) -> tuple[Tensor, Tensor]:
-        """Flat spatial index of every window entry in the map with a border of one cell (n, kh, kw), and whether it is inside."""
+        """Flat spatial index of each entry in the map with a border of one cell (n, kh, kw), and whether it is inside."""
         corner, (height, width) = self.origin.corner(), self.shape[1:]
         y = corner[:, :1] + torch.arange(self.size[0], device=corner.device)
         x = corner[:, 1:] + torch.arange(self.size[1], device=corner.device)
@@ -131,36 +134,37 @@ class Windows(Rows):
         return y[:, :, None] * (width + 2) + x[:, None, :], inside
 
     def aligned(self, value: Tensor) -> Tensor:
-        """A per-example tensor (b, 1, channels, height, width), gathered at the windows: (n, 1, channels, kh, kw)."""
-        if value.shape[-2:] == (1, 1):
-            return at_owner(value, self.owner)
+        """A per-example tensor (b, 1, *shape) gathered at the windows, zero outside the map: (n, 1, kh, kw, channels)."""
         value = value.expand(*value.shape[:2], *self.shape)
         places, _ = self.places()
-        table = torch.nn.functional.pad(value[:, 0], (1, 1, 1, 1)).permute(0, 2, 3, 1).flatten(0, 2)
+        table = F.pad(value[:, 0], (1, 1, 1, 1)).permute(0, 2, 3, 1).flatten(0, 2)
         cells = (self.shape[1] + 2) * (self.shape[2] + 2)
         if value.shape[0] > 1:
             examples = torch.arange(len(places), device=places.device) if self.owner is None else self.owner
             places = places + (examples * cells)[:, None, None]
-        picked = table.index_select(0, places.flatten())
-        return picked.reshape(*places.shape, -1).permute(0, 3, 1, 2).unsqueeze(1)
+        return table.index_select(0, places.flatten()).reshape(len(places), 1, *self.size, -1)
 
     def dot(self, value: Tensor) -> Tensor:
-        """Rows applied to a per-example tensor (b, 1, *shape), (n, s)."""
+        """Rows applied to a per-example tensor (b, 1, *shape or broadcastable), (n, s)."""
+        if value.shape[-2:] == (1, 1) and value.shape[0] == 1:
+            return self.masked().coefficients.sum((2, 3)) @ value.flatten().expand(self.shape[0])
         return dot(self.coefficients, self.aligned(value))
 
     def masked(self) -> Windows:
         """The same windows with everything outside the map set to zero."""
+        if self.clean:
+            return self
         _, inside = self.places()
-        return self.with_coefficients(self.coefficients * inside[:, None, None])
+        return self.with_coefficients(self.coefficients * inside[:, None, :, :, None])
 
     def dense(self) -> Tensor:
         places, _ = self.places()
         channels, height, width = self.shape
         count, rows = self.coefficients.shape[:2]
-        full = self.coefficients.new_zeros(count, rows, channels, (height + 2) * (width + 2))
-        index = places.flatten(1)[:, None, None, :].expand(count, rows, channels, -1)
-        full = full.scatter_add(3, index, self.coefficients.flatten(3))
-        return full.reshape(count, rows, channels, height + 2, width + 2)[..., 1:-1, 1:-1]
+        full = self.coefficients.new_zeros(count, rows, (height + 2) * (width + 2), channels)
+        index = places.reshape(count, 1, -1, 1).expand(count, rows, -1, channels)
+        full = full.scatter_add(2, index, self.coefficients.flatten(2, 3))
+        return full.reshape(count, rows, height + 2, width + 2, channels)[:, :, 1:-1, 1:-1].permute(0, 1, 4, 2, 3)
 
 
 def dot(coefficients: Tensor, aligned: Tensor) -> Tensor:
