@@ -108,14 +108,14 @@ def call(low: Lowering, node: fx.Node, one_to_one: dict[str, Any]) -> Any:
         "(docs: add an operator), or rewrite that line with supported operators (`boundlab ops` lists them).")
 
 
+@torch.enable_grad()  # type: ignore[no-untyped-call, untyped-decorator]
 def check_capture(model: Model, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     """Graph and module agree at two batch sizes, in value and in the gradients of their parameters."""
     names = [node.name for node in model.graph.inputs]
     for batch in (2, 3):
         values = [torch.cat([tensor, tensor])[:batch] for tensor in inputs]
-        with torch.enable_grad():
-            expected = tensors_of(module(*values))
-            found = evaluate_all(model, dict(zip(names, values, strict=True)))
+        expected = tensors_of(module(*values))
+        found = evaluate_all(model, dict(zip(names, values, strict=True)))
         results = [found[index] for index in model.graph.outputs]
         for index, result, want in zip(model.graph.outputs, results, expected, strict=True):
             compare(model.graph[index].describe(), result, want)
