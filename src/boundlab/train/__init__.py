@@ -1,0 +1,1 @@
+"""Certified training: losses and schedules."""
