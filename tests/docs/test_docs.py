@@ -1,0 +1,117 @@
+"""Every page runs: Python blocks in order in one namespace, with their printed output; commands, and links."""
+
+from __future__ import annotations
+
+import contextlib
+import doctest
+import io
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([*ROOT.glob("docs/**/*.md"), *ROOT.glob("*.md")])
+FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)[^)]*\)")
+CHECKER = doctest.OutputChecker()
+LOOSELY = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its language, its text, the line where it starts, and whether it follows the one before at once."""
+
+    language: str
+    text: str
+    line: int
+    adjacent: bool
+
+
+def blocks_of(page: Path) -> list[Block]:
+    text, found, last = page.read_text(), [], -2
+    for match in FENCE.finditer(text):
+        found.append(Block(match[1], match[2], text.count("\n", 0, match.start()) + 1, match.start() == last + 1))
+        last = match.end()
+    return found
+
+
+def pages_with(language: str, pattern: str = "") -> list[Path]:
+    return [page for page in PAGES if any(b.language == language and re.search(pattern, b.text) for b in blocks_of(page))]
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def agree(want: str, got: str, place: str) -> None:
+    assert CHECKER.check_output(want, got, LOOSELY), f"{place} prints\n{got}\nbut the page says\n{want}"
+
+
+@pytest.fixture
+def own_operators(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Operators and rules that a page registers are gone after it."""
+    from boundlab.ops import op
+    monkeypatch.setattr(op, "REGISTRY", dict(op.REGISTRY))
+    monkeypatch.setattr(op, "RULES", dict(op.RULES))
+
+
+@pytest.mark.parametrize("page", pages_with("python"), ids=name)
+def test_python_blocks(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_operators: None) -> None:
+    monkeypatch.chdir(tmp_path)
+    space: dict[str, object] = {"__name__": "__page__"}
+    printed = ""
+    with torch.random.fork_rng(devices=[]):
+        for block in blocks_of(page):
+            place = f"{name(page)}, line {block.line}"
+            if block.language == "python":
+                output = io.StringIO()
+                with contextlib.redirect_stdout(output):
+                    exec(compile("\n" * block.line + block.text, str(page), "exec"), space)
+                printed = output.getvalue()
+            elif block.language == "text" and block.adjacent:
+                agree(block.text, printed, place)
+
+
+def commands_of(page: Path) -> list[tuple[int, str, str]]:
+    """(line, command, output that the page shows) of every `$ boundlab ...`."""
+    found = []
+    for block in blocks_of(page):
+        if block.language == "console":
+            for part in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
+                command, _, shown = part.partition("\n")
+                found.append((block.line, command, shown))
+    return [entry for entry in found if entry[1].startswith("boundlab ")]
+
+
+@pytest.mark.parametrize("page", pages_with("console", r"(?m)^\$ boundlab "), ids=name)
+def test_commands(page: Path, tmp_path: Path) -> None:
+    make_files(tmp_path)
+    for line, command, shown in commands_of(page):
+        words = shlex.split(command, comments=True)[1:]
+        ran = subprocess.run([sys.executable, "-c", "from boundlab.cli import main; main()", *words],
+                             cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        place = f"{name(page)}, line {line}: `{command}`"
+        assert ran.returncode in (0, 10, 20), f"{place} failed ({ran.returncode}):\n{ran.stdout}\n{ran.stderr}"
+        if shown.strip():
+            agree(shown, ran.stdout, place)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_somewhere(page: Path) -> None:
+    prose = FENCE.sub("", page.read_text())
+    for target in LINK.findall(prose):
+        if "://" not in target and not target.startswith("mailto:"):
+            assert (page.parent / target).exists(), f"{name(page)} links to {target}, which does not exist."
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_named_files_exist(page: Path) -> None:
+    prose = FENCE.sub("", page.read_text())
+    for named in re.findall(r"`((?:src|tests|docs|examples|benchmarks)/[\w/.-]+\.\w+)`", prose):
+        assert (ROOT / named).exists(), f"{name(page)} names {named}, which does not exist."
