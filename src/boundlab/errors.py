@@ -31,3 +31,7 @@ class CaptureError(BoundlabError):
 
 class MissingPackage(BoundlabError):
     """An optional package is needed; the message says which extra installs it."""
+
+
+class ConformanceError(BoundlabError, AssertionError):
+    """A suite of `boundlab.testing` found a law that an operator, a map or a perturbation set breaks."""

@@ -83,7 +83,7 @@ def windows_conv(rows: Windows, layer: Conv) -> Rows:
     coefficients = images.reshape(*rows.coefficients.shape[:2], *images.shape[1:])
     (sy, sx), (oy, ox) = rows.origin.scale, rows.origin.offset
     (ky, kx), (py, px) = layer.stride, layer.padding
-    origin = Origin(rows.origin.position, (sy * ky, sx * kx), (oy * ky - py, ox * kx - px))
+    origin = Origin(rows.origin.index, rows.origin.space, (sy * ky, sx * kx), (oy * ky - py, ox * kx - px))
     return Windows(layer.in_shape, rows.owner, coefficients, origin, clean=False)
 
 
@@ -113,13 +113,13 @@ def add(first: Rows, second: Rows) -> Rows:
         first = first.spread()
     if isinstance(second, Select):
         second = second.spread()
-    if isinstance(first, Windows) and isinstance(second, Windows) and first.origin.scale == second.origin.scale:
+    if isinstance(first, Windows) and isinstance(second, Windows) and first.origin.parallel(second.origin):
         return add_windows(first, second)
     return Dense(first.shape, first.owner, first.dense() + second.dense())
 
 
 def add_windows(first: Windows, second: Windows) -> Windows:
-    """Both windows padded to their union, whose corner is known because the scales agree."""
+    """Both windows padded to their union, whose corner is known because their origins are parallel."""
     offsets = list(zip(first.origin.offset, second.origin.offset, strict=True))
     low = (min(offsets[0]), min(offsets[1]))
     high = [max(a + n, b + m) for (a, b), n, m in zip(offsets, first.size, second.size, strict=True)]
@@ -129,5 +129,5 @@ def add_windows(first: Windows, second: Windows) -> Windows:
         margins = (0, 0, x - low[1], high[1] - x - w, y - low[0], high[0] - y - h)
         return F.pad(rows.coefficients, margins) if any(margins) else rows.coefficients
 
-    origin = Origin(first.origin.position, first.origin.scale, low)
+    origin = Origin(first.origin.index, first.origin.space, first.origin.scale, low)
     return Windows(first.shape, first.owner, padded(first) + padded(second), origin, first.clean and second.clean)

@@ -76,27 +76,35 @@ class Select(Rows):
             return Dense(self.shape, self.owner, self.dense())
         channels, height, width = self.shape
         channel = Select((channels,), self.owner, self.index // (height * width), self.signs).dense()
-        place = self.index % (height * width)
-        position = torch.stack([place // width, place % width], dim=1)
-        return Windows(self.shape, self.owner, channel[:, :, None, None, :], Origin(position, (1, 1), (0, 0)))
+        origin = Origin(self.index, (height, width), (1, 1), (0, 0))
+        return Windows(self.shape, self.owner, channel[:, :, None, None, :], origin)
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where windows begin: corner = scale * position + offset, with `position` (n, 2) where the rows started.
+    """Where windows begin: corner = scale * position + offset, with `position` where the rows became windows.
 
-    All rows of one pass start at one node, so scale and offset are two plain numbers an axis, and the relative place of
-    two windows with equal scale is known without looking at data.
+    The position is that of flat coordinate `index` (n,) in a map whose height and width are `space`. Scale and offset are
+    two plain numbers an axis, so the relative place of two windows that began alike is known without looking at data.
     """
 
-    position: Tensor
+    index: Tensor
+    space: tuple[int, int]
     scale: tuple[int, int]
     offset: tuple[int, int]
 
     def corner(self) -> Tensor:
         """Row and column of each window's first entry, (n, 2); may lie outside the map."""
-        scale, offset = self.position.new_tensor(self.scale), self.position.new_tensor(self.offset)
-        return self.position * scale + offset
+        place = self.index % (self.space[0] * self.space[1])
+        position = torch.stack([place // self.space[1], place % self.space[1]], dim=1)
+        return position * position.new_tensor(self.scale) + position.new_tensor(self.offset)
+
+    def parallel(self, other: Origin) -> bool:
+        """Whether both began at the same coordinates of maps of one size and move alike, so that their offsets tell all.
+
+        Rows that became windows at different nodes (one path through a slice, say) hold different index tensors.
+        """
+        return self.index is other.index and self.space == other.space and self.scale == other.scale
 
 
 @dataclass(frozen=True)
