@@ -18,7 +18,6 @@ from boundlab.graph import Graph, Model, Node
 from boundlab.interval import Interval
 from boundlab.maps import Select
 from boundlab.ops import lookup
-from boundlab.perturbations.sets import Box
 
 Policy = Callable[..., Mapping[str, Tensor] | None]
 Refine = Callable[[Node, dict[int, Any]], Interval | None]
@@ -116,7 +115,7 @@ def unsettled(node: Node, readers: list[Node], env: Env, known: set[int]) -> Ten
     interval = env[node.index]
     assert isinstance(interval, Interval)
     masks = [
-        lookup(reader.op).unsettled(interval) for reader in readers
+        lookup(reader.op).unsettled(interval, reader.attrs) for reader in readers
         if not lookup(reader.op).affine(tuple(arg in known for arg in reader.args))
     ]
     return torch.stack(masks).any(0) if masks else None
@@ -137,7 +136,7 @@ def box_exact(graph: Graph, sets: Sets, perturbed: set[int]) -> set[int]:
     Those are the boxes themselves, what only moves their coordinates, and the first affine node after that.
     """
     moves = ("reshape", "permute", "slice", "expand", "pad")
-    free = {index for index, region in sets.items() if isinstance(region, Box)}
+    free = {index for index, region in sets.items() if region.independent}
     exact = set(free)
     for node in graph:
         args = [arg for arg in node.args if arg in perturbed]

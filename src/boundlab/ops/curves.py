@@ -6,22 +6,23 @@ it, and `above_ends` puts a chord above it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from boundlab.affine import Line, LinearBound, above_ends, below_ends, chord, lines
+from boundlab.affine import LinearBound, above_ends, below_ends, chord, lines
 from boundlab.interval import Interval
 from boundlab.ops.op import Free, Op, elementwise_op
 
 Function = Callable[[Tensor], Tensor]
-BISECTIONS = 30
+Lines = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
+BISECTIONS = 24
 """Halvings of the search for a tangent point; the kept end is sound after any number of them."""
 
 
-def tangent(f: Function, df: Function, touch: Tensor) -> Line:
+def tangent(f: Function, df: Function, touch: Tensor) -> tuple[Tensor, Tensor]:
     """The tangent of f at `touch` as (slope, intercept)."""
     slope = df(touch)
     return slope, f(touch) - slope * touch
@@ -38,85 +39,121 @@ def between(x: Interval, fraction: Tensor) -> Tensor:
     return torch.minimum(torch.maximum(point, x.row_lower), x.row_upper)
 
 
+def middle(x: Interval, **_: Any) -> Tensor:
+    """Half the way, everywhere, (b, 1, *shape)."""
+    return torch.full_like(x.row_lower, 0.5)
+
+
+def convex_lines(f: Function, df: Function, x: Interval, touch: Tensor) -> Lines:
+    """Below and above a convex f: the tangent at `touch` and the chord."""
+    slope = chord(f, x, df(midpoint(x)))
+    return tangent(f, df, touch), (slope, above_ends(f, slope, x))
+
+
+def concave_lines(f: Function, df: Function, x: Interval, touch: Tensor) -> Lines:
+    """Below and above a concave f: the chord and the tangent at `touch`."""
+    slope = chord(f, x, df(midpoint(x)))
+    return (slope, below_ends(f, slope, x)), tangent(f, df, touch)
+
+
 def convex_op(name: str, f: Function, df: Function, interval: Callable[[Interval], Interval], *,
-              concave: bool = False, start: Function | None = None, **fields: Any) -> Op:
+              concave: bool = False, start: Callable[..., Tensor] = middle, **fields: Any) -> Op:
     """A function that is convex (or concave) on its whole domain: tangent on one side, chord on the other.
 
     The tangent's place is free: `touch` is the fraction of the way from lower to upper. `start(x)` gives its default as
     a fraction (b, 1, *shape); the middle if left out.
     """
-    ends = below_ends if concave else above_ends
+    between_lines = concave_lines if concave else convex_lines
 
-    def default(x: Interval, **_: Any) -> Tensor:
-        return start(x) if start else torch.full_like(x.row_lower, 0.5)
+    def relax(x: Interval, alpha: Mapping[str, Tensor] | None = None) -> LinearBound:
+        return lines(*between_lines(f, df, x, between(x, start(x) if alpha is None else alpha["touch"])))
 
-    def relax(x: Interval, alpha: Any = None, **_: Any) -> LinearBound:
-        touch = between(x, default(x) if alpha is None else alpha["touch"])
-        slope = chord(f, x, df(midpoint(x)))
-        secant, support = (slope, ends(f, slope, x)), tangent(f, df, touch)
-        return lines(secant, support) if concave else lines(support, secant)
-
-    free = {"touch": Free(0.0, 1.0, default)}
-    return elementwise_op(name, f, interval, relax, alpha=free, **fields)
+    return elementwise_op(name, f, interval, relax, **{"alpha": {"touch": Free(0.0, 1.0, start)}, "breaks": (), **fields})
 
 
-def farthest_tangent(f: Function, df: Function, x: Interval, bend: float) -> tuple[Tensor, Tensor]:
-    """Tangent points for an S-shaped f (convex before `bend`, concave after), (b, 1, *shape) each.
+class Curve(NamedTuple):
+    """An S-shaped function: f, f', f'' and its bend; convex before the bend and concave after it."""
 
-    First the largest point up to `bend` whose tangent is still below f at the upper end, second the smallest point from
-    `bend` on whose tangent is still above f at the lower end. Where not even the interval's own end does, the answer is
+    f: Function
+    df: Function
+    ddf: Function
+    bend: float = 0.0
+
+
+def farthest_tangent(curve: Curve, x: Interval) -> tuple[Tensor, Tensor]:
+    """Tangent points of an S-shaped curve, (b, 1, *shape) each.
+
+    First the largest point up to the bend whose tangent is still below f at the upper end, second the smallest point from
+    the bend on whose tangent is still above f at the lower end. Where not even the interval's own end does, the answer is
     that end (a chord is the right line then). Zhang et al. 2018 (CROWN), Sec. 3.2.
+
+    Found by bisection; the gradient is that of the equation f(t) + f'(t) (end - t) = f(end) which the point solves.
     """
+    ends = torch.stack([x.row_upper, x.row_lower])
+    own = torch.stack([x.row_lower.clamp(max=curve.bend), x.row_upper.clamp(min=curve.bend)])
+    side = torch.tensor([1.0, -1.0], dtype=ends.dtype, device=ends.device).reshape(2, *[1] * (ends.dim() - 1))
+    with torch.no_grad():
+        low, high, target = own, torch.full_like(own, curve.bend), curve.f(ends)
+        for _ in range(BISECTIONS):
+            half = (low + high) / 2
+            sound = side * (curve.f(half) + curve.df(half) * (ends - half) - target) <= 0
+            low, high = torch.where(sound, half, low), torch.where(sound, high, half)
+    return implicit(curve, low, ends).unbind(0) if ends.requires_grad else low.unbind(0)  # type: ignore[return-value]
+
+
+def implicit(curve: Curve, point: Tensor, ends: Tensor) -> Tensor:
+    """The tangent point itself, with the derivative (f'(end) - f'(t)) / (f''(t) (end - t)) in the end it reaches."""
+    with torch.no_grad():
+        slope, steep = curve.df(ends) - curve.df(point), curve.ddf(point) * (ends - point)
+        regular = steep.abs() > torch.finfo(ends.dtype).eps
+        rate = torch.where(regular, slope / torch.where(regular, steep, 1.0), 0.0).clamp(-1, 1)
+    return point + rate * (ends - ends.detach())
+
+
+def s_lines(curve: Curve, x: Interval, shares: Mapping[str, Tensor]) -> Lines:
+    """Lines below and above an S-shaped curve, touching at the fractions `shares` of the ways that the points may move."""
+    f, df, bend = curve.f, curve.df, curve.bend
     l, u = x.row_lower, x.row_upper
-    low, end = torch.stack([l.clamp(max=bend), u.clamp(min=bend)]), torch.stack([u, l])
-    high = torch.full_like(low, bend)
-    target, side = f(end), torch.tensor([1.0, -1.0], dtype=l.dtype, device=l.device).reshape(2, *[1] * l.dim())
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        sound = side * (f(middle) + df(middle) * (end - middle) - target) <= 0
-        low, high = torch.where(sound, middle, low), torch.where(sound, high, middle)
-    return low[0], low[1]
+    convex, concave = u <= bend, l >= bend
+    last, first = farthest_tangent(curve, x)
+    low_end, high_end = torch.where(convex, u, last), torch.where(concave, l, first)
+    below = tangent(f, df, (l + shares["lower"] * (low_end - l)).clamp(max=bend))
+    above = tangent(f, df, (high_end + shares["upper"] * (u - high_end)).clamp(min=bend))
+    slope = chord(f, x, df(midpoint(x)))
+    low_chord = concave | (~convex & (f(l) + df(l) * (u - l) > f(u)))
+    high_chord = convex | (~concave & (f(u) + df(u) * (l - u) < f(l)))
+    return (pick(low_chord, (slope, below_ends(f, slope, x)), below),
+            pick(high_chord, (slope, above_ends(f, slope, x)), above))
 
 
-def s_shaped_op(name: str, f: Function, df: Function, interval: Callable[[Interval], Interval], *,
-                bend: float = 0.0, **fields: Any) -> Op:
-    """A function that is convex before `bend` and concave after it (sigmoid, tanh, atan, erf).
+def start_shares(x: Interval, bend: float) -> dict[str, Tensor]:
+    """Default touching points of an S-shaped curve: the middle where it is convex (concave) throughout, else the farthest."""
+    half = middle(x)
+    return {"lower": torch.where(x.row_upper <= bend, half, 1.0), "upper": torch.where(x.row_lower >= bend, half, 0.0)}
+
+
+def pick(condition: Tensor, first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """The first line where `condition`, else the second."""
+    return torch.where(condition, first[0], second[0]), torch.where(condition, first[1], second[1])
+
+
+def negated(pair: Lines) -> Lines:
+    """Lines around -f from lines around f."""
+    (a, b), (c, d) = pair
+    return (-c, -d), (-a, -b)
+
+
+def s_shaped_op(name: str, curve: Curve, interval: Callable[[Interval], Interval], **fields: Any) -> Op:
+    """A function that is convex before its bend and concave after it (sigmoid, tanh, atan, erf).
 
     Chord on one side, tangent on the other; where the interval holds the bend, a tangent on both sides as long as one
     reaches the other end. Free: the fractions `lower` and `upper` of the way that the two touching points may move.
     Zhang et al. 2018 (CROWN), Sec. 3.2; Lyu et al. 2020 (FROWN), App. A.8.
     """
 
-    def cases(x: Interval) -> tuple[Tensor, Tensor]:
-        return x.row_upper <= bend, x.row_lower >= bend
+    def relax(x: Interval, alpha: Mapping[str, Tensor] | None = None) -> LinearBound:
+        shares = start_shares(x, curve.bend) if alpha is None else alpha
+        return lines(*s_lines(curve, x, shares))
 
-    def start_lower(x: Interval, **_: Any) -> Tensor:
-        convex, _ = cases(x)
-        return torch.where(convex, torch.full_like(x.row_lower, 0.5), 1.0)
-
-    def start_upper(x: Interval, **_: Any) -> Tensor:
-        _, concave = cases(x)
-        return torch.where(concave, torch.full_like(x.row_lower, 0.5), 0.0)
-
-    def relax(x: Interval, alpha: Any = None, **_: Any) -> LinearBound:
-        l, u = x.row_lower, x.row_upper
-        convex, concave = cases(x)
-        last, first = farthest_tangent(f, df, x, bend)
-        share = {"lower": start_lower(x), "upper": start_upper(x)} if alpha is None else alpha
-        low_touch = l + share["lower"] * (torch.where(convex, u, last) - l)
-        high_touch = torch.where(concave, l, first) * (1 - share["upper"]) + share["upper"] * u
-        slope = chord(f, x, df(midpoint(x)))
-        below = tangent(f, df, low_touch.clamp(max=bend))
-        above = tangent(f, df, high_touch.clamp(min=bend))
-        low_chord = concave | (~convex & (f(l) + df(l) * (u - l) > f(u)))
-        high_chord = convex | (~concave & (f(u) + df(u) * (l - u) < f(l)))
-        secant_low, secant_high = (slope, below_ends(f, slope, x)), (slope, above_ends(f, slope, x))
-        return lines(pick(low_chord, secant_low, below), pick(high_chord, secant_high, above))
-
-    free = {"lower": Free(0.0, 1.0, start_lower), "upper": Free(0.0, 1.0, start_upper)}
-    return elementwise_op(name, f, interval, relax, alpha=free, **fields)
-
-
-def pick(condition: Tensor, first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Line:
-    """The first line where `condition`, else the second."""
-    return torch.where(condition, first[0], second[0]), torch.where(condition, first[1], second[1])
+    free = {side: Free(0.0, 1.0, lambda x, side=side: start_shares(x, curve.bend)[side]) for side in ("lower", "upper")}
+    return elementwise_op(name, curve.f, interval, relax, **{"alpha": free, "breaks": (), **fields})

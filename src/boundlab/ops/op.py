@@ -21,6 +21,7 @@ from boundlab.maps import Diagonal, LinearMap
 
 Argument = Tensor | Interval
 Choice = float | Callable[..., Tensor]
+Breaks = tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,11 @@ class Free:
 
 @dataclass(frozen=True)
 class Op:
-    """One primitive: its meaning, its interval, its relaxation, and what solvers and searches may use."""
+    """One primitive: its meaning, its interval, its relaxation, and what solvers and searches may use.
+
+    `breaks` are the places where a split of the argument makes the operator simpler: () means anywhere, None nowhere; a
+    function of the node's attributes where they depend on them. `piecewise` says that it is affine between them.
+    """
 
     name: str
     evaluate: Callable[..., Tensor]
@@ -48,19 +53,25 @@ class Op:
     alpha: Mapping[str, Free] = field(default_factory=dict)
     derivative: Callable[[Interval], Interval] | None = None
     integers: Callable[..., Any] | None = None
-    breaks: tuple[float, ...] | None = None
+    breaks: Breaks | Callable[..., Breaks] | None = None
     piecewise: bool = False
     sources: tuple[str, ...] = ()
 
-    def unsettled(self, x: Interval) -> Tensor:
-        """Where a tighter interval of the argument would make the relaxation tighter, (b, *shape) booleans.
+    def breaks_of(self, attributes: Mapping[str, Any]) -> Breaks | None:
+        """The breaks of a node with these attributes."""
+        return self.breaks(**attributes) if callable(self.breaks) else self.breaks
+
+    def unsettled(self, x: Interval, attributes: Mapping[str, Any]) -> Tensor:
+        """Where a tighter interval of an argument would make the relaxation tighter, (b, *shape) booleans.
 
         An operator that is affine between its breaks gains only where a break lies inside.
         """
         if not self.piecewise:
             return x.width > 0
-        inside = [(x.lower < place) & (place < x.upper) for place in self.breaks or ()]
-        return torch.stack(inside).any(0)
+        inside = torch.zeros_like(x.lower, dtype=torch.bool)
+        for place in self.breaks_of(attributes) or ():
+            inside = inside | ((x.lower < place) & (place < x.upper))
+        return inside
 
 
 REGISTRY: dict[str, Op] = {}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from boundlab.ops.curves import s_shaped_op
+from boundlab.interval import Interval
+from boundlab.ops.curves import Curve, Function, s_shaped_op
 from boundlab.ops.op import monotone, register
 
 
@@ -19,7 +22,23 @@ def tanh_slope(x: Tensor) -> Tensor:
     return 4 * sigmoid_slope(2 * x)
 
 
-sigmoid = register(s_shaped_op("sigmoid", torch.sigmoid, sigmoid_slope, monotone(torch.sigmoid),
-                               breaks=(), sources=("aten.sigmoid.default", "onnx:Sigmoid")))
-tanh = register(s_shaped_op("tanh", torch.tanh, tanh_slope, monotone(torch.tanh),
-                            breaks=(), sources=("aten.tanh.default", "onnx:Tanh")))
+def bell(slope: Function) -> Callable[[Interval], Interval]:
+    """Range of a derivative that rises to its only peak at zero and is even."""
+
+    def derivative(x: Interval) -> Interval:
+        near = torch.zeros_like(x.lower).clamp(x.lower, x.upper)
+        far = torch.maximum(-x.lower, x.upper)
+        return Interval(slope(far), slope(near))
+
+    return derivative
+
+
+sigmoid = register(s_shaped_op(
+    "sigmoid", Curve(torch.sigmoid, sigmoid_slope, lambda x: -sigmoid_slope(x) * torch.tanh(x / 2)), monotone(torch.sigmoid),
+    derivative=bell(sigmoid_slope), sources=("aten.sigmoid.default", "onnx:Sigmoid"),
+))
+
+tanh = register(s_shaped_op(
+    "tanh", Curve(torch.tanh, tanh_slope, lambda x: -2 * torch.tanh(x) * tanh_slope(x)), monotone(torch.tanh),
+    derivative=bell(tanh_slope), sources=("aten.tanh.default", "onnx:Tanh"),
+))
