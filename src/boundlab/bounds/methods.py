@@ -30,7 +30,7 @@ from boundlab.errors import BoundError, ShapeError
 from boundlab.graph import Graph, Model, Node
 from boundlab.interval import Interval
 from boundlab.maps import Dense
-from boundlab.perturbations.sets import Box, PerturbationSet
+from boundlab.perturbations.sets import PerturbationSet
 from boundlab.spec import Specification
 
 
@@ -108,7 +108,7 @@ def refiner(problem: Problem, *steps: Refine) -> Refine:
 def first_layer(problem: Problem, pulling: Pulling) -> Refine:
     """Affine nodes fed by sources alone are bounded by the sets themselves, not by the boxes around them."""
     graph = problem.model.graph
-    round_sets = {index for index, region in problem.sets.items() if not isinstance(region, Box)}
+    round_sets = {index for index, region in problem.sets.items() if not region.independent}
 
     def refine(node: Node, env: Env) -> Interval | None:
         perturbed = {arg for arg in node.args if isinstance(env[arg], Interval)}

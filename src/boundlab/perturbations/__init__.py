@@ -1,0 +1,1 @@
+"""Where inputs and weights may vary."""
