@@ -39,11 +39,20 @@ class Specification:
         """Margins of concrete outputs y (b, *out), (b, s)."""
         return torch.linalg.vecdot(self.rows.flatten(2), y.flatten(1)[:, None].to(self.rows)) + self.offset
 
+    def best(self, margins: Tensor) -> Tensor:
+        """The best row of every clause, (b, clauses): where all are positive the specification holds."""
+        empty = margins.new_full((margins.shape[0], self.clauses), -torch.inf)
+        return empty.scatter_reduce(1, self.clause.expand_as(margins), margins, "amax")
+
     def worst(self, margins: Tensor) -> Tensor:
         """The smallest, over clauses, of each clause's best row: positive means that the specification holds, (b,)."""
-        best = margins.new_full((margins.shape[0], self.clauses), -torch.inf)
-        best = best.scatter_reduce(1, self.clause.expand_as(margins), margins, "amax")
-        return best.amin(1)
+        return self.best(margins).amin(1)
+
+    def take(self, index: Tensor) -> Specification:
+        """The specifications of the problems `index` (m,); a shared one is its own answer."""
+        if self.rows.shape[0] == 1:
+            return self
+        return Specification(self.rows[index], self.offset[index], self.clause)
 
 
 def margins(labels: Tensor, classes: int, dtype: torch.dtype = torch.float32) -> Specification:

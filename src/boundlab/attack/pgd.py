@@ -1,0 +1,188 @@
+"""Projected gradient descent on the margins of a specification: a search for counterexamples (Madry et al. 2018).
+
+Everything is batched over restarts and problems; problems never influence each other, and they share their random
+numbers, so that one alone finds what it finds in a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from boundlab.errors import ShapeError
+from boundlab.evaluate import evaluate
+from boundlab.graph import PARAMETER, Model
+from boundlab.perturbations.sets import PerturbationSet
+from boundlab.spec import Specification
+
+Points = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class PGD:
+    """How to search. All `restarts` run together for `steps` steps that start at `step` radii of the set and fall to 0.
+
+    The first round lowers the worst clause. Problems that still hold then have their clauses attacked one by one, the
+    `targets` most promising ones (multi-targeted attack, Gowal et al. 2019).
+    """
+
+    steps: int = 40
+    restarts: int = 4
+    step: float = 0.25
+    targets: int = 9
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """The worst point found for each problem: tensors (b, *shape) by source name, and their margins (b, s)."""
+
+    points: Points
+    margins: Tensor
+    worst: Tensor
+
+    @property
+    def violated(self) -> Tensor:
+        """Whether the specification fails at the point, (b,) booleans."""
+        return self.worst <= 0
+
+
+@dataclass(frozen=True)
+class Arena:
+    """One batch of problems under attack: sets and constants by source name, all with b problems."""
+
+    model: Model
+    regions: Mapping[str, PerturbationSet]
+    constants: Points
+    spec: Specification
+
+    def take(self, index: Tensor) -> Arena:
+        """Some of the problems."""
+        regions = {name: region.take(index) for name, region in self.regions.items()}
+        constants = {name: value[index] for name, value in self.constants.items()}
+        return Arena(self.model, regions, constants, self.spec.take(index))
+
+    def outputs(self, points: Points) -> Tensor:
+        """The network at points (r, b, *shape), (r, b, *out); perturbed parameters are evaluated one problem at a time."""
+        count = next(iter(points.values())).shape[0]
+        inputs = {name: value.repeat(count, *[1] * (value.dim() - 1)) for name, value in self.constants.items()}
+        inputs |= {name: value.flatten(0, 1) for name, value in points.items()}
+        if all(self.model.graph.source_named(name).op != PARAMETER for name in inputs):
+            return evaluate(self.model, inputs).unflatten(0, (count, -1))
+        problems = range(len(next(iter(inputs.values()))))
+        single = [evaluate(self.model, {name: value[i : i + 1] for name, value in inputs.items()}) for i in problems]
+        return torch.cat(single).unflatten(0, (count, -1))
+
+    def clauses(self, points: Points) -> Tensor:
+        """Best row of every clause at points (r, b, *shape), (r, b, clauses)."""
+        return torch.stack([self.spec.best(self.spec.values(y)) for y in self.outputs(points)])
+
+    def slopes(self, points: Points, target: Tensor | None) -> tuple[Tensor, Points]:
+        """The worst clause (r, b), and gradients of the clause `target` (b,) (None: the worst) in the points."""
+        with torch.enable_grad():
+            leaves = {name: value.detach().requires_grad_() for name, value in points.items()}
+            clauses = self.clauses(leaves)
+            worst = clauses.amin(2)
+            aim = worst if target is None else clauses.gather(2, target[None, :, None].expand(len(clauses), -1, 1))
+            found = torch.autograd.grad(aim.sum(), list(leaves.values()), allow_unused=True, materialize_grads=True)
+        return worst.detach(), dict(zip(leaves, found, strict=True))
+
+
+@dataclass(frozen=True)
+class Best:
+    """The lowest worst clause (b,) seen for each problem and where; it is kept as it is once it is a violation."""
+
+    points: Points
+    worst: Tensor
+
+    def met(self, points: Points, worst: Tensor) -> Best:
+        """With new points (r, b, *shape) whose worst clauses are (r, b)."""
+        value, place = worst.nan_to_num(nan=torch.inf).min(0)
+        better, problems = (value < self.worst) & (self.worst > 0), torch.arange(len(value), device=value.device)
+
+        def chosen(name: str, old: Tensor) -> Tensor:
+            new = points[name][place, problems]
+            return torch.where(better.reshape(-1, *[1] * (new.dim() - 1)), new, old)
+
+        return Best({name: chosen(name, old) for name, old in self.points.items()}, torch.where(better, value, self.worst))
+
+    def put(self, index: Tensor, part: Best) -> Best:
+        """With the problems `index` replaced by those of `part`."""
+        points = {name: value.index_copy(0, index, part.points[name]) for name, value in self.points.items()}
+        return Best(points, self.worst.index_copy(0, index, part.worst))
+
+    def take(self, index: Tensor) -> Best:
+        """Some of the problems."""
+        return Best({name: value[index] for name, value in self.points.items()}, self.worst[index])
+
+
+def attack(model: Model, sets: PerturbationSet | Mapping[str, PerturbationSet | Tensor], spec: Specification,
+           method: PGD | None = None, generator: torch.Generator | None = None) -> AttackResult:
+    """The worst points of a specification that a gradient search finds; every one lies in its set.
+
+    `sets` is as for `bound`: the set of the only input, or sets (varying) and tensors (constant) by source name. A
+    problem that is not violated is not thereby proven. Random starts come from `generator`.
+    """
+    method, arena = method or PGD(), arena_of(model, sets, spec)
+    centers = {name: region.project(region.box().center) for name, region in arena.regions.items()}
+    some = next(iter(centers.values()))
+    best = Best(centers, torch.full_like(some.flatten(1)[:, 0], torch.inf))
+    with torch.no_grad():
+        for turn in range(1 + min(method.targets, spec.clauses)):
+            open_ones = (best.worst > 0).nonzero().flatten()
+            if len(open_ones) == 0 or (turn > 0 and spec.clauses == 1):
+                break
+            part, start = arena.take(open_ones), best.take(open_ones)
+            best = best.put(open_ones, descend(part, start, turn, method, generator))
+        margins = spec.values(arena.outputs({name: value[None] for name, value in best.points.items()})[0])
+    return AttackResult(best.points, margins, spec.worst(margins))
+
+
+def descend(arena: Arena, best: Best, turn: int, method: PGD, generator: torch.Generator | None) -> Best:
+    """One round from the best points so far and random ones: on the worst clause, or on the clause that is `turn`th worst."""
+    points = {name: starts(region, best.points[name], method.restarts, generator) for name, region in arena.regions.items()}
+    target = None
+    if turn > 0:
+        known = arena.clauses({name: value[None] for name, value in best.points.items()})[0]
+        target = known.argsort(1)[:, turn - 1]
+    for step in range(method.steps + 1):
+        worst, slopes = arena.slopes(points, target)
+        best = best.met(points, worst)
+        if step == method.steps or bool((best.worst <= 0).all()):
+            break
+        length = method.step * (1 - step / method.steps)
+        points = {name: region.project(points[name] - length * region.ascent(slopes[name]))
+                  for name, region in arena.regions.items()}
+    return best
+
+
+def starts(region: PerturbationSet, first: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
+    """`first` (b, *shape) and samples of the set, (count, b, *shape)."""
+    return torch.cat([first.unsqueeze(0), region.sample(count, generator)[1:]])
+
+
+def arena_of(model: Model, sets: PerturbationSet | Mapping[str, PerturbationSet | Tensor], spec: Specification) -> Arena:
+    """The problems with every set and constant brought to one batch size; ShapeError where shapes do not fit."""
+    named = sets if isinstance(sets, Mapping) else {model.graph.inputs[0].name: sets}
+    regions = {name: value for name, value in named.items() if not isinstance(value, Tensor)}
+    constants = {name: value for name, value in named.items() if isinstance(value, Tensor)}
+    shapes = {name: region.box().shape for name, region in regions.items()} | {name: x.shape for name, x in constants.items()}
+    for name, shape in shapes.items():
+        expected = model.graph.source_named(name).shape
+        if tuple(shape[1:]) != expected:
+            raise ShapeError(f"'{name}' takes (batch, {', '.join(map(str, expected))}), got {tuple(shape)}.")
+    if not regions:
+        raise ShapeError("no perturbation set was given: an attack needs at least one input that varies.")
+    if tuple(spec.rows.shape[2:]) != model.graph.output.shape:
+        raise ShapeError(f"the specification reads outputs of shape {list(spec.rows.shape[2:])}, the network gives "
+                         f"{list(model.graph.output.shape)}.")
+    sizes = {shape[0] for shape in shapes.values()} | {spec.rows.shape[0]}
+    batch = max(sizes)
+    if sizes - {1, batch}:
+        raise ShapeError(f"sets, constants and specification have batches of {sorted(sizes)}; each must be 1 or {batch}.")
+    repeat = torch.zeros(batch, dtype=torch.long, device=spec.rows.device)
+    widened = {name: region if shapes[name][0] == batch else region.take(repeat) for name, region in regions.items()}
+    fixed = {name: value.expand(batch, *value.shape[1:]) for name, value in constants.items()}
+    return Arena(model.detached(), widened, fixed, spec)
