@@ -2,6 +2,7 @@
 
 from boundlab.affine import Affine, LinearBound, chord, exact, lines, where3
 from boundlab.bounds.methods import CROWN, IBP, Bounds, Forward, Method, Rigour, bound, one_slope, parallel, zero_slope
+from boundlab.capture.onnx import OnnxFile, load_onnx, onnx_reference
 from boundlab.capture.torch import capture
 from boundlab.errors import BoundError, BoundlabError, CaptureError, MissingRule, ShapeError, SpecError, UnsupportedOperator
 from boundlab.evaluate import evaluate

@@ -14,7 +14,10 @@ from boundlab.ops.shape import shape_of
 
 def conv_transpose_map(shape: Shape, weight: Tensor, stride: Shape, padding: Shape, dilation: Shape, output_padding: Shape,
                        groups: int) -> LinearMap:
-    """The adjoint of the convolution that takes the result's shape to `shape` (channels, *space); `weight` (in, out / groups, *kernel)."""
+    """The adjoint of the convolution from the result's shape to `shape` (channels, *space).
+
+    `weight` is (in, out / groups, *kernel).
+    """
     axes = zip(shape[1:], weight.shape[2:], stride, padding, dilation, output_padding, strict=True)
     space = tuple((size - 1) * jump - 2 * pad + step * (width - 1) + 1 + more for size, width, jump, pad, step, more in axes)
     whole = (weight.shape[1] * groups, *space)
