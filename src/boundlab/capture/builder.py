@@ -35,13 +35,14 @@ class Builder:
 
     def parameter(self, name: str, value: Tensor) -> int:
         """A parameter, buffer or constant under its own name; the tensor itself is kept, not a copy."""
-        self.params[name] = value
-        return self._append(PARAMETER, (), {}, tuple(value.shape), name)
+        index = self._append(PARAMETER, (), {}, tuple(value.shape), name)
+        self.params[self.nodes[index].name] = value
+        return index
 
     def constant(self, value: Tensor | float, rank: int = 0) -> int:
         """A number or tensor written in the network, with at least `rank` axes."""
         tensor = torch.as_tensor(value, dtype=None if isinstance(value, Tensor) else self.dtype)
-        tensor = tensor.reshape(*[1] * (rank - tensor.dim()), *tensor.shape)
+        tensor = tensor.reshape((1,) * (rank - tensor.dim()) + tuple(tensor.shape))
         return self.parameter(f"constant.{len(self.params)}", tensor)
 
     def add(self, op: str, *args: int, **attrs: Any) -> int:
