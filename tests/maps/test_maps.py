@@ -85,7 +85,8 @@ def test_laws_of_maps_in_single_precision(name):
     single = {key: value.float() if torch.is_tensor(value) and value.is_floating_point() else value
               for key, value in vars(layer).items()}
     if isinstance(layer, bm.Sum):
-        single["terms"] = (bm.diagonal(layer.terms[0].scale.float(), (3, 4)), bm.Matrix((3, 4), (3, 4), layer.terms[1].weight.float()))
+        first, second = layer.terms
+        single["terms"] = (bm.diagonal(first.scale.float(), (3, 4)), bm.Matrix((3, 4), (3, 4), second.weight.float()))
     check_map(type(layer)(**single), dtype=torch.float32)
 
 

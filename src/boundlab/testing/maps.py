@@ -122,5 +122,6 @@ def unequal(title: str, found: Tensor, expected: Tensor, terms: int, scale: Tens
     excess = (found - expected).abs() - terms * torch.finfo(expected.dtype).eps * scale
     if not bool((excess <= 0).all()):
         place = torch.unravel_index(excess.nan_to_num(nan=torch.inf).argmax(), excess.shape)
+        near = terms * torch.finfo(expected.dtype).eps * float(scale.broadcast_to(excess.shape)[place])
         raise ConformanceError(f"{title}: at {[int(i) for i in place]} found {float(found[place]):.9g}, expected "
-                               f"{float(expected[place]):.9g}; rounding explains {float((found - expected).abs()[place] - excess[place]):.2g}.")
+                               f"{float(expected[place]):.9g}; rounding explains {near:.2g}.")
