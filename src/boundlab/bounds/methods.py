@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -26,6 +26,7 @@ from boundlab.bounds.intermediate import (
     tighten,
     unsettled,
 )
+from boundlab.bounds.zonotope import Filter, zonotope_filter
 from boundlab.errors import BoundError, ShapeError
 from boundlab.graph import Graph, Model, Node
 from boundlab.interval import Interval
@@ -56,6 +57,25 @@ class Problem:
     def target(self) -> Node:
         """The network's output."""
         return self.model.graph.output
+
+    @property
+    def batch(self) -> int:
+        """Number of problems b."""
+        return max(len(region.box().lower) for region in self.sets.values())
+
+    def take(self, index: Tensor) -> Problem:
+        """The problems `index` (m,) alone; what all share stays shared."""
+        count = self.batch
+
+        def some(value: Tensor) -> Tensor:
+            return value[index] if len(value) == count else value
+
+        sets = {place: region.take(index) if len(region.box().lower) == count else region
+                for place, region in self.sets.items()}
+        inputs = {name: some(value) for name, value in self.inputs.items()}
+        known = {name: interval.map(some) for name, interval in self.known.items()}
+        spec = None if self.spec is None else Specification(some(self.spec.rows), some(self.spec.offset), self.spec.clause)
+        return Problem(self.model, sets, inputs, spec, known)
 
 
 @dataclass(frozen=True)
@@ -201,22 +221,37 @@ class CROWN:
     """Backward bounds (Zhang et al. 2018); `intermediate` bounds the inner nodes, None means CROWN itself.
 
     `CROWN(intermediate=IBP())` is CROWN-IBP (Zhang et al. 2020), `CROWN(alpha=parallel)` Fast-Lin (Weng et al. 2018).
+    `filter` bounds all neurons with a zonotope first, so that only those that it leaves open are pulled back (None: pull all
+    that intervals leave open); `problems` are bounded at a time, `max_rows` rows in a chunk: they change memory, not results.
     """
 
     intermediate: Method | None = None
     alpha: Policy | None = None
+    filter: Filter | None = field(default_factory=Filter)
     max_rows: int | None = None
+    problems: int = 8
 
     def environment(self, problem: Problem) -> Env:
         if self.intermediate is not None:
             return self.intermediate.environment(problem)
+        groups = torch.arange(problem.batch).split(self.problems)
+        if len(groups) == 1:
+            return self.backward_environment(problem)
+        return joined([self.backward_environment(problem.take(group)) for group in groups])
+
+    def backward_environment(self, problem: Problem) -> Env:
+        """Intervals of every node: what a nonlinear operator reads is filtered by a zonotope and then pulled back."""
         graph, env = problem.model.graph, dict[int, Any]()
-        pulling = Pulling(problem.model, problem.sets, env, relaxer(env, self.alpha), self.max_rows)
+        relax = relaxer(env, self.alpha)
+        pulling = Pulling(problem.model, problem.sets, env, relax, self.max_rows)
         readers, perturbed = consumers(graph), perturbed_nodes(graph, problem.sets)
         settled = box_exact(graph, problem.sets, perturbed)
 
+        def needed(node: Node, env: Env) -> Tensor | None:
+            return unsettled(node, readers[node.index], env, perturbed)
+
         def pull(node: Node, env: Env) -> Interval | None:
-            mask = None if node.index in settled else unsettled(node, readers[node.index], env, perturbed)
+            mask = None if node.index in settled else needed(node, env)
             if mask is None:
                 return None
             interval = env[node.index]
@@ -224,7 +259,9 @@ class CROWN:
             checked(node, interval)
             return tighten(pulling, node, mask)
 
-        steps = (first_layer(problem, pulling), pull)
+        steps: tuple[Refine, ...] = (first_layer(problem, pulling), pull)
+        if self.filter is not None:
+            steps = (steps[0], zonotope_filter(graph, problem.sets, relax, needed, self.filter), pull)
         return propagate(problem.model, problem.sets, problem.inputs, env, refiner(problem, *steps))
 
     def run(self, problem: Problem) -> Bounds:
@@ -243,6 +280,18 @@ class CROWN:
             return Bounds(found.lower, found.upper, graph, {**env, target.index: found})
         pulled = backward(graph, env, relax, target.index, Dense(target.shape, None, spec.rows))
         return Bounds(finite_rows(concretize(pulled, env, problem.sets) + spec.offset, problem), None, graph, env, pulled)
+
+
+def joined(parts: list[Env]) -> Env:
+    """Intervals of several groups of problems as one; constants are the same in all."""
+    def together(index: int) -> Tensor | Interval:
+        first = parts[0][index]
+        if isinstance(first, Tensor):
+            return first
+        intervals = [part[index] for part in parts]
+        return Interval(torch.cat([i.lower for i in intervals]), torch.cat([i.upper for i in intervals]))  # type: ignore[union-attr]
+
+    return {index: together(index) for index in parts[0]}
 
 
 def parallel(op: Any, *arguments: Any, **attributes: Any) -> Mapping[str, Tensor] | None:

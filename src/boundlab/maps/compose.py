@@ -76,7 +76,8 @@ def windows_diagonal(rows: Windows, layer: Diagonal) -> Rows:
 
 def windows_conv(rows: Windows, layer: Conv) -> Rows:
     """One transposed convolution of the small images; the corner moves to scale * stride, - padding."""
-    if len(layer.stride) != 2 or window_after(rows, layer) > DENSE_AREA * math.prod(layer.in_shape[1:]):
+    small = len(layer.stride) == 2 and window_after(rows, layer) <= DENSE_AREA * math.prod(layer.in_shape[1:])
+    if not small or not isinstance(rows.origin, Origin):
         return pull_dense(rows, layer)
     images = rows.masked().coefficients.flatten(0, 1).permute(0, 3, 1, 2)
     images = layer.pull_images(images, (0, 0), (0, 0)).permute(0, 2, 3, 1)
@@ -113,21 +114,23 @@ def add(first: Rows, second: Rows) -> Rows:
         first = first.spread()
     if isinstance(second, Select):
         second = second.spread()
-    if isinstance(first, Windows) and isinstance(second, Windows) and first.origin.parallel(second.origin):
-        return add_windows(first, second)
+    if isinstance(first, Windows) and isinstance(second, Windows):
+        one, other = first.origin, second.origin
+        if isinstance(one, Origin) and isinstance(other, Origin) and one.parallel(other):
+            return add_windows(first, second, one, other)
     return Dense(first.shape, first.owner, first.dense() + second.dense())
 
 
-def add_windows(first: Windows, second: Windows) -> Windows:
+def add_windows(first: Windows, second: Windows, one: Origin, other: Origin) -> Windows:
     """Both windows padded to their union, whose corner is known because their origins are parallel."""
-    offsets = list(zip(first.origin.offset, second.origin.offset, strict=True))
-    low = (min(offsets[0]), min(offsets[1]))
-    high = [max(a + n, b + m) for (a, b), n, m in zip(offsets, first.size, second.size, strict=True)]
+    low = (min(one.offset[0], other.offset[0]), min(one.offset[1], other.offset[1]))
+    ends = [(max(a + n, b + m)) for a, n, b, m in zip(one.offset, first.size, other.offset, second.size, strict=True)]
 
-    def padded(rows: Windows) -> Tensor:
-        (y, x), (h, w) = rows.origin.offset, rows.size
-        margins = (0, 0, x - low[1], high[1] - x - w, y - low[0], high[0] - y - h)
+    def padded(rows: Windows, offset: tuple[int, int]) -> Tensor:
+        (y, x), (h, w) = offset, rows.size
+        margins = (0, 0, x - low[1], ends[1] - x - w, y - low[0], ends[0] - y - h)
         return F.pad(rows.coefficients, margins) if any(margins) else rows.coefficients
 
-    origin = Origin(first.origin.index, first.origin.space, first.origin.scale, low)
-    return Windows(first.shape, first.owner, padded(first) + padded(second), origin, first.clean and second.clean)
+    total = padded(first, one.offset) + padded(second, other.offset)
+    origin = Origin(one.index, one.space, one.scale, low)
+    return Windows(first.shape, first.owner, total, origin, first.clean and second.clean)

@@ -39,8 +39,8 @@ class Conv(LinearMap):
 
     def output_padding(self) -> Shape:
         """What conv_transpose must append so that a pull ends at `in_shape` (input cells that the stride leaves over)."""
-        axes = zip(self.in_shape[1:], self.out_shape[1:], self.weight.shape[2:], self.stride, self.padding, self.dilation, strict=True)
-        return tuple(size + 2 * pad - dilation * (kernel - 1) - 1 - (out - 1) * stride for size, out, kernel, stride, pad, dilation in axes)
+        covered = conv_in_space(self.out_shape[1:], tuple(self.weight.shape[2:]), self.stride, self.padding, self.dilation)
+        return tuple(size - least for size, least in zip(self.in_shape[1:], covered, strict=True))
 
     def abs(self) -> LinearMap:
         return Conv(self.in_shape, self.out_shape, self.weight.abs(), self.stride, self.padding, self.dilation, self.groups)
@@ -50,3 +50,9 @@ def conv_out_space(space: Shape, kernel: Shape, stride: Shape, padding: Shape, d
     """Spatial shape after a convolution; the usual formula for every axis."""
     axes = zip(space, kernel, stride, padding, dilation, strict=True)
     return tuple((size + 2 * pad - step * (width - 1) - 1) // jump + 1 for size, width, jump, pad, step in axes)
+
+
+def conv_in_space(space: Shape, kernel: Shape, stride: Shape, padding: Shape, dilation: Shape) -> Shape:
+    """The smallest spatial shape that a convolution turns into `space`."""
+    axes = zip(space, kernel, stride, padding, dilation, strict=True)
+    return tuple((size - 1) * jump + step * (width - 1) + 1 - 2 * pad for size, width, jump, pad, step in axes)

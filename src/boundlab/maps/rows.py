@@ -108,6 +108,17 @@ class Origin:
 
 
 @dataclass(frozen=True)
+class Corners:
+    """Where windows begin when they follow no common pattern: row and column of each first entry (n, 2)."""
+
+    position: Tensor
+
+    def corner(self) -> Tensor:
+        """Row and column of each window's first entry, (n, 2); may lie outside the map."""
+        return self.position
+
+
+@dataclass(frozen=True)
 class Windows(Rows):
     """Rows over a (channels, height, width) node that vanish outside a window: coefficients (n, s, kh, kw, channels).
 
@@ -117,7 +128,7 @@ class Windows(Rows):
     """
 
     coefficients: Tensor
-    origin: Origin
+    origin: Origin | Corners
     clean: bool = True
 
     @property
@@ -169,9 +180,11 @@ class Windows(Rows):
         places, _ = self.places()
         channels, height, width = self.shape
         count, rows = self.coefficients.shape[:2]
-        full = self.coefficients.new_zeros(count, rows, (height + 2) * (width + 2), channels)
-        index = places.reshape(count, 1, -1, 1).expand(count, rows, -1, channels)
-        full = full.scatter_add(2, index, self.coefficients.flatten(2, 3))
+        cells = (height + 2) * (width + 2)
+        start = torch.arange(count * rows, device=places.device).reshape(count, rows, 1) * cells
+        index = (start + places.reshape(count, 1, -1)).flatten()
+        full = self.coefficients.new_zeros(count * rows * cells, channels)
+        full = full.index_copy(0, index, self.coefficients.reshape(-1, channels))
         return full.reshape(count, rows, height + 2, width + 2, channels)[:, :, 1:-1, 1:-1].permute(0, 1, 4, 2, 3)
 
 

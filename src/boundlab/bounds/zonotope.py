@@ -1,0 +1,186 @@
+"""Zonotopes (DeepZ): every node as a center and columns of noise symbols, pushed forward once and used by all later nodes.
+
+One slope serves both sides of a relaxation, so a node's interval is center plus and minus the sum of absolute columns.
+Bounds are looser than backward ones but cover all neurons in one pass, which makes them the filter before CROWN.
+Singh et al. 2018 (DeepZ); Wong and Kolter 2018 give the same bounds as a dual.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from boundlab.affine import Affine, LinearBound
+from boundlab.bounds.backward import Env, Relaxer, Sets, elementwise
+from boundlab.bounds.intermediate import Refine
+from boundlab.graph import Graph, Node
+from boundlab.interval import Interval
+from boundlab.maps import Diagonal, Select, diagonal
+from boundlab.maps.push import Columns, absolute_sum, add_columns, held, owners, push, take, without_zeros
+
+Needed = Callable[[Node, Env], Tensor | None]
+
+
+@dataclass(frozen=True)
+class Zonotope:
+    """center + columns . symbols, symbols in [-1, 1]; `groups` holds the columns by the node where their symbols were born."""
+
+    center: Tensor
+    groups: Mapping[int, Columns]
+
+    def interval(self) -> Interval:
+        """Center plus and minus the sum of absolute columns, (b, *shape)."""
+        radius = torch.zeros_like(self.center)
+        for columns in self.groups.values():
+            radius = radius + absolute_sum(columns, len(self.center))
+        return Interval(self.center - radius, self.center + radius)
+
+
+def fresh(node: Node, radius: Tensor) -> dict[int, Columns]:
+    """New symbols, one for each coordinate with a positive radius (b, *shape), born at `node`."""
+    owner, index = radius.flatten(1).nonzero(as_tuple=True)
+    if len(owner) == 0:
+        return {}
+    columns = Select(node.shape, owner, index, radius.new_ones(1)).spread()
+    size = radius.flatten(1)[owner, index].reshape(-1, *[1] * (columns.coefficients.dim() - 1))
+    return {node.index: columns.with_coefficients(columns.coefficients * size)}
+
+
+def box(node: Node, interval: Interval) -> Zonotope:
+    """A node that starts anew from its interval."""
+    return Zonotope(interval.center, fresh(node, interval.radius))
+
+
+def affine_image(affine: Affine, parts: list[Zonotope]) -> Zonotope:
+    """An affine function of several zonotopes; symbols that reach it on two paths are summed."""
+    center: Any = 0 if affine.bias is None else affine.bias.squeeze(1)
+    groups: dict[int, Columns] = {}
+    for layer, part in zip(affine.maps, parts, strict=True):
+        center = center + layer.apply(part.center)
+        for born, columns in part.groups.items():
+            image = push(columns, layer)
+            groups[born] = add_columns(groups[born], image) if born in groups else image
+    batch = len(parts[0].center)
+    return Zonotope(center.expand(batch, *center.shape[1:]), groups)
+
+
+def one_slope(bound: LinearBound, x: Interval) -> tuple[Tensor, Tensor, Tensor]:
+    """Slope, middle intercept and half the gap of two parallel lines around an elementwise relaxation, (b, 1, *shape) each.
+
+    The slope is the upper line's (the chord, for ReLU); the lower line is moved until it holds at both ends.
+    """
+    low, high = bound.lower.maps[0], bound.upper.maps[0]
+    assert isinstance(low, Diagonal) and isinstance(high, Diagonal)
+    slope = high.scale
+    turn = low.scale - slope
+    below = torch.minimum(turn * x.row_lower, turn * x.row_upper)
+    below = below if bound.lower.bias is None else below + bound.lower.bias
+    above = torch.zeros_like(below) if bound.upper.bias is None else bound.upper.bias
+    return slope, (below + above) / 2, (above - below) / 2
+
+
+def step(node: Node, env: Mapping[int, Any], relax: Relaxer, forms: Mapping[int, Zonotope]) -> Zonotope:
+    """The zonotope of `node` from those of its perturbed arguments.
+
+    Affine operators push columns, elementwise ones scale them (symbols born at the argument itself may end there) and add
+    symbols for their gap, others start anew from their interval.
+    """
+    perturbed = [arg for arg in node.args if isinstance(env[arg], Interval)]
+    bound = relax(node)
+    if bound.exact:
+        return affine_image(bound.lower, [forms[arg] for arg in perturbed])
+    if len(perturbed) != 1 or not elementwise(bound):
+        return box(node, env[node.index])
+    slope, middle, gap = one_slope(bound, env[perturbed[0]])
+    scaled = affine_image(Affine((diagonal(slope, node.shape),), middle), [forms[perturbed[0]]])
+    kept = {born: without_zeros(columns) if born == perturbed[0] else columns for born, columns in scaled.groups.items()}
+    return Zonotope(scaled.center, {**kept, **fresh(node, gap.squeeze(1).expand_as(scaled.center))})
+
+
+
+
+@dataclass(frozen=True)
+class Filter:
+    """When the zonotope stops paying: the share of a layer that it fails to settle, and the numbers held for one problem."""
+
+    most_unsettled: float = 0.4
+    most_numbers: int = 2**24
+
+
+def zonotope_filter(graph: Graph, sets: Sets, relax: Relaxer, needed: Needed, limits: Filter) -> Refine:
+    """A refinement that carries a zonotope along and offers its intervals to all nodes that nonlinear operators read.
+
+    `needed(node, env)` says which neurons would still gain, (b, *shape), or None if no nonlinear operator reads the node.
+    A problem leaves the zonotope, on its own account and for good, once a limit is passed; so the outcome for a problem
+    does not depend on the batch it is in. Where nothing nonlinear was crossed yet and a layer has fewer coordinates than
+    the sets, the zonotope starts anew there: fewer columns, hardly looser.
+    """
+    forms: dict[int, Zonotope] = {}
+    alive: list[Tensor] = []
+    readers = last_readers(graph)
+    coordinates = sum(math.prod(graph[index].shape) for index in sets)
+
+    def drop(keep: Tensor) -> None:
+        alive[0] = alive[0] & keep
+        for index, form in forms.items():
+            forms[index] = only(form, alive[0])
+
+    def refine(node: Node, env: dict[int, Any]) -> Interval | None:
+        known = env[node.index]
+        if not alive:
+            alive.append(torch.ones(len(known.lower), dtype=torch.bool, device=known.lower.device))
+            forms.update({index: box(graph[index], env[index]) for index in sets})
+        if not bool(alive[0].any()):
+            return None
+        form = forms[node.index] = step(node, env, relax, forms)
+        for index in [index for index in forms if readers[index] <= node.index]:
+            del forms[index]
+        drop(numbers(form, len(alive[0])) <= limits.most_numbers)
+        if needed(node, env) is None or not bool(alive[0].any()):
+            return None
+        met = known.meet(within(form.interval(), known, alive[0]))
+        still = needed(node, {**env, node.index: met})
+        if still is not None:
+            drop(still.flatten(1).double().mean(1) <= limits.most_unsettled)
+        if set(form.groups) <= set(sets) and math.prod(node.shape) < coordinates and node.index in forms:
+            forms[node.index] = only(box(node, met), alive[0])
+        return met
+
+    return refine
+
+
+def last_readers(graph: Graph) -> list[int]:
+    """The last node that reads each node; the node itself if none does."""
+    last = list(range(len(graph.nodes)))
+    for node in graph:
+        for arg in node.args:
+            last[arg] = max(last[arg], node.index)
+    return last
+
+
+def only(form: Zonotope, alive: Tensor) -> Zonotope:
+    """The zonotope without the columns of problems that left it."""
+    if bool(alive.all()):
+        return form
+    groups = {born: take(columns, alive[owners(columns)].nonzero().squeeze(1)) for born, columns in form.groups.items()}
+    return Zonotope(form.center, groups)
+
+
+def within(found: Interval, known: Interval, alive: Tensor) -> Interval:
+    """What the zonotope found for the problems in it, what was known for the others."""
+    mask = alive.reshape(-1, *[1] * (known.lower.dim() - 1))
+    return Interval(torch.where(mask, found.lower, known.lower), torch.where(mask, found.upper, known.upper))
+
+
+def numbers(form: Zonotope, batch: int) -> Tensor:
+    """How many numbers are held for each problem, (b,)."""
+    total = torch.zeros(batch, device=form.center.device, dtype=torch.long)
+    for columns in form.groups.values():
+        width = math.prod(held(columns).coefficients.shape[1:])
+        total = total + width * torch.bincount(owners(columns), minlength=batch)
+    return total

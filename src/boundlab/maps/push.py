@@ -1,0 +1,183 @@
+"""push: columns through a layer's map, forward. The same `Rows` types hold them: n columns with owner, one row each.
+
+A column says how one noise symbol moves a node's value. Compared with `compose`, which pulls rows back, the table is
+short: windows stay windows through convolutions, diagonals and reshapes, everything else is dense.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from boundlab.maps.base import LinearMap, Shape
+from boundlab.maps.conv import Conv
+from boundlab.maps.dense import Diagonal, Identity
+from boundlab.maps.rows import Corners, Dense, Windows
+from boundlab.maps.shape import Reshape
+
+
+@dataclass(frozen=True)
+class Reshaped:
+    """Windows under another shape of their node: a flattened map, kept as windows until a matrix makes it small."""
+
+    shape: Shape
+    windows: Windows
+
+
+Columns = Dense | Windows | Reshaped
+DENSE_AREA = 0.5
+"""Windows of columns become dense beyond this multiple of the map's area (measured, as for rows)."""
+CHUNK = 1024
+"""Columns that pass a dense map at once."""
+
+
+def push(columns: Columns, layer: LinearMap) -> Columns:
+    """The columns of `layer`'s output from those of its input."""
+    if isinstance(layer, Identity):
+        return columns
+    if isinstance(layer, Reshape) and not isinstance(columns, Dense):
+        windows = columns.windows if isinstance(columns, Reshaped) else columns
+        return windows if layer.out_shape == windows.shape else Reshaped(layer.out_shape, windows)
+    if isinstance(layer, Diagonal) and isinstance(columns, Reshaped):
+        scale = layer.scale.expand(-1, 1, *columns.shape).reshape(-1, 1, *columns.windows.shape)
+        return Reshaped(columns.shape, scaled(columns.windows, scale))
+    if isinstance(layer, Diagonal) and isinstance(columns, Windows):
+        return scaled(columns, layer.scale)
+    if isinstance(layer, Conv) and isinstance(columns, Windows) and len(layer.stride) == 2:
+        return push_windows(columns, layer)
+    return push_dense(columns, layer)
+
+
+def scaled(columns: Windows, scale: Tensor) -> Windows:
+    """Windows times a per-example tensor (b, 1, *shape)."""
+    return columns.with_coefficients(columns.coefficients * columns.aligned(scale))
+
+
+def count(columns: Columns) -> int:
+    """Number of columns."""
+    return len(held(columns).coefficients)
+
+
+def held(columns: Columns) -> Dense | Windows:
+    """The rows that hold the numbers."""
+    return columns.windows if isinstance(columns, Reshaped) else columns
+
+
+def owners(columns: Columns) -> Tensor:
+    """The problem that each column belongs to, (n,)."""
+    owner = held(columns).owner
+    assert owner is not None
+    return owner
+
+
+def dense(columns: Columns) -> Tensor:
+    """All coefficients, (n, 1, *shape)."""
+    full = held(columns).dense()
+    return full.reshape(*full.shape[:2], *columns.shape)
+
+
+def push_dense(columns: Columns, layer: LinearMap) -> Dense:
+    """Explicit columns through the map itself; flattened windows a chunk at a time, since they grow most."""
+    parts = [columns]
+    if isinstance(columns, Reshaped):
+        places = torch.arange(count(columns), device=owners(columns).device)
+        parts = [take(columns, part) for part in places.split(CHUNK)]
+    images = [layer.at(owners(part)).push(dense(part)) for part in parts]
+    return Dense(layer.out_shape, owners(columns), torch.cat(images) if len(images) > 1 else images[0])
+
+
+def without_zeros(columns: Columns) -> Columns:
+    """The columns that move anything at all."""
+    moving = held(columns).coefficients.flatten(1).any(1)
+    return take(columns, moving.nonzero().squeeze(1))
+
+
+def take(columns: Columns, index: Tensor) -> Columns:
+    """Some of the columns."""
+    if isinstance(columns, Reshaped):
+        windows = take(columns.windows, index)
+        assert isinstance(windows, Windows)
+        return Reshaped(columns.shape, windows)
+    owner, coefficients = owners(columns).index_select(0, index), columns.coefficients.index_select(0, index)
+    if isinstance(columns, Dense):
+        return Dense(columns.shape, owner, coefficients)
+    return Windows(columns.shape, owner, coefficients, Corners(columns.origin.corner().index_select(0, index)), columns.clean)
+
+
+def push_windows(columns: Windows, layer: Conv) -> Columns:
+    """A convolution of small images. With a stride, windows whose corners differ in parity cover different cells.
+
+    Output cell o reads input cells o * stride - padding + k * dilation, so a window with corner c reaches the cells from
+    ceil((c + padding - reach) / stride) on, with reach = dilation * (kernel - 1).
+    """
+    corner = columns.origin.corner()
+    stride, padding = corner.new_tensor(layer.stride), corner.new_tensor(layer.padding)
+    reach = [d * (k - 1) for d, k in zip(layer.dilation, layer.weight.shape[2:], strict=True)]
+    first = -((corner.new_tensor(reach) - corner - padding) // stride)
+    lead = corner - (first * stride - padding)
+    size = tuple((h - 1 + r) // s + 1 for h, r, s in zip(columns.size, reach, layer.stride, strict=True))
+    if math.prod(size) > DENSE_AREA * math.prod(layer.out_shape[1:]):
+        return push_dense(columns, layer)
+    images = columns.masked().coefficients.flatten(0, 1)
+    result = images.new_zeros(len(images), *size, layer.out_shape[0])
+    for y in range(reach[0] - layer.stride[0] + 1, reach[0] + 1):
+        for x in range(reach[1] - layer.stride[1] + 1, reach[1] + 1):
+            same = ((lead[:, 0] == y) & (lead[:, 1] == x)).nonzero().squeeze(1)
+            if len(same):
+                result[same] = convolve(images[same], layer, (y, x), size)
+    return Windows(layer.out_shape, columns.owner, result.unsqueeze(1), Corners(first), clean=False)
+
+
+def convolve(images: Tensor, layer: Conv, lead: tuple[int, int], size: tuple[int, ...]) -> Tensor:
+    """Images (m, kh, kw, channels) with `lead` empty cells before them, convolved to `size` output cells."""
+    need = [(out - 1) * s + d * (k - 1) + 1 for out, s, d, k in
+            zip(size, layer.stride, layer.dilation, layer.weight.shape[2:], strict=True)]
+    margins = (lead[1], need[1] - lead[1] - images.shape[2], lead[0], need[0] - lead[0] - images.shape[1])
+    padded = F.pad(images.permute(0, 3, 1, 2), margins)
+    return F.conv2d(padded, layer.weight, None, layer.stride, 0, layer.dilation, layer.groups).permute(0, 2, 3, 1)
+
+
+def add_columns(first: Columns, second: Columns) -> Columns:
+    """The sum, symbol by symbol, of columns that reach a node on two paths."""
+    if isinstance(first, Windows) and isinstance(second, Windows):
+        corners = torch.stack([first.origin.corner(), second.origin.corner()])
+        sizes = corners.new_tensor([first.size, second.size])[:, None]
+        low = corners.amin(0)
+        extent = ((corners + sizes).amax(0) - low).amax(0).tolist() if len(low) else [1, 1]
+        if math.prod(extent) <= DENSE_AREA * math.prod(first.shape[1:]):
+            canvas = sum(placed(part, low, extent) for part in (first, second))
+            assert isinstance(canvas, Tensor)
+            return Windows(first.shape, first.owner, canvas, Corners(low), first.clean and second.clean)
+    return Dense(first.shape, owners(first), dense(first) + dense(second))
+
+
+def placed(columns: Windows, corner: Tensor, size: list[int]) -> Tensor:
+    """The windows' coefficients on larger windows that begin at `corner`, (n, 1, *size, channels)."""
+    shift = columns.origin.corner() - corner
+    rows = shift[:, :1] + torch.arange(columns.size[0], device=shift.device)
+    cells = rows[:, :, None] * size[1] + (shift[:, 1:] + torch.arange(columns.size[1], device=shift.device))[:, None, :]
+    number, channels = len(shift), columns.shape[0]
+    canvas = columns.coefficients.new_zeros(number, size[0] * size[1], channels)
+    index = cells.reshape(number, -1, 1).expand(-1, -1, channels)
+    return canvas.scatter(1, index, columns.coefficients.reshape(number, -1, channels)).reshape(number, 1, *size, channels)
+
+
+def absolute_sum(columns: Columns, batch: int) -> Tensor:
+    """Sum over each problem's columns of absolute coefficients, (batch, *shape): how far the symbols move the value."""
+    if isinstance(columns, Reshaped):
+        return absolute_sum(columns.windows, batch).reshape(batch, *columns.shape)
+    owner = owners(columns)
+    if isinstance(columns, Dense):
+        total = columns.coefficients.new_zeros(batch, *columns.shape)
+        return total.index_add(0, owner, columns.coefficients.squeeze(1).abs())
+    channels, height, width = columns.shape
+    places, _ = columns.places()
+    cells = (height + 2) * (width + 2)
+    flat = (places + (owner * cells)[:, None, None]).flatten()
+    total = columns.coefficients.new_zeros(batch * cells, channels)
+    total = total.index_add(0, flat, columns.coefficients.abs().reshape(-1, channels))
+    return total.reshape(batch, height + 2, width + 2, channels)[:, 1:-1, 1:-1].permute(0, 3, 1, 2)
