@@ -9,9 +9,11 @@ import re
 import shlex
 import subprocess
 import sys
+import types
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -64,7 +66,8 @@ def own_operators(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("page", pages_with("python"), ids=name)
 def test_python_blocks(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_operators: None) -> None:
     monkeypatch.chdir(tmp_path)
-    space: dict[str, object] = {"__name__": "__page__"}
+    module = types.ModuleType("page")
+    monkeypatch.setitem(sys.modules, "page", module)
     printed = ""
     with torch.random.fork_rng(devices=[]):
         for block in blocks_of(page):
@@ -72,7 +75,7 @@ def test_python_blocks(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
             if block.language == "python":
                 output = io.StringIO()
                 with contextlib.redirect_stdout(output):
-                    exec(compile("\n" * block.line + block.text, str(page), "exec"), space)
+                    exec(compile("\n" * block.line + block.text, str(page), "exec"), vars(module))
                 printed = output.getvalue()
             elif block.language == "text" and block.adjacent:
                 agree(block.text, printed, place)
@@ -87,6 +90,23 @@ def commands_of(page: Path) -> list[tuple[int, str, str]]:
                 command, _, shown = part.partition("\n")
                 found.append((block.line, command, shown))
     return [entry for entry in found if entry[1].startswith("boundlab ")]
+
+
+def make_files(folder: Path) -> None:
+    """The files that the pages' commands name: a small network, inputs with labels, and a property that holds of it."""
+    helper, onnx = pytest.importorskip("onnx.helper"), pytest.importorskip("onnx")
+    generator = np.random.default_rng(0)
+    weights = {"w1": (4, 8), "b1": (8,), "w2": (8, 3), "b2": (3,)}
+    held = [onnx.numpy_helper.from_array(generator.normal(size=size).astype(np.float32), key) for key, size in weights.items()]
+    nodes = [helper.make_node("Gemm", ["x", "w1", "b1"], ["h"]), helper.make_node("Relu", ["h"], ["a"]),
+             helper.make_node("Gemm", ["a", "w2", "b2"], ["y"])]
+    ends = [helper.make_tensor_value_info(key, onnx.TensorProto.FLOAT, [1, size]) for key, size in (("x", 4), ("y", 3))]
+    graph = helper.make_graph(nodes, "net", ends[:1], ends[1:], held)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), folder / "net.onnx")
+    np.savez(folder / "images.npz", x=generator.random((2, 4), dtype=np.float32), y=np.array([0, 1]))
+    lines = [f"(declare-const X_{i} Real)" for i in range(4)] + [f"(declare-const Y_{i} Real)" for i in range(3)]
+    lines += [f"(assert (>= X_{i} 0.4))\n(assert (<= X_{i} 0.5))" for i in range(4)] + ["(assert (>= Y_0 1000.0))"]
+    (folder / "property.vnnlib").write_text("\n".join(lines))
 
 
 @pytest.mark.parametrize("page", pages_with("console", r"(?m)^\$ boundlab "), ids=name)
