@@ -8,7 +8,7 @@ from functools import reduce as fold_left
 import numpy as np
 
 from boundlab.capture.onnx_fold import type_name
-from boundlab.capture.onnx_lowering import Known, OnnxLowering, OnnxNode, Rule, Value, lowers
+from boundlab.capture.onnx_lowering import OnnxLowering, OnnxNode, Rule, Value, lowers
 from boundlab.errors import UnsupportedOperator
 
 LARGEST = float(np.finfo(np.float32).max)
@@ -57,8 +57,15 @@ def chained(op: str) -> Rule:
     return lambda low, node: fold_left(lambda x, y: low.elementwise(op, x, y), low.everything(node))
 
 
-for name, op in (("Add", "add"), ("Sum", "add"), ("Max", "maximum"), ("Min", "minimum")):
+for name, op in (("Add", "add"), ("Sum", "add"), ("Max", "maximum")):
     lowers(name)(chained(op))
+
+
+@lowers("Min")
+def minimum(low: OnnxLowering, node: OnnxNode) -> Value:
+    """- max(-x, -y, ...)."""
+    negative = [low.elementwise("neg", value) for value in low.everything(node)]
+    return low.elementwise("neg", fold_left(lambda x, y: low.elementwise("maximum", x, y), negative))
 
 
 @lowers("Mean")
@@ -102,12 +109,10 @@ def leaky_relu(low: OnnxLowering, node: OnnxNode) -> Value:
 
 @lowers("PRelu")
 def p_relu(low: OnnxLowering, node: OnnxNode) -> Value:
-    """relu(x) - slope * relu(-x), with a slope for each channel; a leaky ReLU where all slopes agree."""
-    x, slopes = low.value(node), low.given(node, 1)
-    if isinstance(slopes, np.ndarray) and len(np.unique(slopes)) == 1:
-        return low.elementwise("leaky_relu", x, negative_slope=float(slopes.reshape(-1)[0]))
-    negative = low.elementwise("relu", low.elementwise("neg", x))
-    return low.elementwise("sub", low.elementwise("relu", x), low.elementwise("mul", low.value(node, 1), negative))
+    """A slope below zero for each coordinate or channel, which must be constant."""
+    if low.varies(low.given(node, 1)):
+        raise UnsupportedOperator("its slope depends on the network input")
+    return low.elementwise("prelu", low.value(node, 0), low.value(node, 1))
 
 
 @lowers("HardSigmoid")
@@ -172,15 +177,15 @@ def reduce_norm(low: OnnxLowering, node: OnnxNode) -> Value:
 
 
 @lowers("Softmax", "LogSoftmax")
-def softmax(low: OnnxLowering, node: OnnxNode) -> Known:
+def softmax(low: OnnxLowering, node: OnnxNode) -> Value:
     """Softmax along an axis; before operator set 13, over all axes from `axis` on."""
     x = low.value(node)
     shape, first = x.shape, low.axis(x, node.attributes.get("axis", -1 if low.opset >= 13 else 1))
     if low.opset < 13:
         x = low.close(x.index, (*shape[:first], math.prod(shape[first:])))
     index, left_out = low.open(x, [first])
-    found = low.close(low.builder.add("softmax", index, dim=first - left_out), shape)
-    return found if node.op == "Softmax" else low.elementwise("log", found)
+    op = "softmax" if node.op == "Softmax" else "log_softmax"
+    return low.close(low.builder.add(op, index, dim=first - left_out), shape)
 
 
 @lowers("GlobalAveragePool", "GlobalMaxPool")
