@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from boundlab.maps.base import LinearMap, Shape
-from boundlab.maps.conv import Conv
+from boundlab.maps.conv import Conv, conv_in_space
 from boundlab.maps.dense import Diagonal, Identity
 from boundlab.maps.rows import Corners, Dense, Windows
 from boundlab.maps.shape import Reshape
@@ -133,10 +133,14 @@ def push_windows(columns: Windows, layer: Conv) -> Columns:
 
 
 def convolve(images: Tensor, layer: Conv, lead: tuple[int, int], size: tuple[int, ...]) -> Tensor:
-    """Images (m, kh, kw, channels) with `lead` empty cells before them, convolved to `size` output cells."""
-    need = [(out - 1) * s + d * (k - 1) + 1 for out, s, d, k in
-            zip(size, layer.stride, layer.dilation, layer.weight.shape[2:], strict=True)]
-    margins = (lead[1], need[1] - lead[1] - images.shape[2], lead[0], need[0] - lead[0] - images.shape[1])
+    """Images (m, kh, kw, channels) with `lead` empty cells before them (cut off, if negative), convolved to `size` cells."""
+    need = conv_in_space(size, tuple(layer.weight.shape[2:]), layer.stride, (0, 0), layer.dilation)
+    (top, left), (bottom, right) = lead, (lead[0] + images.shape[1], lead[1] + images.shape[2])
+    images = images[:, max(-top, 0):max(need[0] - top, 0), max(-left, 0):max(need[1] - left, 0)]
+    top, left, bottom, right = max(top, 0), max(left, 0), min(bottom, need[0]), min(right, need[1])
+    if bottom <= top or right <= left:
+        return images.new_zeros(len(images), *size, layer.out_shape[0])
+    margins = (left, need[1] - right, top, need[0] - bottom)
     padded = F.pad(images.permute(0, 3, 1, 2), margins)
     return F.conv2d(padded, layer.weight, None, layer.stride, 0, layer.dilation, layer.groups).permute(0, 2, 3, 1)
 
