@@ -1,10 +1,35 @@
 """The operators; importing this package registers every family."""
 
-from boundlab.ops import arith, conv, conv_transpose, convex, extremum, linear, normalise, piecewise, shape, sshaped, steps, wavy
-from boundlab.ops.op import Free, Op, affine_op, antitone, by_source, elementwise_op, lookup, monotone, register, register_rule, rule
+from boundlab.ops import (
+    arith,
+    conv,
+    conv_transpose,
+    convex,
+    extremum,
+    linear,
+    normalise,
+    piecewise,
+    shape,
+    sshaped,
+    steps,
+    wavy,
+)
+from boundlab.ops.op import (
+    Free,
+    Op,
+    affine_op,
+    antitone,
+    by_source,
+    elementwise_op,
+    lookup,
+    monotone,
+    register,
+    register_rule,
+    rule,
+)
 
 __all__ = [
     "Free", "Op", "affine_op", "antitone", "arith", "by_source", "conv", "conv_transpose", "convex", "elementwise_op",
-    "extremum", "linear", "lookup", "monotone", "normalise", "piecewise", "register", "register_rule", "rule", "shape", "sshaped",
-    "steps", "wavy",
+    "extremum", "linear", "lookup", "monotone", "normalise", "piecewise", "register", "register_rule", "rule", "shape",
+    "sshaped", "steps", "wavy",
 ]
