@@ -47,7 +47,7 @@ class Ends:
         near = self.rounded(dtype)
         back = near.astype(np.float64)
         beyond = np.where(self.nearest == back, self.excess, np.sign(self.nearest - back)) == side
-        return np.where(beyond, np.nextafter(near, NUMPY[dtype](side * np.inf)), near)
+        return np.where(beyond, np.nextafter(near, np.full_like(near, side * np.inf)), near)
 
 
 def ends_of(numbers: Sequence[Fraction]) -> Ends:
@@ -106,11 +106,15 @@ class Query:
     cases: tuple[Case, ...]
 
     def accepts(self, x: np.ndarray, y: np.ndarray, dtype: torch.dtype) -> bool:
-        """Whether flat x (d,) with its outputs y (m,) is a counterexample, at zero tolerance in the input type `dtype`."""
+        """Whether flat x (d,) with its outputs y (m,) is a counterexample, at zero tolerance.
+
+        The network takes `dtype`, so x counts as the `dtype` values that it is fed as.
+        """
         for name, found, wanted in (("inputs", x, self.inputs), ("outputs", y, self.outputs)):
             if found.shape != (wanted,):
                 raise SpecError(f"the query has {wanted} {name}, the witness an array of shape {found.shape}.")
-        return any(case.contains(x, dtype) and case.violated(y) for case in self.cases)
+        fed = x.astype(NUMPY[dtype])
+        return any(case.contains(fed, dtype) and case.violated(y) for case in self.cases)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,113 @@
+"""A batch of problems as the stages of verification see it, and the one place that accepts a witness."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+from boundlab.evaluate import evaluate
+from boundlab.graph import Model
+from boundlab.perturbations.sets import Box, PerturbationSet
+from boundlab.spec import Specification
+from boundlab.verify.query import Problems, flat_values
+from boundlab.verify.verdict import Witness
+
+Regions = Mapping[str, PerturbationSet | Tensor]
+Replay = Callable[[Mapping[str, Tensor]], Tensor]
+"""Outputs (1, *out) for inputs (1, *shape) by name, from the network's own runtime."""
+Judge = Callable[[int, Mapping[str, Tensor], Tensor], bool]
+"""Whether, for problem i, inputs (1, *shape) by name and their output (1, *out) are a counterexample, exactly."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """b problems about one network: sets (proofs), `reachable` sets (witnesses; a subset), specification, judge, replay."""
+
+    model: Model
+    sets: Regions
+    reachable: Regions
+    spec: Specification
+    judge: Judge
+    replay: Replay
+
+    @property
+    def count(self) -> int:
+        """The number of problems b."""
+        return max(self.spec.rows.shape[0], *(batch_of(region) for region in self.sets.values()))
+
+    def take(self, index: Tensor) -> tuple[Regions, Specification]:
+        """Sets and specification of the problems `index` (m,)."""
+        return take_regions(self.sets, index), self.spec.take(index)
+
+    def accept(self, problem: int, inputs: Mapping[str, Tensor]) -> Witness | None:
+        """The witness that inputs (1, *shape) are for a problem, by replay at zero tolerance; None if they are none."""
+        output = self.replay(inputs)
+        return Witness(inputs, output) if self.judge(problem, inputs, output) else None
+
+
+def batch_of(region: PerturbationSet | Tensor) -> int:
+    """The size of a set's or a constant's batch axis."""
+    return region.shape[0] if isinstance(region, Tensor) else region.box().shape[0]
+
+
+def take_regions(regions: Regions, index: Tensor) -> Regions:
+    """Sets and constants of the problems `index` (m,), each spread to a batch of m if the problems share it."""
+    def taken(region: PerturbationSet | Tensor) -> PerturbationSet | Tensor:
+        places = index if batch_of(region) > 1 else torch.zeros_like(index)
+        return region[places] if isinstance(region, Tensor) else region.take(places)
+    return {name: taken(region) for name, region in regions.items()}
+
+
+def task_of_sets(model: Model, sets: Regions, spec: Specification, replay: Replay | None) -> Task:
+    """The task of `sets` as they are: floats mean themselves."""
+    def judge(problem: int, inputs: Mapping[str, Tensor], output: Tensor) -> bool:
+        index = torch.tensor([problem])
+        own = take_regions(sets, index)
+        inside = all(holds(region, inputs[name]) for name, region in own.items())
+        return inside and violates(spec.take(index), output)
+
+    return Task(model, sets, sets, spec, judge, replay or replay_of(model, sets))
+
+
+def task_of_cases(model: Model, cases: Problems, replay: Replay | None) -> Task:
+    """The task of a query's cases: proofs of the enclosing boxes, witnesses judged by the exact decimals."""
+    def judge(problem: int, inputs: Mapping[str, Tensor], output: Tensor) -> bool:
+        case = cases.cases[problem]
+        inside = case.contains(flat_values(inputs, model), model.dtype)
+        return inside and case.violated(output.detach().cpu().numpy().reshape(-1))
+
+    return Task(model, cases.sets, cases.rounded, cases.spec, judge, replay or replay_of(model, cases.sets))
+
+
+def replay_of(model: Model, sets: Regions) -> Replay:
+    """Evaluation of the graph, on one example."""
+    def replay(inputs: Mapping[str, Tensor]) -> Tensor:
+        with torch.no_grad():
+            return evaluate(model, inputs)
+    return replay
+
+
+def holds(region: PerturbationSet | Tensor, value: Tensor) -> bool:
+    """Whether a value (1, *shape) is the constant, or a point of the set that its projection leaves where it is."""
+    if isinstance(region, Tensor):
+        return torch.equal(region, value)
+    inside = bool(region.box().contains(value).all())
+    return inside and (isinstance(region, Box) or torch.equal(region.project(value), value))
+
+
+def violates(spec: Specification, output: Tensor) -> bool:
+    """Whether in some clause no row is positive at an output (1, *out), in exact rational arithmetic; NaN never counts."""
+    if not bool(torch.isfinite(output).all()):
+        return False
+    values = output.flatten().tolist()
+    positive = set()
+    for row, offset, clause in zip(spec.rows[0].flatten(1), spec.offset[0].tolist(), spec.clause.tolist(), strict=True):
+        places = row.nonzero().flatten().tolist()
+        products = (Fraction(row[place].item()) * Fraction(values[place]) for place in places)
+        if sum(products, Fraction(offset)) > 0:
+            positive.add(clause)
+    return len(positive) < spec.clauses

@@ -1,0 +1,211 @@
+"""verify: attack first, then bounds from cheap to dear, then input bisection; only problems still open go on.
+
+Nothing becomes VERIFIED without a lower bound above 0 in every clause, nor FALSIFIED without a replayed witness.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from boundlab.attack.pgd import PGD, attack
+from boundlab.bounds.methods import CROWN, IBP, Method, bound, problem_of
+from boundlab.errors import BoundError, MissingRule, SpecError
+from boundlab.graph import Model
+from boundlab.perturbations.sets import PerturbationSet
+from boundlab.spec import Specification
+from boundlab.verify.query import Query, problems
+from boundlab.verify.splitting import Bisection, bisect, bisectable
+from boundlab.verify.task import Regions, Replay, Task, take_regions, task_of_cases, task_of_sets
+from boundlab.verify.verdict import Result, Verdict, Witness
+
+CHUNK = 2**25
+"""Numbers that the rows of one chunk of problems may hold at the widest node."""
+
+
+Stage = PGD | Method | Bisection
+LADDER: tuple[Stage, ...] = (PGD(steps=10, targets=0), IBP(), CROWN(IBP()), CROWN(), PGD(), Bisection())
+"""What `verify` tries by default, in this order."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What is known of b problems so far: best lower bounds of the rows (b, s), and by problem what decided it and when."""
+
+    lower: Tensor
+    decided: Mapping[int, str] = field(default_factory=dict)
+    seconds: Mapping[int, float] = field(default_factory=dict)
+    witnesses: Mapping[int, Witness] = field(default_factory=dict)
+    notes: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def open(self) -> Tensor:
+        """The problems that nothing has decided, (m,)."""
+        return torch.tensor([i for i in range(len(self.lower)) if i not in self.decided], dtype=torch.long)
+
+    def decide(self, problems: Mapping[int, Witness | None], by: str, seconds: float) -> Standing:
+        """With some problems decided: by their witness, or proven if there is none."""
+        found = {problem: witness for problem, witness in problems.items() if witness is not None}
+        return replace(self, decided={**self.decided, **dict.fromkeys(problems, by)},
+                       seconds={**self.seconds, **dict.fromkeys(problems, seconds)}, witnesses={**self.witnesses, **found})
+
+
+@dataclass(frozen=True)
+class Clock:
+    """When a verification began and when it has to end, in seconds of `time.perf_counter`."""
+
+    start: float
+    deadline: float
+
+    @property
+    def spent(self) -> float:
+        """Seconds since the start."""
+        return time.perf_counter() - self.start
+
+    @property
+    def over(self) -> bool:
+        """Whether the time is over."""
+        return time.perf_counter() >= self.deadline
+
+
+def verify(model: Model, sets: PerturbationSet | Regions | Query, spec: Specification | None = None, *,
+           stages: Sequence[Stage] = LADDER, timeout: float | None = None, replay: Replay | None = None) -> tuple[Result, ...]:
+    """Prove or refute a specification on every problem of a batch of sets, or a query (one result for all its cases).
+
+    `stages` are attacks, methods and bisections, tried in turn on the problems that are still open.
+    `sets` as for `bound`, with `spec` (b or 1, s, *out); a query brings its own. `replay` recomputes outputs of witnesses
+    (default: the graph itself); give the original network's runtime where there is one. `timeout` in seconds is for all
+    problems together and is looked at between steps. The result of a query is FALSIFIED if one of its cases is.
+    """
+    start = time.perf_counter()
+    clock = Clock(start, start + (math.inf if timeout is None else timeout))
+    model = model.detached()
+    if isinstance(sets, Query):
+        if spec is not None:
+            raise SpecError("a query states its own specification; leave out `spec`.")
+        return (verify_query(model, sets, stages, clock, replay),)
+    if spec is None:
+        raise SpecError("sets alone are no question: give a specification, for example margins(labels, classes).")
+    named = sets if isinstance(sets, Mapping) else {model.graph.inputs[0].name: sets}
+    problem_of(model, named, spec)
+    task = task_of_sets(model, named, spec, replay)
+    standing = run(task, stages, clock, first=False)
+    return tuple(result_of(standing, i, clock) for i in range(task.count))
+
+
+def verify_query(model: Model, query: Query, stages: Sequence[Stage], clock: Clock, replay: Replay | None) -> Result:
+    """One result for all cases: a witness of any falsifies, and all have to be proven."""
+    results: list[Result] = []
+    for cases in problems(query, model):
+        task = task_of_cases(model, cases, replay)
+        standing = run(task, stages, clock, first=True)
+        results += [result_of(standing, i, clock) for i in range(task.count)]
+        if standing.witnesses:
+            break
+    order = (Verdict.FALSIFIED, Verdict.TIMEOUT, Verdict.UNKNOWN, Verdict.VERIFIED)
+    leading = min(results, key=lambda result: order.index(result.verdict))
+    proven = leading.verdict is Verdict.VERIFIED
+    methods = ", ".join(dict.fromkeys(result.method for result in results)) if proven else leading.method
+    notes = tuple(dict.fromkeys(note for result in results for note in result.notes))
+    return replace(leading, lower=torch.cat([result.lower for result in results]), method=methods, notes=notes,
+                   seconds=clock.spent)
+
+
+def result_of(standing: Standing, problem: int, clock: Clock) -> Result:
+    """What is known of one problem, as a result."""
+    by = standing.decided.get(problem, "")
+    witness = standing.witnesses.get(problem)
+    verdict = Verdict.FALSIFIED if witness else Verdict.VERIFIED if by else Verdict.TIMEOUT if clock.over else Verdict.UNKNOWN
+    return Result(verdict, standing.lower[problem], by, standing.seconds.get(problem, clock.spent), witness,
+                  standing.notes.get(problem, ()))
+
+
+def run(task: Task, stages: Sequence[Stage], clock: Clock, first: bool) -> Standing:
+    """All stages in turn; with `first`, the first witness ends them."""
+    standing = Standing(task.spec.offset.new_full((task.count, task.spec.rows.shape[1]), -torch.inf))
+    for stage in stages:
+        if clock.over or len(standing.open) == 0 or (first and standing.witnesses):
+            break
+        if isinstance(stage, PGD):
+            standing = attacked(task, standing, stage, clock)
+        elif isinstance(stage, Bisection):
+            standing = bisected(task, standing, stage, clock, first)
+        else:
+            standing = bounded(task, standing, stage, clock)
+    return standing
+
+
+def chunks(task: Task, index: Tensor) -> tuple[Tensor, ...]:
+    """The problems `index` (m,) in parts whose rows fit into memory."""
+    widest = max(math.prod(node.shape) for node in task.model.graph)
+    return index.split(max(1, CHUNK // (widest * max(2, task.spec.rows.shape[1]))))
+
+
+@torch.no_grad()
+def attacked(task: Task, standing: Standing, how: PGD, clock: Clock) -> Standing:
+    """The attack's violating points, replayed; its random starts are the same in every run."""
+    for index in chunks(task, standing.open):
+        if clock.over:
+            break
+        regions = take_regions(task.reachable, index)
+        found = attack(task.model, regions, task.spec.take(index), how, torch.Generator().manual_seed(0))
+        points = {**{name: region for name, region in regions.items() if isinstance(region, Tensor)}, **found.points}
+        for place in found.violated.nonzero().flatten().tolist():
+            problem = int(index[place])
+            witness = task.accept(problem, {name: point[place:place + 1] for name, point in points.items()})
+            if witness is not None:
+                standing = standing.decide({problem: witness}, "attack", clock.spent)
+    return standing
+
+
+@torch.no_grad()
+def bounded(task: Task, standing: Standing, method: Method, clock: Clock) -> Standing:
+    """One method's bounds of the open problems; each row keeps the best that is known of it."""
+    for index in chunks(task, standing.open):
+        if clock.over:
+            break
+        found, notes = attempt(task, index, method)
+        lower = standing.lower.index_copy(0, index, torch.maximum(standing.lower[index], found))
+        proven = index[task.spec.worst(lower[index]) > 0].tolist()
+        merged = {**standing.notes, **{i: (*standing.notes.get(i, ()), note) for i, note in notes.items()}}
+        standing = replace(standing, lower=lower, notes=merged)
+        standing = standing.decide(dict.fromkeys(proven), describe(method), clock.spent)
+    return standing
+
+
+def attempt(task: Task, index: Tensor, method: Method) -> tuple[Tensor, dict[int, str]]:
+    """Lower bounds of the rows (m, s), -inf with a note where the method says nothing; one bad problem spoils no other."""
+    sets, spec = task.take(index)
+    try:
+        return bound(task.model, sets, method=method, spec=spec).lower, {}
+    except (BoundError, MissingRule) as problem:
+        if len(index) == 1 or isinstance(problem, MissingRule):
+            nothing = task.spec.offset.new_full((len(index), task.spec.rows.shape[1]), -torch.inf)
+            return nothing, dict.fromkeys(index.tolist(), f"{describe(method)}: {problem}")
+    parts = [attempt(task, half, method) for half in index.chunk(2)]
+    return torch.cat([lower for lower, _ in parts]), {i: note for _, notes in parts for i, note in notes.items()}
+
+
+def bisected(task: Task, standing: Standing, options: Bisection, clock: Clock, first: bool) -> Standing:
+    """Bisection of the inputs of the open problems that have few."""
+    index = bisectable(task, standing.open, options)
+    if len(index) == 0:
+        return standing
+    found = bisect(task, index, options, clock.deadline, first)
+    by = f"bisection of {describe(options.method)}, {found.boxes} boxes"
+    lower = standing.lower.clone()
+    for problem, rows in found.proven.items():
+        lower[problem] = torch.maximum(lower[problem], rows)
+    decided = {**dict.fromkeys(found.proven), **found.witnesses}
+    return replace(standing, lower=lower).decide(decided, by, clock.spent)
+
+
+def describe(method: Method) -> str:
+    """A method as a reader names it: its class, and what bounds the inner nodes."""
+    inner = vars(method).get("intermediate")
+    return type(method).__name__ + (f"-{describe(inner)}" if inner is not None else "")
