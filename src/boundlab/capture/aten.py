@@ -1,41 +1,16 @@
-"""The lowering table: torch operators that are not one to one with ours, by their name in an exported program."""
+"""Lowerings of torch operators: values that pass unchanged, arithmetic, activations and reductions."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
-from boundlab.capture.lowering import Lowering, where_from
-from boundlab.errors import UnsupportedOperator
-
-Rule = Callable[[Lowering, fx.Node], Any]
-LOWERINGS: dict[str, Rule] = {}
-
-
-def lowers(*targets: str) -> Callable[[Rule], Rule]:
-    """Enter a rule into the table under the program names `aten.<target>`."""
-
-    def enter(rule: Rule) -> Rule:
-        LOWERINGS.update({f"aten.{target}": rule for target in targets})
-        return rule
-
-    return enter
-
-
-def argument(node: fx.Node, position: int, name: str, default: Any = None) -> Any:
-    """An argument by position or by name, else its default."""
-    return node.args[position] if position < len(node.args) else node.kwargs.get(name, default)
-
-
-def per_axis(value: Any, count: int) -> tuple[int, ...]:
-    """One number for each spatial axis."""
-    values = tuple(value) if isinstance(value, (list, tuple)) else (value,)
-    return values * count if len(values) == 1 else values
-
+from boundlab.capture import composed
+from boundlab.capture.lowering import Lowering
+from boundlab.capture.table import Rule, argument, lowers, operands, unsupported
 
 # -- values that pass unchanged ------------------------------------------------------------------------------------------
 
@@ -44,7 +19,7 @@ def per_axis(value: Any, count: int) -> tuple[int, ...]:
 def same(low: Lowering, node: fx.Node) -> Any:
     """No change of value; dropout is only captured as nothing when it is off."""
     if "dropout" in str(node.target) and argument(node, 2, "train", False) and argument(node, 1, "p", 0.0) > 0:
-        raise UnsupportedOperator(f"'{node.name}'{where_from(node)} is dropout in training mode; call module.eval() first.")
+        raise unsupported(node, "is dropout in training mode; call module.eval() first")
     return low.values[node.args[0]]  # type: ignore[index]
 
 
@@ -54,13 +29,28 @@ def nothing(low: Lowering, node: fx.Node) -> Any:
     return None
 
 
+FILLS = {"zeros": 0.0, "ones": 1.0, "zeros_like": 0.0, "ones_like": 1.0, "new_zeros": 0.0, "new_ones": 1.0}
+
+
+@lowers("zeros.default", "ones.default", "full.default", "zeros_like.default", "ones_like.default", "full_like.default",
+        "new_zeros.default", "new_ones.default", "new_full.default", "scalar_tensor.default")
+def filled(low: Lowering, node: fx.Node) -> int:
+    """A tensor of one number for every example; the batch axis goes."""
+    kind = str(node.target).removeprefix("aten.").split(".")[0]
+    place = {"full": 1, "full_like": 1, "new_full": 2, "scalar_tensor": 0}.get(kind)
+    value: Any = FILLS[kind] if place is None else node.args[place]
+    shape = node.meta["val"].shape
+    inner = [int(size) for size in (shape[1:] if shape and isinstance(shape[0], torch.SymInt) else shape)]
+    return low.builder.constant(torch.full(inner, value, dtype=node.meta["val"].dtype))
+
+
 # -- arithmetic ----------------------------------------------------------------------------------------------------------
 
 def binary(op: str) -> Rule:
     """x op (alpha * y) with broadcasting."""
 
     def rule(low: Lowering, node: fx.Node) -> int:
-        first, second = low.index(node.args[0]), low.index(node.args[1])
+        first, second = operands(low, node.args[0], node.args[1])
         alpha = argument(node, 2, "alpha", 1)
         if alpha != 1:
             second = low.builder.broadcast("mul", second, low.builder.constant(float(alpha)))
@@ -70,229 +60,130 @@ def binary(op: str) -> Rule:
 
 
 for target, op in (("add.Tensor", "add"), ("add.Scalar", "add"), ("sub.Tensor", "sub"), ("sub.Scalar", "sub"),
-                   ("mul.Scalar", "mul")):
+                   ("mul.Scalar", "mul"), ("maximum.default", "maximum"), ("max.other", "maximum")):
     lowers(target)(binary(op))
 
 
 @lowers("mul.Tensor")
 def multiply(low: Lowering, node: fx.Node) -> int:
-    """A product; of a value with itself, a square (tighter, since it is one argument)."""
-    first, second = low.index(node.args[0]), low.index(node.args[1])
-    if first == second and "square" in known_operators():
-        return low.builder.add("square", first)
-    return low.builder.broadcast("mul", first, second)
-
-
-def known_operators() -> set[str]:
-    """Names of the registered operators."""
-    from boundlab.ops.op import REGISTRY
-    return set(REGISTRY)
+    """A product, or a square."""
+    return composed.multiply(low.builder, *operands(low, node.args[0], node.args[1]))
 
 
 @lowers("rsub.Scalar", "rsub.Tensor")
 def reversed_difference(low: Lowering, node: fx.Node) -> int:
     """y - x."""
-    return low.builder.broadcast("sub", low.index(node.args[1]), low.index(node.args[0]))
+    return low.builder.broadcast("sub", *operands(low, node.args[1], node.args[0]))
 
 
 @lowers("div.Tensor", "div.Scalar")
 def divide(low: Lowering, node: fx.Node) -> int:
-    """x times the reciprocal of y."""
-    inverse = low.builder.add("reciprocal", low.index(node.args[1]))
-    return low.builder.broadcast("mul", low.index(node.args[0]), inverse)
+    """x times the reciprocal of y; a number is inverted here."""
+    divisor: Any = node.args[1]
+    if isinstance(divisor, (int, float)):
+        return low.builder.broadcast("mul", low.index(node.args[0]), low.builder.constant(1 / divisor))
+    first, second = operands(low, node.args[0], divisor)
+    return low.builder.broadcast("mul", first, composed.inverse(low.builder, second))
 
 
-# -- linear layers -------------------------------------------------------------------------------------------------------
-
-@lowers("linear.default")
-def linear(low: Lowering, node: fx.Node) -> int:
-    """A linear layer over the last axis."""
-    return low.builder.add("linear", *(low.index(part) for part in node.args if part is not None))
+@lowers("reciprocal.default")
+def reciprocal(low: Lowering, node: fx.Node) -> int:
+    """1 / x."""
+    return composed.inverse(low.builder, low.index(node.args[0]))
 
 
-@lowers("addmm.default")
-def addmm(low: Lowering, node: fx.Node) -> int:
-    """bias + x @ weight."""
-    product = low.builder.add("matmul_rows", low.index(node.args[1]), low.index(node.args[2]))
-    return low.builder.broadcast("add", product, low.index(node.args[0]))
+@lowers("pow.Tensor_Scalar")
+def power(low: Lowering, node: fx.Node) -> int:
+    """x to a known exponent."""
+    return composed.power(low.builder, low.index(node.args[0]), float(node.args[1]))  # type: ignore[arg-type]
 
 
-@lowers("conv1d.default", "conv2d.default", "conv3d.default", "conv1d.padding", "conv2d.padding", "convolution.default")
-def conv(low: Lowering, node: fx.Node) -> int:
-    """A convolution; string paddings are turned into numbers."""
-    parts = [low.index(part) for part in node.args[:3] if part is not None]
-    kernel = low.builder.shape(parts[1])[2:]
-    axes = len(kernel)
-    stride, dilation = per_axis(argument(node, 3, "stride", 1), axes), per_axis(argument(node, 5, "dilation", 1), axes)
-    padding = argument(node, 4, "padding", 0)
-    if isinstance(padding, str):
-        padding = [0] * axes if padding == "valid" else [d * (k - 1) // 2 for d, k in zip(dilation, kernel, strict=True)]
-    return low.builder.add("conv", *parts, stride=stride, padding=per_axis(padding, axes), dilation=dilation,
-                           groups=argument(node, 6, "groups", 1))
+@lowers("pow.Scalar")
+def exponential(low: Lowering, node: fx.Node) -> int:
+    """base ** x, as exp(x log base)."""
+    base: Any = node.args[0]
+    if base <= 0:
+        raise unsupported(node, f"raises {base} to a power; the base must be positive")
+    return low.builder.add("exp", low.builder.broadcast("mul", low.index(node.args[1]), low.builder.constant(math.log(base))))
 
 
-@lowers("batch_norm.default")
-def batch_norm(low: Lowering, node: fx.Node) -> int:
-    """Frozen statistics: x * scale + shift, with scale and shift computed from the parameters in the graph."""
-    x, weight, bias, mean, variance, training, _, eps = node.args[:8]
-    if training:
-        raise UnsupportedOperator(f"'{node.name}'{where_from(node)} is batch norm in training mode; call module.eval() first.")
-    build, rank = low.builder, low.rank(x) - 1  # type: ignore[arg-type]
-    wide = build.broadcast("add", low.index(variance), build.constant(float(eps)))  # type: ignore[arg-type]
-    scale = build.add("reciprocal", build.add("sqrt", wide))
-    if weight is not None:
-        scale = build.add("mul", low.index(weight), scale)
-    shift = build.add("neg", build.add("mul", low.index(mean), scale))
-    if bias is not None:
-        shift = build.add("add", low.index(bias), shift)
-    return affine_channels(low, low.index(x), scale, shift, rank)
+@lowers("minimum.default", "min.other")
+def minimum(low: Lowering, node: fx.Node) -> int:
+    """The smaller of two values."""
+    return composed.minimum(low.builder, *operands(low, node.args[0], node.args[1]))
 
 
-def affine_channels(low: Lowering, x: int, scale: int, shift: int, rank: int) -> int:
-    """x * scale + shift for each channel; folded into the convolution or linear layer before it if nothing else reads that."""
-    build = low.builder
-    shape = (build.shape(scale)[0], *[1] * (rank - 1))
-    scaled = build.broadcast("mul", x, build.add("reshape", scale, shape=shape))
-    return build.broadcast("add", scaled, build.add("reshape", shift, shape=shape))
+@lowers("where.self", "where.ScalarOther", "where.ScalarSelf", "where.Scalar")
+def where(low: Lowering, node: fx.Node) -> int:
+    """x where a condition holds that no input decides, else y."""
+    condition, x, y = operands(low, *node.args[:3])
+    return composed.chosen(low.builder, condition_value(low, node, node.args[0], condition), x, y)
 
 
-# -- shapes --------------------------------------------------------------------------------------------------------------
-
-@lowers("view.default", "reshape.default", "_unsafe_view.default", "flatten.using_ints", "unflatten.int", "squeeze.default",
-        "squeeze.dim", "squeeze.dims", "unsqueeze.default", "ravel.default")
-def reshape(low: Lowering, node: fx.Node) -> int:
-    """Every reshape is described by its result alone."""
-    return low.builder.add("reshape", low.index(node.args[0]), shape=low.result_shape())
+@lowers("masked_fill.Scalar", "masked_fill.Tensor")
+def masked_fill(low: Lowering, node: fx.Node) -> int:
+    """A number where a mask holds that no input decides, else x."""
+    x, mask, value = operands(low, *node.args[:3])
+    return composed.chosen(low.builder, condition_value(low, node, node.args[1], mask), value, x)
 
 
-@lowers("expand.default")
-def expand(low: Lowering, node: fx.Node) -> int:
-    """Copies along axes of size 1; a constant repeated over the batch stays one constant."""
+def condition_value(low: Lowering, node: fx.Node, condition: Any, index: int) -> Tensor:
+    """The value of a condition; UnsupportedOperator if an input decides it."""
+    if index in low.builder.varying:
+        raise unsupported(node, f"chooses by '{condition}', which depends on an input; write it with relu, maximum or clamp")
+    return composed.known_value(low.builder, index)[0].bool()
+
+
+# -- activations ---------------------------------------------------------------------------------------------------------
+
+@lowers("clamp.default", "clamp_min.default", "clamp_max.default", "hardtanh.default", "relu6.default", "clip.default")
+def clip(low: Lowering, node: fx.Node) -> int:
+    """x cut off below and above by numbers."""
+    kind = str(node.target).removeprefix("aten.").split(".")[0]
     x = low.index(node.args[0])
-    target = node.meta["val"].shape
-    static = tuple(int(size) for size in (target[1:] if isinstance(target[0], torch.SymInt) else target))
-    own = low.builder.shape(x)
-    if not low.varies(node.args[0]) and isinstance(target[0], torch.SymInt) and len(own) == len(target):
-        own = own[1:]
-    aligned = low.builder.add("reshape", x, shape=(1,) * (len(static) - len(own)) + own)
-    return low.builder.add("expand", aligned, shape=static) if own != static else aligned
+    bottom, top = {
+        "clamp_min": (argument(node, 1, "min"), None), "clamp_max": (None, argument(node, 1, "max")), "relu6": (0.0, 6.0),
+        "hardtanh": (argument(node, 1, "min_val", -1.0), argument(node, 2, "max_val", 1.0)),
+    }.get(kind, (argument(node, 1, "min"), argument(node, 2, "max")))
+    if bottom is None and top is None:
+        return x
+    if bottom == 0 and top is None:
+        return low.builder.add("relu", x)
+    return low.builder.add("clip", x, min=None if bottom is None else float(bottom), max=None if top is None else float(top))
 
 
-@lowers("permute.default", "transpose.int", "t.default", "movedim.int")
-def permute(low: Lowering, node: fx.Node) -> int:
-    """Any reordering of axes, as one list."""
+@lowers("clamp.Tensor", "clamp_min.Tensor", "clamp_max.Tensor")
+def clip_between(low: Lowering, node: fx.Node) -> int:
+    """x cut off below and above by tensors."""
+    kind = str(node.target)
+    bottom = None if "clamp_max" in kind else argument(node, 1, "min")
+    top = argument(node, 1, "max") if "clamp_max" in kind else argument(node, 2, "max")
+    x = low.index(node.args[0])
+    if bottom is not None:
+        x = low.builder.broadcast("maximum", x, operands(low, node.args[0], bottom)[1])
+    return x if top is None else composed.minimum(low.builder, x, operands(low, node.args[0], top)[1])
+
+
+@lowers("prelu.default", "_prelu_kernel.default")
+def prelu(low: Lowering, node: fx.Node) -> int:
+    """A slope below zero for each channel (the axis after the batch)."""
+    x, weight = low.index(node.args[0]), low.index(node.args[1])
+    size, axes = math.prod(low.builder.shape(weight)), len(low.builder.shape(x))
+    weight = low.builder.add("reshape", weight, shape=(size, *[1] * max(axes - 1, 0)))
+    return low.builder.broadcast("prelu", x, weight)
+
+
+@lowers("softmax.int", "_softmax.default", "log_softmax.int", "_log_softmax.default")
+def softmax(low: Lowering, node: fx.Node) -> int:
+    """Softmax or its logarithm along an axis."""
     x: Any = node.args[0]
-    order = list(range(low.rank(x)))
-    if "permute" in str(node.target):
-        order = [int(d) % len(order) for d in node.args[1]]  # type: ignore[union-attr, arg-type]
-    else:
-        first, second = (int(d) % len(order) for d in node.args[1:3]) if len(node.args) > 2 else (0, 1)  # type: ignore[arg-type, call-overload]
-        order[first], order[second] = order[second], order[first]
-    if low.varies(x):
-        if order[0] != 0:
-            low.axis(x, 0)
-        order = [d - 1 for d in order[1:]]
-    return low.builder.add("permute", low.index(x), dims=tuple(order))
+    kind = "log_softmax" if "log_softmax" in str(node.target) else "softmax"
+    return low.builder.add(kind, low.index(x), dim=low.axis(x, int(node.args[1])))  # type: ignore[arg-type]
 
 
-def cut(low: Lowering, x: Any, dim: int, start: int, stop: int, step: int = 1) -> int:
-    """x[start:stop:step] along one of our axes."""
-    index = low.index(x)
-    slices = tuple(slice(start, stop, step) if d == dim else slice(0, size, 1)
-                   for d, size in enumerate(low.builder.shape(index)))
-    return low.builder.add("slice", index, slices=slices)
+# -- reductions ----------------------------------------------------------------------------------------------------------
 
-
-@lowers("slice.Tensor")
-def slice_(low: Lowering, node: fx.Node) -> Any:
-    """A slice along one axis; slicing the whole batch changes nothing."""
-    x: Any = node.args[0]
-    dim, start = argument(node, 1, "dim", 0), argument(node, 2, "start") or 0
-    stop, step = argument(node, 3, "end"), argument(node, 4, "step", 1)
-    if low.varies(x) and dim % low.rank(x) == 0 and start == 0 and (stop is None or not isinstance(stop, int) or stop > 2**60):
-        return low.values[x]
-    axis = low.axis(x, dim)
-    size = low.builder.shape(low.index(x))[axis]
-    start, stop, step = slice(start, stop, step).indices(size)
-    return low.values[x] if (start, stop, step) == (0, size, 1) else cut(low, x, axis, start, stop, step)
-
-
-@lowers("select.int")
-def select(low: Lowering, node: fx.Node) -> int:
-    """One entry along an axis, which disappears."""
-    x: Any = node.args[0]
-    axis, place = low.axis(x, int(node.args[1])), int(node.args[2])  # type: ignore[arg-type]
-    place %= low.builder.shape(low.index(x))[axis]
-    return low.builder.add("reshape", cut(low, x, axis, place, place + 1), shape=low.result_shape())
-
-
-@lowers("split.Tensor", "split_with_sizes.default", "chunk.default", "unbind.int", "unsafe_split.Tensor", "tensor_split.sections")
-def split(low: Lowering, node: fx.Node) -> list[int]:
-    """Consecutive blocks along an axis, as many and as long as the program's results."""
-    x: Any = node.args[0]
-    drop = "unbind" in str(node.target)
-    dim = argument(node, 1 if drop else 2, "dim", 0)
-    axis, start, parts = low.axis(x, dim), 0, []
-    for result in node.meta["val"]:
-        size = 1 if drop else int(result.shape[dim])
-        part = cut(low, x, axis, start, start + size)
-        if drop:
-            shape = low.builder.shape(part)
-            part = low.builder.add("reshape", part, shape=shape[:axis] + shape[axis + 1:])
-        parts.append(part)
-        start += size
-    return parts
-
-
-def getitem(low: Lowering, node: fx.Node) -> Any:
-    """One result of an operator that has several."""
-    return low.values[node.args[0]][node.args[1]]  # type: ignore[index]
-
-
-LOWERINGS["<built-in function getitem>"] = getitem
-
-
-@lowers("cat.default", "stack.default")
-def concat(low: Lowering, node: fx.Node) -> int:
-    """Parts side by side along an axis, a new one for stack."""
-    parts: Any = node.args[0]
-    varying = next((part for part in parts if low.varies(part)), parts[0])
-    dim, rank = argument(node, 1, "dim", 0), low.rank(varying)
-    stacked = "stack" in str(node.target)
-    dim %= rank + 1 if stacked else rank
-    axis = dim - 1 if low.varies(varying) else dim
-    if axis < 0:
-        low.axis(varying, 0)
-    indices = [low.index(part) for part in parts]
-    if low.varies(varying):
-        indices = [index if index in low.builder.varying else drop_batch(low, index, rank) for index in indices]
-    if stacked:
-        shapes = [low.builder.shape(index) for index in indices]
-        indices = [low.builder.add("reshape", index, shape=(*shape[:axis], 1, *shape[axis:]))
-                   for index, shape in zip(indices, shapes, strict=True)]
-    return low.builder.add("concat", *indices, dim=axis)
-
-
-def drop_batch(low: Lowering, index: int, rank: int) -> int:
-    """A constant part (1, ...) of a batched concatenation, without its leading axis."""
-    shape = low.builder.shape(index)
-    return low.builder.add("reshape", index, shape=shape[1:]) if len(shape) == rank and shape[0] == 1 else index
-
-
-@lowers("constant_pad_nd.default", "pad.default")
-def pad(low: Lowering, node: fx.Node) -> int:
-    """Padding by a constant; pairs are given from the last axis on."""
-    x, sizes = low.index(node.args[0]), [int(size) for size in node.args[1]]  # type: ignore[union-attr, arg-type]
-    if "pad.default" in str(node.target) and argument(node, 2, "mode", "constant") != "constant":
-        raise UnsupportedOperator(f"'{node.name}'{where_from(node)} pads with mode {node.args[2]!r}; only 'constant' is supported.")
-    value = argument(node, 2 if "constant" in str(node.target) else 3, "value", 0.0) or 0.0
-    shape = low.builder.shape(x)
-    pairs = [(0, 0)] * (len(shape) - len(sizes) // 2) + list(zip(sizes[-2::-2], sizes[::-2], strict=True))
-    whole = tuple(size + before + after for size, (before, after) in zip(shape, pairs, strict=True))
-    return low.builder.add("pad", x, before=tuple(pair[0] for pair in pairs), shape=whole, value=float(value))
-
-
-@lowers("mean.dim", "sum.dim_IntList", "mean.default", "sum.default")
+@lowers("mean.dim", "sum.dim_IntList", "mean.default", "sum.default", "sum.dim")
 def reduce(low: Lowering, node: fx.Node) -> int:
     """Mean or sum over axes."""
     x: Any = node.args[0]
@@ -301,34 +192,39 @@ def reduce(low: Lowering, node: fx.Node) -> int:
                            keepdim=bool(argument(node, 2, "keepdim", False)))
 
 
-@lowers("adaptive_avg_pool2d.default", "adaptive_avg_pool1d.default")
-def adaptive_avg_pool(low: Lowering, node: fx.Node) -> int:
-    """Average pooling to one cell, or to a divisor of the map."""
-    x = low.index(node.args[0])
-    shape, target = low.builder.shape(x), low.result_shape()
-    if all(size == 1 for size in target[1:]):
-        return low.builder.add("mean", x, dims=tuple(range(1, len(shape))), keepdim=True)
-    if any(size % wanted for size, wanted in zip(shape[1:], target[1:], strict=True)):
-        raise UnsupportedOperator(f"'{node.name}'{where_from(node)} pools {shape[1:]} to {target[1:]}, which does not divide it.")
-    kernel = tuple(size // wanted for size, wanted in zip(shape[1:], target[1:], strict=True))
-    return pool(low, x, kernel, kernel, (0,) * len(kernel))
+@lowers("amax.default", "amin.default", "max.dim", "min.dim")
+def extremum(low: Lowering, node: fx.Node) -> Any:
+    """The largest or smallest entry over axes; where torch gives its place too, that is unknown."""
+    x, kind = node.args[0], str(node.target)
+    dims: Any = argument(node, 1, "dim", [])
+    dims = low.axes(x, [dims] if isinstance(dims, int) else dims)  # type: ignore[arg-type]
+    rule = composed.largest if "max" in kind else composed.smallest
+    found = rule(low.builder, low.index(x), dims, bool(argument(node, 2, "keepdim", False)))
+    return [found, None] if kind.endswith(".dim") else found
 
 
-@lowers("avg_pool2d.default", "avg_pool1d.default")
-def avg_pool(low: Lowering, node: fx.Node) -> int:
-    """Average pooling as a convolution of each channel on its own."""
-    x = low.index(node.args[0])
-    axes = len(low.builder.shape(x)) - 1
-    kernel = per_axis(node.args[1], axes)
-    stride, padding = per_axis(argument(node, 2, "stride") or kernel, axes), per_axis(argument(node, 3, "padding", 0), axes)
-    if argument(node, 4, "ceil_mode", False) or (any(padding) and not argument(node, 5, "count_include_pad", True)):
-        raise UnsupportedOperator(f"'{node.name}'{where_from(node)}: average pooling with ceil_mode or uncounted padding.")
-    return pool(low, x, kernel, stride, padding)
+@lowers("logsumexp.default")
+def logsumexp(low: Lowering, node: fx.Node) -> int:
+    """log sum exp over one axis."""
+    x: Any = node.args[0]
+    dims = low.axes(x, argument(node, 1, "dim"))
+    if len(dims) != 1:
+        raise unsupported(node, f"takes log-sum-exp over {len(dims)} axes; only one at a time is supported")
+    return low.builder.add("logsumexp", low.index(x), dim=dims[0], keepdim=bool(argument(node, 2, "keepdim", False)))
 
 
-def pool(low: Lowering, x: int, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...]) -> int:
-    """The convolution that averages each window of each channel."""
-    channels = low.builder.shape(x)[0]
-    weight = torch.full((channels, 1, *kernel), 1 / math.prod(kernel), dtype=low.builder.dtype)
-    return low.builder.add("conv", x, low.builder.constant(weight), stride=stride, padding=padding,
-                           dilation=(1,) * len(kernel), groups=channels)
+@lowers("var.correction", "var.dim")
+def variance(low: Lowering, node: fx.Node) -> int:
+    """The mean square distance from the mean over axes, with torch's correction of the count."""
+    x: Any = node.args[0]
+    build, dims, keepdim = low.builder, low.axes(x, argument(node, 1, "dim")), bool(node.kwargs.get("keepdim", False))
+    if "var.dim" in str(node.target):
+        correction, keepdim = int(argument(node, 2, "unbiased", True)), bool(argument(node, 3, "keepdim", False))
+    else:
+        given = node.kwargs.get("correction")
+        correction = 1 if given is None else given  # type: ignore[assignment]
+    index = low.index(x)
+    centred = build.broadcast("sub", index, build.add("mean", index, dims=dims, keepdim=True))
+    total = build.add("sum", build.add("square", centred), dims=dims, keepdim=keepdim)
+    count = math.prod(build.shape(index)[d] for d in dims)
+    return build.broadcast("mul", total, build.constant(1 / (count - correction)))

@@ -10,14 +10,18 @@ from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec
 
-from boundlab.capture.aten import LOWERINGS
+from boundlab.capture import aten, aten_layers, aten_shape
 from boundlab.capture.builder import Builder
+from boundlab.capture.composed import known_value
 from boundlab.capture.lowering import Lowering, lower_by_source, where_from
+from boundlab.capture.table import LOWERINGS
 from boundlab.errors import CaptureError, UnsupportedOperator
 from boundlab.evaluate import evaluate_all
 from boundlab.graph import Model
 from boundlab.ops import by_source
 
+TABLES = (aten, aten_layers, aten_shape)
+"""The modules whose import fills the table of rules."""
 DECOMPOSED = (
     "lstm.input", "gru.input", "rnn_tanh.input", "rnn_relu.input", "lstm_cell.default", "gru_cell.default",
     "rnn_tanh_cell.default", "rnn_relu_cell.default", "einsum.default", "rms_norm.default", "instance_norm.default",
@@ -103,12 +107,26 @@ def call(low: Lowering, node: fx.Node, one_to_one: dict[str, Any]) -> Any:
         return LOWERINGS[target](low, node)
     if target in one_to_one:
         return lower_by_source(low, node, one_to_one[target].name)
+    constant = computed_now(low, node)
+    if constant is not None:
+        return low.builder.constant(constant)
     raise UnsupportedOperator(
         f"node '{node.name}'{where_from(node)} is {target}, which no operator declares. Register one "
         "(docs: add an operator), or rewrite that line with supported operators (`boundlab ops` lists them).")
 
 
-@torch.enable_grad()  # type: ignore[no-untyped-call, untyped-decorator]
+@torch.enable_grad()
+def computed_now(low: Lowering, node: fx.Node) -> Tensor | None:
+    """The value of a call that depends on no input and on no trained parameter (a mask, a table of positions), else None."""
+    given = {arg: low.values.get(arg) for arg in node.all_input_nodes}
+    if any(low.varies(arg) or not isinstance(index, int) for arg, index in given.items()):
+        return None
+    values = {arg: known_value(low.builder, index)[0] for arg, index in given.items()}
+    result = node.target(*fx.map_arg(node.args, values.__getitem__), **fx.map_arg(node.kwargs, values.__getitem__))
+    return result if isinstance(result, Tensor) and not result.requires_grad else None
+
+
+@torch.enable_grad()
 def check_capture(model: Model, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     """Graph and module agree at two batch sizes, in value and in the gradients of their parameters."""
     names = [node.name for node in model.graph.inputs]

@@ -15,7 +15,18 @@ from torch import Tensor
 from boundlab.affine import LinearBound, lines
 from boundlab.interval import Interval
 from boundlab.ops.curves import (
-    Curve, Function, Lines, between, concave_lines, convex_lines, convex_op, middle, negated, pick, s_lines, start_shares,
+    Curve,
+    Function,
+    Lines,
+    between,
+    concave_lines,
+    convex_lines,
+    convex_op,
+    middle,
+    negated,
+    pick,
+    s_lines,
+    start_shares,
 )
 from boundlab.ops.op import Free, Op, antitone, elementwise_op, monotone, register
 

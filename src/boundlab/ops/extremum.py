@@ -77,7 +77,7 @@ def relax_maximum(x: Argument, y: Argument, alpha: Alpha = None) -> LinearBound:
     low, high = upper_planes(first, second)
     mixed = [shares["upper"] * a + (1 - shares["upper"]) * b for a, b in zip(low, high, strict=True)]
     sure = torch.where(wins, one, zero)
-    upper = (torch.where(settled, sure, mixed[0]), torch.where(settled, 1 - sure, mixed[1]), torch.where(settled, zero, mixed[2]))
+    upper = [torch.where(settled, known, part) for known, part in zip((sure, 1 - sure, zero), mixed, strict=True)]
     return LinearBound(two_sided(x, y, along, 1 - along, None), two_sided(x, y, *upper))
 
 
@@ -96,7 +96,6 @@ def two_sided(x: Argument, y: Argument, along_x: Tensor, along_y: Tensor, bias: 
 maximum = register(Op(
     "maximum", torch.maximum, max_interval, relax_maximum, never, breaks=(),
     alpha={"lower": Free(0.0, 1.0, start_max_lower), "upper": Free(0.0, 1.0, half)},
-    sources=("aten.maximum.default",),
 ))
 
 

@@ -77,5 +77,5 @@ def relax_matmul(x: Argument, y: Argument, alpha: Mapping[str, Tensor] | None = 
 
 matmul = register(Op(
     "matmul", torch.matmul, matmul_interval, relax_matmul, at_most_one, breaks=(),
-    sources=("aten.matmul.default", "aten.bmm.default", "aten.mm.default", "onnx:MatMul"),
+    sources=("onnx:MatMul",),
 ))

@@ -147,6 +147,6 @@ def relax_log_softmax(x: Interval, alpha: Alpha = None, *, dim: int) -> LinearBo
 
 
 log_softmax = register(elementwise_op(
-    "log_softmax", lambda x, *, dim: torch.log_softmax(x, dim + 1), lambda x, *, dim: log_softmax_ends(x, dim), relax_log_softmax,
-    alpha={"lower": Free(LEAST_SHARE, 1.0, half), "upper": Free(0.0, 1.0, half)},
+    "log_softmax", lambda x, *, dim: torch.log_softmax(x, dim + 1), lambda x, *, dim: log_softmax_ends(x, dim),
+    relax_log_softmax, alpha={"lower": Free(LEAST_SHARE, 1.0, half), "upper": Free(0.0, 1.0, half)},
 ))

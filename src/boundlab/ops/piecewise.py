@@ -132,7 +132,8 @@ def relax_prelu(x: Interval, weight: Argument, alpha: Alpha = None) -> LinearBou
 
 prelu = register(Op(
     "prelu", leak, lambda x, weight: hinge_interval(x, constant_slope_of(weight)), relax_prelu, never,
-    alpha={"slope": Free(lambda x, weight: row_slope(x, weight).clamp(max=1), lambda x, weight: row_slope(x, weight).clamp(min=1),
+    alpha={"slope": Free(lambda x, weight: row_slope(x, weight).clamp(max=1),
+                         lambda x, weight: row_slope(x, weight).clamp(min=1),
                          lambda x, weight: start_hinge(x, row_slope(x, weight)))},
     breaks=(0.0,), piecewise=True,
 ))

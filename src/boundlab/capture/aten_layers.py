@@ -1,0 +1,235 @@
+"""Lowerings of torch layers: linear maps, convolutions, normalisation, pooling, attention."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import fx
+
+from boundlab.capture import composed
+from boundlab.capture.lowering import Lowering
+from boundlab.capture.table import argument, lowers, operands, per_axis, unsupported, without_batch
+
+# -- products ------------------------------------------------------------------------------------------------------------
+
+@lowers("linear.default")
+def linear(low: Lowering, node: fx.Node) -> int:
+    """A linear layer over the last axis."""
+    return low.builder.add("linear", *(low.index(part) for part in node.args if part is not None))
+
+
+@lowers("matmul.default", "mm.default", "bmm.default")
+def matmul(low: Lowering, node: fx.Node) -> int:
+    """x @ y; a vector on either side is a matrix of one row or column."""
+    return product(low, node, node.args[0], node.args[1])
+
+
+def product(low: Lowering, node: fx.Node, x: Any, y: Any) -> int:
+    """x @ y of program values, with torch's rules for vectors and for a batch on either side."""
+    first, second = operands(low, x, y)
+    columns, rows = low.rank(x) == 1, low.rank(y) == 1
+    if (low.varies(x) and low.rank(x) == 2 and low.varies(y)) or (low.varies(y) and low.rank(y) == 2):
+        raise unsupported(node, "multiplies along the batch axis; examples of a batch must not be mixed")
+    build = low.builder
+    first = build.add("reshape", first, shape=(1, *build.shape(first))) if columns else first
+    second = build.add("reshape", second, shape=(*build.shape(second), 1)) if rows else second
+    found = composed.product(build, first, second)
+    return build.add("reshape", found, shape=low.result_shape()) if columns or rows else found
+
+
+@lowers("mv.default", "dot.default", "vdot.default", "inner.default")
+def dot(low: Lowering, node: fx.Node) -> int:
+    """Sums of products along the last axes; one side must be a vector."""
+    return product(low, node, node.args[0], node.args[1])
+
+
+@lowers("addmm.default", "baddbmm.default", "addmv.default", "addbmm.default")
+def sum_and_product(low: Lowering, node: fx.Node) -> int:
+    """beta * term + alpha * (x @ y)."""
+    build = low.builder
+    if "addbmm" in str(node.target):
+        raise unsupported(node, "sums over the batch; examples of a batch must not be mixed")
+    parts = []
+    for index, factor in ((product(low, node, node.args[1], node.args[2]), node.kwargs.get("alpha", 1)),
+                          (low.index(node.args[0]), node.kwargs.get("beta", 1))):
+        parts.append(index if factor == 1 else build.broadcast("mul", index, build.constant(float(factor))))  # type: ignore[arg-type]
+    term = parts[1] if parts[1] in build.varying else without_batch(low, parts[1], len(build.shape(parts[0])) + 1)
+    return build.broadcast("add", parts[0], term)
+
+
+# -- convolutions --------------------------------------------------------------------------------------------------------
+
+@lowers("conv1d.default", "conv2d.default", "conv3d.default", "conv1d.padding", "conv2d.padding", "convolution.default")
+def conv(low: Lowering, node: fx.Node) -> int:
+    """A convolution; string paddings are turned into numbers."""
+    parts = [low.index(part) for part in node.args[:3] if part is not None]
+    kernel = low.builder.shape(parts[1])[2:]
+    axes = len(kernel)
+    stride, dilation = per_axis(argument(node, 3, "stride", 1), axes), per_axis(argument(node, 5, "dilation", 1), axes)
+    padding = argument(node, 4, "padding", 0)
+    if isinstance(padding, str):
+        padding = [0] * axes if padding == "valid" else [d * (k - 1) // 2 for d, k in zip(dilation, kernel, strict=True)]
+    return low.builder.add("conv", *parts, stride=stride, padding=per_axis(padding, axes), dilation=dilation,
+                           groups=argument(node, 6, "groups", 1))
+
+
+# -- normalisation -------------------------------------------------------------------------------------------------------
+
+def optional(low: Lowering, value: Any) -> int | None:
+    """The node of a value, or None for a missing one."""
+    return None if value is None else low.index(value)
+
+
+@lowers("batch_norm.default", "_native_batch_norm_legit_no_training.default", "cudnn_batch_norm.default",
+        "native_batch_norm.default")
+def batch_norm(low: Lowering, node: fx.Node) -> Any:
+    """Frozen statistics: a scale and a shift for each channel, folded into the layer before it if nothing else reads that."""
+    x, weight, bias, mean, variance = node.args[:5]
+    legit = "no_training" in str(node.target)
+    if not legit and node.args[5]:
+        raise unsupported(node, "is batch norm in training mode; call module.eval() first")
+    eps = float(node.args[6 if legit else 7])  # type: ignore[arg-type]
+    scale, shift = composed.frozen_batch_norm(low.builder, low.index(mean), low.index(variance), optional(low, weight),
+                                              optional(low, bias), eps)
+    found = composed.affine_channels(low.builder, low.index(x), scale, shift, fold=len(x.users) == 1)  # type: ignore[union-attr]
+    return found if str(node.target) == "aten.batch_norm.default" else [found, None, None]
+
+
+@lowers("layer_norm.default", "native_layer_norm.default")
+def layer_norm(low: Lowering, node: fx.Node) -> Any:
+    """Normalised over the last axes, then scaled and shifted."""
+    build, x = low.builder, low.index(node.args[0])
+    count, rank = len(node.args[1]), len(build.shape(x))  # type: ignore[arg-type]
+    native = "native" in str(node.target)
+    eps = node.args[4] if native else argument(node, 4, "eps", 1e-5)
+    found = composed.normalised(build, x, range(rank - count, rank), eps)  # type: ignore[arg-type]
+    found = composed.scaled(build, found, optional(low, argument(node, 2, "weight")), optional(low, argument(node, 3, "bias")))
+    return [found, None, None] if native else found
+
+
+@lowers("rms_norm.default")
+def rms_norm(low: Lowering, node: fx.Node) -> int:
+    """Divided by the root mean square over the last axes, then scaled."""
+    build, x = low.builder, low.index(node.args[0])
+    count, rank = len(node.args[1]), len(build.shape(x))  # type: ignore[arg-type]
+    eps = argument(node, 3, "eps", torch.finfo(build.dtype).eps)
+    found = composed.normalised(build, x, range(rank - count, rank), eps, centred=False)
+    return composed.scaled(build, found, optional(low, argument(node, 2, "weight")), None)
+
+
+def norm_of_groups(low: Lowering, x: int, groups: int, weight: int | None, bias: int | None, eps: float) -> int:
+    """Normalised over each of `groups` blocks of channels, then scaled and shifted for each channel."""
+    build, shape = low.builder, low.builder.shape(x)
+    blocks = build.add("reshape", x, shape=(groups, math.prod(shape) // groups))
+    found = build.add("reshape", composed.normalised(build, blocks, (1,), eps), shape=shape)
+    wide = (shape[0], *[1] * (len(shape) - 1))
+    parts = [None if part is None else build.add("reshape", part, shape=wide) for part in (weight, bias)]
+    return composed.scaled(build, found, *parts)
+
+
+@lowers("group_norm.default", "native_group_norm.default")
+def group_norm(low: Lowering, node: fx.Node) -> Any:
+    """Group norm; torch's native form names sizes before the number of groups."""
+    if "native" in str(node.target):
+        x, weight, bias, *_, groups, eps = node.args
+    else:
+        x, groups = node.args[:2]
+        weight, bias, eps = argument(node, 2, "weight"), argument(node, 3, "bias"), argument(node, 4, "eps", 1e-5)
+    found = norm_of_groups(low, low.index(x), int(groups), optional(low, weight), optional(low, bias), float(eps))  # type: ignore[arg-type]
+    return [found, None, None] if "native" in str(node.target) else found
+
+
+@lowers("instance_norm.default")
+def instance_norm(low: Lowering, node: fx.Node) -> int:
+    """Each channel normalised over its own cells; running statistics are those of a batch norm."""
+    x, weight, bias, mean, variance, own, _, eps = node.args[:8]
+    index, parts = low.index(x), (optional(low, weight), optional(low, bias))
+    if own:
+        return norm_of_groups(low, index, low.builder.shape(index)[0], *parts, float(eps))  # type: ignore[arg-type]
+    scale, shift = composed.frozen_batch_norm(low.builder, low.index(mean), low.index(variance), *parts, float(eps))  # type: ignore[arg-type]
+    return composed.affine_channels(low.builder, index, scale, shift, fold=len(x.users) == 1)  # type: ignore[union-attr]
+
+
+# -- pooling -------------------------------------------------------------------------------------------------------------
+
+@lowers("max_pool1d.default", "max_pool2d.default", "max_pool3d.default", "max_pool2d_with_indices.default",
+        "max_pool1d_with_indices.default", "max_pool3d_with_indices.default")
+def max_pool(low: Lowering, node: fx.Node) -> Any:
+    """The maximum over windows; where torch gives its place too, that is unknown."""
+    x = low.index(node.args[0])
+    space = low.builder.shape(x)[1:]
+    kernel = per_axis(node.args[1], len(space))
+    stride = per_axis(argument(node, 2, "stride") or kernel, len(space))
+    padding, dilation = (per_axis(argument(node, place, name, default), len(space))
+                         for place, name, default in ((3, "padding", 0), (4, "dilation", 1)))
+    ceil = bool(argument(node, 5, "ceil_mode", False))
+    cells = [composed.window_cells(*axis, ceil) for axis in zip(space, kernel, stride, padding, dilation, strict=True)]
+    found = composed.max_pool(low.builder, x, cells)
+    return [found, None] if "indices" in str(node.target) else found
+
+
+@lowers("adaptive_max_pool1d.default", "adaptive_max_pool2d.default")
+def adaptive_max_pool(low: Lowering, node: fx.Node) -> Any:
+    """Max pooling to a divisor of the map; the places of the maxima are unknown."""
+    x = low.index(node.args[0])
+    space = low.builder.shape(x)[1:]
+    kernel = divided(node, space, per_axis(node.args[1], len(space)))
+    cells = [composed.window_cells(size, width, width, 0, 1, False) for size, width in zip(space, kernel, strict=True)]
+    return [composed.max_pool(low.builder, x, cells), None]
+
+
+def divided(node: fx.Node, space: tuple[int, ...], target: tuple[int, ...]) -> tuple[int, ...]:
+    """The windows that pool `space` to `target`; UnsupportedOperator if they are not all alike."""
+    if any(size % wanted for size, wanted in zip(space, target, strict=True)):
+        raise unsupported(node, f"pools {space} to {target}, which does not divide it")
+    return tuple(size // wanted for size, wanted in zip(space, target, strict=True))
+
+
+@lowers("adaptive_avg_pool2d.default", "adaptive_avg_pool1d.default")
+def adaptive_avg_pool(low: Lowering, node: fx.Node) -> int:
+    """Average pooling to one cell, or to a divisor of the map."""
+    x = low.index(node.args[0])
+    shape, target = low.builder.shape(x), low.result_shape()
+    if all(size == 1 for size in target[1:]):
+        return low.builder.add("mean", x, dims=tuple(range(1, len(shape))), keepdim=True)
+    kernel = divided(node, shape[1:], target[1:])
+    return pool(low, x, kernel, kernel, (0,) * len(kernel))
+
+
+@lowers("avg_pool2d.default", "avg_pool1d.default")
+def avg_pool(low: Lowering, node: fx.Node) -> int:
+    """Average pooling as a convolution of each channel on its own."""
+    x = low.index(node.args[0])
+    axes = len(low.builder.shape(x)) - 1
+    kernel = per_axis(node.args[1], axes)
+    stride, padding = per_axis(argument(node, 2, "stride") or kernel, axes), per_axis(argument(node, 3, "padding", 0), axes)
+    if argument(node, 4, "ceil_mode", False) or (any(padding) and not argument(node, 5, "count_include_pad", True)):
+        raise unsupported(node, "is average pooling with ceil_mode or uncounted padding, which is not supported")
+    return pool(low, x, kernel, stride, padding)
+
+
+def pool(low: Lowering, x: int, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...]) -> int:
+    """The convolution that averages each window of each channel."""
+    channels = low.builder.shape(x)[0]
+    weight = torch.full((channels, 1, *kernel), 1 / math.prod(kernel), dtype=low.builder.dtype)
+    return low.builder.add("conv", x, low.builder.constant(weight), stride=stride, padding=padding,
+                           dilation=(1,) * len(kernel), groups=channels)
+
+
+# -- attention -----------------------------------------------------------------------------------------------------------
+
+@lowers("scaled_dot_product_attention.default")
+def attention(low: Lowering, node: fx.Node) -> int:
+    """softmax(scale * Q K' + mask) V; Vaswani et al. 2017, Sec. 3.2.1."""
+    query, key, value, *_ = node.args
+    parts = operands(low, query, key, value)
+    if argument(node, 4, "dropout_p", 0.0) or node.kwargs.get("enable_gqa", False):
+        raise unsupported(node, "is attention with dropout or grouped queries, which is not supported")
+    given, scale = argument(node, 3, "attn_mask"), node.kwargs.get("scale")
+    shape = low.builder.shape(parts[0])
+    mask = None if given is None else operands(low, query, given)[1]
+    if argument(node, 5, "is_causal", False):
+        mask = low.builder.constant(torch.ones(shape[-2], low.builder.shape(parts[1])[-2], dtype=torch.bool).tril())
+    return composed.attention(low.builder, *parts, 1 / math.sqrt(shape[-1]) if scale is None else float(scale), mask)  # type: ignore[arg-type]

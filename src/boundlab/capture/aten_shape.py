@@ -1,0 +1,140 @@
+"""Lowerings of torch operators that move, cut, join or copy coordinates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+
+from boundlab.capture.lowering import Lowering
+from boundlab.capture.table import LOWERINGS, argument, lowers, unsupported, without_batch
+
+
+@lowers("view.default", "reshape.default", "_unsafe_view.default", "flatten.using_ints", "unflatten.int", "squeeze.default",
+        "squeeze.dim", "squeeze.dims", "unsqueeze.default", "ravel.default")
+def reshape(low: Lowering, node: fx.Node) -> int:
+    """Every reshape is described by its result alone."""
+    return low.builder.add("reshape", low.index(node.args[0]), shape=low.result_shape())
+
+
+@lowers("expand.default")
+def expand(low: Lowering, node: fx.Node) -> int:
+    """Copies along axes of size 1; a constant repeated over the batch stays one constant."""
+    x = low.index(node.args[0])
+    target = node.meta["val"].shape
+    static = tuple(int(size) for size in (target[1:] if isinstance(target[0], torch.SymInt) else target))
+    own = low.builder.shape(x)
+    if not low.varies(node.args[0]) and isinstance(target[0], torch.SymInt) and len(own) == len(target):
+        own = own[1:]
+    aligned = low.builder.add("reshape", x, shape=(1,) * (len(static) - len(own)) + own)
+    return low.builder.add("expand", aligned, shape=static) if own != static else aligned
+
+
+@lowers("permute.default", "transpose.int", "t.default", "movedim.int")
+def permute(low: Lowering, node: fx.Node) -> int:
+    """Any reordering of axes, as one list."""
+    x: Any = node.args[0]
+    order = list(range(low.rank(x)))
+    if "permute" in str(node.target):
+        order = [int(d) % len(order) for d in node.args[1]]  # type: ignore[union-attr, arg-type]
+    else:
+        first, second = (int(d) % len(order) for d in node.args[1:3]) if len(node.args) > 2 else (0, 1)  # type: ignore[arg-type, call-overload]
+        order[first], order[second] = order[second], order[first]
+    if low.varies(x):
+        if order[0] != 0:
+            low.axis(x, 0)
+        order = [d - 1 for d in order[1:]]
+    return low.builder.add("permute", low.index(x), dims=tuple(order))
+
+
+def cut(low: Lowering, x: Any, dim: int, start: int, stop: int, step: int = 1) -> int:
+    """x[start:stop:step] along one of our axes."""
+    index = low.index(x)
+    slices = tuple(slice(start, stop, step) if d == dim else slice(0, size, 1)
+                   for d, size in enumerate(low.builder.shape(index)))
+    return low.builder.add("slice", index, slices=slices)
+
+
+@lowers("slice.Tensor")
+def slice_(low: Lowering, node: fx.Node) -> Any:
+    """A slice along one axis; slicing the whole batch changes nothing."""
+    x: Any = node.args[0]
+    dim, start = argument(node, 1, "dim", 0), argument(node, 2, "start") or 0
+    stop, step = argument(node, 3, "end"), argument(node, 4, "step", 1)
+    if low.varies(x) and dim % low.rank(x) == 0 and start == 0 and (stop is None or not isinstance(stop, int) or stop > 2**60):
+        return low.values[x]
+    axis = low.axis(x, dim)
+    size = low.builder.shape(low.index(x))[axis]
+    start, stop, step = slice(start, stop, step).indices(size)
+    return low.values[x] if (start, stop, step) == (0, size, 1) else cut(low, x, axis, start, stop, step)
+
+
+@lowers("select.int")
+def select(low: Lowering, node: fx.Node) -> int:
+    """One entry along an axis, which disappears."""
+    x: Any = node.args[0]
+    axis, place = low.axis(x, int(node.args[1])), int(node.args[2])  # type: ignore[arg-type]
+    place %= low.builder.shape(low.index(x))[axis]
+    return low.builder.add("reshape", cut(low, x, axis, place, place + 1), shape=low.result_shape())
+
+
+@lowers("split.Tensor", "split_with_sizes.default", "chunk.default", "unbind.int", "unsafe_split.Tensor",
+        "tensor_split.sections")
+def split(low: Lowering, node: fx.Node) -> list[int]:
+    """Consecutive blocks along an axis, as many and as long as the program's results."""
+    x: Any = node.args[0]
+    drop = "unbind" in str(node.target)
+    dim = argument(node, 1 if drop else 2, "dim", 0)
+    axis, start, parts = low.axis(x, dim), 0, []
+    for result in node.meta["val"]:
+        size = 1 if drop else int(result.shape[dim])
+        part = cut(low, x, axis, start, start + size)
+        if drop:
+            shape = low.builder.shape(part)
+            part = low.builder.add("reshape", part, shape=shape[:axis] + shape[axis + 1:])
+        parts.append(part)
+        start += size
+    return parts
+
+
+def getitem(low: Lowering, node: fx.Node) -> Any:
+    """One result of an operator that has several."""
+    return low.values[node.args[0]][node.args[1]]  # type: ignore[index]
+
+
+LOWERINGS["<built-in function getitem>"] = getitem
+
+
+@lowers("cat.default", "stack.default")
+def concat(low: Lowering, node: fx.Node) -> int:
+    """Parts side by side along an axis, a new one for stack."""
+    parts: Any = node.args[0]
+    varying = next((part for part in parts if low.varies(part)), parts[0])
+    dim, rank = argument(node, 1, "dim", 0), low.rank(varying)
+    stacked = "stack" in str(node.target)
+    dim %= rank + 1 if stacked else rank
+    axis = dim - 1 if low.varies(varying) else dim
+    if axis < 0:
+        low.axis(varying, 0)
+    indices = [low.index(part) for part in parts]
+    if low.varies(varying):
+        indices = [index if index in low.builder.varying else without_batch(low, index, rank) for index in indices]
+    if stacked:
+        shapes = [low.builder.shape(index) for index in indices]
+        indices = [low.builder.add("reshape", index, shape=(*shape[:axis], 1, *shape[axis:]))
+                   for index, shape in zip(indices, shapes, strict=True)]
+    return low.builder.add("concat", *indices, dim=axis)
+
+
+@lowers("constant_pad_nd.default", "pad.default")
+def pad(low: Lowering, node: fx.Node) -> int:
+    """Padding by a constant; pairs are given from the last axis on."""
+    x, sizes = low.index(node.args[0]), [int(size) for size in node.args[1]]  # type: ignore[union-attr, arg-type]
+    if "pad.default" in str(node.target) and argument(node, 2, "mode", "constant") != "constant":
+        raise unsupported(node, f"pads with mode {node.args[2]!r}; only 'constant' is supported")
+    value = argument(node, 2 if "constant" in str(node.target) else 3, "value", 0.0) or 0.0
+    shape = low.builder.shape(x)
+    pairs = [(0, 0)] * (len(shape) - len(sizes) // 2) + list(zip(sizes[-2::-2], sizes[::-2], strict=True))
+    whole = tuple(size + before + after for size, (before, after) in zip(shape, pairs, strict=True))
+    return low.builder.add("pad", x, before=tuple(pair[0] for pair in pairs), shape=whole, value=float(value))
