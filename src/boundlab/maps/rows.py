@@ -161,7 +161,7 @@ class Windows(Rows):
         if value.shape[0] > 1:
             examples = torch.arange(len(places), device=places.device) if self.owner is None else self.owner
             places = places + (examples * cells)[:, None, None]
-        return table.index_select(0, places.flatten()).reshape(len(places), 1, *self.size, -1)
+        return table.index_select(0, places.flatten()).reshape(len(places), 1, *self.size, self.shape[0])
 
     def dot(self, value: Tensor) -> Tensor:
         """Rows applied to a per-example tensor (b, 1, *shape or broadcastable), (n, s)."""
@@ -182,7 +182,7 @@ class Windows(Rows):
         count, rows = self.coefficients.shape[:2]
         cells = (height + 2) * (width + 2)
         start = torch.arange(count * rows, device=places.device).reshape(count, rows, 1) * cells
-        index = (start + places.reshape(count, 1, -1)).flatten()
+        index = (start + places.flatten(1)[:, None, :]).flatten()
         full = self.coefficients.new_zeros(count * rows * cells, channels)
         full = full.index_copy(0, index, self.coefficients.reshape(-1, channels))
         return full.reshape(count, rows, height + 2, width + 2, channels)[:, :, 1:-1, 1:-1].permute(0, 1, 4, 2, 3)
