@@ -166,8 +166,8 @@ def placed(columns: Windows, corner: Tensor, size: list[int]) -> Tensor:
     cells = rows[:, :, None] * size[1] + (shift[:, 1:] + torch.arange(columns.size[1], device=shift.device))[:, None, :]
     number, channels = len(shift), columns.shape[0]
     canvas = columns.coefficients.new_zeros(number, size[0] * size[1], channels)
-    index = cells.reshape(number, -1, 1).expand(-1, -1, channels)
-    return canvas.scatter(1, index, columns.coefficients.reshape(number, -1, channels)).reshape(number, 1, *size, channels)
+    index = cells.flatten(1)[:, :, None].expand(-1, -1, channels)
+    return canvas.scatter(1, index, columns.coefficients.flatten(1, 3)).reshape(number, 1, *size, channels)
 
 
 def absolute_sum(columns: Columns, batch: int) -> Tensor:
