@@ -45,6 +45,10 @@ class Dense(Rows):
     def spread(self) -> Dense:
         return self
 
+    def masked(self) -> Dense:
+        """Themselves: no entry lies outside the map."""
+        return self
+
     def with_coefficients(self, coefficients: Tensor) -> Dense:
         """The same rows with other numbers (n, s, *shape)."""
         return Dense(self.shape, self.owner, coefficients)
