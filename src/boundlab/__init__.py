@@ -1,7 +1,10 @@
 """boundlab: proven bounds of neural networks."""
 
 from boundlab.affine import Affine, LinearBound, chord, exact, lines, where3
-from boundlab.bounds.methods import CROWN, IBP, Bounds, Forward, Method, Rigour, bound, one_slope, parallel, zero_slope
+from boundlab.bounds.linear import LinearForm, LinearForms, linear_bounds
+from boundlab.bounds.methods import CROWN, IBP, Forward, bound
+from boundlab.bounds.problem import Bounds, Method, Rigour
+from boundlab.bounds.slopes import one_slope, parallel, zero_slope
 from boundlab.capture.onnx import OnnxFile, load_onnx, onnx_reference
 from boundlab.capture.torch import capture
 from boundlab.errors import BoundError, BoundlabError, CaptureError, MissingRule, ShapeError, SpecError, UnsupportedOperator

@@ -109,3 +109,14 @@ class Model:
     def select_output(self, index: int) -> Model:
         """The same network with only its output number `index`."""
         return replace(self, graph=Graph(self.graph.nodes, (self.graph.outputs[index],)))
+
+    def up_to(self, name: str) -> Model:
+        """The part of the network that computes the node called `name`, as a network with that output.
+
+        ShapeError if no node has that name; the message lists those that do.
+        """
+        found = [node.index for node in self.graph if node.name == name]
+        if not found:
+            known = ", ".join(f"'{node.name}'" for node in self.graph if not node.source)
+            raise ShapeError(f"the network has no node '{name}'; it has {known}.")
+        return replace(self, graph=Graph(self.graph.nodes[:found[0] + 1], (found[0],)))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from boundlab.bounds.backward import Env, Pulled, Relaxer, Sets, backward, concretize
+from boundlab.bounds.backward import Env, Relaxer, backward, concretize
 from boundlab.bounds.forward import Form, concretize_form, forward_step, layout, rows_of_forms, source_forms
 from boundlab.bounds.intermediate import (
     Policy,
@@ -26,88 +25,13 @@ from boundlab.bounds.intermediate import (
     tighten,
     unsettled,
 )
+from boundlab.bounds.problem import Bounds, Method, Problem, finite_rows, joined, problem_of
 from boundlab.bounds.zonotope import Filter, zonotope_filter
-from boundlab.errors import BoundError, ShapeError
-from boundlab.graph import Graph, Model, Node
+from boundlab.graph import Model, Node
 from boundlab.interval import Interval
 from boundlab.maps import Dense
 from boundlab.perturbations.sets import PerturbationSet
 from boundlab.spec import Specification
-
-
-class Rigour(enum.Enum):
-    """What a result claims about rounding."""
-
-    FLOAT = "ordinary floating point, rounding not accounted for"
-    SOUND = "a theorem about the real-number network: float64 with outward error terms"
-    CHECKED = "re-derived from a certificate by the independent checker"
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One question: a model, the sets of its perturbed sources, its constant inputs, a specification, known bounds."""
-
-    model: Model
-    sets: Sets
-    inputs: Mapping[str, Tensor] = field(default_factory=dict)
-    spec: Specification | None = None
-    known: Mapping[str, Interval] = field(default_factory=dict)
-
-    @property
-    def target(self) -> Node:
-        """The network's output."""
-        return self.model.graph.output
-
-    @property
-    def batch(self) -> int:
-        """Number of problems b."""
-        return max(len(region.box().lower) for region in self.sets.values())
-
-    def take(self, index: Tensor) -> Problem:
-        """The problems `index` (m,) alone; what all share stays shared."""
-        count = self.batch
-
-        def some(value: Tensor) -> Tensor:
-            return value[index] if len(value) == count else value
-
-        sets = {place: region.take(index) if len(region.box().lower) == count else region
-                for place, region in self.sets.items()}
-        inputs = {name: some(value) for name, value in self.inputs.items()}
-        known = {name: interval.map(some) for name, interval in self.known.items()}
-        spec = None if self.spec is None else Specification(some(self.spec.rows), some(self.spec.offset), self.spec.clause)
-        return Problem(self.model, sets, inputs, spec, known)
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """Proven bounds: of the output (b, *out), or of a specification's rows (b, s), where `upper` is None.
-
-    `env` holds every node's interval by index, `linear` the rows pulled to the sources (None where a method has none).
-    """
-
-    lower: Tensor
-    upper: Tensor | None
-    graph: Graph
-    env: Env
-    linear: Pulled | None = None
-    rigour: Rigour = Rigour.FLOAT
-
-    @property
-    def intermediate(self) -> Mapping[str, Interval]:
-        """The interval of every perturbed node, by name."""
-        return {node.name: interval for node in self.graph if isinstance(interval := self.env.get(node.index), Interval)}
-
-
-class Method(Protocol):
-    """A way to bound: anything with these two functions."""
-
-    def environment(self, problem: Problem) -> Env:
-        """Intervals of every node."""
-        ...
-
-    def run(self, problem: Problem) -> Bounds:
-        """Bounds of the output or of the specification's rows."""
-        ...
 
 
 def refiner(problem: Problem, *steps: Refine) -> Refine:
@@ -151,13 +75,6 @@ def interval_rows(problem: Problem, env: Env) -> Bounds:
     rows = Dense(problem.target.shape, None, spec.rows)
     pulled = backward(graph, env, relaxer(env), problem.target.index, rows, stop=lambda node: not is_affine(node, env))
     return Bounds(finite_rows(concretize(pulled, env, problem.sets) + spec.offset, problem), None, graph, env, pulled)
-
-
-def finite_rows(lower: Tensor, problem: Problem) -> Tensor:
-    """The bounds themselves; BoundError if one is NaN or infinite."""
-    if not bool(torch.isfinite(lower).all()):
-        raise BoundError(f"the bounds of the specification on {problem.target.describe()} are NaN or infinite.")
-    return lower
 
 
 @dataclass(frozen=True)
@@ -282,43 +199,6 @@ class CROWN:
         return Bounds(finite_rows(concretize(pulled, env, problem.sets) + spec.offset, problem), None, graph, env, pulled)
 
 
-def joined(parts: list[Env]) -> Env:
-    """Intervals of several groups of problems as one; constants are the same in all."""
-    def together(index: int) -> Tensor | Interval:
-        first = parts[0][index]
-        if isinstance(first, Tensor):
-            return first
-        intervals = [part[index] for part in parts]
-        return Interval(torch.cat([i.lower for i in intervals]), torch.cat([i.upper for i in intervals]))  # type: ignore[union-attr]
-
-    return {index: together(index) for index in parts[0]}
-
-
-def parallel(op: Any, *arguments: Any, **attributes: Any) -> Mapping[str, Tensor] | None:
-    """Fast-Lin and CAP slopes: a free lower slope is set to the upper line's (Weng et al. 2018; Wong and Kolter 2018)."""
-    if "slope" not in op.alpha:
-        return None
-    return {"slope": op.relax(*arguments, **attributes).upper.maps[0].scale}
-
-
-def constant_slope(value: float) -> Policy:
-    """Every free lower slope at its low end (0) or high end (1)."""
-
-    def policy(op: Any, *arguments: Any, **attributes: Any) -> Mapping[str, Tensor] | None:
-        if "slope" not in op.alpha:
-            return None
-        free = op.alpha["slope"]
-        ends = [end(*arguments, **attributes) if callable(end) else torch.full_like(arguments[0].row_lower, end)
-                for end in (free.low, free.high)]
-        return {"slope": ends[0] + value * (ends[1] - ends[0])}
-
-    return policy
-
-
-zero_slope = constant_slope(0.0)
-one_slope = constant_slope(1.0)
-
-
 def bound(model: Model, sets: PerturbationSet | Mapping[str, PerturbationSet | Tensor], *, method: Method | None = None,
           spec: Specification | None = None, known: Mapping[str, Interval] | None = None) -> Bounds:
     """Proven bounds of a network over perturbation sets.
@@ -328,26 +208,3 @@ def bound(model: Model, sets: PerturbationSet | Mapping[str, PerturbationSet | T
     upper bounds (b, *out); with it lower bounds of its rows (b, s). BoundError if a bound is NaN or infinite.
     """
     return (method or CROWN()).run(problem_of(model, sets, spec, known))
-
-
-def problem_of(model: Model, sets: PerturbationSet | Mapping[str, PerturbationSet | Tensor],
-               spec: Specification | None = None, known: Mapping[str, Interval] | None = None) -> Problem:
-    """The question as methods see it: sets by node index, shapes checked."""
-    named = sets if isinstance(sets, Mapping) else {model.graph.inputs[0].name: sets}
-    regions, inputs = {}, {}
-    for name, value in named.items():
-        node = model.graph.source_named(name)
-        if isinstance(value, Tensor):
-            inputs[name] = value
-            continue
-        shape = tuple(value.box().shape[1:])
-        if shape != node.shape:
-            raise ShapeError(f"the set of '{name}' holds tensors of shape (batch, {', '.join(map(str, shape))}), the network "
-                             f"takes (batch, {', '.join(map(str, node.shape))}).")
-        regions[node.index] = value
-    if not regions:
-        raise ShapeError("no perturbation set was given: bounds need at least one input or parameter that varies.")
-    if spec is not None and tuple(spec.rows.shape[2:]) != model.graph.output.shape:
-        raise ShapeError(f"the specification reads outputs of shape {list(spec.rows.shape[2:])}, the network gives "
-                         f"{list(model.graph.output.shape)}.")
-    return Problem(model, regions, inputs, spec, known or {})

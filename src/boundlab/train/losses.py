@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from boundlab.bounds.intermediate import relaxer
-from boundlab.bounds.methods import CROWN, IBP, Problem, interval_rows, problem_of
+from boundlab.bounds.methods import CROWN, IBP, interval_rows
+from boundlab.bounds.problem import Problem, problem_of
 from boundlab.errors import ShapeError, SpecError
 from boundlab.graph import Model
 from boundlab.perturbations.sets import PerturbationSet

@@ -6,20 +6,25 @@ its width times its coefficients in the linear bounds. All problems of a batch s
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from boundlab.bounds.methods import CROWN, IBP, Bounds, Method, bound
+from boundlab.bounds.methods import CROWN, IBP, bound
+from boundlab.bounds.problem import Bounds, Method
 from boundlab.errors import BoundError
 from boundlab.evaluate import evaluate
+from boundlab.graph import Model
 from boundlab.perturbations.sets import Box
 from boundlab.verify.task import Regions, Task, take_regions
 from boundlab.verify.verdict import Witness
 
+SMALL = 4096
+"""Numbers that a network computes, all nodes together, up to which full CROWN halves fewer boxes in less time."""
 MOST_REPLAYS = 4
 """Candidates of one batch of boxes that are replayed, the most violating first."""
 
@@ -28,13 +33,19 @@ MOST_REPLAYS = 4
 class Bisection:
     """When and how to halve inputs: `boxes` at a time bounded by `method`, for at most `most_inputs` perturbed coordinates.
 
-    The search gives up when more than `most_open` boxes wait.
+    Without a method it is CROWN for networks that hold at most SMALL numbers, and CROWN-IBP for others. The search gives
+    up when more than `most_open` boxes wait.
     """
 
-    method: Method = field(default_factory=lambda: CROWN(IBP()))
+    method: Method | None = None
     boxes: int = 512
     most_inputs: int = 32
     most_open: int = 1_000_000
+
+    def chosen(self, model: Model) -> Method:
+        """The method for a network."""
+        small = sum(math.prod(node.shape) for node in model.graph if not node.source) <= SMALL
+        return self.method or (CROWN(problems=self.boxes, max_rows=2048) if small else CROWN(IBP()))
 
 
 @dataclass(frozen=True)
@@ -94,14 +105,14 @@ def bisect(task: Task, index: Tensor, options: Bisection, deadline: float, first
     """Halve the boxes of the problems `index` (m,) until the deadline; with `first`, the first witness ends the search."""
     ends = only_box(task.sets, index)
     open_boxes = Boxes(index, ends.lower.flatten(1), ends.upper.flatten(1), ends.lower.new_full((len(index),), -torch.inf))
-    stuck: set[int] = set()
+    method, stuck = options.chosen(task.model), set[int]()
     witnesses: dict[int, Witness] = {}
     rows = task.spec.rows.shape[1]
     leaves = ends.lower.new_full((task.count, rows), torch.inf)
     done = 0
     while len(open_boxes.owner) and len(open_boxes.owner) <= options.most_open and time.perf_counter() < deadline:
         batch, rest = worst(open_boxes, options.boxes)
-        lower, sensitivity = bound_boxes(task, batch, options.method)
+        lower, sensitivity = bound_boxes(task, batch, method)
         done += len(batch.owner)
         margin = task.spec.worst(lower)
         proven = margin > 0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from boundlab.bounds.methods import Rigour
+from boundlab.bounds.problem import Rigour
 
 
 class Verdict(enum.Enum):

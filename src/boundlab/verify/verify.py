@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from boundlab.attack.pgd import PGD, attack
-from boundlab.bounds.methods import CROWN, IBP, Method, bound, problem_of
+from boundlab.bounds.methods import CROWN, IBP, bound
+from boundlab.bounds.problem import Method, problem_of
 from boundlab.errors import BoundError, MissingRule, SpecError
 from boundlab.graph import Model
 from boundlab.perturbations.sets import PerturbationSet
@@ -197,7 +198,7 @@ def bisected(task: Task, standing: Standing, options: Bisection, clock: Clock, f
     if len(index) == 0:
         return standing
     found = bisect(task, index, options, clock.deadline, first)
-    by = f"bisection of {describe(options.method)}, {found.boxes} boxes"
+    by = f"bisection of {describe(options.chosen(task.model))}, {found.boxes} boxes"
     lower = standing.lower.clone()
     for problem, rows in found.proven.items():
         lower[problem] = torch.maximum(lower[problem], rows)

@@ -1,0 +1,67 @@
+"""The affine functions of the sources between which a node lies: coefficients and biases as readable tensors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from boundlab.bounds.methods import CROWN, bound
+from boundlab.bounds.problem import Method
+from boundlab.errors import MissingRule
+from boundlab.graph import Model
+from boundlab.perturbations.sets import PerturbationSet
+from boundlab.spec import at_least
+
+
+@dataclass(frozen=True)
+class LinearForm:
+    """sum over sources of coefficients[source] . x + bias: coefficients (b, *node, *source) by source name, bias (b, *node)."""
+
+    coefficients: Mapping[str, Tensor]
+    bias: Tensor
+
+    def values(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """The function at concrete sources (b, *source), (b, *node)."""
+        total, axes = self.bias, self.bias.dim()
+        for name, matrix in self.coefficients.items():
+            value = inputs[name].flatten(1)
+            total = total + torch.linalg.vecdot(matrix.flatten(axes), value.reshape(-1, *[1] * (axes - 1), value.shape[1]))
+        return total
+
+
+@dataclass(frozen=True)
+class LinearForms:
+    """A node's value lies between `lower` and `upper` everywhere on the sets."""
+
+    lower: LinearForm
+    upper: LinearForm
+
+
+def linear_bounds(model: Model, sets: PerturbationSet | Mapping[str, PerturbationSet | Tensor], *, node: str | None = None,
+                  method: Method | None = None) -> LinearForms:
+    """Affine lower and upper functions of the perturbed sources for one node (the output, if left out).
+
+    MissingRule if the method has no linear bounds in the sources (IBP). Xu et al. 2020 (auto_LiRPA), Sec. 3.
+    """
+    part = model if node is None else model.up_to(node)
+    shape = part.graph.output.shape
+    size = math.prod(shape)
+    eye = torch.eye(size, dtype=model.dtype, device=model.device)
+    rows = torch.cat([eye, -eye]).reshape(1, 2 * size, *shape)
+    pulled = bound(part, sets, method=method or CROWN(), spec=at_least(rows)).linear
+    if pulled is None or any(not part.graph[index].source for index in pulled.coefficients):
+        raise MissingRule(f"{method} has no linear bounds in the inputs of '{part.graph.output.name}'; use CROWN or Forward.")
+    batch = max(rows.dense().shape[0] for rows in pulled.coefficients.values())
+    bias = torch.zeros(batch, 2 * size, dtype=eye.dtype, device=eye.device) if pulled.bias is None else pulled.bias
+
+    def side(which: slice, sign: float) -> LinearForm:
+        coefficients = {
+            part.graph[index].name: sign * rows.dense()[:, which].reshape(-1, *shape, *rows.shape)
+            for index, rows in pulled.coefficients.items()}
+        return LinearForm(coefficients, sign * bias[:, which].reshape(-1, *shape))
+
+    return LinearForms(side(slice(0, size), 1.0), side(slice(size, None), -1.0))

@@ -1,0 +1,152 @@
+"""Problem and Bounds: the question that every method answers, and what it answers with."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from boundlab.bounds.backward import Env, Pulled, Sets
+from boundlab.errors import BoundError, ShapeError
+from boundlab.graph import Graph, Model, Node
+from boundlab.interval import Interval
+from boundlab.perturbations.sets import PerturbationSet
+from boundlab.spec import Specification
+
+
+class Rigour(enum.Enum):
+    """What a result claims about rounding."""
+
+    FLOAT = "ordinary floating point, rounding not accounted for"
+    SOUND = "a theorem about the real-number network: float64 with outward error terms"
+    CHECKED = "re-derived from a certificate by the independent checker"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One question: a model, the sets of its perturbed sources, its constant inputs, a specification, known bounds."""
+
+    model: Model
+    sets: Sets
+    inputs: Mapping[str, Tensor] = field(default_factory=dict)
+    spec: Specification | None = None
+    known: Mapping[str, Interval] = field(default_factory=dict)
+
+    @property
+    def target(self) -> Node:
+        """The network's output."""
+        return self.model.graph.output
+
+    @property
+    def batch(self) -> int:
+        """Number of problems b."""
+        shared = [] if self.spec is None else [len(self.spec.rows)]
+        return max([len(region.box().lower) for region in self.sets.values()] + shared)
+
+    def take(self, index: Tensor) -> Problem:
+        """The problems `index` (m,) alone; what all share stays shared."""
+        count = self.batch
+
+        def some(value: Tensor) -> Tensor:
+            return value[index] if len(value) == count else value
+
+        sets = {place: region.take(index) if len(region.box().lower) == count else region
+                for place, region in self.sets.items()}
+        inputs = {name: some(value) for name, value in self.inputs.items()}
+        known = {name: interval.map(some) for name, interval in self.known.items()}
+        spec = None if self.spec is None else Specification(some(self.spec.rows), some(self.spec.offset), self.spec.clause)
+        return Problem(self.model, sets, inputs, spec, known)
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Proven bounds: of the output (b, *out), or of a specification's rows (b, s), where `upper` is None.
+
+    `env` holds every node's interval by index, `linear` the rows pulled to the sources (None where a method has none).
+    """
+
+    lower: Tensor
+    upper: Tensor | None
+    graph: Graph
+    env: Env
+    linear: Pulled | None = None
+    rigour: Rigour = Rigour.FLOAT
+
+    @property
+    def intermediate(self) -> Mapping[str, Interval]:
+        """The interval of every perturbed node, by name."""
+        return {node.name: interval for node in self.graph if isinstance(interval := self.env.get(node.index), Interval)}
+
+
+class Method(Protocol):
+    """A way to bound: anything with these two functions."""
+
+    def environment(self, problem: Problem) -> Env:
+        """Intervals of every node."""
+        ...
+
+    def run(self, problem: Problem) -> Bounds:
+        """Bounds of the output or of the specification's rows."""
+        ...
+
+
+def finite_rows(lower: Tensor, problem: Problem) -> Tensor:
+    """The bounds themselves; BoundError if one is NaN or infinite."""
+    if not bool(torch.isfinite(lower).all()):
+        raise BoundError(f"the bounds of the specification on {problem.target.describe()} are NaN or infinite.")
+    return lower
+
+
+def joined(parts: list[Env]) -> Env:
+    """Intervals of several groups of problems as one; constants are the same in all."""
+    def together(index: int) -> Tensor | Interval:
+        first = parts[0][index]
+        if isinstance(first, Tensor):
+            return first
+        intervals = [part[index] for part in parts]
+        return Interval(torch.cat([i.lower for i in intervals]), torch.cat([i.upper for i in intervals]))  # type: ignore[union-attr]
+
+    return {index: together(index) for index in parts[0]}
+
+
+def problem_of(model: Model, sets: PerturbationSet | Mapping[str, PerturbationSet | Tensor],
+               spec: Specification | None = None, known: Mapping[str, Interval] | None = None) -> Problem:
+    """The question as methods see it: sets by node index, shapes checked."""
+    named = sets if isinstance(sets, Mapping) else {model.graph.inputs[0].name: sets}
+    regions, inputs = {}, {}
+    for name, value in named.items():
+        node = model.graph.source_named(name)
+        if isinstance(value, Tensor):
+            inputs[name] = value
+            continue
+        shape = tuple(value.box().shape[1:])
+        if shape != node.shape:
+            raise ShapeError(f"the set of '{name}' holds tensors of shape (batch, {', '.join(map(str, shape))}), the network "
+                             f"takes (batch, {', '.join(map(str, node.shape))}).")
+        check_type(name, value, model)
+        regions[node.index] = value
+    if not regions:
+        raise ShapeError("no perturbation set was given: bounds need at least one input or parameter that varies.")
+    if spec is not None and tuple(spec.rows.shape[2:]) != model.graph.output.shape:
+        raise ShapeError(f"the specification reads outputs of shape {list(spec.rows.shape[2:])}, the network gives "
+                         f"{list(model.graph.output.shape)}.")
+    problem = Problem(model, regions, inputs, spec, known or {})
+    sizes = [len(region.box().lower) for region in regions.values()] + [len(value) for value in inputs.values()]
+    sizes += [] if spec is None else [len(spec.rows)]
+    if any(size not in (1, problem.batch) for size in sizes):
+        raise ShapeError(f"sets, inputs and specification speak of {sorted(set(sizes))} problems; all must agree or be 1.")
+    return problem
+
+
+def check_type(name: str, region: PerturbationSet, model: Model) -> None:
+    """ShapeError if a set's numbers are of another floating type than the network's."""
+    found = region.box().lower.dtype
+    wanted = {tensor.dtype for tensor in model.params.values() if tensor.is_floating_point()} or {found}
+    if wanted != {found} or found not in (torch.float32, torch.float64):
+        held = ", ".join(sorted(str(kind) for kind in wanted))
+        raise ShapeError(f"the set of '{name}' holds {found}, the network's parameters {held}; all must be float32 or all "
+                         "float64 (Model.to and Tensor.to convert).")

@@ -1,0 +1,36 @@
+"""Policies for free lower slopes: what `CROWN(alpha=...)` takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from boundlab.bounds.intermediate import Policy
+
+
+def parallel(op: Any, *arguments: Any, **attributes: Any) -> Mapping[str, Tensor] | None:
+    """Fast-Lin and CAP slopes: a free lower slope is set to the upper line's (Weng et al. 2018; Wong and Kolter 2018)."""
+    if "slope" not in op.alpha:
+        return None
+    return {"slope": op.relax(*arguments, **attributes).upper.maps[0].scale}
+
+
+def constant_slope(value: float) -> Policy:
+    """Every free lower slope at its low end (0) or high end (1)."""
+
+    def policy(op: Any, *arguments: Any, **attributes: Any) -> Mapping[str, Tensor] | None:
+        if "slope" not in op.alpha:
+            return None
+        free = op.alpha["slope"]
+        ends = [end(*arguments, **attributes) if callable(end) else torch.full_like(arguments[0].row_lower, end)
+                for end in (free.low, free.high)]
+        return {"slope": ends[0] + value * (ends[1] - ends[0])}
+
+    return policy
+
+
+zero_slope = constant_slope(0.0)
+one_slope = constant_slope(1.0)
