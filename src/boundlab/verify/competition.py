@@ -1,0 +1,216 @@
+"""A folder of VNN-COMP instances: each with a hard time limit in a process of its own, and a table of what came out.
+
+`instances.csv` names networks and properties relative to the folder (or to the subfolder of the instance's family), either
+with a header (family, onnx, vnnlib, timeout, expected, witness, ...) or as the competition writes it: onnx,vnnlib,timeout.
+"""
+
+from __future__ import annotations
+
+import csv
+import multiprocessing
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from boundlab.capture.onnx import load_onnx, onnx_reference
+from boundlab.errors import SpecError
+from boundlab.verify.query import Query, flat_values
+from boundlab.verify.verdict import Verdict
+from boundlab.verify.verify import verify
+from boundlab.verify.vnnlib import parse_vnnlib
+
+EXPECTED = {"unsat": Verdict.VERIFIED, "sat": Verdict.FALSIFIED}
+GRACE = 10.0
+"""Seconds that an instance may go on after its time limit before its process is ended."""
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One question of a benchmark; `expected` is a published verdict, `witness` a published counterexample (.npz of x, y)."""
+
+    family: str
+    onnx: Path
+    vnnlib: Path
+    timeout: float
+    expected: str = ""
+    witness: Path | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of an instance: a verdict, or an error's text; `accepted` says whether its published witness passed."""
+
+    instance: Instance
+    verdict: Verdict
+    seconds: float
+    method: str = ""
+    error: str = ""
+    accepted: bool | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def agrees(self) -> bool | None:
+        """Whether verdict and expectation are the same; None where one of them is undecided."""
+        expected = EXPECTED.get(self.instance.expected)
+        return None if expected is None or not self.verdict.decided else self.verdict is expected
+
+
+def read_instances(folder: Path, families: Sequence[str] = ()) -> list[Instance]:
+    """The instances that a folder lists, of all families or these; SpecError if the list is missing or malformed."""
+    listed = folder / "instances.csv"
+    if not listed.is_file():
+        raise SpecError(f"{folder} has no instances.csv, so it lists no instances.")
+    lines = [line for line in csv.reader(listed.read_text().splitlines()) if line]
+    header = lines[0] if lines and "onnx" in lines[0] else ["onnx", "vnnlib", "timeout"]
+    rows = [dict(zip(header, line, strict=False)) for line in (lines[1:] if header is lines[0] else lines)]
+    broken = [number for number, row in enumerate(rows, 1) if not {"onnx", "vnnlib", "timeout"} <= set(row)]
+    if broken:
+        raise SpecError(f"{listed}: entry {broken[0]} has no onnx, vnnlib and timeout.")
+    return [instance_of(folder, row) for row in rows if not families or row.get("family", folder.name) in families]
+
+
+def instance_of(folder: Path, row: Mapping[str, str]) -> Instance:
+    """One line of the list."""
+    family = row.get("family", "")
+    root = folder / family
+    witness = root / row["witness"] if row.get("witness") else None
+    return Instance(family or folder.name, packed(root / row["onnx"]), packed(root / row["vnnlib"]), float(row["timeout"]),
+                    row.get("expected", ""), witness)
+
+
+def packed(path: Path) -> Path:
+    """The file itself, or its .gz where only that exists."""
+    zipped = path.with_name(path.name + ".gz")
+    return zipped if not path.exists() and zipped.exists() else path
+
+
+def solve(instance: Instance) -> Outcome:
+    """One instance in this process; what boundlab cannot read or do becomes the outcome's error."""
+    start = time.perf_counter()
+    accepted = None
+    try:
+        query, model = parse_vnnlib(instance.vnnlib), load_onnx(instance.onnx)
+        reference = onnx_reference(instance.onnx)
+        session = reference.session()
+
+        def replay(inputs: Mapping[str, Tensor]) -> Tensor:
+            fed = {value.name: inputs[value.name].numpy().reshape(value.shape) for value in reference.inputs}
+            name = reference.outputs[0].name
+            return torch.from_numpy(session.run([name], fed)[0].reshape(1, *model.graph.output.shape).copy())
+
+        accepted = None if instance.witness is None else accepts(query, instance.witness, model.dtype)
+        left = instance.timeout - (time.perf_counter() - start)
+        result, = verify(model, query, timeout=max(left, 0.0), replay=replay)
+        if result.witness is not None:
+            point = flat_values(result.witness.inputs, model)
+            if not query.accepts(point, result.witness.output.numpy().reshape(-1), model.dtype):
+                raise SpecError("the witness that was found does not pass the query's own check.")
+    except Exception as problem:  # one instance's failure, of whatever kind, is its outcome and never ends the run
+        text = f"{type(problem).__name__}: {problem}"
+        return Outcome(instance, Verdict.UNKNOWN, time.perf_counter() - start, error=text, accepted=accepted)
+    return Outcome(instance, result.verdict, time.perf_counter() - start, result.method, "", accepted, result.notes)
+
+
+def accepts(query: Query, path: Path, dtype: torch.dtype) -> bool:
+    """Whether a published witness passes the check that our own have to pass."""
+    with np.load(path) as stored:
+        return query.accepts(stored["x"], stored["y"], dtype)
+
+
+def serve(connection: Connection) -> None:
+    """A worker's life: an instance in, its outcome out, until None arrives."""
+    torch.set_num_threads(1)
+    while (instance := connection.recv()) is not None:
+        connection.send(solve(instance))
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A process that solves instances, and the line to it."""
+
+    process: multiprocessing.process.BaseProcess
+    connection: Connection
+
+    def ask(self, instance: Instance) -> Outcome | None:
+        """The outcome, or None if the process died or is past its time; it must not be used again then."""
+        self.connection.send(instance)
+        try:
+            return self.connection.recv() if self.connection.poll(instance.timeout + GRACE) else None
+        except (EOFError, OSError):
+            return None
+
+    def end(self) -> None:
+        """End the process."""
+        self.process.kill()
+        self.process.join()
+        self.connection.close()
+
+
+def new_worker() -> Worker:
+    """A started worker that has nothing to do yet."""
+    context = multiprocessing.get_context("spawn")
+    own, other = context.Pipe()
+    process = context.Process(target=serve, args=(other,), daemon=True)
+    process.start()
+    other.close()
+    return Worker(process, own)
+
+
+def run_instances(instances: Iterable[Instance]) -> Iterator[Outcome]:
+    """Outcomes in order, as they come. A worker that dies (memory) or hangs costs its instance and is replaced."""
+    worker = new_worker()
+    try:
+        for instance in instances:
+            start = time.perf_counter()
+            outcome = worker.ask(instance)
+            if outcome is None:
+                worker.process.join(0.5)
+                late = worker.process.is_alive()
+                worker.end()
+                worker = new_worker()
+                verdict = Verdict.TIMEOUT if late else Verdict.UNKNOWN
+                error = "ended after its time limit" if late else "the process died, most likely for lack of memory"
+                outcome = Outcome(instance, verdict, time.perf_counter() - start, error=error)
+            yield outcome
+    finally:
+        worker.end()
+
+
+@dataclass(frozen=True)
+class FamilyCount:
+    """Outcomes of one family: what came out, what was against expectation, published witnesses."""
+
+    family: str
+    instances: int
+    verified: int
+    falsified: int
+    disagree: int
+    undecided: int
+    errors: int
+    witnesses: int
+    accepted: int
+    seconds: float
+
+
+def by_family(outcomes: Iterable[Outcome]) -> list[FamilyCount]:
+    """The table of a run, one line a family in the order in which they came."""
+    families: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        families.setdefault(outcome.instance.family, []).append(outcome)
+    return [count(family, found) for family, found in families.items()]
+
+
+def count(family: str, found: Sequence[Outcome]) -> FamilyCount:
+    """One line of the table."""
+    verdicts = [outcome.verdict for outcome in found]
+    return FamilyCount(
+        family, len(found), verdicts.count(Verdict.VERIFIED), verdicts.count(Verdict.FALSIFIED),
+        disagree=sum(outcome.agrees is False for outcome in found), undecided=sum(not verdict.decided for verdict in verdicts),
+        errors=sum(bool(outcome.error) for outcome in found), witnesses=sum(outcome.accepted is not None for outcome in found),
+        accepted=sum(outcome.accepted is True for outcome in found), seconds=sum(outcome.seconds for outcome in found))
