@@ -67,7 +67,8 @@ BREAKS = {
     "rises above the interval": {"interval": lambda x: Interval(torch.relu(x.lower), torch.relu(x.upper) * 0.999)},
     "falls below the interval": {"interval": lambda x: Interval(torch.relu(x.lower) + 1e-3, torch.relu(x.upper) + 1e-3)},
     "derivative rises": {"derivative": lambda x: Interval(torch.zeros_like(x.lower), torch.zeros_like(x.lower))},
-    "depend on the others": {"interval": lambda x: Interval(torch.relu(x.lower), torch.relu(x.upper).amax(0, True).expand_as(x.upper))},
+    "depend on the others": {"interval": lambda x: Interval(
+        torch.relu(x.lower), torch.relu(x.upper).amax(0, True).expand_as(x.upper))},
     "is NaN or infinite": {"interval": lambda x: Interval(torch.relu(x.lower), torch.relu(x.upper) / 0)},
 }
 

@@ -80,8 +80,8 @@ def check_lines(trial: Trial, setting: Setting, plain: LinearBound) -> None:
     slack, values = allowance(trial, bound), trial.values.unsqueeze(2)
     for side, line in (("lower", lower), ("upper", upper)):
         if not bool(torch.isfinite(line).all()):
-            place = worst(~torch.isfinite(line).all(0).any(1))
-            raise ConformanceError(f"{title(trial)}: the {side} line is NaN or infinite with {label} on {box_text(trial, place)}.")
+            box = box_text(trial, worst((~torch.isfinite(line)).any(0).any(1)))
+            raise ConformanceError(f"{title(trial)}: the {side} line is NaN or infinite with {label} on {box}.")
     refuse(trial, f"the lower line lies above the function with {label}", (lower - values - slack).amax(2))
     refuse(trial, f"the upper line lies below the function with {label}", (values - upper - slack).amax(2))
     if label == "free variables at their start":
@@ -176,6 +176,7 @@ def check_compiled(trial: Trial) -> None:
         return torch.cat([part.flatten() for part in parts])
 
     ends = [end for x in one.perturbed for end in (x.lower, x.upper)]
+    torch.compiler.reset()
     try:
         found = torch.compile(at_point, fullgraph=True, backend="eager")(*ends)
     except Exception as problem:  # dynamo raises many kinds; each means that the rule cannot be captured whole

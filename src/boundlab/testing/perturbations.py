@@ -48,7 +48,8 @@ def check_minimum(title: str, region: PerturbationSet, rows: Rows, inside: Tenso
     kind = f"{type(rows).__name__} rows {'with' if rows.owner is not None else 'without'} owner"
     dense = rows.dense()
     if low.shape != slack.shape:
-        raise ConformanceError(f"{title}: concretize of {kind} has shape {list(low.shape)}, not {list(slack.shape)} (problems, rows).")
+        raise ConformanceError(f"{title}: concretize of {kind} has shape {list(low.shape)}, not (problems, rows) = "
+                               f"{list(slack.shape)}.")
     for point in inside:
         value = (dense * at_owner(point, rows.owner).unsqueeze(1)).flatten(2).sum(2)
         if not bool((low <= value + slack).all()):

@@ -107,8 +107,9 @@ def values_at(op: Op, attributes: Mapping[str, Any], arguments: Sequence[Argumen
     try:
         result = op.evaluate(*typed, **attributes)
     except TypeError as problem:
-        raise ConformanceError(f"operator '{op.name}' cannot be called with {len(typed)} tensors and {dict(attributes)}: {problem}. "
-                               "Give example calls: check_operator(name, [Case((Vary(shape), ...), attributes), ...]).") from problem
+        raise ConformanceError(
+            f"operator '{op.name}' cannot be called with {len(typed)} tensors and attributes {dict(attributes)}: {problem}. "
+            "Give example calls: check_operator(name, [Case((Vary(shape), ...), attributes), ...]).") from problem
     return result.reshape(*points[0].shape[:2], *result.shape[1:])
 
 
@@ -118,7 +119,9 @@ def doubled(part: Any) -> Any:
         return part.double() if part.is_floating_point() else part
     if isinstance(part, tuple):
         return tuple(doubled(item) for item in part)
-    return replace(part, **{name: doubled(value) for name, value in vars(part).items()}) if isinstance(part, LinearMap) else part
+    if not isinstance(part, LinearMap):
+        return part
+    return replace(part, **{name: doubled(value) for name, value in vars(part).items()})
 
 
 def line_at(affine: Affine, points: Sequence[Tensor]) -> Tensor:

@@ -1,0 +1,51 @@
+"""Gradients of bounds with respect to parameters and sets, against finite differences in double precision."""
+
+import pytest
+import torch
+
+from boundlab import CROWN, IBP, Box, Forward, bound
+from boundlab.spec import at_least
+from tests.bounds.networks import captured
+from tests.bounds.soundness import random_rows
+
+NETWORKS = {
+    "convolutions": ("image", ["conv stride", "relu", "residual", "relu"]),
+    "windows": ("image", ["conv 3", "relu", "crop", "leaky"]),
+    "smooth": ("vector", ["linear", "tanh", "product", "sigmoid"]),
+    "attention": ("tokens", ["attention", "layer norm", "relu"]),
+}
+METHODS = {"IBP": IBP(), "CROWN-IBP": CROWN(intermediate=IBP()), "Forward": Forward(), "CROWN": CROWN()}
+STEP = 1e-6
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("with_rows", [False, True], ids=["output", "rows"])
+def test_gradients_match_finite_differences(network, method, with_rows):
+    kind, blocks = NETWORKS[network]
+    module, model = captured(kind, blocks, 3)
+    generator = torch.Generator().manual_seed(5)
+    center = torch.randn((2, *model.graph.inputs[0].shape), generator=generator, dtype=torch.float64, requires_grad=True)
+    rows = random_rows((3,), 0) if with_rows else None
+
+    def total():
+        region = Box(center - 0.05, center + 0.05)
+        result = bound(model, region, method=METHODS[method], spec=None if rows is None else at_least(rows))
+        return result.lower.square().sum() if rows is not None else (result.lower.square() + 2 * result.upper).sum()
+
+    leaves = [*module.parameters(), center]
+    gradients = torch.autograd.grad(total(), leaves, allow_unused=True)
+    used = [(leaf, gradient) for leaf, gradient in zip(leaves, gradients, strict=True) if gradient is not None]
+    assert len(used) == len(leaves), "some parameter has no influence on the bounds"
+    for leaf, gradient in used:
+        direction = torch.randn(leaf.shape, generator=generator, dtype=torch.float64)
+        expected = (gradient * direction).sum()
+        ends = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                leaf += sign * STEP * direction
+                ends.append(total())
+                leaf -= sign * STEP * direction
+        measured = (ends[0] - ends[1]) / (2 * STEP)
+        scale = 1e-2 + (gradient.abs() * direction.abs()).sum()
+        assert (measured - expected).abs() <= 1e-5 * scale, (float(measured), float(expected))
