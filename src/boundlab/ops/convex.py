@@ -185,13 +185,12 @@ def odd_curve(exponent: float) -> Curve:
 
 def start_odd(side: str) -> Callable[..., Tensor]:
     """Default touching point of one side, for a record."""
-    return lambda x, *, exponent: start_shares(x, 0.0)[side]
+    return lambda x, *, exponent: start_shares(odd_curve(exponent), x)[side]
 
 
 def relax_odd(x: Interval, alpha: Alpha = None, *, exponent: float) -> LinearBound:
     """The lines of an S-shaped curve, upside down; the free shares are named after the sides of -f."""
-    shares = start_shares(x, 0.0) if alpha is None else alpha
-    return lines(*negated(s_lines(odd_curve(exponent), x, shares)))
+    return lines(*negated(s_lines(odd_curve(exponent), x, alpha)))
 
 
 odd_power = register(elementwise_op(

@@ -110,26 +110,44 @@ def implicit(curve: Curve, point: Tensor, ends: Tensor) -> Tensor:
     return point + rate * (ends - ends.detach())
 
 
-def s_lines(curve: Curve, x: Interval, shares: Mapping[str, Tensor]) -> Lines:
-    """Lines below and above an S-shaped curve, touching at the fractions `shares` of the ways that the points may move."""
+def touching_ranges(curve: Curve, x: Interval) -> tuple[Tensor, Tensor]:
+    """How far from the lower end the tangent below may touch, and from where to the upper end the one above, (b, 1, *shape)."""
+    last, first = farthest_tangent(curve, x)
+    return torch.where(x.row_upper <= curve.bend, x.row_upper, last), torch.where(x.row_lower >= curve.bend, x.row_lower, first)
+
+
+def least_area(x: Interval, reach: Tensor, since: Tensor) -> dict[str, Tensor]:
+    """Default touching points as shares of their ranges: the middle, or the end nearest to it.
+
+    The area below the tangent at t is proportional to its height over the middle m, whose derivative f''(t) (m - t) keeps
+    its sign up to m.
+    """
+    l, u, m = x.row_lower, x.row_upper, midpoint(x)
+
+    def share(part: Tensor, whole: Tensor) -> Tensor:
+        return torch.where(whole > 0, part / torch.where(whole > 0, whole, 1.0), 0.0).clamp(0, 1)
+
+    return {"lower": share(m - l, reach - l), "upper": share(m - since, u - since)}
+
+
+def start_shares(curve: Curve, x: Interval) -> dict[str, Tensor]:
+    """The shares that `s_lines` takes where none are given."""
+    return least_area(x, *touching_ranges(curve, x))
+
+
+def s_lines(curve: Curve, x: Interval, alpha: Mapping[str, Tensor] | None) -> Lines:
+    """Lines below and above an S-shaped curve, touching at the shares `alpha` of the ranges in which the points may move."""
     f, df, bend = curve.f, curve.df, curve.bend
     l, u = x.row_lower, x.row_upper
-    convex, concave = u <= bend, l >= bend
-    last, first = farthest_tangent(curve, x)
-    low_end, high_end = torch.where(convex, u, last), torch.where(concave, l, first)
-    below = tangent(f, df, (l + shares["lower"] * (low_end - l)).clamp(max=bend))
-    above = tangent(f, df, (high_end + shares["upper"] * (u - high_end)).clamp(min=bend))
+    reach, since = touching_ranges(curve, x)
+    shares = least_area(x, reach, since) if alpha is None else alpha
+    below = tangent(f, df, (l + shares["lower"] * (reach - l)).clamp(max=bend))
+    above = tangent(f, df, (since + shares["upper"] * (u - since)).clamp(min=bend))
     slope = chord(f, x, df(midpoint(x)))
-    low_chord = concave | (~convex & (f(l) + df(l) * (u - l) > f(u)))
-    high_chord = convex | (~concave & (f(u) + df(u) * (l - u) < f(l)))
+    low_chord = (l >= bend) | ((u > bend) & (f(l) + df(l) * (u - l) > f(u)))
+    high_chord = (u <= bend) | ((l < bend) & (f(u) + df(u) * (l - u) < f(l)))
     return (pick(low_chord, (slope, below_ends(f, slope, x)), below),
             pick(high_chord, (slope, above_ends(f, slope, x)), above))
-
-
-def start_shares(x: Interval, bend: float) -> dict[str, Tensor]:
-    """Default touching points of an S-shaped curve: the middle where it is convex (concave) throughout, else the farthest."""
-    half = middle(x)
-    return {"lower": torch.where(x.row_upper <= bend, half, 1.0), "upper": torch.where(x.row_lower >= bend, half, 0.0)}
 
 
 def pick(condition: Tensor, first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -152,8 +170,7 @@ def s_shaped_op(name: str, curve: Curve, interval: Callable[[Interval], Interval
     """
 
     def relax(x: Interval, alpha: Mapping[str, Tensor] | None = None) -> LinearBound:
-        shares = start_shares(x, curve.bend) if alpha is None else alpha
-        return lines(*s_lines(curve, x, shares))
+        return lines(*s_lines(curve, x, alpha))
 
-    free = {side: Free(0.0, 1.0, lambda x, side=side: start_shares(x, curve.bend)[side]) for side in ("lower", "upper")}
+    free = {side: Free(0.0, 1.0, lambda x, side=side: start_shares(curve, x)[side]) for side in ("lower", "upper")}
     return elementwise_op(name, curve.f, interval, relax, **{"alpha": free, "breaks": (), **fields})

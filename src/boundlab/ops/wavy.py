@@ -48,13 +48,18 @@ def around_inflection(x: Interval, phase: float) -> tuple[Interval, Tensor, Tens
     return Interval(x.lower - place, x.upper - place), place, (last - first <= 1) & traceable(x)
 
 
+def local_curve(f: Function, df: Function, middle: Tensor) -> tuple[Curve, Tensor]:
+    """f as an S-shaped curve around the inflection `middle` (b, 1, *shape), and the sign that makes it one."""
+    side = torch.sign(df(middle))
+    return Curve(lambda t: side * f(t + middle), lambda t: side * df(t + middle), lambda t: -side * f(t + middle)), side
+
+
 def wave_lines(f: Function, df: Function, phase: float, x: Interval, alpha: Mapping[str, Tensor] | None) -> Lines:
     """Lines around f: of an S-shaped curve near an inflection (upside down near every other), else the range."""
     near, place, single = around_inflection(x, phase)
     middle = place.unsqueeze(1)
-    side = torch.sign(df(middle))
-    curve = Curve(lambda t: side * f(t + middle), lambda t: side * df(t + middle), lambda t: -side * f(t + middle))
-    pair = s_lines(curve, near, start_shares(near, 0.0) if alpha is None else alpha)
+    curve, side = local_curve(f, df, middle)
+    pair = s_lines(curve, near, alpha)
     pair = upright(pair, negated(pair), side > 0)
     (a, b), (c, d) = pair
     whole, flat = wave_interval(f, phase)(x), torch.zeros_like(x.row_lower)
@@ -74,7 +79,8 @@ def wave(name: str, f: Function, df: Function, phase: float, **fields: Any) -> O
     """
 
     def start(x: Interval, side: str) -> Tensor:
-        return start_shares(around_inflection(x, phase)[0], 0.0)[side]
+        near, place, _ = around_inflection(x, phase)
+        return start_shares(local_curve(f, df, place.unsqueeze(1))[0], near)[side]
 
     def relax(x: Interval, alpha: Mapping[str, Tensor] | None = None) -> LinearBound:
         return lines(*wave_lines(f, df, phase, x, alpha))
