@@ -95,7 +95,7 @@ def run(low: OnnxLowering, node: OnnxNode, path: Path, one_to_one: Mapping[str, 
         raise UnsupportedOperator(f"{place} is not supported: {str(problem).rstrip('.')}.") from problem
     except CaptureError as problem:
         raise CaptureError(f"{place} cannot be read: {str(problem).rstrip('.')}.") from problem
-    except (KeyError, IndexError, ValueError, TypeError, AttributeError, RuntimeError) as problem:
+    except (LookupError, ArithmeticError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError) as problem:
         raise CaptureError(f"{place} is malformed; its inputs are {shapes(low, node)} and reading it gave "
                            f"{type(problem).__name__}: {problem}.") from problem
     low.values.update(zip(node.outputs, results, strict=False))

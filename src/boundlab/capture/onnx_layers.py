@@ -161,8 +161,10 @@ def transposed_pads(node: OnnxNode, space: Shape, strides: Shape, extra: Shape, 
     pairs = []
     for size, more, out in zip(full, extra, wanted[-len(full):], strict=True):
         total = size + more - out
+        if total < 0:
+            raise UnsupportedOperator(f"its output_shape {list(wanted)} is larger than what the kernel reaches")
         half = total // 2
-        pairs.append((total - half, half) if mode == "SAME_LOWER" else (half, total - half))
+        pairs.append((half, total - half) if mode == "SAME_UPPER" else (total - half, half))
     return pairs
 
 

@@ -25,7 +25,7 @@ def windows(node: OnnxNode, space: Shape) -> list[np.ndarray]:
         reach = size + before + after - step * (width - 1) - 1
         count = (-(-reach // stride) if node.attributes.get("ceil_mode", 0) else reach // stride) + 1
         starts = np.arange(count) * stride - before
-        starts = starts[starts < size + after]  # with ceil_mode, a window that begins in the far padding is left out
+        starts = starts[starts < size]  # ceil_mode leaves out windows that begin in the far padding
         found.append(starts[:, None] + np.arange(width) * step)
     return found
 
