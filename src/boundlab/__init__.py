@@ -1,6 +1,7 @@
 """boundlab: proven bounds of neural networks."""
 
 from boundlab.affine import Affine, LinearBound, chord, exact, lines, where3
+from boundlab.attack.pgd import PGD, AttackResult, attack
 from boundlab.bounds.linear import LinearForm, LinearForms, linear_bounds
 from boundlab.bounds.methods import CROWN, IBP, Forward, bound
 from boundlab.bounds.problem import Bounds, Method, Rigour
@@ -12,5 +13,6 @@ from boundlab.evaluate import evaluate
 from boundlab.graph import Graph, Model, Node
 from boundlab.interval import Interval
 from boundlab.ops.op import Free, Op, affine_op, elementwise_op, monotone, register, register_rule
+from boundlab.perturbations.ball import LpBall
 from boundlab.perturbations.sets import Box, PerturbationSet
 from boundlab.spec import Specification, at_least, margins

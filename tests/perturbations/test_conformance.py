@@ -24,7 +24,7 @@ def sets(dtype):
         yield f"point {name}", Box(x, x)
         for p in (1.0, 1.5, 2.0, 3.0, math.inf):
             yield f"l{p} ball {name}", LpBall(x, 0.7, p)
-            yield f"l{p} ball {name}, clipped", LpBall(x, 0.7, p, (-0.5, 0.8))
+            yield f"l{p} ball {name}, clipped", LpBall(x.clamp(-0.52, 0.82), 0.7, p, (-0.5, 0.8))
         yield f"l2 balls of own radii {name}", LpBall(x, torch.linspace(0, 2, shape[0], dtype=dtype), 2.0)
 
 

@@ -107,10 +107,11 @@ class LpBall:
     def box(self) -> Interval:
         return self.span
 
-    def reach(self) -> Reach:
-        """Ball and box around the center, (b, 1, k)."""
-        lower, upper = (end - self.center for end in (self.span.lower, self.span.upper))
-        return Reach(self.p, lower.flatten(1)[:, None], upper.flatten(1)[:, None], self.radius.flatten(1), self.left.flatten(1))
+    def within(self) -> Reach:
+        """Ball and box around the center, (b, 1, k), drawn in by more than rounding so that projections are feasible."""
+        lower, upper = ((end - self.center).flatten(1)[:, None] for end in (self.span.lower, self.span.upper))
+        left = (self.left - 64 * torch.finfo(self.left.dtype).eps).clamp(min=0).flatten(1)
+        return Reach(self.p, lower, upper, self.radius.flatten(1), left)
 
     def concretize(self, rows: Rows) -> Tensor:
         """The minimum of each row, (n, s): center and dual norm; with a clip box the dual of `Reach`.
@@ -119,7 +120,7 @@ class LpBall:
         """
         if self.independent:
             return box_minimum(self.span, rows)
-        spread = rows.spread()
+        spread = rows.spread().masked()
         middle, coefficients = spread.dot(self.center.unsqueeze(1)), spread.coefficients
         if self.clip is None:
             return middle - at_owner(self.radius.flatten(1), rows.owner) * dual_norm(coefficients.flatten(2), self.p)
@@ -137,7 +138,7 @@ class LpBall:
         if self.independent:
             return box.project(point)
         away = (point - self.center).reshape(-1, *self.center.shape).flatten(2).transpose(0, 1)
-        near = self.reach().project(away).transpose(0, 1).reshape(point.shape)
+        near = self.within().project(away).transpose(0, 1).reshape(point.shape)
         return box.project(self.center + near)
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:

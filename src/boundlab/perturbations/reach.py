@@ -94,7 +94,7 @@ def budget_root(gain: Tensor, spent: Tensor, limit: Tensor, left: Tensor) -> Ten
         low, high = torch.where(excess <= 0, s, low), torch.where(excess >= 0, s, high)
         slope = (gain * ((grown >= spent) & (grown < limit))).sum(-1, keepdim=True)
         newton = s - excess / slope.clamp(min=tiny)
-        inside = (low <= newton) & (newton <= high)
+        inside = (low < newton) & (newton < high)
         previous, s = s, torch.where(inside, newton, low.sqrt() * high.sqrt())
         if bool(((s - previous).abs() <= 4 * torch.finfo(s.dtype).eps * s)[active].all()):
             break
