@@ -1,0 +1,78 @@
+"""boundlab bound: bounds of a network's outputs, or of its margins, over balls around given inputs."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+import boundlab as bl
+from boundlab.cli.answer import Answer, Table, number
+from boundlab.cli.loading import InputShape, Net, Weights, ball_of, load_examples, load_network, margins_of
+from boundlab.cli.methods import NAMES, method_named
+from boundlab.cli.verb import Session
+
+Data = Annotated[Path, typer.Option(help="Inputs (batch, ...) in a .npy file, or as x (with labels y) in an .npz file.")]
+Eps = Annotated[float, typer.Option(help="Radius of the ball around each input.")]
+Norm = Annotated[str, typer.Option(help="Norm of the ball: inf, 1, 2 or another p from 1 on.")]
+Clip = Annotated[tuple[float, float] | None, typer.Option(metavar="LOW HIGH", help="Keep inputs between these two numbers.")]
+MethodName = Annotated[str, typer.Option(help=f"One of {NAMES}.")]
+Label = Annotated[list[int] | None, typer.Option(help="Bound the margins of this class; once for all inputs or once for each.")]
+
+
+def output_rows(bounds: bl.Bounds) -> Table:
+    """Lower and upper bounds of every output."""
+    assert bounds.upper is not None
+    lower, upper = bounds.lower.flatten(1).tolist(), bounds.upper.flatten(1).tolist()
+    places = list(itertools.product(*map(range, bounds.lower.shape[1:])))
+    rows = [(str(example), ",".join(map(str, place)) or "0", number(low), number(high), number(high - low))
+            for example, (lows, highs) in enumerate(zip(lower, upper, strict=True))
+            for place, low, high in zip(places, lows, highs, strict=True)]
+    columns = ("input", "output", "lower", "upper", "width")
+    return Table(columns, rows, numbers=frozenset(columns))
+
+
+def margin_rows(lower: torch.Tensor, labels: torch.Tensor) -> Table:
+    """Lower bounds of the label's logit minus each other."""
+    rows = []
+    for example, (margins, label) in enumerate(zip(lower.tolist(), labels.tolist(), strict=True)):
+        others = [place for place in range(len(margins) + 1) if place != label]
+        rows += [(str(example), str(label), str(other), number(margin)) for other, margin in zip(others, margins, strict=True)]
+    columns = ("input", "label", "other", "margin above")
+    return Table(columns, rows, numbers=frozenset(columns))
+
+
+def bound(session: Session, net: Net, data: Data, eps: Eps, norm: Norm = "inf", method: MethodName = "crown",
+          clip: Clip = None, label: Label = None, weights: Weights = None, input_shape: InputShape = None) -> Answer:
+    """Bound the outputs of a network, or with labels its margins, over a ball around each input."""
+    how = method_named(method)
+    model = load_network(net, weights, input_shape, session.device)
+    examples = load_examples(data, model, label)
+    ball = ball_of(examples.x, eps, norm, clip)
+    spec = None if examples.labels is None else margins_of(model, examples.labels)
+    started = time.perf_counter()
+    with session.working(f"bounding {len(examples.x)} inputs by {method}"):
+        bounds = bl.bound(model, ball, method=how, spec=spec)
+    seconds = time.perf_counter() - started
+    return report(bounds, examples.labels, {
+        "network": net, "data": str(data), "method": method, "eps": eps, "norm": norm, "clip": clip, "seconds": seconds})
+
+
+def report(bounds: bl.Bounds, labels: torch.Tensor | None, data: dict[str, Any]) -> Answer:
+    """The answer of `bound`: numbers, and what they amount to."""
+    rigour = bounds.rigour.name.lower()
+    data |= {"rigour": rigour, "lower": bounds.lower, "upper": bounds.upper}
+    count = len(bounds.lower)
+    ending = f"by {data['method']}, {data['norm']}-norm eps {data['eps']:g}, {data['seconds']:.2f} s ({rigour})."
+    if labels is None:
+        mean = float((bounds.upper - bounds.lower).double().mean()) if bounds.upper is not None else math.nan
+        return Answer(data, (output_rows(bounds),), (f"{count} inputs, mean width {number(mean)}, {ending}",))
+    verified = (bounds.lower > 0).all(1)
+    data |= {"labels": labels, "verified": verified}
+    said = f"{int(verified.sum())} of {count} inputs keep their label everywhere in the ball, {ending}"
+    return Answer(data, (margin_rows(bounds.lower, labels),), (said,))

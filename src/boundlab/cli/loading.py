@@ -1,0 +1,200 @@
+"""Networks, data and sets from what the command line names; every bad file ends in a Misuse with one sentence."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from torch import Tensor, nn
+
+import boundlab as bl
+from boundlab.cli.verb import Misuse, sentence
+from boundlab.errors import MissingPackage
+from boundlab.perturbations.ball import LpBall
+
+Net = Annotated[str, typer.Argument(metavar="NET", help="An ONNX file, or module:factory, where factory() gives an nn.Module.")]
+Weights = Annotated[Path | None, typer.Option(help="Weights for a factory's module: .safetensors, or .pt with tensors only.")]
+InputShape = Annotated[str | None, typer.Option(help="Shape of a factory's input without the batch, such as 1,28,28.")]
+
+
+def load_network(net: str, weights: Path | None, input_shape: str | None, device: str) -> bl.Model:
+    """The network that NET names, without gradients, on `device`."""
+    if is_factory(net):
+        if input_shape is None:
+            raise Misuse(f"'{net}' is a Python factory, which does not say the shape of its input; add --input-shape 1,28,28.")
+        model = capture_factory(net, weights, shape_of(input_shape))
+    else:
+        if weights is not None or input_shape is not None:
+            raise Misuse("--weights and --input-shape belong to a module:factory; an ONNX file holds its own.")
+        if not Path(net).is_file():
+            what = "is a directory" if Path(net).is_dir() else "does not exist"
+            raise Misuse(f"the network '{net}' {what}; give an ONNX file or module:factory.")
+        model = bl.load_onnx(net)
+    bad = [name for name, value in model.params.items() if bool(torch.isnan(value).any())]
+    if bad:
+        raise Misuse(f"the weights of '{net}' hold NaN, in '{bad[0]}'" + (f" and {len(bad) - 1} more." if bad[1:] else "."))
+    return model.detached().to(torch.device(device))
+
+
+def is_factory(net: str) -> bool:
+    """Whether NET reads module:factory."""
+    module, _, factory = net.partition(":")
+    return factory.isidentifier() and all(part.isidentifier() for part in module.split(".")) and not Path(net).exists()
+
+
+def shape_of(text: str) -> tuple[int, ...]:
+    """A shape written as 1,28,28."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise Misuse(f"--input-shape '{text}' is not a list of positive numbers such as 1,28,28.")
+    return tuple(map(int, parts))
+
+
+def capture_factory(net: str, weights: Path | None, shape: tuple[int, ...]) -> bl.Model:
+    """The module that a factory in an importable file makes, in evaluation mode, captured."""
+    name, _, attribute = net.partition(":")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        module = vars(importlib.import_module(name))[attribute]()
+    except KeyError as problem:
+        raise Misuse(f"module '{name}' has no '{attribute}'.") from problem
+    except Exception as problem:  # whatever the user's own file raises
+        raise Misuse(f"'{net}' raised {type(problem).__name__}: {sentence(problem)}") from problem
+    finally:
+        sys.path.pop(0)
+    if not isinstance(module, nn.Module):
+        raise Misuse(f"'{net}' gave a {type(module).__name__}, not a torch.nn.Module.")
+    if weights is not None:
+        fill(module, weights)
+    module.eval()
+    dtype = next((parameter.dtype for parameter in module.parameters()), torch.float32)
+    example = torch.zeros(2, *shape, dtype=dtype)
+    try:
+        module(example)
+    except Exception as problem:
+        raise Misuse(f"'{net}' does not take inputs of shape (batch, {', '.join(map(str, shape))}): "
+                     f"{sentence(problem)}") from problem
+    return bl.capture(module, example)
+
+
+def fill(module: nn.Module, weights: Path) -> None:
+    """Put a file's tensors into a module; the file can hold nothing but tensors."""
+    try:
+        module.load_state_dict(read_weights(weights))
+    except RuntimeError as problem:
+        raise Misuse(f"the weights in '{weights}' do not fit the network: {sentence(problem)}") from problem
+
+
+def read_weights(weights: Path) -> Mapping[str, Tensor]:
+    """Tensors by name from a .safetensors file or a checkpoint of torch.save."""
+    if weights.suffix == ".safetensors":
+        try:
+            from safetensors import SafetensorError
+            from safetensors.torch import load_file
+        except ImportError as problem:
+            raise MissingPackage("reading .safetensors needs a package: pip install 'boundlab[safetensors]'.") from problem
+        try:
+            return dict(load_file(weights))
+        except SafetensorError as problem:
+            raise Misuse(f"'{weights}' is not a readable safetensors file: {sentence(problem)}") from problem
+    try:
+        held = torch.load(weights, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as problem:  # torch.load raises many kinds for a file that is not one of its own
+        raise Misuse(f"'{weights}' is not a file of tensors written by torch.save.") from problem
+    if not isinstance(held, dict) or not all(isinstance(value, Tensor) for value in held.values()):
+        raise Misuse(f"'{weights}' does not hold tensors by name; save module.state_dict().")
+    return held
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Inputs x (b, *shape) in the network's own type, and their labels (b,) if they are known."""
+
+    x: Tensor
+    labels: Tensor | None
+
+
+def load_examples(path: Path, model: bl.Model, labels: list[int] | None) -> Examples:
+    """The examples of a .npy file, or of `x` (and labels `y`) of an .npz file; --label wins over the file."""
+    shape = only_input(model).shape
+    values, found = arrays(path)
+    if values.dtype.kind not in "fiub" or values.size == 0:
+        raise Misuse(f"'{path}' holds {values.dtype} of shape {list(values.shape)}; numbers are needed.")
+    x = torch.as_tensor(np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("="))).to(model.dtype).to(model.device)
+    if tuple(x.shape) == shape:
+        raise Misuse(f"'{path}' has shape {list(x.shape)}, one input without its batch axis; save x[None] instead.")
+    if tuple(x.shape[1:]) != shape:
+        raise Misuse(f"'{path}' has shape {list(x.shape)}; the network takes (batch, {', '.join(map(str, shape))}).")
+    if not bool(torch.isfinite(x).all()):
+        raise Misuse(f"'{path}' holds NaN or infinite numbers.")
+    return Examples(x, label_tensor(labels or found, len(x), model))
+
+
+def only_input(model: bl.Model) -> bl.Node:
+    """The network's input; Misuse if it has several."""
+    inputs = model.graph.inputs
+    if len(inputs) != 1:
+        names = ", ".join(f"'{node.name}'" for node in inputs)
+        raise Misuse(f"the network has {len(inputs)} inputs ({names}); --data feeds networks with one. Use a VNN-LIB file.")
+    return inputs[0]
+
+
+def arrays(path: Path) -> tuple[np.ndarray[Any, Any], list[int] | None]:
+    """The inputs and, if the file has them, the labels."""
+    try:
+        held = np.load(path, allow_pickle=False)
+        if isinstance(held, np.ndarray):
+            return held, None
+        named = {name: held[name] for name in held.files}
+    except (ValueError, EOFError, zipfile.BadZipFile) as problem:
+        raise Misuse(f"'{path}' is not a readable .npy or .npz file of numbers.") from problem
+    inputs = named.get("x", next(iter(named.values())) if len(named) == 1 else None)
+    if inputs is None:
+        raise Misuse(f"'{path}' holds {sorted(named)}; name the inputs 'x' (and their labels 'y').")
+    if "y" in named and named["y"].dtype.kind not in "iu":
+        raise Misuse(f"the labels 'y' of '{path}' are {named['y'].dtype}; whole numbers are needed.")
+    return inputs, named["y"].reshape(-1).tolist() if "y" in named else None
+
+
+def label_tensor(labels: list[int] | None, count: int, model: bl.Model) -> Tensor | None:
+    """Labels as a tensor (b,), one for all or one for each; Misuse if their number does not fit."""
+    if labels is None:
+        return None
+    if len(labels) not in (1, count):
+        raise Misuse(f"there are {count} inputs and {len(labels)} labels; give one for all or one for each.")
+    return torch.tensor(labels * (count if len(labels) == 1 else 1), device=model.device)
+
+
+def margins_of(model: bl.Model, labels: Tensor) -> bl.Specification:
+    """Every other class stays below the label; Misuse if the output is not one vector of logits."""
+    shape = model.graph.output.shape
+    if len(shape) != 1 or shape[0] < 2:
+        raise Misuse("labels need an output of shape (batch, classes); the network gives (batch, "
+                     f"{', '.join(map(str, shape))}).")
+    return bl.margins(labels, shape[0], model.dtype)
+
+
+def norm_of(text: str) -> float:
+    """The p of --norm: inf, 1, 2 or any number from 1 on."""
+    try:
+        p = float(text)
+    except ValueError:
+        p = float("nan")
+    if not p >= 1:
+        raise Misuse(f"--norm '{text}' is not a norm; use inf, 1, 2 or another number from 1 on.")
+    return p
+
+
+def ball_of(x: Tensor, eps: float, norm: str, clip: tuple[float, float] | None) -> LpBall:
+    """The ball around each input that --eps, --norm and --clip name."""
+    return LpBall(x, eps, norm_of(norm), clip)

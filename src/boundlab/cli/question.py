@@ -1,0 +1,160 @@
+"""What `verify` and `attack` ask: a network with a VNN-LIB file, or with labelled inputs and a ball; and how they answer."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import typer
+from torch import Tensor
+
+import boundlab as bl
+from boundlab.capture.onnx import onnx_reference
+from boundlab.cli.answer import FALSIFIED, OK, UNKNOWN, Answer, Table, number
+from boundlab.cli.loading import ball_of, load_examples, load_network, margins_of
+from boundlab.cli.verb import Misuse, Session
+from boundlab.perturbations.ball import LpBall
+from boundlab.verify.query import Query, flat_values, problems
+from boundlab.verify.task import Replay
+from boundlab.verify.verdict import Result, Verdict
+from boundlab.verify.vnnlib import parse_vnnlib
+
+Spec = Annotated[Path | None, typer.Argument(metavar="[SPEC]", help="A VNN-LIB 1.0 file (.vnnlib or .vnnlib.gz).")]
+Data = Annotated[Path | None, typer.Option(help="Instead of SPEC: inputs (batch, ...) in a .npy or .npz file.")]
+Eps = Annotated[float | None, typer.Option(help="With --data: radius of the ball around each input.")]
+Label = Annotated[list[int] | None, typer.Option(help="With --data: the class to keep; once for all inputs or once for each.")]
+Timeout = Annotated[float, typer.Option(min=0, help="Seconds for all problems together.")]
+Format = Annotated[Literal["text", "vnncomp"], typer.Option("--format", help="vnncomp: unsat, sat and its witness, ...")]
+WORDS = {Verdict.VERIFIED: "unsat", Verdict.FALSIFIED: "sat", Verdict.UNKNOWN: "unknown", Verdict.TIMEOUT: "timeout"}
+
+
+@dataclass(frozen=True)
+class NetworkChoice:
+    """Which network: NET, and for a Python factory its weights and input shape."""
+
+    net: str
+    weights: Path | None
+    input_shape: str | None
+
+    def load(self, session: Session) -> bl.Model:
+        """The network."""
+        return load_network(self.net, self.weights, self.input_shape, session.device)
+
+    def replay(self, model: bl.Model) -> Replay | None:
+        """The network's own runtime for witnesses: onnxruntime for an ONNX file, else none."""
+        if not Path(self.net).is_file():
+            return None
+        reference = onnx_reference(self.net)
+
+        def run(inputs: Mapping[str, Tensor]) -> Tensor:
+            output = reference.replay({name: value.detach().cpu().numpy() for name, value in inputs.items()})
+            return torch.from_numpy(output).reshape(1, *model.graph.output.shape)
+
+        return run
+
+
+@dataclass(frozen=True)
+class Region:
+    """Where the inputs may lie, if no VNN-LIB file says so: balls around labelled data."""
+
+    data: Path | None
+    eps: float | None
+    norm: str
+    clip: tuple[float, float] | None
+    label: list[int] | None
+
+
+@dataclass(frozen=True)
+class Question:
+    """A network, and a query or balls with a specification."""
+
+    model: bl.Model
+    sets: Query | LpBall
+    spec: bl.Specification | None
+    replay: Replay | None
+
+
+def ask(session: Session, network: NetworkChoice, spec: Path | None, region: Region) -> Question:
+    """The question that the command line states; Misuse unless it states exactly one."""
+    if (spec is None) == (region.data is None):
+        raise Misuse("say what to prove: either a VNN-LIB file after the network, or --data with --eps and a label.")
+    query = None if spec is None else read_query(spec)
+    model = network.load(session)
+    replay = network.replay(model)
+    if query is not None:
+        problems(query, model)  # refuses a query about another number of inputs or outputs, before anything is run
+        return Question(model, query, None, replay)
+    assert region.data is not None
+    if region.eps is None:
+        raise Misuse("--data needs --eps, the radius of the ball around each input.")
+    examples = load_examples(region.data, model, region.label)
+    if examples.labels is None:
+        raise Misuse("--data needs labels: give --label, or labels y in an .npz file.")
+    ball = ball_of(examples.x, region.eps, region.norm, region.clip)
+    return Question(model, ball, margins_of(model, examples.labels), replay)
+
+
+def read_query(spec: Path) -> Query:
+    """A VNN-LIB file; Misuse if it is not text or its compression is damaged."""
+    try:
+        return parse_vnnlib(spec)
+    except (UnicodeDecodeError, EOFError, zlib.error) as problem:
+        raise Misuse(f"'{spec}' is not readable as VNN-LIB text.") from problem
+
+
+def exit_code(results: Sequence[Result]) -> int:
+    """10 if one problem is falsified, else 20 if one is undecided, else 0."""
+    verdicts = {result.verdict for result in results}
+    if Verdict.FALSIFIED in verdicts:
+        return FALSIFIED
+    return OK if verdicts == {Verdict.VERIFIED} else UNKNOWN
+
+
+def witness_text(result: Result, model: bl.Model) -> str:
+    """A counterexample as the competition writes it: ((X_0 v) ... (Y_0 v) ...), one variable a line."""
+    assert result.witness is not None
+    values = {"X": flat_values(result.witness.inputs, model).tolist(), "Y": result.witness.output.flatten().tolist()}
+    return "(" + "\n ".join(f"({name}_{place} {value!r})" for name in values for place, value in enumerate(values[name])) + ")"
+
+
+def competition_text(results: Sequence[Result], model: bl.Model) -> str:
+    """The verdict as VNN-COMP wants it, with the witness if there is one."""
+    if len(results) != 1:
+        raise Misuse(f"--format vnncomp is for one problem, not for {len(results)}; use --json.")
+    word = WORDS[results[0].verdict]
+    return word if results[0].witness is None else f"{word}\n{witness_text(results[0], model)}"
+
+
+def described(result: Result) -> dict[str, Any]:
+    """One result as JSON holds it."""
+    witness = result.witness and {
+        "inputs": {name: value.squeeze(0) for name, value in result.witness.inputs.items()},
+        "output": result.witness.output.squeeze(0)}
+    return {"verdict": result.verdict.name.lower(), "meaning": result.verdict.value, "method": result.method,
+            "rigour": result.rigour.name.lower(), "seconds": result.seconds, "lower": result.lower, "witness": witness,
+            "notes": result.notes}
+
+
+def answer(question: Question, results: Sequence[Result], form: str, data: dict[str, Any]) -> Answer:
+    """All results: a table, a sentence with the count of each verdict, or the competition's words."""
+    rows = [(str(place), verdict_text(result), result.method or "-", number(float(result.lower.min())), f"{result.seconds:.2f}")
+            for place, result in enumerate(results)]
+    table = Table(("problem", "verdict", "by", "least bound", "seconds"), rows,
+                  numbers=frozenset({"problem", "least bound", "seconds"}))
+    counts = [f"{sum(result.verdict is verdict for result in results)} {verdict.name.lower()}" for verdict in Verdict
+              if any(result.verdict is verdict for result in results)]
+    notes = tuple(dict.fromkeys(note for result in results if not result.verdict.decided for note in result.notes))
+    text = competition_text(results, question.model) if form == "vnncomp" else None
+    witness = tuple(witness_text(result, question.model) for result in results[:1] if result.witness and len(results) == 1)
+    return Answer(data | {"results": [described(result) for result in results]}, (table,),
+                  (", ".join(counts) + ".", *notes, *witness), exit_code(results), text)
+
+
+def verdict_text(result: Result) -> str:
+    """The verdict, with its rigour where it is a proof."""
+    name = result.verdict.name.lower()
+    return f"{name} ({result.rigour.name.lower()})" if result.verdict is Verdict.VERIFIED else name

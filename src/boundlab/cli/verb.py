@@ -1,0 +1,114 @@
+"""What all verbs share: the options --json, --debug, --threads and --device, one-sentence errors, and exit codes."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from boundlab.cli.answer import INTERRUPTED, MISUSE, Answer, show
+from boundlab.errors import BoundlabError
+
+INTERNAL = 1
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+DebugFlag = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default: what torch chooses.")]
+Device = Annotated[str, typer.Option("--device", help="Where tensors live: cpu, cuda, cuda:1, ...")]
+
+
+class Misuse(BoundlabError):
+    """The command line asks for something that cannot be done."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a verb may know of its surroundings: the device, and whether it speaks to a person."""
+
+    device: str = "cpu"
+    quiet: bool = False
+
+    def working(self, text: str) -> Any:
+        """A context in which a spinner says what is being done, if a person watches."""
+        if self.quiet or not sys.stderr.isatty():
+            return nullcontext()
+        from rich.console import Console
+
+        return Console(stderr=True).status(text)
+
+
+def sentence(problem: BaseException) -> str:
+    """An error as one line."""
+    if isinstance(problem, OSError) and problem.strerror:
+        name = f"'{problem.filename}': " if problem.filename else ""
+        return f"{name}{problem.strerror}."
+    return " ".join(str(problem).split()) or type(problem).__name__
+
+
+@contextmanager
+def reported(debug: bool) -> Iterator[None]:
+    """Errors as one sentence on standard error and an exit code; the traceback only where it was asked for."""
+    try:
+        yield
+    except BrokenPipeError:  # the reader of our output has gone (`boundlab ops | head`): nothing is wrong
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
+    except (BoundlabError, OSError) as problem:
+        fail(sentence(problem), MISUSE, debug)
+    except KeyboardInterrupt:
+        fail("interrupted.", INTERRUPTED, debug)
+    except typer.Exit:
+        raise
+    except Exception as problem:
+        said = f"internal error, {type(problem).__name__}: {sentence(problem)}"
+        fail(f"{said} This is a defect of boundlab; --debug shows where.", INTERNAL, debug)
+
+
+def fail(text: str, code: int, debug: bool) -> None:
+    """Say what went wrong and leave."""
+    if debug:
+        traceback.print_exc()
+    print(f"boundlab: {text}", file=sys.stderr)
+    raise typer.Exit(code)
+
+
+def session_of(device: str, threads: int | None, quiet: bool) -> Session:
+    """The session that the options ask for; Misuse if there is no such device."""
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as problem:
+        raise Misuse(f"there is no device '{device}' here: {problem}") from problem
+    return Session(device, quiet)
+
+
+def verb(function: Callable[..., Answer]) -> Callable[..., None]:
+    """A function of a Session and its own options as a command that also takes the shared ones."""
+    signature = inspect.signature(function, eval_str=True)
+
+    def run(*, as_json: bool, debug: bool, threads: int | None, device: str, **options: Any) -> None:
+        with reported(debug):
+            answer = function(session_of(device, threads, as_json), **options)
+            show(answer, as_json)
+            sys.stdout.flush()
+            raise typer.Exit(answer.code)
+
+    own = list(signature.parameters.values())[1:]
+    shared = (("as_json", JsonFlag, False), ("debug", DebugFlag, False), ("threads", Threads, None), ("device", Device, "cpu"))
+    added = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+             for name, kind, default in shared]
+    parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own] + added
+    run.__signature__ = signature.replace(parameters=parameters, return_annotation=None)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    run.__doc__ = function.__doc__
+    run.__name__ = function.__name__
+    return run

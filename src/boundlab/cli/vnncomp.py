@@ -1,0 +1,45 @@
+"""boundlab vnncomp: all instances of a competition folder, each in a process of its own."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from boundlab.cli.answer import FALSIFIED, OK, Answer, Table
+from boundlab.cli.verb import Session
+from boundlab.verify.competition import Outcome, by_family, read_instances, run_instances
+
+Folder = Annotated[Path, typer.Argument(help="A folder with instances.csv: onnx, vnnlib, timeout a line.")]
+Family = Annotated[list[str] | None, typer.Option(help="Only this family; may be given several times.")]
+
+
+def described(outcome: Outcome) -> dict[str, Any]:
+    """One outcome as JSON holds it."""
+    return {"family": outcome.instance.family, "onnx": str(outcome.instance.onnx), "vnnlib": str(outcome.instance.vnnlib),
+            "verdict": outcome.verdict.name.lower(), "expected": outcome.instance.expected, "seconds": outcome.seconds,
+            "method": outcome.method, "error": outcome.error, "witness_accepted": outcome.accepted, "notes": outcome.notes}
+
+
+def vnncomp(session: Session, folder: Folder, family: Family = None) -> Answer:
+    """Run a folder of VNN-COMP instances and count what came out.
+
+    Exit code 10 if a verdict contradicts the folder's expectation, else 0.
+    """
+    instances, outcomes = read_instances(folder, family or ()), []
+    for place, outcome in enumerate(run_instances(instances), 1):
+        outcomes.append(outcome)
+        if not session.quiet:
+            name = f"{outcome.instance.onnx.name} {outcome.instance.vnnlib.name}"
+            said = f"{outcome.verdict.name.lower()} in {outcome.seconds:.1f} s {outcome.error}".rstrip()
+            print(f"{place}/{len(instances)}  {name}: {said}", file=sys.stderr, flush=True)
+    counts = [asdict(count) for count in by_family(outcomes)]
+    columns = tuple(counts[0]) if counts else ("family",)
+    rows = [tuple(f"{value:.1f}" if isinstance(value, float) else str(value) for value in count.values()) for count in counts]
+    against = sum(outcome.agrees is False for outcome in outcomes)
+    said = f"{len(outcomes)} instances, {against} against the folder's expectation; verified means proven in float arithmetic."
+    return Answer({"folder": str(folder), "families": counts, "instances": [described(outcome) for outcome in outcomes]},
+                  (Table(columns, rows, numbers=frozenset(columns[1:])),), (said,), FALSIFIED if against else OK)
