@@ -30,7 +30,8 @@ def product(low: Lowering, node: fx.Node, x: Any, y: Any) -> int:
     """x @ y of program values, with torch's rules for vectors and for a batch on either side."""
     first, second = operands(low, x, y)
     columns, rows = low.rank(x) == 1, low.rank(y) == 1
-    if (low.varies(x) and low.rank(x) == 2 and low.varies(y)) or (low.varies(y) and low.rank(y) == 2):
+    contracted = any(low.varies(side) and low.batch(side).place >= low.rank(side) - last for side, last in ((x, 1), (y, 2)))
+    if contracted or (low.varies(x) and low.varies(y) and low.batch(x).place == low.rank(x) - 2):
         raise unsupported(node, "multiplies along the batch axis; examples of a batch must not be mixed")
     build = low.builder
     first = build.add("reshape", first, shape=(1, *build.shape(first))) if columns else first
@@ -49,7 +50,7 @@ def dot(low: Lowering, node: fx.Node) -> int:
 def sum_and_product(low: Lowering, node: fx.Node) -> int:
     """beta * term + alpha * (x @ y)."""
     build = low.builder
-    if "addbmm" in str(node.target):
+    if str(node.target).startswith("aten.addbmm"):
         raise unsupported(node, "sums over the batch; examples of a batch must not be mixed")
     parts = []
     for index, factor in ((product(low, node, node.args[1], node.args[2]), node.kwargs.get("alpha", 1)),
@@ -72,6 +73,17 @@ def conv(low: Lowering, node: fx.Node) -> int:
     if isinstance(padding, str):
         padding = [0] * axes if padding == "valid" else [d * (k - 1) // 2 for d, k in zip(dilation, kernel, strict=True)]
     return low.builder.add("conv", *parts, stride=stride, padding=per_axis(padding, axes), dilation=dilation,
+                           groups=argument(node, 6, "groups", 1))
+
+
+@lowers("conv_transpose1d.default", "conv_transpose2d.input", "conv_transpose3d.input")
+def conv_transpose(low: Lowering, node: fx.Node) -> int:
+    """A transposed convolution."""
+    parts = [low.index(part) for part in node.args[:3] if part is not None]
+    axes = len(low.builder.shape(parts[1])) - 2
+    stride, dilation = per_axis(argument(node, 3, "stride", 1), axes), per_axis(argument(node, 7, "dilation", 1), axes)
+    padding, more = (per_axis(argument(node, place, name, 0), axes) for place, name in ((4, "padding"), (5, "output_padding")))
+    return low.builder.add("conv_transpose", *parts, stride=stride, padding=padding, dilation=dilation, output_padding=more,
                            groups=argument(node, 6, "groups", 1))
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,6 +22,7 @@ class Lowering:
         self.builder = builder
         self.values: dict[fx.Node, Any] = {}
         self.node: fx.Node | None = None
+        self.merged: dict[fx.Node, int] = {}
 
     def at(self, node: fx.Node) -> None:
         """Begin a program node: its module path and source line name what is built for it."""
@@ -37,44 +40,92 @@ class Lowering:
 
     def varies(self, value: Any) -> bool:
         """Whether a program value depends on an input, and so has a batch axis."""
-        return isinstance(value, fx.Node) and self.values.get(value) in self.builder.varying
+        found = self.values.get(value) if isinstance(value, fx.Node) else None
+        parts = found if isinstance(found, list) else [found]
+        return any(isinstance(part, int) and part in self.builder.varying for part in parts)
 
     def rank(self, value: fx.Node) -> int:
         """Number of axes in the program, batch included."""
         return int(value.meta["val"].dim())
+
+    def batch(self, value: fx.Node) -> Batch:
+        """Where the batch stands among the axes of a program value that varies."""
+        shape = value.meta["val"].shape
+        places = [(place, factor) for place, size in enumerate(shape) if (factor := batch_factor(size)) is not None]
+        if len(places) != 1 or any(isinstance(size, torch.SymInt) for place, size in enumerate(shape) if place != places[0][0]):
+            raise CaptureError(f"'{value}'{where_from(value)} has shape {list(shape)}: the batch must stay one axis.")
+        place, factor = places[0]
+        return Batch(place, factor, self.outer(value) if factor > 1 else 1)
+
+    def outer(self, value: fx.Node) -> int:
+        """The part of a merged batch axis that stands before the batch, as the reshape that merged it left it."""
+        if value in self.merged:
+            return self.merged[value]
+        return next((self.outer(arg) for arg in value.all_input_nodes if self.varies(arg)), 1)
 
     def axis(self, value: fx.Node, dim: int) -> int:
         """A program axis as ours: negative ones counted from the end, without the batch. CaptureError for the batch axis."""
         dim = dim % max(self.rank(value), 1)
         if not self.varies(value):
             return dim
-        if dim == 0:
+        batch = self.batch(value)
+        if dim == batch.place:
             raise CaptureError(f"'{self.node}'{where_from(self.node)} works along the batch axis; examples of a batch must "
                                "not be mixed.")
-        return dim - 1
+        return dim - 1 if dim > batch.place and batch.factor == 1 else dim
 
     def axes(self, value: fx.Node, dims: Sequence[int] | None) -> tuple[int, ...]:
-        """Several axes; None or an empty list means all."""
+        """Several axes; None or an empty list means all but the batch."""
         if not dims:
-            dims = range(1 if self.varies(value) else 0, self.rank(value))
+            place = self.batch(value).place if self.varies(value) else None
+            dims = [dim for dim in range(self.rank(value)) if dim != place]
         return tuple(self.axis(value, dim) for dim in dims)
 
     def result_shape(self) -> tuple[int, ...]:
-        """Shape of the program node's result, without batch; CaptureError where the batch is not the first axis."""
+        """Shape of the program node's result as ours: without the batch, and with what is merged into its axis."""
         assert self.node is not None
         shape = self.node.meta["val"].shape
-        varies = any(self.varies(arg) for arg in self.node.all_input_nodes)
-        inner = shape[1:] if varies else shape
-        first_is_batch = not varies or (len(shape) > 0 and is_plain_symbol(shape[0]))
-        if not first_is_batch or any(isinstance(size, torch.SymInt) for size in inner):
-            raise CaptureError(f"'{self.node}'{where_from(self.node)} has shape {list(shape)}: the batch must stay the first axis, "
-                               "on its own.")
-        return tuple(int(size) for size in inner)
+        if not any(self.varies(arg) for arg in self.node.all_input_nodes):
+            return tuple(int(size) for size in shape)
+        batch = self.batch(self.node)
+        middle = () if batch.factor == 1 else (batch.factor,)
+        return (*map(int, shape[:batch.place]), *middle, *map(int, shape[batch.place + 1:]))
+
+    def check_reshape(self, value: fx.Node) -> None:
+        """A reshape must keep the examples apart: the entries before the batch stay before it. Notes what it merges."""
+        assert self.node is not None
+        if not self.varies(value):
+            return
+        shape, batch = value.meta["val"].shape, self.batch(value)
+        before = math.prod(int(size) for size in shape[:batch.place]) * batch.outer
+        result = self.node.meta["val"].shape
+        place, factor = next(((place, factor) for place, size in enumerate(result)
+                              if (factor := batch_factor(size)) is not None), (0, 0))
+        first = math.prod(int(size) for size in result[:place])
+        outer = before // max(first, 1)
+        if factor == 0 or first * outer != before or factor % outer:
+            raise CaptureError(f"'{self.node}'{where_from(self.node)} reshapes {list(shape)} to {list(result)}, which mixes "
+                               "examples of a batch.")
+        self.merged[self.node] = outer
 
 
-def is_plain_symbol(size: Any) -> bool:
-    """Whether a size is the batch itself, and not a multiple of it."""
-    return isinstance(size, torch.SymInt) and re.fullmatch(r"\w+", str(size)) is not None
+@dataclass(frozen=True)
+class Batch:
+    """The batch axis of a program value: its place, what other axes are merged into it, and how much of that is before it."""
+
+    place: int
+    factor: int
+    outer: int
+
+
+def batch_factor(size: Any) -> int | None:
+    """k if a size is k times the batch, None if it is a number; CaptureError for other formulas of the batch."""
+    if not isinstance(size, torch.SymInt):
+        return None
+    parts = re.fullmatch(r"(?:(\d+)\*)?([a-z]\w*)", str(size))
+    if parts is None:
+        raise CaptureError(f"an axis has the size {size}; only the batch, or a multiple of it, may depend on the batch.")
+    return int(parts[1] or 1)
 
 
 def path_of(node: fx.Node) -> str:
@@ -85,9 +136,10 @@ def path_of(node: fx.Node) -> str:
 
 
 def where_from(node: fx.Node | None) -> str:
-    """", from file:line" of the user's source, if torch knows it."""
+    """", from file:line" of the user's source, if torch knows it: the innermost line that is not torch's own."""
     trace = (node.meta.get("stack_trace") or "") if node is not None else ""
     places = re.findall(r'File "([^"]+)", line (\d+)', trace)
+    places = [place for place in places if not place[0].startswith(torch.__path__[0])] or places
     return f", from {places[-1][0]}:{places[-1][1]}" if places else ""
 
 
