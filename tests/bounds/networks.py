@@ -20,14 +20,14 @@ class Residual(nn.Module):
 
 
 class Crop(nn.Module):
-    """A convolution without padding, beside a 1x1 convolution of the cropped map."""
+    """A convolution without padding, beside a 1x1 convolution that is cropped."""
 
     def __init__(self, channels, out):
         super().__init__()
         self.wide, self.narrow = nn.Conv2d(channels, out, 3), nn.Conv2d(channels, out, 1)
 
     def forward(self, x):
-        return self.wide(x) + self.narrow(x[:, :, 1:-1, 1:-1])
+        return self.wide(x) + self.narrow(x)[:, :, 1:-1, 1:-1]
 
 
 class Downsample(nn.Module):
@@ -172,7 +172,8 @@ TOKENS = {
     "tokenwise": lambda shape: linear(shape[1], 4),
     "attention": lambda shape: Attention(shape[1]),
     "layer norm": lambda shape: nn.LayerNorm(shape[1]),
-    "mixing": lambda shape: nn.Sequential(Apply(lambda x: x.transpose(1, 2)), linear(shape[0], 3), Apply(lambda x: x.transpose(1, 2))),
+    "mixing": lambda shape: nn.Sequential(
+        Apply(lambda x: x.transpose(1, 2)), linear(shape[0], 3), Apply(lambda x: x.transpose(1, 2))),
     "residual": lambda shape: Residual(nn.Sequential(linear(shape[1]), nn.ReLU(), linear(shape[1]))),
 }
 KINDS = {"vector": ((4,), {**VECTOR, **ACTIVATIONS}), "image": ((2, 6, 5), {**IMAGE, **ACTIVATIONS}),

@@ -2,7 +2,7 @@
 
 import torch
 
-from boundlab import CROWN, IBP, BoundError, Box, Forward, bound, one_slope, parallel, zero_slope
+from boundlab import CROWN, IBP, Box, Forward, bound, one_slope, parallel, zero_slope
 from boundlab.evaluate import evaluate, evaluate_all
 from boundlab.interval import Interval
 from boundlab.perturbations.ball import LpBall
@@ -61,22 +61,19 @@ def excess_of(model, region, points, rows, method, policy=None):
     """How far any point lies outside the bounds of any perturbed node, of the output and of the rows, beyond rounding.
 
     Returns the largest excess (negative if sound), the largest allowance for rounding relative to the values, and the
-    number of (point, bound) pairs; None where the method finds no finite bounds.
+    number of (point, bound) pairs. A BoundError is not caught: these networks are too tame for infinite bounds.
     """
     dtype = model.dtype
     with torch.no_grad():
         own = points.to(dtype)
         exact = evaluate_all(model.to(torch.float64), {model.graph.inputs[0].name: own.double().flatten(0, 1)})
-        try:
-            whole = bound(model, region, method=method)
-            lines = bound(model, region, method=method, spec=at_least(rows.to(dtype)))
-        except BoundError:
-            return None
+        whole = bound(model, region, method=method)
+        lines = bound(model, region, method=method, spec=at_least(rows.to(dtype)))
         errors = rounding(model, whole.env, policy)
         excess, allowed, pairs = -torch.inf, 0.0, 0
         target = model.graph.output.index
-        found = {node.name: (node.index, whole.intermediate[node.name]) for node in model.graph if node.name in whole.intermediate}
-        for index, interval in [*found.values(), (target, Interval(whole.lower, whole.upper))]:
+        nodes = [(index, interval) for index, interval in whole.env.items() if isinstance(interval, Interval)]
+        for index, interval in [*nodes, (target, Interval(whole.lower, whole.upper))]:
             value, slack = exact[index].reshape(*points.shape[:2], *interval.shape[1:]), errors[index]
             out = torch.maximum(interval.lower.double() - value, value - interval.upper.double()) - slack
             excess = max(excess, float(out.nan_to_num(nan=torch.inf).max()))

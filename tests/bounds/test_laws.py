@@ -18,7 +18,8 @@ from tests.bounds.soundness import random_rows, region_of
 
 METHODS = {"IBP": IBP(), "Forward": Forward(), "CROWN": CROWN(), "CROWN-IBP": CROWN(intermediate=IBP())}
 SMOOTH = {"vector": ("linear", "residual", "relu", "concat", "hardtanh"), "tokens": ("tokenwise", "mixing", "relu", "residual"),
-          "image": ("conv 3", "conv stride", "conv groups", "crop", "residual", "relu", "batch norm", "average pool", "downsample")}
+          "image": ("conv 3", "conv stride", "conv groups", "crop", "residual", "relu", "batch norm", "average pool",
+                    "downsample")}
 """Blocks whose fixed-slope bounds change continuously with their numbers."""
 
 

@@ -78,7 +78,7 @@ ZOO = {
     "batch norm": (chain(nn.Conv2d(2, 3, 3, bias=False), nn.BatchNorm2d(3), nn.ReLU()), IMAGE),
     "pooling": (chain(nn.Conv2d(2, 3, 1), nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(1), nn.Flatten()), IMAGE),
     "max pooling": (chain(nn.Conv2d(2, 3, 1), nn.MaxPool2d(3, 2, 1), nn.Flatten()), IMAGE),
-    "transposed convolution": (chain(nn.Conv2d(2, 3, 3), nn.ConvTranspose2d(3, 2, 3, stride=2, padding=1, output_padding=1)), IMAGE),
+    "transposed convolution": (chain(nn.Conv2d(2, 3, 3), nn.ConvTranspose2d(3, 2, 3, 2, padding=1, output_padding=1)), IMAGE),
     "padding": (chain(nn.ZeroPad2d((1, 2, 0, 1)), nn.Conv2d(2, 2, 3)), IMAGE),
     "conv1d": (chain(nn.Conv1d(3, 5, 3, padding=1), nn.ReLU(), nn.Flatten()), TOKENS),
     "attention": (Attention(), TOKENS),
