@@ -114,7 +114,8 @@ class Transposed(LinearMap):
         return self.of.push(rows)
 
     def abs(self) -> LinearMap:
-        return transposed(self.of.abs())
+        inner = self.of.abs()
+        return self if inner is self.of else transposed(inner)
 
     def at(self, owner: Tensor | None) -> LinearMap:
         return transposed(self.of.at(owner))
