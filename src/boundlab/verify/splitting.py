@@ -18,13 +18,13 @@ from boundlab.bounds.methods import CROWN, IBP, bound
 from boundlab.bounds.problem import Bounds, Method
 from boundlab.errors import BoundError
 from boundlab.evaluate import evaluate
-from boundlab.graph import Model
+from boundlab.graph import INPUT, Model
 from boundlab.perturbations.sets import Box
 from boundlab.verify.task import Regions, Task, take_regions
 from boundlab.verify.verdict import Witness
 
 SMALL = 4096
-"""Numbers that a network computes, all nodes together, up to which full CROWN halves fewer boxes in less time."""
+"""Numbers that a network computes from its inputs, up to which full CROWN decides sooner than CROWN-IBP, box for box dearer."""
 MOST_REPLAYS = 4
 """Candidates of one batch of boxes that are replayed, the most violating first."""
 
@@ -44,7 +44,11 @@ class Bisection:
 
     def chosen(self, model: Model) -> Method:
         """The method for a network."""
-        small = sum(math.prod(node.shape) for node in model.graph if not node.source) <= SMALL
+        varying: set[int] = set()
+        for node in model.graph:
+            if node.op == INPUT or any(arg in varying for arg in node.args):
+                varying.add(node.index)
+        small = sum(math.prod(model.graph[index].shape) for index in varying) <= SMALL
         return self.method or (CROWN(problems=self.boxes, max_rows=2048) if small else CROWN(IBP()))
 
 
@@ -69,11 +73,12 @@ class Boxes:
 
 @dataclass(frozen=True)
 class Bisected:
-    """What bisection found: witnesses by problem, the proven problems with bounds of their rows (s,), the boxes bounded."""
+    """What bisection found: witnesses by problem, proven problems with bounds of their rows (s,), boxes bounded and left."""
 
     witnesses: Mapping[int, Witness]
     proven: Mapping[int, Tensor]
     boxes: int
+    left: int
 
 
 def splittable(lower: Tensor, upper: Tensor) -> Tensor:
@@ -126,7 +131,7 @@ def bisect(task: Task, index: Tensor, options: Bisection, deadline: float, first
         open_boxes = without(rest.join(halves), stuck | set(witnesses))
     waiting = set(open_boxes.owner.tolist()) | stuck | set(witnesses)
     settled = {} if first and witnesses else {i: leaves[i] for i in index.tolist() if i not in waiting}
-    return Bisected(witnesses, settled, done)
+    return Bisected(witnesses, settled, done, len(open_boxes.owner))
 
 
 def worst(boxes: Boxes, count: int) -> tuple[Boxes, Boxes]:

@@ -203,7 +203,9 @@ def bisected(task: Task, standing: Standing, options: Bisection, clock: Clock, f
     for problem, rows in found.proven.items():
         lower[problem] = torch.maximum(lower[problem], rows)
     decided = {**dict.fromkeys(found.proven), **found.witnesses}
-    return replace(standing, lower=lower).decide(decided, by, clock.spent)
+    note = f"{by}, {found.left} left open"
+    notes = {i: (*standing.notes.get(i, ()), note) for i in index.tolist() if i not in decided}
+    return replace(standing, lower=lower, notes={**standing.notes, **notes}).decide(decided, by, clock.spent)
 
 
 def describe(method: Method) -> str:
