@@ -39,8 +39,7 @@ def filled(low: Lowering, node: fx.Node) -> int:
     kind = str(node.target).removeprefix("aten.").split(".")[0]
     place = {"full": 1, "full_like": 1, "new_full": 2, "scalar_tensor": 0}.get(kind)
     value: Any = FILLS[kind] if place is None else node.args[place]
-    shape = node.meta["val"].shape
-    inner = [int(size) for size in (shape[1:] if shape and isinstance(shape[0], torch.SymInt) else shape)]
+    inner = [int(size) for size in node.meta["val"].shape if not isinstance(size, torch.SymInt)]
     return low.builder.constant(torch.full(inner, value, dtype=node.meta["val"].dtype))
 
 
@@ -54,6 +53,9 @@ def binary(op: str) -> Rule:
         alpha = argument(node, 2, "alpha", 1)
         if alpha != 1:
             second = low.builder.broadcast("mul", second, low.builder.constant(float(alpha)))
+        if op == "add" and (first in low.builder.varying) != (second in low.builder.varying):
+            first, second = (part if part in low.builder.varying else composed.additive_mask(low.builder, part)
+                             for part in (first, second))
         return low.builder.broadcast(op, first, second)
 
     return rule

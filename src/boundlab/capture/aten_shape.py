@@ -7,28 +7,30 @@ from typing import Any
 import torch
 from torch import fx
 
-from boundlab.capture.lowering import Lowering
-from boundlab.capture.table import LOWERINGS, argument, lowers, unsupported, without_batch
+from boundlab.capture.lowering import Lowering, batched
+from boundlab.capture.table import LOWERINGS, argument, lowers, operands, unsupported, without_batch
 
 
 @lowers("view.default", "reshape.default", "_unsafe_view.default", "flatten.using_ints", "unflatten.int", "squeeze.default",
         "squeeze.dim", "squeeze.dims", "unsqueeze.default", "ravel.default")
 def reshape(low: Lowering, node: fx.Node) -> int:
     """Every reshape is described by its result alone."""
+    low.check_reshape(node.args[0])  # type: ignore[arg-type]
     return low.builder.add("reshape", low.index(node.args[0]), shape=low.result_shape())
 
 
 @lowers("expand.default")
 def expand(low: Lowering, node: fx.Node) -> int:
     """Copies along axes of size 1; a constant repeated over the batch stays one constant."""
-    x = low.index(node.args[0])
+    x: Any = node.args[0]
     target = node.meta["val"].shape
-    static = tuple(int(size) for size in (target[1:] if isinstance(target[0], torch.SymInt) else target))
-    own = low.builder.shape(x)
-    if not low.varies(node.args[0]) and isinstance(target[0], torch.SymInt) and len(own) == len(target):
-        own = own[1:]
-    aligned = low.builder.add("reshape", x, shape=(1,) * (len(static) - len(own)) + own)
-    return low.builder.add("expand", aligned, shape=static) if own != static else aligned
+    index, place = low.index(x), next((d for d, size in enumerate(target) if isinstance(size, torch.SymInt)), None)
+    static = tuple(int(size) for d, size in enumerate(target) if d != place)
+    if place is not None and not batched(x):
+        index = without_batch(low, index, len(target) - place)
+    own = low.builder.shape(index)
+    aligned = low.builder.add("reshape", index, shape=(1,) * (len(static) - len(own)) + own)
+    return low.builder.add("expand", aligned, shape=static) if low.builder.shape(aligned) != static else aligned
 
 
 @lowers("permute.default", "transpose.int", "t.default", "movedim.int")
@@ -41,10 +43,8 @@ def permute(low: Lowering, node: fx.Node) -> int:
     else:
         first, second = (int(d) % len(order) for d in node.args[1:3]) if len(node.args) > 2 else (0, 1)  # type: ignore[arg-type, call-overload]
         order[first], order[second] = order[second], order[first]
-    if low.varies(x):
-        if order[0] != 0:
-            low.axis(x, 0)
-        order = [d - 1 for d in order[1:]]
+    if batched(x) and (batch := low.batch(x)).factor == 1:
+        order = [d - 1 if d > batch.place else d for d in order if d != batch.place]
     return low.builder.add("permute", low.index(x), dims=tuple(order))
 
 
@@ -62,7 +62,7 @@ def slice_(low: Lowering, node: fx.Node) -> Any:
     x: Any = node.args[0]
     dim, start = argument(node, 1, "dim", 0), argument(node, 2, "start") or 0
     stop, step = argument(node, 3, "end"), argument(node, 4, "step", 1)
-    if low.varies(x) and dim % low.rank(x) == 0 and start == 0 and (stop is None or not isinstance(stop, int) or stop > 2**60):
+    if batched(x) and dim % low.rank(x) == low.batch(x).place and start == 0 and (stop is None or not isinstance(stop, int) or stop > 2**60):
         return low.values[x]
     axis = low.axis(x, dim)
     size = low.builder.shape(low.index(x))[axis]
@@ -110,21 +110,18 @@ LOWERINGS["<built-in function getitem>"] = getitem
 def concat(low: Lowering, node: fx.Node) -> int:
     """Parts side by side along an axis, a new one for stack."""
     parts: Any = node.args[0]
-    varying = next((part for part in parts if low.varies(part)), parts[0])
-    dim, rank = argument(node, 1, "dim", 0), low.rank(varying)
-    stacked = "stack" in str(node.target)
-    dim %= rank + 1 if stacked else rank
-    axis = dim - 1 if low.varies(varying) else dim
-    if axis < 0:
-        low.axis(varying, 0)
-    indices = [low.index(part) for part in parts]
-    if low.varies(varying):
-        indices = [index if index in low.builder.varying else without_batch(low, index, rank) for index in indices]
-    if stacked:
-        shapes = [low.builder.shape(index) for index in indices]
-        indices = [low.builder.add("reshape", index, shape=(*shape[:axis], 1, *shape[axis:]))
-                   for index, shape in zip(indices, shapes, strict=True)]
-    return low.builder.add("concat", *indices, dim=axis)
+    varying = next((part for part in parts if batched(part)), parts[0])
+    dim, rank, stacked = argument(node, 1, "dim", 0), low.rank(varying), "stack" in str(node.target)
+    indices = operands(low, *parts)
+    if not stacked:
+        return low.builder.add("concat", *indices, dim=low.axis(varying, dim))
+    dim %= rank + 1
+    batch = low.batch(varying) if batched(varying) else None
+    axis = dim - 1 if batch is not None and batch.factor == 1 and dim > batch.place else dim
+    shapes = [low.builder.shape(index) for index in indices]
+    wide = [low.builder.add("reshape", index, shape=(*shape[:axis], 1, *shape[axis:]))
+            for index, shape in zip(indices, shapes, strict=True)]
+    return low.builder.add("concat", *wide, dim=axis)
 
 
 @lowers("constant_pad_nd.default", "pad.default")
@@ -134,7 +131,9 @@ def pad(low: Lowering, node: fx.Node) -> int:
     if "pad.default" in str(node.target) and argument(node, 2, "mode", "constant") != "constant":
         raise unsupported(node, f"pads with mode {node.args[2]!r}; only 'constant' is supported")
     value = argument(node, 2 if "constant" in str(node.target) else 3, "value", 0.0) or 0.0
-    shape = low.builder.shape(x)
-    pairs = [(0, 0)] * (len(shape) - len(sizes) // 2) + list(zip(sizes[-2::-2], sizes[::-2], strict=True))
+    shape, rank = low.builder.shape(x), low.rank(node.args[0])  # type: ignore[arg-type]
+    pairs = [(0, 0)] * (rank - len(sizes) // 2) + list(zip(sizes[-2::-2], sizes[::-2], strict=True))
+    if batched(node.args[0]) and len(shape) < rank:
+        del pairs[low.batch(node.args[0]).place]  # type: ignore[arg-type]
     whole = tuple(size + before + after for size, (before, after) in zip(shape, pairs, strict=True))
     return low.builder.add("pad", x, before=tuple(pair[0] for pair in pairs), shape=whole, value=float(value))

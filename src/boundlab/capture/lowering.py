@@ -49,7 +49,7 @@ class Lowering:
         return int(value.meta["val"].dim())
 
     def batch(self, value: fx.Node) -> Batch:
-        """Where the batch stands among the axes of a program value that varies."""
+        """Where the batch stands among the axes of a program value; constants repeated over the batch have one too."""
         shape = value.meta["val"].shape
         places = [(place, factor) for place, size in enumerate(shape) if (factor := batch_factor(size)) is not None]
         if len(places) != 1 or any(isinstance(size, torch.SymInt) for place, size in enumerate(shape) if place != places[0][0]):
@@ -61,12 +61,12 @@ class Lowering:
         """The part of a merged batch axis that stands before the batch, as the reshape that merged it left it."""
         if value in self.merged:
             return self.merged[value]
-        return next((self.outer(arg) for arg in value.all_input_nodes if self.varies(arg)), 1)
+        return next((self.outer(arg) for arg in value.all_input_nodes if batched(arg)), 1)
 
     def axis(self, value: fx.Node, dim: int) -> int:
         """A program axis as ours: negative ones counted from the end, without the batch. CaptureError for the batch axis."""
         dim = dim % max(self.rank(value), 1)
-        if not self.varies(value):
+        if not batched(value):
             return dim
         batch = self.batch(value)
         if dim == batch.place:
@@ -77,7 +77,7 @@ class Lowering:
     def axes(self, value: fx.Node, dims: Sequence[int] | None) -> tuple[int, ...]:
         """Several axes; None or an empty list means all but the batch."""
         if not dims:
-            place = self.batch(value).place if self.varies(value) else None
+            place = self.batch(value).place if batched(value) else None
             dims = [dim for dim in range(self.rank(value)) if dim != place]
         return tuple(self.axis(value, dim) for dim in dims)
 
@@ -85,7 +85,7 @@ class Lowering:
         """Shape of the program node's result as ours: without the batch, and with what is merged into its axis."""
         assert self.node is not None
         shape = self.node.meta["val"].shape
-        if not any(self.varies(arg) for arg in self.node.all_input_nodes):
+        if not batched(self.node):
             return tuple(int(size) for size in shape)
         batch = self.batch(self.node)
         middle = () if batch.factor == 1 else (batch.factor,)
@@ -94,7 +94,7 @@ class Lowering:
     def check_reshape(self, value: fx.Node) -> None:
         """A reshape must keep the examples apart: the entries before the batch stay before it. Notes what it merges."""
         assert self.node is not None
-        if not self.varies(value):
+        if not batched(value):
             return
         shape, batch = value.meta["val"].shape, self.batch(value)
         before = math.prod(int(size) for size in shape[:batch.place]) * batch.outer
@@ -116,6 +116,12 @@ class Batch:
     place: int
     factor: int
     outer: int
+
+
+def batched(value: fx.Node) -> bool:
+    """Whether a program value has a batch axis."""
+    found = value.meta.get("val")
+    return isinstance(found, Tensor) and any(isinstance(size, torch.SymInt) for size in found.shape)
 
 
 def batch_factor(size: Any) -> int | None:

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import fx
 
-from boundlab.capture.lowering import Lowering, where_from
-from boundlab.errors import UnsupportedOperator
+from boundlab.capture.lowering import Lowering, batched, where_from
+from boundlab.errors import CaptureError, UnsupportedOperator
 
 Rule = Callable[[Lowering, fx.Node], Any]
 LOWERINGS: dict[str, Rule] = {}
@@ -42,12 +42,26 @@ def per_axis(value: Any, count: int) -> tuple[int, ...]:
 
 def operands(low: Lowering, *values: Any) -> list[int]:
     """Graph nodes of values that broadcast against each other; a constant's axis of size 1 beside the batch is dropped."""
-    ranks = [low.rank(value) for value in values if low.varies(value)]
-    return [index if not ranks or index in low.builder.varying else without_batch(low, index, max(ranks))
-            for index in map(low.index, values)]
+    places = {low.rank(value) - low.batch(value).place for value in values if plain(low, value)}
+    if len(places) > 1:
+        raise CaptureError(f"'{low.node}'{where_from(low.node)} combines values whose batch axes do not meet.")
+    return [without_batch(low, low.index(value), max(places)) if places and not is_batched(value) else low.index(value)
+            for value in values]
 
 
-def without_batch(low: Lowering, index: int, rank: int) -> int:
-    """A constant (1, ...) with as many axes as a batched value of `rank`, without its leading axis."""
+def is_batched(value: Any) -> bool:
+    """Whether a program value has a batch axis."""
+    return isinstance(value, fx.Node) and batched(value)
+
+
+def plain(low: Lowering, value: Any) -> bool:
+    """Whether a program value has a batch axis of its own, with nothing merged into it."""
+    return is_batched(value) and low.batch(value).factor == 1
+
+
+def without_batch(low: Lowering, index: int, place: int) -> int:
+    """A constant without its axis number `place` from the end, if that has size 1: where a batched value has its batch."""
     shape = low.builder.shape(index)
-    return low.builder.add("reshape", index, shape=shape[1:]) if len(shape) == rank and shape[0] == 1 else index
+    if len(shape) < place or shape[len(shape) - place] != 1:
+        return index
+    return low.builder.add("reshape", index, shape=shape[:len(shape) - place] + shape[len(shape) - place + 1:])
