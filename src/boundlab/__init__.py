@@ -16,3 +16,5 @@ from boundlab.ops.op import Free, Op, affine_op, elementwise_op, monotone, regis
 from boundlab.perturbations.ball import LpBall
 from boundlab.perturbations.sets import Box, PerturbationSet
 from boundlab.spec import Specification, at_least, margins
+from boundlab.verify.verdict import Result, Verdict, Witness
+from boundlab.verify.verify import verify

@@ -1,4 +1,4 @@
-"""The picture of the layers in docs/architecture.md, checked against every import."""
+"""The picture of the layers in docs/architecture.md is true of every import (finer rules: tests/test_layers.py)."""
 
 from __future__ import annotations
 
