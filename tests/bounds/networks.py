@@ -71,7 +71,8 @@ class Quotient(nn.Module):
         self.first, self.second = first, second
 
     def forward(self, x):
-        return self.first(x) / (1.0 + self.second(x) * self.second(x))
+        below = self.second(x)
+        return self.first(x) / (1.0 + below * below)
 
 
 class Shared(nn.Module):
