@@ -25,6 +25,8 @@ from boundlab.verify.verdict import Witness
 
 SMALL = 4096
 """Numbers that a network computes from its inputs, up to which full CROWN decides sooner than CROWN-IBP, box for box dearer."""
+NUMBERS = 2**23
+"""Numbers that the rows of one batch of boxes may hold at the widest node, so that batches end soon after the deadline."""
 MOST_REPLAYS = 4
 """Candidates of one batch of boxes that are replayed, the most violating first."""
 
@@ -114,9 +116,10 @@ def bisect(task: Task, index: Tensor, options: Bisection, deadline: float, first
     witnesses: dict[int, Witness] = {}
     rows = task.spec.rows.shape[1]
     leaves = ends.lower.new_full((task.count, rows), torch.inf)
-    done = 0
+    widest = max(math.prod(node.shape) for node in task.model.graph)
+    count, done = max(1, min(options.boxes, NUMBERS // (widest * rows))), 0
     while len(open_boxes.owner) and len(open_boxes.owner) <= options.most_open and time.perf_counter() < deadline:
-        batch, rest = worst(open_boxes, options.boxes)
+        batch, rest = worst(open_boxes, count)
         lower, sensitivity = bound_boxes(task, batch, method)
         done += len(batch.owner)
         margin = task.spec.worst(lower)
