@@ -18,6 +18,7 @@ from onnx import TensorProto, helper
 
 import boundlab as bl
 from boundlab.capture.onnx_lowering import ONNX_LOWERINGS
+from boundlab.errors import MissingPackage
 from boundlab.evaluate import evaluate_all
 from tests.capture.onnx_nets import SINGLES, attribute_tensor, ints, numbers, one, save, save_single
 
@@ -197,6 +198,15 @@ def test_bounds_of_an_imported_network_hold(tmp_path):
     for shift in noise:
         y = torch.from_numpy(reference.replay(center.numpy() + shift))
         assert (bounds.lower - 1e-4 <= y).all() and (y <= bounds.upper + 1e-4).all()
+
+
+@pytest.mark.parametrize(("package", "call"), [
+    ("onnx", bl.load_onnx), ("onnxruntime", lambda path: bl.onnx_reference(path).session())])
+def test_missing_packages_are_named(tmp_path, monkeypatch, package, call):
+    path = save_single(tmp_path / "net.onnx", SINGLES["relu"])
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingPackage, match=r"pip install boundlab\[onnx\]"):
+        call(path)
 
 
 # -- files that are not right --------------------------------------------------------------------------------------------
