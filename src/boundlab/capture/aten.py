@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from boundlab.capture import composed
+from boundlab.capture.aten_shape import cut
 from boundlab.capture.lowering import Lowering
 from boundlab.capture.table import Rule, argument, lowers, operands, unsupported
 
@@ -183,6 +184,36 @@ def softmax(low: Lowering, node: fx.Node) -> int:
     return low.builder.add(kind, low.index(x), dim=low.axis(x, int(node.args[1])))  # type: ignore[arg-type]
 
 
+@lowers("silu.default", "hardsigmoid.default", "hardswish.default", "glu.default", "log_sigmoid.default", "gelu.default",
+        "elu.default", "selu.default")
+def activation(low: Lowering, node: fx.Node) -> int:
+    """Activations that are made of others."""
+    kind, build, x = str(node.target).removeprefix("aten.").split(".")[0], low.builder, low.index(node.args[0])
+    if kind == "glu":
+        axis = low.axis(node.args[0], argument(node, 1, "dim", -1))  # type: ignore[arg-type]
+        half = build.shape(x)[axis] // 2
+        first, second = cut(low, node.args[0], axis, 0, half), cut(low, node.args[0], axis, half, 2 * half)
+        return build.add("mul", first, build.add("sigmoid", second))
+    if kind in ("elu", "selu"):
+        alpha, scale, inner = (1.6732632423543772, 1.0507009873554805, 1.0) if kind == "selu" else (
+            argument(node, place, name, 1.0) for place, name in ((1, "alpha"), (2, "scale"), (3, "input_scale")))
+        return composed.exponential_unit(build, x, alpha, scale, inner)
+    if kind == "gelu" and argument(node, 1, "approximate", "none") != "none":
+        raise unsupported(node, "is gelu with the tanh approximation; use approximate='none'")
+    return {"silu": composed.silu, "hardsigmoid": composed.hard_sigmoid, "hardswish": composed.hard_swish,
+            "log_sigmoid": composed.log_sigmoid, "gelu": composed.gelu}[kind](build, x)
+
+
+@lowers("softplus.default")
+def softplus(low: Lowering, node: fx.Node) -> int:
+    """log(1 + exp(beta x)) / beta; torch's linear piece beyond its threshold differs by rounding only."""
+    build, x, beta = low.builder, low.index(node.args[0]), float(argument(node, 1, "beta", 1.0))
+    if beta == 1:
+        return build.add("softplus", x)
+    found = build.add("softplus", build.broadcast("mul", x, build.constant(beta)))
+    return build.broadcast("mul", found, build.constant(1 / beta))
+
+
 # -- reductions ----------------------------------------------------------------------------------------------------------
 
 @lowers("mean.dim", "sum.dim_IntList", "mean.default", "sum.default", "sum.dim")
@@ -215,12 +246,28 @@ def logsumexp(low: Lowering, node: fx.Node) -> int:
     return low.builder.add("logsumexp", low.index(x), dim=dims[0], keepdim=bool(argument(node, 2, "keepdim", False)))
 
 
-@lowers("var.correction", "var.dim")
+@lowers("linalg_vector_norm.default", "norm.ScalarOpt_dim")
+def norm(low: Lowering, node: fx.Node) -> int:
+    """The 1, 2 or maximum norm over axes."""
+    x: Any = node.args[0]
+    build, order, index = low.builder, argument(node, 1, "ord", 2), low.index(x)
+    dims, keepdim = low.axes(x, argument(node, 2, "dim")), bool(argument(node, 3, "keepdim", False))
+    if order == 2:
+        return build.add("sqrt", build.add("sum", build.add("square", index), dims=dims, keepdim=keepdim))
+    size = build.add("abs", index)
+    if order == 1:
+        return build.add("sum", size, dims=dims, keepdim=keepdim)
+    if order == math.inf:
+        return composed.largest(build, size, dims, keepdim)
+    raise unsupported(node, f"is a norm of order {order}; 1, 2 and infinity are supported")
+
+
+@lowers("var.correction", "var.dim", "std.correction", "std.dim")
 def variance(low: Lowering, node: fx.Node) -> int:
-    """The mean square distance from the mean over axes, with torch's correction of the count."""
+    """The mean square distance from the mean over axes, with torch's correction of the count, or its root."""
     x: Any = node.args[0]
     build, dims, keepdim = low.builder, low.axes(x, argument(node, 1, "dim")), bool(node.kwargs.get("keepdim", False))
-    if "var.dim" in str(node.target):
+    if str(node.target).endswith(".dim"):
         correction, keepdim = int(argument(node, 2, "unbiased", True)), bool(argument(node, 3, "keepdim", False))
     else:
         given = node.kwargs.get("correction")
@@ -229,4 +276,5 @@ def variance(low: Lowering, node: fx.Node) -> int:
     centred = build.broadcast("sub", index, build.add("mean", index, dims=dims, keepdim=True))
     total = build.add("sum", build.add("square", centred), dims=dims, keepdim=keepdim)
     count = math.prod(build.shape(index)[d] for d in dims)
-    return build.broadcast("mul", total, build.constant(1 / (count - correction)))
+    found = build.broadcast("mul", total, build.constant(1 / (count - correction)))
+    return build.add("sqrt", found) if "std" in str(node.target) else found

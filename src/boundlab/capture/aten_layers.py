@@ -241,7 +241,8 @@ def attention(low: Lowering, node: fx.Node) -> int:
         raise unsupported(node, "is attention with dropout or grouped queries, which is not supported")
     given, scale = argument(node, 3, "attn_mask"), node.kwargs.get("scale")
     shape = low.builder.shape(parts[0])
+    factor = 1 / math.sqrt(shape[-1]) if scale is None else float(scale)  # type: ignore[arg-type]
     mask = None if given is None else operands(low, query, given)[1]
     if argument(node, 5, "is_causal", False):
         mask = low.builder.constant(torch.ones(shape[-2], low.builder.shape(parts[1])[-2], dtype=torch.bool).tril())
-    return composed.attention(low.builder, *parts, 1 / math.sqrt(shape[-1]) if scale is None else float(scale), mask)  # type: ignore[arg-type]
+    return composed.attention(low.builder, parts[0], parts[1], parts[2], factor, mask)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from boundlab.capture.composed import known_value
 from boundlab.capture.lowering import Lowering, batched
 from boundlab.capture.table import LOWERINGS, argument, lowers, operands, unsupported, without_batch
 
@@ -41,8 +42,12 @@ def permute(low: Lowering, node: fx.Node) -> int:
     if "permute" in str(node.target):
         order = [int(d) % len(order) for d in node.args[1]]  # type: ignore[union-attr, arg-type]
     else:
-        first, second = (int(d) % len(order) for d in node.args[1:3]) if len(node.args) > 2 else (0, 1)  # type: ignore[arg-type, call-overload]
-        order[first], order[second] = order[second], order[first]
+        ends: Any = node.args[1:3] if len(node.args) > 2 else (0, 1)
+        first, second = (int(d) % len(order) for d in ends)
+        if "movedim" in str(node.target):
+            order.insert(second, order.pop(first))
+        else:
+            order[first], order[second] = order[second], order[first]
     if batched(x) and (batch := low.batch(x)).factor == 1:
         order = [d - 1 if d > batch.place else d for d in order if d != batch.place]
     return low.builder.add("permute", low.index(x), dims=tuple(order))
@@ -62,7 +67,8 @@ def slice_(low: Lowering, node: fx.Node) -> Any:
     x: Any = node.args[0]
     dim, start = argument(node, 1, "dim", 0), argument(node, 2, "start") or 0
     stop, step = argument(node, 3, "end"), argument(node, 4, "step", 1)
-    if batched(x) and dim % low.rank(x) == low.batch(x).place and start == 0 and (stop is None or not isinstance(stop, int) or stop > 2**60):
+    whole = start == 0 and (stop is None or not isinstance(stop, int) or stop > 2**60)
+    if whole and batched(x) and dim % low.rank(x) == low.batch(x).place:
         return low.values[x]
     axis = low.axis(x, dim)
     size = low.builder.shape(low.index(x))[axis]
@@ -131,9 +137,21 @@ def pad(low: Lowering, node: fx.Node) -> int:
     if "pad.default" in str(node.target) and argument(node, 2, "mode", "constant") != "constant":
         raise unsupported(node, f"pads with mode {node.args[2]!r}; only 'constant' is supported")
     value = argument(node, 2 if "constant" in str(node.target) else 3, "value", 0.0) or 0.0
-    shape, rank = low.builder.shape(x), low.rank(node.args[0])  # type: ignore[arg-type]
+    source: Any = node.args[0]
+    shape, rank = low.builder.shape(x), low.rank(source)
     pairs = [(0, 0)] * (rank - len(sizes) // 2) + list(zip(sizes[-2::-2], sizes[::-2], strict=True))
-    if batched(node.args[0]) and len(shape) < rank:
-        del pairs[low.batch(node.args[0]).place]  # type: ignore[arg-type]
+    if batched(source) and len(shape) < rank and pairs.pop(low.batch(source).place) != (0, 0):
+        raise unsupported(node, "pads the batch axis; examples of a batch must not be mixed")
     whole = tuple(size + before + after for size, (before, after) in zip(shape, pairs, strict=True))
     return low.builder.add("pad", x, before=tuple(pair[0] for pair in pairs), shape=whole, value=float(value))
+
+
+@lowers("embedding.default")
+def embedding(low: Lowering, node: fx.Node) -> int:
+    """Rows of a table by numbers that no input decides."""
+    table, place = (low.index(part) for part in node.args[:2])
+    if place in low.builder.varying:
+        raise unsupported(node, "looks up rows by numbers that depend on an input; perturb the embedded vectors instead")
+    rows, width = known_value(low.builder, place)[0], low.builder.shape(table)[1]
+    index = rows[..., None] * width + torch.arange(width)
+    return low.builder.add("gather", table, index=index.flatten(), shape=tuple(index.shape))

@@ -66,6 +66,50 @@ def smallest(build: Builder, x: int, dims: Sequence[int], keepdim: bool) -> int:
     return build.add("neg", largest(build, build.add("neg", x), dims, keepdim))
 
 
+# -- activations ---------------------------------------------------------------------------------------------------------
+
+def times(build: Builder, x: int, factor: float) -> int:
+    """factor * x."""
+    return x if factor == 1 else build.broadcast("mul", x, build.constant(float(factor)))
+
+
+def plus(build: Builder, x: int, number: float) -> int:
+    """x + number."""
+    return build.broadcast("add", x, build.constant(float(number)))
+
+
+def silu(build: Builder, x: int) -> int:
+    """x * sigmoid(x)."""
+    return build.add("mul", x, build.add("sigmoid", x))
+
+
+def gelu(build: Builder, x: int) -> int:
+    """x * (1 + erf(x / sqrt(2))) / 2."""
+    gate = plus(build, build.add("erf", times(build, x, math.sqrt(0.5))), 1.0)
+    return times(build, build.add("mul", x, gate), 0.5)
+
+
+def hard_sigmoid(build: Builder, x: int) -> int:
+    """x / 6 + 1/2, cut off to [0, 1]."""
+    return build.add("clip", plus(build, times(build, x, 1 / 6), 0.5), min=0.0, max=1.0)
+
+
+def hard_swish(build: Builder, x: int) -> int:
+    """x times its hard sigmoid."""
+    return build.add("mul", x, hard_sigmoid(build, x))
+
+
+def log_sigmoid(build: Builder, x: int) -> int:
+    """-softplus(-x)."""
+    return build.add("neg", build.add("softplus", build.add("neg", x)))
+
+
+def exponential_unit(build: Builder, x: int, alpha: float, scale: float, inner: float) -> int:
+    """scale * (x above zero, alpha * (exp(inner * x) - 1) below)."""
+    bent = plus(build, build.add("exp", times(build, build.add("neg", build.add("relu", build.add("neg", x))), inner)), -1.0)
+    return times(build, build.add("add", build.add("relu", x), times(build, bent, alpha)), scale)
+
+
 # -- normalisation -------------------------------------------------------------------------------------------------------
 
 def normalised(build: Builder, x: int, dims: Sequence[int], eps: float, *, centred: bool = True) -> int:

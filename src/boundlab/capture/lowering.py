@@ -159,4 +159,5 @@ def lower_by_source(low: Lowering, node: fx.Node, op: str) -> int:
             tensors.append(low.index(given))
         elif given is not None and not argument.kwarg_only:
             attributes[argument.name] = given
-    return low.builder.broadcast(op, *tensors, **attributes) if len(tensors) > 1 else low.builder.add(op, *tensors, **attributes)
+    write = low.builder.broadcast if len(tensors) > 1 else low.builder.add
+    return write(op, *tensors, **attributes)

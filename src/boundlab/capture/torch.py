@@ -13,7 +13,7 @@ from torch.export.graph_signature import InputKind, InputSpec
 from boundlab.capture import aten, aten_layers, aten_shape
 from boundlab.capture.builder import Builder
 from boundlab.capture.composed import known_value
-from boundlab.capture.lowering import Lowering, lower_by_source, where_from
+from boundlab.capture.lowering import Lowering, batched, lower_by_source, where_from
 from boundlab.capture.table import LOWERINGS
 from boundlab.errors import CaptureError, UnsupportedOperator
 from boundlab.evaluate import evaluate_all
@@ -119,11 +119,14 @@ def call(low: Lowering, node: fx.Node, one_to_one: dict[str, Any]) -> Any:
 @torch.enable_grad()
 def computed_now(low: Lowering, node: fx.Node) -> Tensor | None:
     """The value of a call that depends on no input and on no trained parameter (a mask, a table of positions), else None."""
-    given = {arg: low.values.get(arg) for arg in node.all_input_nodes}
-    if any(low.varies(arg) or not isinstance(index, int) for arg, index in given.items()):
-        return None
-    values = {arg: known_value(low.builder, index)[0] for arg, index in given.items()}
-    result = node.target(*fx.map_arg(node.args, values.__getitem__), **fx.map_arg(node.kwargs, values.__getitem__))
+    values = {}
+    for arg in node.all_input_nodes:
+        index = low.values.get(arg)
+        if low.varies(arg) or batched(arg) or not isinstance(index, int):
+            return None
+        values[arg] = known_value(low.builder, index)[0]
+    function: Any = node.target
+    result = function(*fx.map_arg(node.args, values.__getitem__), **fx.map_arg(node.kwargs, values.__getitem__))
     return result if isinstance(result, Tensor) and not result.requires_grad else None
 
 

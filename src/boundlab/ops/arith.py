@@ -67,9 +67,10 @@ def relax_mul(x: Argument, y: Argument, alpha: Mapping[str, Tensor] | None = Non
     Below: x_l y + y_l x - x_l y_l and the one through the upper ends; above: x_l y + y_u x - x_l y_u and its mirror.
     McCormick 1976; Shi et al. 2020, Sec. 3.2. Share 1 is the plane through x_l.
     """
-    if isinstance(x, Tensor) or isinstance(y, Tensor):
-        factor, value = (x, y) if isinstance(x, Tensor) else (y, x)
-        return exact(diagonal(factor.unsqueeze(1), shape_of(value)))
+    if isinstance(x, Tensor):
+        return exact(diagonal(x.unsqueeze(1), shape_of(y)))
+    if isinstance(y, Tensor):
+        return exact(diagonal(y.unsqueeze(1), shape_of(x)))
     shares = alpha or {}
 
     def plane(share: Tensor | None, y_first: Tensor, y_second: Tensor) -> Affine:

@@ -49,6 +49,15 @@ log = register(convex_op("log", torch.log, torch.reciprocal, monotone(torch.log)
                          derivative=antitone(torch.reciprocal), sources=("aten.log.default", "onnx:Log")))
 
 
+def softplus_values(x: Tensor) -> Tensor:
+    """log(1 + exp(x)), without overflow."""
+    return torch.logaddexp(x, torch.zeros_like(x))
+
+
+softplus = register(convex_op("softplus", softplus_values, torch.sigmoid, monotone(softplus_values),
+                              derivative=monotone(torch.sigmoid), sources=("onnx:Softplus",)))
+
+
 # -- roots: no finite slope at zero --------------------------------------------------------------------------------------
 
 def off_zero(x: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
-"""Sigmoid and tanh: increasing, convex before zero and concave after it."""
+"""Sigmoid, tanh, atan and erf: increasing, convex before zero and concave after it."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -41,4 +42,26 @@ sigmoid = register(s_shaped_op(
 tanh = register(s_shaped_op(
     "tanh", Curve(torch.tanh, tanh_slope, lambda x: -2 * torch.tanh(x) * tanh_slope(x)), monotone(torch.tanh),
     derivative=bell(tanh_slope), sources=("aten.tanh.default", "onnx:Tanh"),
+))
+
+
+def atan_slope(x: Tensor) -> Tensor:
+    """Derivative of the arc tangent."""
+    return 1 / (1 + x.square())
+
+
+atan = register(s_shaped_op(
+    "atan", Curve(torch.atan, atan_slope, lambda x: -2 * x * atan_slope(x).square()), monotone(torch.atan),
+    derivative=bell(atan_slope), sources=("aten.atan.default", "onnx:Atan"),
+))
+
+
+def erf_slope(x: Tensor) -> Tensor:
+    """Derivative of the error function."""
+    return 2 / math.sqrt(math.pi) * torch.exp(-x.square())
+
+
+erf = register(s_shaped_op(
+    "erf", Curve(torch.erf, erf_slope, lambda x: -2 * x * erf_slope(x)), monotone(torch.erf),
+    derivative=bell(erf_slope), sources=("aten.erf.default", "onnx:Erf"),
 ))
