@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 
 from boundlab.cli.answer import Answer, Table, jsonable
@@ -49,6 +50,8 @@ def narrator(session: Session) -> Callable[[str], None]:
 def demo(session: Session, seed: Seed = 0, out: Out = Path("demo-results")) -> Answer:
     """Train a small network on scikit-learn's digits twice, ordinarily and with bounds, then attack and certify both."""
     started = time.perf_counter()
+    if session.threads is None:
+        torch.set_num_threads(1)  # small batches: more threads gain little, and lose much on a busy machine
     out.mkdir(parents=True, exist_ok=True)
     study = run_study(replace(Settings(), seed=seed), narrator(session))
     figures = save_figure(study, out)

@@ -38,9 +38,6 @@ def load_network(net: str, weights: Path | None, input_shape: str | None, device
             what = "is a directory" if Path(net).is_dir() else "does not exist"
             raise Misuse(f"the network '{net}' {what}; give an ONNX file or module:factory.")
         model = bl.load_onnx(net)
-    bad = [name for name, value in model.params.items() if bool(torch.isnan(value).any())]
-    if bad:
-        raise Misuse(f"the weights of '{net}' hold NaN, in '{bad[0]}'" + (f" and {len(bad) - 1} more." if bad[1:] else "."))
     return model.detached().to(torch.device(device))
 
 
@@ -74,6 +71,7 @@ def capture_factory(net: str, weights: Path | None, shape: tuple[int, ...]) -> b
         raise Misuse(f"'{net}' gave a {type(module).__name__}, not a torch.nn.Module.")
     if weights is not None:
         fill(module, weights)
+    refuse_nan(net, module)
     module.eval()
     dtype = next((parameter.dtype for parameter in module.parameters()), torch.float32)
     example = torch.zeros(2, *shape, dtype=dtype)
@@ -83,6 +81,13 @@ def capture_factory(net: str, weights: Path | None, shape: tuple[int, ...]) -> b
         raise Misuse(f"'{net}' does not take inputs of shape (batch, {', '.join(map(str, shape))}): "
                      f"{sentence(problem)}") from problem
     return bl.capture(module, example)
+
+
+def refuse_nan(net: str, module: nn.Module) -> None:
+    """Misuse if a weight is NaN; `load_onnx` sees to files."""
+    bad = [name for name, value in module.state_dict().items() if bool(torch.isnan(value).any())]
+    if bad:
+        raise Misuse(f"the weights of '{net}' hold NaN, in '{bad[0]}'" + (f" and {len(bad) - 1} more." if bad[1:] else "."))
 
 
 def fill(module: nn.Module, weights: Path) -> None:
@@ -155,7 +160,8 @@ def arrays(path: Path) -> tuple[np.ndarray[Any, Any], list[int] | None]:
         held = np.load(path, allow_pickle=False)
         if isinstance(held, np.ndarray):
             return held, None
-        named = {name: held[name] for name in held.files}
+        with held:
+            named = {name: held[name] for name in held.files}
     except (ValueError, EOFError, zipfile.BadZipFile) as problem:
         raise Misuse(f"'{path}' is not a readable .npy or .npz file of numbers.") from problem
     inputs = named.get("x", next(iter(named.values())) if len(named) == 1 else None)

@@ -29,10 +29,11 @@ class Misuse(BoundlabError):
 
 @dataclass(frozen=True)
 class Session:
-    """What a verb may know of its surroundings: the device, and whether it speaks to a person."""
+    """What a verb may know of its surroundings: the device, whether a program listens, the threads that were asked for."""
 
     device: str = "cpu"
     quiet: bool = False
+    threads: int | None = None
 
     def working(self, text: str) -> Any:
         """A context in which a spinner says what is being done, if a person watches."""
@@ -88,7 +89,7 @@ def session_of(device: str, threads: int | None, quiet: bool) -> Session:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as problem:
         raise Misuse(f"there is no device '{device}' here: {problem}") from problem
-    return Session(device, quiet)
+    return Session(device, quiet, threads)
 
 
 def verb(function: Callable[..., Answer]) -> Callable[..., None]:

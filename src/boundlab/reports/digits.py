@@ -42,7 +42,9 @@ class Settings:
     train_eps: float = 0.1
     grid: tuple[float, ...] = (0.0, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.15)
     ordinary_epochs: int = 30
-    certified_epochs: int = 50
+    certified_epochs: int = 60
+    batch: int = 128
+    rate: float = 4e-3
     attack_steps: int = 20
     attack_restarts: int = 2
     attack_targets: int = 3
@@ -101,12 +103,11 @@ def load_splits(seed: int) -> dict[str, Split]:
 
 
 def build_network(seed: int) -> nn.Module:
-    """Two convolutions of 16 channels and a hidden layer of 100; the same initial weights for the same seed."""
+    """A convolution to 32 channels of 4 x 4 and a hidden layer of 100; the same initial weights for the same seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return nn.Sequential(
-            nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 4, stride=2, padding=1), nn.ReLU(),
-            nn.Flatten(), nn.Linear(256, 100), nn.ReLU(), nn.Linear(100, CLASSES))
+        return nn.Sequential(nn.Conv2d(1, 32, 4, stride=2, padding=1), nn.ReLU(), nn.Flatten(),
+                             nn.Linear(512, 100), nn.ReLU(), nn.Linear(100, CLASSES))
 
 
 def pixels_within(x: Tensor, eps: float) -> LpBall:
@@ -119,7 +120,7 @@ def train_ordinary(network: nn.Module, split: Split, settings: Settings) -> list
     def loss(x: Tensor, labels: Tensor, done: float) -> Tensor:
         return natural_loss(network, x, labels)
 
-    return fit(network, loss, split.x, split.labels, Pace(settings.ordinary_epochs, seed=settings.seed))
+    return fit(network, loss, split.x, split.labels, Pace(settings.ordinary_epochs, settings.batch, settings.rate, seed=settings.seed))
 
 
 def train_certified(network: nn.Module, split: Split, settings: Settings) -> list[float]:
@@ -130,7 +131,7 @@ def train_certified(network: nn.Module, split: Split, settings: Settings) -> lis
         ramp = smooth_ramp(progress(round(1000 * done), 50, 700))
         return crown_ibp_loss(model, pixels_within(x, settings.train_eps * ramp), labels, between(1.0, 0.0, ramp))
 
-    return fit(network, loss, split.x, split.labels, Pace(settings.certified_epochs, seed=settings.seed))
+    return fit(network, loss, split.x, split.labels, Pace(settings.certified_epochs, settings.batch, settings.rate, seed=settings.seed))
 
 
 def certified_accuracy(model: Model, split: Split, eps: float, method: Method) -> float:

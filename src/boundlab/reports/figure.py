@@ -37,11 +37,11 @@ def figure_of(study: Study) -> Figure:
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="lower center", ncols=len(labels), frameon=False, fontsize=9.5, labelcolor=INK,
                   bbox_to_anchor=(0.5, 0.005))
-    figure.suptitle("Handwritten digits: what an attack leaves standing, and what is proven", x=0.065, y=0.975, ha="left",
+    figure.suptitle("Handwritten digits: what an attack leaves standing, and what is proven", x=0.078, y=0.975, ha="left",
                     fontsize=14, fontweight="bold", color=INK)
-    figure.text(0.065, 0.895, f"{study.sizes['test']} test images; every pixel in [0, 1] may change by eps. "
+    figure.text(0.078, 0.895, f"{study.sizes['test']} test images; every pixel in [0, 1] may change by eps. "
                 f"Bounds in ordinary floating point ({study.rigour}).", fontsize=9.5, color=MUTED)
-    figure.subplots_adjust(left=0.065, right=0.985, top=0.81, bottom=0.2, wspace=0.06)
+    figure.subplots_adjust(left=0.078, right=0.985, top=0.81, bottom=0.2, wspace=0.08)
     return figure
 
 

@@ -16,8 +16,8 @@ class Pace:
     """How long and how fast: the learning rate falls to a fifth after `drop` of the run, batches follow `seed`."""
 
     epochs: int
-    batch: int = 64
-    rate: float = 2e-3
+    batch: int
+    rate: float
     drop: float = 0.85
     seed: int = 0
 

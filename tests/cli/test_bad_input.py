@@ -1,0 +1,109 @@
+"""Bad input ends in one sentence on standard error and exit code 2, never in a traceback."""
+
+import subprocess
+import sys
+
+import pytest
+
+BALL = ("--data", "x.npy", "--eps", "0.1")
+BAD = {
+    "no such network": (("bound", "none.onnx", *BALL), "does not exist"),
+    "a directory": (("bound", ".", *BALL), "is a directory"),
+    "not ONNX": (("show", "text.onnx"), "text.onnx"),
+    "truncated ONNX": (("show", "truncated.onnx"), "truncated.onnx"),
+    "unknown operator": (("show", "unknown.onnx"), "Det"),
+    "NaN weights": (("bound", "nan.onnx", *BALL), "'w0' contains NaN"),
+    "NaN weights of a factory": (("bound", "factory_of_test:nan", "--input-shape", "2", *BALL), "NaN, in '0.weight' and 1 more."),
+    "no such data": (("bound", "net.onnx", "--data", "none.npy", "--eps", "0.1"), "none.npy"),
+    "unreadable npy": (("bound", "net.onnx", "--data", "broken.npy", "--eps", "0.1"), "not a readable"),
+    "text in npy": (("bound", "net.onnx", "--data", "words.npy", "--eps", "0.1"), "numbers are needed"),
+    "two nameless arrays": (("bound", "net.onnx", "--data", "nameless.npz", "--eps", "0.1"), "name the inputs 'x'"),
+    "no batch axis": (("bound", "net.onnx", "--data", "single.npy", "--eps", "0.1"), "batch axis"),
+    "another shape": (("bound", "net.onnx", "--data", "wide.npy", "--eps", "0.1"), "takes (batch, 2)"),
+    "NaN data": (("bound", "net.onnx", "--data", "nan.npy", "--eps", "0.1"), "NaN"),
+    "wrong method": (("bound", "net.onnx", *BALL, "--method", "magic"), "ibp, crown-ibp, crown, forward, forward-crown, fastlin"),
+    "wrong norm": (("bound", "net.onnx", *BALL, "--norm", "0.5"), "norm"),
+    "norm in words": (("bound", "net.onnx", *BALL, "--norm", "big"), "norm"),
+    "negative eps": (("bound", "net.onnx", "--data", "x.npy", "--eps", "-1"), "eps"),
+    "NaN eps": (("bound", "net.onnx", "--data", "x.npy", "--eps", "nan"), "eps"),
+    "empty clip": (("bound", "net.onnx", *BALL, "--clip", "1", "0"), "empty"),
+    "clip beyond reach": (("bound", "net.onnx", *BALL, "--clip", "5", "6"), "do not reach the clip box"),
+    "label out of range": (("bound", "net.onnx", *BALL, "--label", "7"), "classes 0 to 1"),
+    "negative label": (("bound", "net.onnx", *BALL, "--label", "-1"), "classes 0 to 1"),
+    "too many labels": (("bound", "net.onnx", *BALL, *("--label", "0") * 3), "2 inputs and 3 labels"),
+    "no such spec": (("verify", "net.onnx", "none.vnnlib"), "none.vnnlib"),
+    "spec for other dimensions": (("verify", "net.onnx", "three.vnnlib"), "3 inputs"),
+    "empty set": (("verify", "net.onnx", "empty.vnnlib"), "no point at all"),
+    "garbage spec": (("verify", "net.onnx", "garbage.vnnlib"), "VNN-LIB"),
+    "binary spec": (("verify", "net.onnx", "binary.vnnlib"), "VNN-LIB"),
+    "nothing to verify": (("verify", "net.onnx"), "what to prove"),
+    "two questions": (("verify", "net.onnx", "safe.vnnlib", *BALL), "what to prove"),
+    "no eps": (("attack", "net.onnx", "--data", "x.npy", "--label", "0"), "--eps"),
+    "no label": (("attack", "net.onnx", *BALL), "label"),
+    "vnncomp for two": (("verify", "net.onnx", *BALL, "--label", "0", "--format", "vnncomp"), "one problem"),
+    "no such folder": (("vnncomp", "nowhere"), "instances.csv"),
+    "factory without shape": (("show", "factory_of_test:make"), "--input-shape"),
+    "factory with another shape": (("show", "factory_of_test:make", "--input-shape", "5"), "does not take"),
+    "shape in words": (("show", "factory_of_test:make", "--input-shape", "a,b"), "--input-shape"),
+    "no such module": (("show", "no_module_of_this_name:make", "--input-shape", "2"), "ModuleNotFoundError"),
+    "no such factory": (("show", "factory_of_test:none", "--input-shape", "2"), "no 'none'"),
+    "not a module": (("show", "factory_of_test:wrong_kind", "--input-shape", "2"), "gave a int"),
+    "broken factory": (("show", "factory_of_test:broken", "--input-shape", "2"), "itself is broken"),
+    "unsupported module": (("show", "factory_of_test:unsupported", "--input-shape", "2"), "fft"),
+    "weights that do not fit": (("show", "factory_of_test:make", "--input-shape", "2", "--weights", "other.pt"), "do not fit"),
+    "weights with code": (("show", "factory_of_test:make", "--input-shape", "2", "--weights", "pickled.pt"), "tensors"),
+    "weights of noise": (("show", "factory_of_test:make", "--input-shape", "2", "--weights", "noise.pt"), "tensors"),
+    "no such weights": (("show", "factory_of_test:make", "--input-shape", "2", "--weights", "none.pt"), "none.pt"),
+    "weights of an ONNX file": (("show", "net.onnx", "--weights", "other.pt"), "module:factory"),
+    "no such device": (("show", "net.onnx", "--device", "abacus"), "abacus"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_sentence_and_exit_code_2(folder, run, case):
+    arguments, expected = BAD[case]
+    result = run(*arguments)
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    assert expected in result.stderr
+    assert result.stderr.startswith("boundlab: ") and result.stderr.count("\n") == 1 and "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [("frobnicate",), ("bound", "net.onnx"), ("verify",), ("bound", "net.onnx", "--eps", "many")])
+def test_misuse_of_the_command_line_itself(folder, run, arguments):
+    result = run(*arguments)
+    assert result.exit_code == 2 and "Traceback" not in result.stderr and result.stderr
+
+
+def test_debug_shows_the_traceback(folder, run):
+    result = run("bound", "none.onnx", *BALL, "--debug")
+    assert result.exit_code == 2 and "Traceback" in result.stderr
+
+
+def test_an_internal_error_is_a_sentence_too(folder, run, monkeypatch):
+    monkeypatch.setattr("boundlab.cli.show.described", lambda *_: 1 / 0)
+    result = run("show", "net.onnx")
+    assert result.exit_code == 1
+    assert "internal error, ZeroDivisionError" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_ctrl_c_is_a_sentence(folder, run, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("boundlab.cli.show.described", interrupt)
+    result = run("show", "net.onnx")
+    assert result.exit_code == 130 and result.stderr == "boundlab: interrupted.\n"
+
+
+def test_the_program_itself(folder):
+    command = [sys.executable, "-c", "from boundlab.cli import main; main()", "bound", "none.onnx", *BALL]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (2, "") and done.stderr == "boundlab: the network 'none.onnx' does not exist; " \
+        "give an ONNX file or module:factory.\n"
+
+
+def test_a_reader_that_goes_away_is_no_error(folder):
+    command = f"{sys.executable} -c 'from boundlab.cli import main; main()' ops | head -n 1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith("name")
