@@ -22,6 +22,7 @@ __all__ = ["OnnxFile", "OnnxValue", "load_onnx", "onnx_reference"]
 
 THEMES = (onnx_arith, onnx_layers, onnx_shape, onnx_windows)
 """The modules whose import fills the table of rules."""
+TYPES = {"float32": torch.float32, "float64": torch.float64}
 STANDARD = ("", "ai.onnx")
 CHOOSES = ("ArgMax", "ArgMin", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "And", "Or", "Xor",
            "NonZero", "TopK", "OneHot", "Hardmax", "Unique", "IsNaN", "IsInf", "NonMaxSuppression", "If", "Loop", "Scan")
@@ -42,7 +43,7 @@ def load_onnx(path: str | Path) -> Model:
     if len(kinds) != 1:
         raise CaptureError(f"{where} has inputs of types {sorted(kinds) or 'none'}; at least one input is needed, and "
                            "all of one floating type.")
-    low = OnnxLowering(Builder(getattr(torch, kinds.pop())), opset_of(file, where))
+    low = OnnxLowering(Builder(TYPES[kinds.pop()]), opset_of(file, where))
     for value in reference.inputs:
         low.builder.name, low.builder.origin = value.name, ""
         low.values[value.name] = low.close(low.builder.input(value.name, value.inner), value.shape)
@@ -74,15 +75,13 @@ def plain_node(proto: Any, path: Path) -> OnnxNode:
 
 def plain_attribute(entry: Any, path: Path, name: str) -> Any:
     """An attribute as numbers, text, lists of them, or an array."""
-    kinds = {1: "f", 2: "i", 3: "s", 4: "t", 6: "floats", 7: "ints", 8: "strings"}
-    if entry.type not in kinds:
-        return entry
-    value = getattr(entry, kinds[entry.type])
-    if entry.type == 4:
-        return array_of(value, path, f"{name}.{entry.name}")
-    if entry.type == 3:
-        return value.decode("utf-8", "replace")
-    return list(value) if entry.type > 4 else value
+    kind = entry.AttributeType.Name(entry.type)
+    if kind == "TENSOR":
+        return array_of(entry.t, path, f"{name}.{entry.name}")
+    if kind == "STRING":
+        return entry.s.decode("utf-8", "replace")
+    plain = {"FLOAT": entry.f, "INT": entry.i, "FLOATS": list(entry.floats), "INTS": list(entry.ints)}
+    return plain.get(kind, entry)
 
 
 def run(low: OnnxLowering, node: OnnxNode, path: Path, one_to_one: Mapping[str, Op]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from boundlab.interval import Interval
@@ -12,30 +14,26 @@ from boundlab.ops.op import Argument, affine_op, register
 from boundlab.ops.shape import shape_of
 
 
-def conv_transpose_map(shape: Shape, weight: Tensor, stride: Shape, padding: Shape, dilation: Shape, output_padding: Shape,
-                       groups: int) -> LinearMap:
+def conv_transpose_map(shape: Shape, weight: Tensor, **attributes: Any) -> LinearMap:
     """The adjoint of the convolution from the result's shape to `shape` (channels, *space).
 
-    `weight` is (in, out / groups, *kernel).
+    `weight` is (in, out / groups, *kernel); attributes are stride, padding, dilation, output_padding and groups.
     """
-    axes = zip(shape[1:], weight.shape[2:], stride, padding, dilation, output_padding, strict=True)
-    space = tuple((size - 1) * jump - 2 * pad + step * (width - 1) + 1 + more for size, width, jump, pad, step, more in axes)
-    whole = (weight.shape[1] * groups, *space)
-    return transposed(Conv(whole, shape, weight, tuple(stride), tuple(padding), tuple(dilation), groups))
+    groups = attributes["groups"]
+    stride, padding, dilation, more = (tuple(attributes[name]) for name in ("stride", "padding", "dilation", "output_padding"))
+    axes = zip(shape[1:], weight.shape[2:], stride, padding, dilation, more, strict=True)
+    space = tuple((size - 1) * jump - 2 * pad + step * (width - 1) + 1 + extra for size, width, jump, pad, step, extra in axes)
+    return transposed(Conv((weight.shape[1] * groups, *space), shape, weight, stride, padding, dilation, groups))
 
 
-def conv_transpose_maps(x: Interval, weight: Argument, bias: Tensor | None = None, *, stride: Shape, padding: Shape,
-                        dilation: Shape, output_padding: Shape, groups: int) -> tuple[LinearMap, ...]:
+def conv_transpose_maps(x: Interval, weight: Argument, bias: Tensor | None = None, **attributes: Any) -> tuple[LinearMap, ...]:
     """The transposed convolution itself."""
-    kernel = shared(weight, "conv_transpose")
-    return (conv_transpose_map(shape_of(x), kernel, stride, padding, dilation, output_padding, groups),)
+    return (conv_transpose_map(shape_of(x), shared(weight, "conv_transpose"), **attributes),)
 
 
-def conv_transpose_values(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride: Shape, padding: Shape,
-                          dilation: Shape, output_padding: Shape, groups: int) -> Tensor:
+def conv_transpose_values(x: Tensor, weight: Tensor, bias: Tensor | None = None, **attributes: Any) -> Tensor:
     """The transposed convolution of values (b, in, *space)."""
-    layer = conv_transpose_map(tuple(x.shape[1:]), weight[0], stride, padding, dilation, output_padding, groups)
-    result = layer.apply(x)
+    result = conv_transpose_map(tuple(x.shape[1:]), weight[0], **attributes).apply(x)
     return result if bias is None else result + bias.reshape(1, -1, *[1] * (x.dim() - 2))
 
 
