@@ -253,6 +253,18 @@ def test_a_ball_that_touches_the_box_is_one_point(p):
         assert (found >= attained - sizes * eps * (1e-14 * 40) ** (1 / p)).all()
 
 
+@pytest.mark.parametrize("excess", [1e-6, 1e-4, 1e-2])
+@pytest.mark.parametrize("p", FINITE)
+def test_rounding_near_contact_makes_bounds_looser_not_wrong(p, excess):
+    """Balls that barely reach the box, in float32, against the same balls in float64."""
+    center = torch.rand(100, 30, generator=seeded(1)) * 1.4 - 0.2
+    distance = torch.linalg.vector_norm(center - center.clamp(0, 1), p, dim=1)
+    eps, c = distance * (1 + excess), torch.randn(100, 2, 30, generator=seeded(2))
+    found = bl.LpBall(center, eps, p, (0.0, 1.0)).concretize(Dense((30,), None, c)).double()
+    exact = bl.LpBall(center.double(), eps.double(), p, (0.0, 1.0)).concretize(Dense((30,), None, c.double()))
+    assert (found <= exact + 2e-6 * c.abs().sum(2)).all()
+
+
 @pytest.mark.parametrize("p", [1, 1.5, 2, math.inf])
 def test_all_kinds_of_rows_agree(p):
     """Windows that reach over the edge of the map, ragged selections, and rows that all problems share."""

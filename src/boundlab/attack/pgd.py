@@ -32,7 +32,7 @@ class PGD:
     steps: int = 40
     restarts: int = 4
     step: float = 0.25
-    targets: int = 9
+    targets: int = 4
 
 
 @dataclass(frozen=True)

@@ -117,8 +117,7 @@ def minimum_between(c: Tensor, reach: Reach) -> Tensor:
         multiplier = size * unit / (p * s ** (1 / q))
     v = reach.clip(stationary)
     overspent = (reach.share(v) - reach.share(reach.forced)).sum(-1) - reach.left
-    in_ball = torch.linalg.vecdot(c, v) + multiplier.squeeze(-1) * overspent
-    return torch.maximum(in_ball, torch.linalg.vecdot(c, corner))
+    return torch.linalg.vecdot(c, v) + multiplier.squeeze(-1) * overspent
 
 
 def minimum_l1(c: Tensor, reach: Reach) -> Tensor:
