@@ -147,30 +147,35 @@ def batch(cases: tuple[Case, ...], layout: tuple[int, ...], model: Model) -> Pro
     """Cases of one layout (the number of atoms in each clause) as a batch."""
     dtype, device = model.dtype, model.device
 
-    def boxes(lower: list[np.ndarray], upper: list[np.ndarray]) -> Mapping[str, Box]:
+    def boxes(lower: np.ndarray, upper: np.ndarray) -> Mapping[str, Box]:
         nodes = model.graph.inputs
         sizes = [math.prod(node.shape) for node in nodes]
-        flat = [torch.from_numpy(np.stack(rows)).to(device).split(sizes, dim=1) for rows in (lower, upper)]
+        flat = [torch.from_numpy(rows).to(device).split(sizes, dim=1) for rows in (lower, upper)]
         return {node.name: Box(*(part.reshape(-1, *node.shape) for part in parts))
                 for node, *parts in zip(nodes, *flat, strict=True)}
 
-    hull = boxes([case.lower.outward(dtype, -1) for case in cases], [case.upper.outward(dtype, 1) for case in cases])
-    rounded = boxes([case.lower.rounded(dtype) for case in cases], [case.upper.rounded(dtype) for case in cases])
-    return Problems(cases, hull, rounded, negation(cases, layout, model))
+    lower, upper = stacked([case.lower for case in cases]), stacked([case.upper for case in cases])
+    hull = boxes(lower.outward(dtype, -1), upper.outward(dtype, 1))
+    return Problems(cases, hull, boxes(lower.rounded(dtype), upper.rounded(dtype)), negation(cases, layout, model))
+
+
+def stacked(rows: Sequence[Ends]) -> Ends:
+    """The ends of n cases in one, (n, d)."""
+    return Ends(np.stack([row.nearest for row in rows]), np.stack([row.excess for row in rows]))
 
 
 def negation(cases: tuple[Case, ...], layout: tuple[int, ...], model: Model) -> Specification:
     """What is safe: in each unsafe conjunct some atom fails, with a margin above 0 also where the atom is strict."""
     shape, dtype = model.graph.output.shape, model.dtype
     rows = torch.zeros(len(cases), sum(layout), math.prod(shape), dtype=dtype)
-    constants: list[list[Fraction]] = []
+    constants: list[Fraction] = []
     for number, case in enumerate(cases):
         atoms = [atom for conjunct in case.unsafe for atom in conjunct]
-        constants.append([atom.constant for atom in atoms])
+        constants += [atom.constant for atom in atoms]
         for place, atom in enumerate(atoms):
             for index, weight in atom.terms:
                 rows[number, place, index] = float(weight)
-    offset = np.stack([rounded_down(row, dtype) for row in constants])
+    offset = rounded_down(constants, dtype).reshape(len(cases), -1)
     clause = torch.repeat_interleave(torch.arange(len(layout)), torch.tensor(layout))
     rows = rows.reshape(*rows.shape[:2], *shape)
     return Specification(rows.to(model.device), torch.from_numpy(offset).to(model.device), clause.to(model.device))

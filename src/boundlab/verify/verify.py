@@ -1,4 +1,4 @@
-"""verify: attack first, then bounds from cheap to dear, then input bisection; only problems still open go on.
+"""verify: attacks and bounds from cheap to dear, then input bisection; only problems still open go on.
 
 Nothing becomes VERIFIED without a lower bound above 0 in every clause, nor FALSIFIED without a replayed witness.
 """
@@ -30,7 +30,7 @@ CHUNK = 2**25
 
 
 Stage = PGD | Method | Bisection
-LADDER: tuple[Stage, ...] = (PGD(steps=10, targets=0), IBP(), CROWN(IBP()), CROWN(), PGD(), Bisection())
+LADDER: tuple[Stage, ...] = (IBP(), PGD(steps=10, targets=0), CROWN(IBP()), CROWN(), PGD(), Bisection())
 """What `verify` tries by default, in this order."""
 
 
