@@ -100,6 +100,7 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "factory_of_test.py").write_text(FACTORY)
     torch.save({"0.weight": torch.zeros(3)}, "other.pt")
     torch.save(nn.Linear(2, 2), "pickled.pt")
+    (tmp_path / "noise.safetensors").write_bytes(b"noise" * 9)
     (tmp_path / "noise.pt").write_bytes(b"noise")
     return tmp_path
 

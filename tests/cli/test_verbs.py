@@ -7,6 +7,7 @@ from importlib.metadata import version
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import boundlab as bl
 from boundlab.cli.answer import Table, jsonable
@@ -61,11 +62,12 @@ def test_bound_with_labels_gives_margins(folder, run):
     assert found["labels"] == [0] and found["verified"] == [True]
 
 
-def test_a_factory_and_its_weights(folder, run):
+@pytest.mark.parametrize("file", ["weights.pt", "weights.safetensors"])
+def test_a_factory_and_its_weights(folder, run, file):
     torch.manual_seed(5)
     net = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
-    torch.save(net.state_dict(), "weights.pt")
-    found = answered(run("bound", "factory_of_test:make", "--input-shape", "2", "--weights", "weights.pt", *BALL, "--json"))
+    (save_file if file.endswith("safetensors") else torch.save)(net.state_dict(), file)
+    found = answered(run("bound", "factory_of_test:make", "--input-shape", "2", "--weights", file, *BALL, "--json"))
     y = net(torch.from_numpy(np.load("x.npy"))).detach()
     assert (torch.tensor(found["lower"]) <= y).all() and (y <= torch.tensor(found["upper"])).all()
 

@@ -49,6 +49,10 @@ class Settings:
     attack_restarts: int = 2
     attack_targets: int = 3
 
+    def pace(self, epochs: int) -> Pace:
+        """The pace of a training run of so many epochs."""
+        return Pace(epochs, self.batch, self.rate, seed=self.seed)
+
 
 @dataclass(frozen=True)
 class Split:
@@ -120,7 +124,7 @@ def train_ordinary(network: nn.Module, split: Split, settings: Settings) -> list
     def loss(x: Tensor, labels: Tensor, done: float) -> Tensor:
         return natural_loss(network, x, labels)
 
-    return fit(network, loss, split.x, split.labels, Pace(settings.ordinary_epochs, settings.batch, settings.rate, seed=settings.seed))
+    return fit(network, loss, split.x, split.labels, settings.pace(settings.ordinary_epochs))
 
 
 def train_certified(network: nn.Module, split: Split, settings: Settings) -> list[float]:
@@ -131,7 +135,7 @@ def train_certified(network: nn.Module, split: Split, settings: Settings) -> lis
         ramp = smooth_ramp(progress(round(1000 * done), 50, 700))
         return crown_ibp_loss(model, pixels_within(x, settings.train_eps * ramp), labels, between(1.0, 0.0, ramp))
 
-    return fit(network, loss, split.x, split.labels, Pace(settings.certified_epochs, settings.batch, settings.rate, seed=settings.seed))
+    return fit(network, loss, split.x, split.labels, settings.pace(settings.certified_epochs))
 
 
 def certified_accuracy(model: Model, split: Split, eps: float, method: Method) -> float:
