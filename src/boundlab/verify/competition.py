@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from boundlab.capture.onnx import load_onnx, onnx_reference
+from boundlab.capture.onnx_file import onnx_package
 from boundlab.errors import SpecError
 from boundlab.verify.query import Query, flat_values
 from boundlab.verify.verdict import Verdict
@@ -26,6 +27,7 @@ from boundlab.verify.verify import verify
 from boundlab.verify.vnnlib import parse_vnnlib
 
 EXPECTED = {"unsat": Verdict.VERIFIED, "sat": Verdict.FALSIFIED}
+READY = "ready"
 GRACE = 10.0
 """Seconds that an instance may go on after its time limit before its process is ended."""
 
@@ -124,8 +126,10 @@ def accepts(query: Query, path: Path, dtype: torch.dtype) -> bool:
 
 
 def serve(connection: Connection) -> None:
-    """A worker's life: an instance in, its outcome out, until None arrives."""
+    """A worker's life: first a sign that it has loaded everything, then an instance in, its outcome out, until None arrives."""
     torch.set_num_threads(1)
+    onnx_package()
+    connection.send(READY)
     while (instance := connection.recv()) is not None:
         connection.send(solve(instance))
 
@@ -153,12 +157,13 @@ class Worker:
 
 
 def new_worker() -> Worker:
-    """A started worker that has nothing to do yet."""
+    """A worker that has loaded its libraries, so that no instance pays for that."""
     context = multiprocessing.get_context("spawn")
     own, other = context.Pipe()
     process = context.Process(target=serve, args=(other,), daemon=True)
     process.start()
     other.close()
+    own.recv()
     return Worker(process, own)
 
 
