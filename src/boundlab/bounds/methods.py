@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from boundlab.bounds.backward import Env, Relaxer, backward, concretize
+from boundlab.bounds.backward import Env, Pulled, Relaxer, backward, concretize
 from boundlab.bounds.forward import Form, concretize_form, forward_step, layout, rows_of_forms, source_forms
 from boundlab.bounds.intermediate import (
     Policy,
@@ -195,8 +195,24 @@ class CROWN:
             found = interval.meet(tighten(pulling, target, torch.ones_like(interval.lower, dtype=torch.bool)))
             checked(target, found)
             return Bounds(found.lower, found.upper, graph, {**env, target.index: found})
-        pulled = backward(graph, env, relax, target.index, Dense(target.shape, None, spec.rows))
-        return Bounds(finite_rows(concretize(pulled, env, problem.sets) + spec.offset, problem), None, graph, env, pulled)
+        chunk = Pulling(problem.model, problem.sets, env, relax, self.max_rows).rows_a_chunk()
+        starts = [Dense(target.shape, None, rows) for rows in spec.rows.split(chunk, dim=1)]
+        parts = [backward(graph, env, relax, target.index, rows) for rows in starts]
+        lower = torch.cat([concretize(part, env, problem.sets) for part in parts], dim=1) + spec.offset
+        return Bounds(finite_rows(lower, problem), None, graph, env, beside(parts))
+
+
+def beside(parts: list[Pulled]) -> Pulled:
+    """Pulled rows of several chunks as one."""
+    if len(parts) == 1:
+        return parts[0]
+
+    def together(index: int) -> Dense:
+        first = parts[0].coefficients[index]
+        return Dense(first.shape, first.owner, torch.cat([part.coefficients[index].dense() for part in parts], dim=1))
+
+    biases = [part.bias for part in parts if part.bias is not None]
+    return Pulled({index: together(index) for index in parts[0].coefficients}, torch.cat(biases, dim=1) if biases else None)
 
 
 def bound(model: Model, sets: PerturbationSet | Mapping[str, PerturbationSet | Tensor], *, method: Method | None = None,

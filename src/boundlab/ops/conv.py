@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from boundlab.interval import Interval
@@ -19,8 +20,10 @@ def conv_map(shape: Shape, weight: Tensor, stride: Shape, padding: Shape, dilati
     return Conv(shape, out, weight, tuple(stride), tuple(padding), tuple(dilation), groups)
 
 
-def conv_maps(x: Interval, weight: Argument, bias: Tensor | None = None, **attributes: Any) -> tuple[LinearMap, ...]:
+def conv_maps(x: Interval, weight: Argument, bias: Argument | None = None, **attributes: Any) -> tuple[LinearMap, ...]:
     """The convolution itself."""
+    if bias is not None:
+        shared(bias, "conv")
     return (conv_map(shape_of(x), shared(weight, "conv"), **attributes),)
 
 
@@ -30,9 +33,13 @@ def conv_bias(x: Interval, weight: Argument, bias: Tensor | None = None, **attri
 
 
 def conv_values(x: Tensor, weight: Tensor, bias: Tensor | None = None, **attributes: Any) -> Tensor:
-    """The convolution of constants."""
-    result = conv_map(tuple(x.shape[1:]), weight[0], **attributes).apply(x)
-    return result if bias is None else result + bias.reshape(1, -1, *[1] * (x.dim() - 2))
+    """The convolution of constants; kernels (b, out, in, *kernel) may differ between problems."""
+    if len(weight) == 1:
+        result = conv_map(tuple(x.shape[1:]), weight[0], **attributes).apply(x)
+    else:
+        pairs = zip(x.expand(len(weight), *x.shape[1:]).split(1), weight.split(1), strict=True)
+        result = torch.cat([conv_values(image, kernel, **attributes) for image, kernel in pairs])
+    return result if bias is None else result + bias.reshape(len(bias), -1, *[1] * (x.dim() - 2))
 
 
 conv = register(affine_op("conv", conv_values, conv_maps, bias=conv_bias))

@@ -17,21 +17,31 @@ from boundlab.ops.shape import shape_of
 
 
 def shared(weight: Argument, name: str) -> Tensor:
-    """A layer's weight without its batch axis; it must be one constant for all problems."""
+    """A layer's parameter without its batch axis; MissingRule unless it is one constant for all problems."""
     if isinstance(weight, Interval) or weight.shape[0] != 1:
-        raise MissingRule(f"the weight of '{name}' is perturbed or differs between problems, and '{name}' has no rule "
-                          "for that yet; write the layer as a matmul of two values.")
+        raise MissingRule(f"a parameter of '{name}' is perturbed or differs between problems, and '{name}' has no rule for "
+                          "that yet; write the layer as a matmul of two values and a sum.")
     return weight[0]
 
 
-def linear_maps(x: Interval, weight: Argument, bias: Tensor | None = None) -> tuple[LinearMap, ...]:
+def linear_values(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x times the transposed weight, plus bias; weights (b, out, in) may differ between problems."""
+    if len(weight) == 1 and (bias is None or len(bias) == 1):
+        return F.linear(x, weight[0], None if bias is None else bias[0])
+    result = torch.einsum("b...i,boi->b...o", x, weight)
+    return result if bias is None else result + bias.reshape(len(bias), *[1] * (result.dim() - 2), -1)
+
+
+def linear_maps(x: Argument, weight: Argument, bias: Argument | None = None) -> tuple[LinearMap, ...]:
     """The weight itself, over the last axis of x."""
     matrix = shared(weight, "linear")
+    if bias is not None:
+        shared(bias, "linear")
     return (Matrix(shape_of(x), (*shape_of(x)[:-1], matrix.shape[0]), matrix),)
 
 
 linear = register(affine_op(
-    "linear", lambda x, weight, bias=None: F.linear(x, weight[0], None if bias is None else bias[0]), linear_maps,
+    "linear", linear_values, linear_maps,
     bias=lambda x, weight, bias=None: None if bias is None else
         bias[0].expand(*shape_of(x)[:-1], bias.shape[1])[None, None],
 ))
