@@ -56,9 +56,9 @@ def largest(build: Builder, x: int, dims: Sequence[int], keepdim: bool) -> int:
     if len(dims) > 1:
         x = build.add("permute", x, dims=(*rest, *dims))
         x = build.add("reshape", x, shape=(*(shape[d] for d in rest), math.prod(shape[d] for d in dims)))
-    x = build.add("reduce_max", x, dim=len(rest) if len(dims) > 1 else dims[0])
-    kept = tuple(1 if d in dims else size for d, size in enumerate(shape))
-    return build.add("reshape", x, shape=kept) if keepdim else x
+    x = build.add("reduce_max", x, dim=len(rest) if len(dims) > 1 else dims[0], keepdim=True)
+    kept = [1 if d in dims else size for d, size in enumerate(shape)]
+    return build.add("reshape", x, shape=tuple(size for d, size in enumerate(kept) if keepdim or d not in dims))
 
 
 def smallest(build: Builder, x: int, dims: Sequence[int], keepdim: bool) -> int:

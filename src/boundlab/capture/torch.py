@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,7 +60,9 @@ def export(module: nn.Module, inputs: tuple[Tensor, ...]) -> ExportedProgram:
     """The module as a functional program over a dynamic batch; CaptureError if torch cannot export it."""
     shapes = tuple({0: Dim.DYNAMIC} for _ in inputs)
     try:
-        program = torch.export.export(module, inputs, dynamic_shapes=shapes, strict=False)
+        with warnings.catch_warnings():  # recurrent modules list their weights anew in every call, which torch remarks on
+            warnings.filterwarnings("ignore", message="The tensor attributes.*were assigned during export")
+            program = torch.export.export(module, inputs, dynamic_shapes=shapes, strict=False)
         table = {key: rule for key, rule in torch.export.default_decompositions().items()
                  if str(key).removeprefix("aten.") in DECOMPOSED}
         return program.run_decompositions(table)
