@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -52,7 +53,8 @@ class Builder:
             shape = tuple(lookup(op).evaluate(*values, **attrs).shape[1:])
         except (RuntimeError, IndexError, ValueError, TypeError) as problem:
             shapes = ", ".join(str(list(self.shape(arg))) for arg in args)
-            raise CaptureError(f"'{self.name}' applies {op} to shapes {shapes} with {attrs}, which does not fit: {problem}") from problem
+            raise CaptureError(f"'{self.name}' applies {op} to shapes {shapes} with {attrs}, which does not fit: "
+                               f"{problem}") from problem
         index = self._append(op, args, attrs, shape, self.name or op)
         if any(arg in self.varying for arg in args):
             self.varying.add(index)
@@ -84,8 +86,7 @@ class Builder:
         kept = [node for node in self.nodes if node.index in needed or node.op == INPUT]
         place = {node.index: new for new, node in enumerate(kept)}
         nodes = tuple(
-            Node(place[node.index], node.op, tuple(place[arg] for arg in node.args), node.attrs, node.shape, node.name, node.origin)
-            for node in kept)
+            replace(node, index=place[node.index], args=tuple(place[arg] for arg in node.args)) for node in kept)
         names = {node.name for node in nodes if node.op == PARAMETER}
         params = {name: tensor for name, tensor in self.params.items() if name in names}
         return Model(Graph(nodes, tuple(place[index] for index in outputs)), params)
