@@ -141,10 +141,10 @@ def described(result: Result) -> dict[str, Any]:
 
 def answer(question: Question, results: Sequence[Result], form: str, data: dict[str, Any]) -> Answer:
     """All results: a table, a sentence with the count of each verdict, or the competition's words."""
-    rows = [(str(place), verdict_text(result), result.method or "-", number(float(result.lower.min())), f"{result.seconds:.2f}")
+    columns = ("problem", "verdict", "by", "seconds", *(("least margin above",) if question.spec else ()))
+    rows = [(str(place), verdict_text(result), result.method or "-", f"{result.seconds:.2f}", *least_margin(question, result))
             for place, result in enumerate(results)]
-    table = Table(("problem", "verdict", "by", "least bound", "seconds"), rows,
-                  numbers=frozenset({"problem", "least bound", "seconds"}))
+    table = Table(columns, rows, numbers=frozenset({"problem", "seconds", "least margin above"}))
     counts = [f"{sum(result.verdict is verdict for result in results)} {verdict.name.lower()}" for verdict in Verdict
               if any(result.verdict is verdict for result in results)]
     notes = tuple(dict.fromkeys(note for result in results if not result.verdict.decided for note in result.notes))
@@ -152,6 +152,11 @@ def answer(question: Question, results: Sequence[Result], form: str, data: dict[
     witness = tuple(witness_text(result, question.model) for result in results[:1] if result.witness and len(results) == 1)
     return Answer(data | {"results": [described(result) for result in results]}, (table,),
                   (", ".join(counts) + ".", *notes, *witness), exit_code(results), text)
+
+
+def least_margin(question: Question, result: Result) -> tuple[str, ...]:
+    """The best bound found of the worst clause; nothing for a query, whose cases have clauses of their own."""
+    return () if question.spec is None else (number(float(question.spec.worst(result.lower[None]))),)
 
 
 def verdict_text(result: Result) -> str:

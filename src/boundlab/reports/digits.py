@@ -42,12 +42,12 @@ class Settings:
     train_eps: float = 0.1
     grid: tuple[float, ...] = (0.0, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.15)
     ordinary_epochs: int = 30
-    certified_epochs: int = 60
+    certified_epochs: int = 50
     batch: int = 128
     rate: float = 4e-3
     attack_steps: int = 20
     attack_restarts: int = 2
-    attack_targets: int = 3
+    attack_targets: int = 2
 
     def pace(self, epochs: int) -> Pace:
         """The pace of a training run of so many epochs."""

@@ -51,7 +51,8 @@ def draw(panel: Axes, points: Sequence[Point], name: str) -> None:
     attacked = [point.attacked for point in points]
     best = [point.certified[BEST] for point in points]
     panel.fill_between(eps, best, attacked, color=GAP, alpha=0.32, linewidth=0, label=f"undecided (attack to {BEST})", zorder=2)
-    panel.plot(eps, attacked, color=ATTACKED, linewidth=2.2, marker="o", markersize=4.5, label="under attack (PGD)", zorder=5)
+    panel.plot(eps, attacked, color=ATTACKED, linewidth=2.2, marker="o", markersize=4.5, label="under attack (PGD)", zorder=5,
+               clip_on=False)
     for title in METHODS:
         color, marker, width = PROVEN[title]
         panel.plot(eps, [point.certified[title] for point in points], color=color, linewidth=width, marker=marker, markersize=4,
