@@ -24,15 +24,19 @@ def blocks_of(kind):
     return st.lists(st.sampled_from(sorted(KINDS[kind][1])), min_size=1, max_size=3)
 
 
-def check_network(kind, blocks, seed, set_kind, radius, *, count=16, dtype=torch.float64):
-    """All methods on one network and set; returns the number of (point, bound) pairs that were compared."""
+COMMON = ("IBP", "Forward", "CROWN", "CROWN-IBP")
+"""Methods with different code; the others vary slopes and chunks."""
+
+
+def check_network(kind, blocks, seed, set_kind, radius, *, count=16, dtype=torch.float64, names=tuple(METHODS)):
+    """The named methods on one network and set; returns the number of (point, bound) pairs that were compared."""
     module, model = captured(kind, blocks, seed)
     region, rows = region_of(set_kind, radius, KINDS[kind][0], seed), random_rows((3,), seed)
     points, compared = points_of(module, region, rows, count, seed), 0
     if dtype != torch.float64:
         model, region = model.to(dtype), single(region)
         points = region.project(points.to(dtype))
-    for name, method in METHODS.items():
+    for name, method in ((name, METHODS[name]) for name in names):
         excess, allowed, pairs = excess_of(model, region, points, rows, method, policy_of(method))
         assert excess <= 0, f"{name} is unsound on {kind} {blocks}, seed {seed}, {set_kind} of radius {radius}: by {excess:.3g}"
         compared += pairs if allowed <= TEETH or dtype != torch.float64 else 0
@@ -46,7 +50,7 @@ def single(region):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=6, deadline=None, derandomize=True)
+@settings(max_examples=4, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_points_lie_inside_all_bounds(kind, data):
     blocks = data.draw(blocks_of(kind), label="blocks")
@@ -56,7 +60,7 @@ def test_points_lie_inside_all_bounds(kind, data):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=3, deadline=None, derandomize=True)
+@settings(max_examples=2, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_points_lie_inside_all_bounds_in_single_precision(kind, data):
     blocks = data.draw(blocks_of(kind), label="blocks")
@@ -68,7 +72,7 @@ def test_points_lie_inside_all_bounds_in_single_precision(kind, data):
 def test_every_block_alone(kind):
     """Each block at least once, before a relu, on a box and a ball."""
     for place, name in enumerate(sorted(KINDS[kind][1])):
-        compared = check_network(kind, [name, "relu"], place, "box" if place % 2 else "l2", 0.3, count=8)
+        compared = check_network(kind, [name, "relu"], place, "box" if place % 2 else "l2", 0.3, count=8, names=COMMON)
         assert compared > 0, f"no method bounds {name}"
 
 
