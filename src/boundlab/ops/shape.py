@@ -110,7 +110,7 @@ sum_ = register(affine_op(
 
 mean = register(affine_op(
     "mean", lambda x, *, dims, keepdim=False: x.mean([d + 1 for d in dims], keepdim=keepdim),
-    lambda x, *, dims, keepdim=False: (reduce_map(x, tuple(dims), keepdim, 1 / math.prod(shape_of(x)[d] for d in dims)),),
+    lambda x, *, dims, keepdim=False: (reduce_map(x, tuple(dims), keepdim, 1 / math.prod([shape_of(x)[d] for d in dims])),),
 ))
 
 
