@@ -44,11 +44,21 @@ def capture(module: nn.Module, *example: Tensor) -> Model:
     """
     if not example or any(tensor.dim() == 0 for tensor in example):
         raise CaptureError("capture needs one example tensor for each input of the module, with a batch axis first.")
+    check_numbers(module)
     inputs = tuple(two_examples(tensor) for tensor in example)
     program = export(module, inputs)
     model = lower(program, next((tensor.dtype for tensor in inputs if tensor.is_floating_point()), torch.float32))
     check_capture(model, module, inputs)
     return model
+
+
+def check_numbers(module: nn.Module) -> None:
+    """CaptureError if a parameter is NaN or infinite, or a buffer NaN (an infinite one may be an attention mask)."""
+    bad = [name for name, tensor in module.named_parameters() if not bool(torch.isfinite(tensor).all())]
+    bad += [name for name, tensor in module.named_buffers() if bool(torch.isnan(tensor).any())]
+    if bad:
+        raise CaptureError(f"'{bad[0]}' of {type(module).__name__} holds NaN or infinite numbers; a network that computes "
+                           "with them has no bounds.")
 
 
 def two_examples(tensor: Tensor) -> Tensor:
@@ -62,10 +72,11 @@ def export(module: nn.Module, inputs: tuple[Tensor, ...]) -> ExportedProgram:
     try:
         with warnings.catch_warnings():  # recurrent modules list their weights anew in every call, which torch remarks on
             warnings.filterwarnings("ignore", message="The tensor attributes.*were assigned during export")
+            warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # torch's own bookkeeping
             program = torch.export.export(module, inputs, dynamic_shapes=shapes, strict=False)
-        table = {key: rule for key, rule in torch.export.default_decompositions().items()
-                 if str(key).removeprefix("aten.") in DECOMPOSED}
-        return program.run_decompositions(table)
+            table = {key: rule for key, rule in torch.export.default_decompositions().items()
+                     if str(key).removeprefix("aten.") in DECOMPOSED}
+            return program.run_decompositions(table)
     except Exception as problem:  # torch raises many kinds; all of them mean that the module cannot be captured
         reason = str(problem).strip().splitlines()
         raise CaptureError(f"torch.export cannot capture {type(module).__name__}: {reason[0] if reason else problem!r}. "
@@ -75,7 +86,8 @@ def export(module: nn.Module, inputs: tuple[Tensor, ...]) -> ExportedProgram:
 def lower(program: ExportedProgram, dtype: torch.dtype) -> Model:
     """Every node of an exported program as nodes of our graph."""
     low = Lowering(Builder(dtype))
-    specs = {spec.arg.name: spec for spec in program.graph_signature.input_specs if hasattr(spec.arg, "name")}
+    placeholders = [node for node in program.graph.nodes if node.op == "placeholder"]
+    specs = {node.name: spec for node, spec in zip(placeholders, program.graph_signature.input_specs, strict=True)}
     one_to_one = by_source()
     for node in program.graph.nodes:
         low.at(node)
@@ -164,8 +176,11 @@ def compare_gradients(module: nn.Module, results: Sequence[Tensor], expected: Se
 
 def compare(place: str, found: Tensor, want: Tensor) -> None:
     """CaptureError unless the two agree to rounding, relative to the largest entry."""
-    if found.shape != want.shape:
-        found = found.expand(want.shape)
+    sizes = zip(found.shape, want.shape, strict=True) if found.dim() == want.dim() else [(0, 1)]
+    if any(size not in (1, wanted) for size, wanted in sizes):
+        raise CaptureError(f"the captured graph gives {list(found.shape)} at output {place}, where the module gives "
+                           f"{list(want.shape)}; examples of a batch must not be mixed, and the batch stays the first axis.")
+    found = found.expand(want.shape)
     scale = 1 + want.detach().abs().max() if want.numel() else 1
     difference = (found - want).detach().abs().max() / scale if want.numel() else torch.zeros(())
     if not bool(difference <= TOLERANCE):

@@ -11,6 +11,7 @@ import gzip
 import itertools
 import math
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, localcontext
@@ -87,7 +88,10 @@ def read_text(source: str | Path) -> str:
         return source
     path = Path(source)
     data = path.read_bytes()
-    return (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
+    try:
+        return (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
+    except (EOFError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError) as problem:
+        raise SpecError(f"'{path}' is no VNN-LIB text: it is damaged, cut off or binary ({problem}).") from problem
 
 
 def head(tree: Tree) -> str:
