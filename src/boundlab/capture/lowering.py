@@ -75,10 +75,8 @@ class Lowering:
         return dim - 1 if dim > batch.place and batch.factor == 1 else dim
 
     def axes(self, value: fx.Node, dims: Sequence[int] | None) -> tuple[int, ...]:
-        """Several axes; None or an empty list means all but the batch."""
-        if not dims:
-            place = self.batch(value).place if batched(value) else None
-            dims = [dim for dim in range(self.rank(value)) if dim != place]
+        """Several axes; None or an empty list means all, the batch included, and is refused where there is one."""
+        dims = dims or range(self.rank(value))
         return tuple(self.axis(value, dim) for dim in dims)
 
     def result_shape(self) -> tuple[int, ...]:
