@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from boundlab.maps import flat
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -64,7 +66,7 @@ class Interval:
     def contains(self, value: Tensor) -> Tensor:
         """Whether every entry of `value` (b, *shape) lies inside, (b,) booleans; NaN is never inside."""
         inside = (self.lower <= value) & (value <= self.upper)
-        return inside.flatten(1).all(dim=1)
+        return flat(inside, 1).all(dim=1)
 
 
 def point(value: Tensor) -> Interval:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from boundlab.errors import SpecError
+from boundlab.maps import flat
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Specification:
 
     def values(self, y: Tensor) -> Tensor:
         """Margins of concrete outputs y (b, *out), (b, s)."""
-        return torch.linalg.vecdot(self.rows.flatten(2), y.flatten(1)[:, None].to(self.rows)) + self.offset
+        return torch.linalg.vecdot(flat(self.rows, 2), flat(y, 1)[:, None].to(self.rows)) + self.offset
 
     def best(self, margins: Tensor) -> Tensor:
         """The best row of every clause, (b, clauses): where all are positive the specification holds."""

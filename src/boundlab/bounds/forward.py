@@ -16,7 +16,7 @@ from boundlab.affine import LinearBound
 from boundlab.bounds.backward import Env, Pulled, Relaxer, Sets, plus
 from boundlab.graph import Node
 from boundlab.interval import Interval
-from boundlab.maps import Dense, LinearMap
+from boundlab.maps import Dense, LinearMap, flat
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def concretize_form(form: Form, sets: Sets, env: Env, places: Mapping[int, slice
         for index, place in places.items():
             box = env[index]
             assert isinstance(box, Interval)
-            rows = columns.coefficients[:, place].flatten(2).mT
+            rows = flat(columns.coefficients[:, place], 2).mT
             rows = sign * rows.reshape(*rows.shape[:2], *box.shape[1:])
             low = sets[index].concretize(Dense(tuple(box.shape[1:]), None, rows))
             total = total + sign * low.reshape(-1, *columns.bias.shape[1:])
@@ -121,10 +121,10 @@ def rows_of_forms(pulled: Pulled, forms: Mapping[int, Form], sets: Sets, env: En
     """Rows over inner nodes as rows over the sources: positive coefficients take the lower forms, negative the upper."""
     bias, total = pulled.bias, None
     for index, rows in pulled.coefficients.items():
-        coefficients, form = rows.dense().flatten(2), forms[index]
+        coefficients, form = flat(rows.dense(), 2), forms[index]
         for part, side in ((coefficients.clamp(min=0), form.lower), (coefficients.clamp(max=0), form.upper)):
-            total = plus(total, part @ side.coefficients.flatten(2).mT)
-            bias = plus(bias, torch.linalg.vecdot(part, side.bias.flatten(1)[:, None]))
+            total = plus(total, part @ flat(side.coefficients, 2).mT)
+            bias = plus(bias, torch.linalg.vecdot(part, flat(side.bias, 1)[:, None]))
     assert total is not None
     linear = {}
     for index, place in layout(sets, env).items():

@@ -16,7 +16,7 @@ from boundlab.errors import BoundError
 from boundlab.evaluate import source_value
 from boundlab.graph import Graph, Model, Node
 from boundlab.interval import Interval
-from boundlab.maps import Select
+from boundlab.maps import Select, flat
 from boundlab.ops import lookup
 
 Policy = Callable[..., Mapping[str, Tensor] | None]
@@ -58,7 +58,7 @@ def checked(node: Node, interval: Interval) -> Interval:
     if an end is NaN or infinite, or the ends cross by more than rounding explains (contradictory known bounds).
     """
     lower, upper = interval.lower, interval.upper
-    finite = torch.isfinite(lower) & torch.isfinite(upper)
+    finite = torch.isfinite(upper - lower)  # the width too: lines are made of quotients by it
     if not bool(finite.all()):
         raise BoundError(f"the bounds of {node.describe()} are NaN or infinite at {int((~finite).sum())} coordinates; "
                          "the set is too large for this method, or an operator is outside its domain there.")
@@ -174,7 +174,7 @@ def tighten(pulling: Pulling, node: Node, mask: Tensor) -> Interval:
     """
     known = pulling.env[node.index]
     assert isinstance(known, Interval)
-    owner, index = mask.expand(known.shape).flatten(1).nonzero(as_tuple=True)
+    owner, index = flat(mask.expand(known.shape), 1).nonzero(as_tuple=True)
     if len(owner) == 0:
         return known
     signs = known.lower.new_tensor([1.0, -1.0])
@@ -186,6 +186,6 @@ def tighten(pulling: Pulling, node: Node, mask: Tensor) -> Interval:
     low, high = torch.cat(found).unbind(1)
 
     def placed(whole: Tensor, values: Tensor) -> Tensor:
-        return whole.flatten(1).index_put((owner, index), values).reshape(whole.shape)
+        return flat(whole, 1).index_put((owner, index), values).reshape(whole.shape)
 
     return Interval(placed(known.lower, low), placed(known.upper, -high))

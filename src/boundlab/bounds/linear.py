@@ -13,6 +13,7 @@ from boundlab.bounds.methods import CROWN, bound
 from boundlab.bounds.problem import Method
 from boundlab.errors import MissingRule
 from boundlab.graph import Model
+from boundlab.maps import flat
 from boundlab.perturbations.sets import PerturbationSet
 from boundlab.spec import at_least
 
@@ -28,8 +29,8 @@ class LinearForm:
         """The function at concrete sources (b, *source), (b, *node)."""
         total, axes = self.bias, self.bias.dim()
         for name, matrix in self.coefficients.items():
-            value = inputs[name].flatten(1)
-            total = total + torch.linalg.vecdot(matrix.flatten(axes), value.reshape(-1, *[1] * (axes - 1), value.shape[1]))
+            value = flat(inputs[name], 1)
+            total = total + torch.linalg.vecdot(flat(matrix, axes), value.reshape(-1, *[1] * (axes - 1), value.shape[1]))
         return total
 
 

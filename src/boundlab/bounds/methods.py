@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from boundlab.bounds.backward import Env, Pulled, Relaxer, backward, concretize
+from boundlab.bounds.backward import Env, Pulled, Relaxer, backward, concretize, elementwise
 from boundlab.bounds.forward import Form, concretize_form, forward_step, layout, rows_of_forms, source_forms
 from boundlab.bounds.intermediate import (
     Policy,
@@ -168,7 +168,7 @@ class CROWN:
             return unsettled(node, readers[node.index], env, perturbed)
 
         def pull(node: Node, env: Env) -> Interval | None:
-            mask = None if node.index in settled else needed(node, env)
+            mask = None if node.index in settled or one_curve(node, env, relax) else needed(node, env)
             if mask is None:
                 return None
             interval = env[node.index]
@@ -200,6 +200,16 @@ class CROWN:
         parts = [backward(graph, env, relax, target.index, rows) for rows in starts]
         lower = torch.cat([concretize(part, env, problem.sets) for part in parts], dim=1) + spec.offset
         return Bounds(finite_rows(lower, problem), None, graph, env, beside(parts))
+
+
+def one_curve(node: Node, env: Env, relax: Relaxer) -> bool:
+    """Whether the node is a nonlinear function of each coordinate of one argument, so that backward rows cannot help.
+
+    Its lines are below (above) the function on the argument's interval, and a row's bound is a value of such a line at an
+    end no better than that interval's; the operator's own range over the interval is never looser.
+    """
+    perturbed = [arg for arg in node.args if isinstance(env[arg], Interval)]
+    return len(perturbed) == 1 and not is_affine(node, env) and elementwise(relax(node))
 
 
 def beside(parts: list[Pulled]) -> Pulled:

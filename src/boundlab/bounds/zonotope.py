@@ -20,7 +20,7 @@ from boundlab.bounds.backward import Env, Relaxer, Sets, elementwise
 from boundlab.bounds.intermediate import Refine
 from boundlab.graph import Graph, Node
 from boundlab.interval import Interval
-from boundlab.maps import Diagonal, Select, diagonal
+from boundlab.maps import Diagonal, Select, diagonal, flat
 from boundlab.maps.push import Columns, absolute_sum, add_columns, held, owners, push, take, without_zeros
 
 Needed = Callable[[Node, Env], Tensor | None]
@@ -43,11 +43,11 @@ class Zonotope:
 
 def fresh(node: Node, radius: Tensor) -> dict[int, Columns]:
     """New symbols, one for each coordinate with a positive radius (b, *shape), born at `node`."""
-    owner, index = radius.flatten(1).nonzero(as_tuple=True)
+    owner, index = flat(radius, 1).nonzero(as_tuple=True)
     if len(owner) == 0:
         return {}
     columns = Select(node.shape, owner, index, radius.new_ones(1)).spread()
-    size = radius.flatten(1)[owner, index].reshape(-1, *[1] * (columns.coefficients.dim() - 1))
+    size = flat(radius, 1)[owner, index].reshape(-1, *[1] * (columns.coefficients.dim() - 1))
     return {node.index: columns.with_coefficients(columns.coefficients * size)}
 
 
@@ -146,7 +146,7 @@ def zonotope_filter(graph: Graph, sets: Sets, relax: Relaxer, needed: Needed, li
         met = known.meet(within(form.interval(), known, alive[0]))
         still = needed(node, {**env, node.index: met})
         if still is not None:
-            drop(still.flatten(1).double().mean(1) <= limits.most_unsettled)
+            drop(flat(still, 1).double().mean(1) <= limits.most_unsettled)
         if set(form.groups) <= set(sets) and math.prod(node.shape) < coordinates and node.index in forms:
             forms[node.index] = only(box(node, met), alive[0])
         return met

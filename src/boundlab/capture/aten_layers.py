@@ -62,16 +62,21 @@ def sum_and_product(low: Lowering, node: fx.Node) -> int:
 
 # -- convolutions --------------------------------------------------------------------------------------------------------
 
-@lowers("conv1d.default", "conv2d.default", "conv3d.default", "conv1d.padding", "conv2d.padding", "convolution.default")
+@lowers("conv1d.default", "conv2d.default", "conv3d.default", "conv1d.padding", "conv2d.padding", "conv3d.padding")
 def conv(low: Lowering, node: fx.Node) -> int:
-    """A convolution; string paddings are turned into numbers."""
+    """A convolution; the paddings "valid" and "same" become numbers, an uneven one a padding of its own."""
     parts = [low.index(part) for part in node.args[:3] if part is not None]
     kernel = low.builder.shape(parts[1])[2:]
     axes = len(kernel)
     stride, dilation = per_axis(argument(node, 3, "stride", 1), axes), per_axis(argument(node, 5, "dilation", 1), axes)
     padding = argument(node, 4, "padding", 0)
     if isinstance(padding, str):
-        padding = [0] * axes if padding == "valid" else [d * (k - 1) // 2 for d, k in zip(dilation, kernel, strict=True)]
+        whole = [0] * axes if padding == "valid" else [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+        padding = [size // 2 for size in whole]
+        if any(size % 2 for size in whole):
+            shape = low.builder.shape(parts[0])
+            wider = (shape[0], *(size + odd % 2 for size, odd in zip(shape[1:], whole, strict=True)))
+            parts[0] = low.builder.add("pad", parts[0], before=(0,) * len(shape), shape=wider)
     return low.builder.add("conv", *parts, stride=stride, padding=per_axis(padding, axes), dilation=dilation,
                            groups=argument(node, 6, "groups", 1))
 

@@ -1,6 +1,6 @@
 """Structured linear maps and the rows that are pulled through them; torch only."""
 
-from boundlab.maps.base import LinearMap, Shape, at_owner
+from boundlab.maps.base import LinearMap, Shape, at_owner, flat
 from boundlab.maps.compose import add, compose
 from boundlab.maps.conv import Conv, conv_out_space
 from boundlab.maps.dense import Diagonal, Identity, MatmulLeft, MatmulRight, Matrix, Outer, Sum, diagonal, identity
@@ -10,5 +10,5 @@ from boundlab.maps.shape import Gather, Permute, Reduce, Reshape, Slice, Transpo
 __all__ = [
     "Conv", "Dense", "Diagonal", "Gather", "Identity", "LinearMap", "MatmulLeft", "MatmulRight", "Matrix", "Origin", "Outer",
     "Permute", "Reduce", "Reshape", "Rows", "Select", "Shape", "Slice", "Sum", "Transposed", "Windows",
-    "add", "at_owner", "compose", "conv_out_space", "diagonal", "dot", "identity", "transposed",
+    "add", "at_owner", "compose", "conv_out_space", "diagonal", "dot", "flat", "identity", "transposed",
 ]

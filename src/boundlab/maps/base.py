@@ -5,12 +5,18 @@ Letters: b problems, s rows, d columns; `in_shape` and `out_shape` are without b
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from torch import Tensor
 
 Shape = tuple[int, ...]
+
+
+def flat(tensor: Tensor, lead: int) -> Tensor:
+    """The axes after the first `lead` as one; of size 1 if there are none."""
+    return tensor.reshape(*tensor.shape[:lead], math.prod(tensor.shape[lead:]))
 
 
 def at_owner(tensor: Tensor, owner: Tensor | None) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from boundlab.maps.base import LinearMap, Shape
+from boundlab.maps.base import LinearMap, Shape, flat
 from boundlab.maps.conv import Conv, conv_in_space
 from boundlab.maps.dense import Diagonal, Identity
 from boundlab.maps.rows import Corners, Dense, Windows
@@ -92,7 +92,7 @@ def push_dense(columns: Columns, layer: LinearMap) -> Dense:
 
 def without_zeros(columns: Columns) -> Columns:
     """The columns that move anything at all."""
-    moving = held(columns).coefficients.flatten(1).any(1)
+    moving = flat(held(columns).coefficients, 1).any(1)
     return take(columns, moving.nonzero().squeeze(1))
 
 
@@ -166,7 +166,7 @@ def placed(columns: Windows, corner: Tensor, size: list[int]) -> Tensor:
     cells = rows[:, :, None] * size[1] + (shift[:, 1:] + torch.arange(columns.size[1], device=shift.device))[:, None, :]
     number, channels = len(shift), columns.shape[0]
     canvas = columns.coefficients.new_zeros(number, size[0] * size[1], channels)
-    index = cells.flatten(1)[:, :, None].expand(-1, -1, channels)
+    index = flat(cells, 1)[:, :, None].expand(-1, -1, channels)
     return canvas.scatter(1, index, columns.coefficients.flatten(1, 3)).reshape(number, 1, *size, channels)
 
 

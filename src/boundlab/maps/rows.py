@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from boundlab.maps.base import Shape, at_owner
+from boundlab.maps.base import Shape, at_owner, flat
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ class Windows(Rows):
         count, rows = self.coefficients.shape[:2]
         cells = (height + 2) * (width + 2)
         start = torch.arange(count * rows, device=places.device).reshape(count, rows, 1) * cells
-        index = (start + places.flatten(1)[:, None, :]).flatten()
+        index = (start + flat(places, 1)[:, None, :]).flatten()
         full = self.coefficients.new_zeros(count * rows * cells, channels)
         full = full.index_copy(0, index, self.coefficients.reshape(-1, channels))
         return full.reshape(count, rows, height + 2, width + 2, channels)[:, :, 1:-1, 1:-1].permute(0, 1, 4, 2, 3)
@@ -197,7 +197,7 @@ def dot(coefficients: Tensor, aligned: Tensor) -> Tensor:
     if aligned.shape[2:] != coefficients.shape[2:]:
         aligned = aligned.expand(*aligned.shape[:2], *coefficients.shape[2:])
     if aligned.shape[0] == 1 and aligned.shape[1] == 1:
-        return coefficients.flatten(2) @ aligned.flatten()
+        return flat(coefficients, 2) @ aligned.flatten()
     if coefficients.shape[0] == 1 and aligned.shape[1] == 1:
-        return aligned.flatten(1) @ coefficients[0].flatten(1).mT
-    return torch.linalg.vecdot(coefficients.flatten(2), aligned.flatten(2))
+        return flat(aligned, 1) @ flat(coefficients[0], 1).mT
+    return torch.linalg.vecdot(flat(coefficients, 2), flat(aligned, 2))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from boundlab.maps.base import LinearMap, Shape, at_owner
+from boundlab.maps.base import LinearMap, Shape, at_owner, flat
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Gather(LinearMap):
     index: Tensor
 
     def push(self, columns: Tensor) -> Tensor:
-        picked = columns.flatten(2).index_select(2, self.index)
+        picked = flat(columns, 2).index_select(2, self.index)
         return picked.reshape(*columns.shape[:2], *self.out_shape)
 
     def pull(self, rows: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from boundlab.interval import Interval
-from boundlab.maps import Gather, LinearMap, Permute, Reduce, Reshape, Shape, Slice, identity, transposed
+from boundlab.maps import Gather, LinearMap, Permute, Reduce, Reshape, Shape, Slice, flat, identity, transposed
 from boundlab.ops.op import Argument, affine_op, register
 
 
@@ -85,7 +85,7 @@ slice_ = register(affine_op(
 ))
 
 gather = register(affine_op(
-    "gather", lambda x, *, index, shape: x.flatten(1)[:, index.to(x.device)].reshape(x.shape[0], *shape),
+    "gather", lambda x, *, index, shape: flat(x, 1)[:, index.to(x.device)].reshape(x.shape[0], *shape),
     lambda x, *, index, shape: (Gather(shape_of(x), tuple(shape), index.to(x.lower.device)),),
 ))
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from boundlab.errors import SpecError
 from boundlab.interval import Interval
-from boundlab.maps import Rows, at_owner
+from boundlab.maps import Rows, at_owner, flat
 from boundlab.perturbations.reach import Reach
 from boundlab.perturbations.sets import Box, as_batch, box_minimum, uniform
 
@@ -50,8 +50,8 @@ class LpBall:
         low, high = self.limits
         if not bool((low <= high).all()):
             raise SpecError("the clip box is empty: its low end exceeds its high end (or is NaN) somewhere.")
-        rounding = 4 * torch.finfo(self.center.dtype).eps * self.center.abs().flatten(1).amax(1)
-        distance = torch.linalg.vector_norm((self.nearest - self.center).flatten(1), self.p, dim=1)
+        rounding = 4 * torch.finfo(self.center.dtype).eps * flat(self.center.abs(), 1).amax(1)
+        distance = torch.linalg.vector_norm(flat(self.nearest - self.center, 1), self.p, dim=1)
         empty = ~(distance <= self.radius.flatten() + rounding)
         if bool(empty.any()):
             first = int(empty.nonzero()[0])
@@ -85,7 +85,7 @@ class LpBall:
 
         It is rounded up by more than the sums that are compared with it err, so that near contact stays sound.
         """
-        spent = self.spent.flatten(1).sum(1).reshape(-1, *[1] * (self.center.dim() - 1))
+        spent = flat(self.spent, 1).sum(1).reshape(-1, *[1] * (self.center.dim() - 1))
         slack = 32 * torch.finfo(spent.dtype).eps
         return torch.where(spent > 0, (1 - spent).clamp(min=0) + slack, 1.0)
 
@@ -109,9 +109,9 @@ class LpBall:
 
     def within(self) -> Reach:
         """Ball and box around the center, (b, 1, k), drawn in by more than rounding so that projections are feasible."""
-        lower, upper = ((end - self.center).flatten(1)[:, None] for end in (self.span.lower, self.span.upper))
-        left = (self.left - 64 * torch.finfo(self.left.dtype).eps).clamp(min=0).flatten(1)
-        return Reach(self.p, lower, upper, self.radius.flatten(1), left)
+        lower, upper = (flat(end - self.center, 1)[:, None] for end in (self.span.lower, self.span.upper))
+        left = flat((self.left - 64 * torch.finfo(self.left.dtype).eps).clamp(min=0), 1)
+        return Reach(self.p, lower, upper, flat(self.radius, 1), left)
 
     def concretize(self, rows: Rows) -> Tensor:
         """The minimum of each row, (n, s): center and dual norm; with a clip box the dual of `Reach`.
@@ -123,21 +123,21 @@ class LpBall:
         spread = rows.spread().masked()
         middle, coefficients = spread.dot(self.center.unsqueeze(1)), spread.coefficients
         if self.clip is None:
-            return middle - at_owner(self.radius.flatten(1), rows.owner) * dual_norm(coefficients.flatten(2), self.p)
+            return middle - at_owner(flat(self.radius, 1), rows.owner) * dual_norm(flat(coefficients, 2), self.p)
 
         def beside(end: Tensor) -> Tensor:
             aligned = spread.aligned((end - self.center).unsqueeze(1))
-            return aligned.expand(*aligned.shape[:2], *coefficients.shape[2:]).flatten(2)
+            return flat(aligned.expand(*aligned.shape[:2], *coefficients.shape[2:]), 2)
 
-        radius, left = (at_owner(value.flatten(1), rows.owner) for value in (self.radius, self.left))
+        radius, left = (at_owner(flat(value, 1), rows.owner) for value in (self.radius, self.left))
         reach = Reach(self.p, beside(self.span.lower), beside(self.span.upper), radius, left)
-        return middle + reach.minimum(coefficients.flatten(2))
+        return middle + reach.minimum(flat(coefficients, 2))
 
     def project(self, point: Tensor) -> Tensor:
         box = Box(self.span.lower, self.span.upper)
         if self.independent:
             return box.project(point)
-        away = (point - self.center).reshape(-1, *self.center.shape).flatten(2).transpose(0, 1)
+        away = flat((point - self.center).reshape(-1, *self.center.shape), 2).transpose(0, 1)
         near = self.within().project(away).transpose(0, 1).reshape(point.shape)
         return box.project(self.center + near)
 
@@ -145,7 +145,7 @@ class LpBall:
         if self.independent:
             return Box(self.span.lower, self.span.upper).sample(count, generator)
         shape = (count, 1, *self.center.shape[1:])
-        noise = torch.erfinv(uniform(shape, self.center, generator) * 1.999 - 0.9995).flatten(2)
+        noise = flat(torch.erfinv(uniform(shape, self.center, generator) * 1.999 - 0.9995), 2)
         length = uniform((count, 1, 1), self.center, generator)
         kind = torch.arange(count, device=noise.device).reshape(-1, 1, 1) % 4
         top = noise * (noise.abs() == noise.abs().amax(-1, keepdim=True))

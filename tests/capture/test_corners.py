@@ -1,0 +1,48 @@
+"""Convolutions with padding="same" and even kernels pad unevenly; shapes of size one a problem go through every method."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import boundlab as bl
+
+METHODS = [bl.IBP(), bl.Forward(), bl.CROWN(), bl.CROWN(filter=None), bl.CROWN(intermediate=bl.IBP())]
+
+
+@pytest.mark.filterwarnings("ignore:Using padding=.same.:UserWarning")
+@pytest.mark.parametrize("kernel,dilation", [(2, 1), (4, 1), (3, 2), (2, 3)])
+def test_same_padding(kernel: int, dilation: int) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(2, 3, kernel, padding="same", dilation=dilation), nn.ReLU(), nn.Conv2d(3, 2, 1)).double()
+    x = torch.rand(3, 2, 7, 6, dtype=torch.float64)
+    assert torch.allclose(bl.evaluate(bl.capture(net, x), x), net(x))
+
+
+class Regressor(nn.Module):
+    """One number a problem, without an axis of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(4, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = torch.relu(self.inner(x)).sum(1)
+        return torch.tanh(hidden) * hidden - x[:, 0]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=str)
+def test_a_number_without_axes(method: bl.Method) -> None:
+    torch.manual_seed(1)
+    net = Regressor().double()
+    x = torch.rand(3, 4, dtype=torch.float64)
+    model = bl.capture(net, x).detached()
+    box = bl.Box(x - 0.1, x + 0.1)
+    bounds = bl.bound(model, box, method=method)
+    rows = bl.bound(model, box, method=method, spec=bl.at_least(torch.ones(1, 1, dtype=torch.float64)))
+    points = box.sample(200, torch.Generator().manual_seed(0))
+    values = torch.stack([net(point) for point in points])
+    assert bounds.lower.shape == (3,) and bounds.upper is not None
+    assert (values >= bounds.lower - 1e-12).all() and (values <= bounds.upper + 1e-12).all()
+    assert (values >= rows.lower[:, 0] - 1e-12).all()
