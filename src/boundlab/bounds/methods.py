@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,6 +33,11 @@ from boundlab.interval import Interval
 from boundlab.maps import Dense
 from boundlab.perturbations.sets import PerturbationSet
 from boundlab.spec import Specification
+
+COLUMN_BUDGET = 2**25
+"""Numbers that the columns of the problems in one pass may hold at the widest node."""
+MOST_PROBLEMS = 1024
+"""Problems in one pass at most."""
 
 
 def refiner(problem: Problem, *steps: Refine) -> Refine:
@@ -146,15 +152,15 @@ class CROWN:
     alpha: Policy | None = None
     filter: Filter | None = field(default_factory=Filter)
     max_rows: int | None = None
-    problems: int = 8
+    problems: int | None = None
 
     def environment(self, problem: Problem) -> Env:
         if self.intermediate is not None:
             return self.intermediate.environment(problem)
-        groups = torch.arange(problem.batch).split(self.problems)
+        groups = torch.arange(problem.batch).split(self.problems or problems_at_once(problem))
         if len(groups) == 1:
             return self.backward_environment(problem)
-        return joined([self.backward_environment(problem.take(group)) for group in groups])
+        return joined([self.backward_environment(problem.take(group)) for group in groups], problem)
 
     def backward_environment(self, problem: Problem) -> Env:
         """Intervals of every node: what a nonlinear operator reads is filtered by a zonotope and then pulled back."""
@@ -200,6 +206,14 @@ class CROWN:
         parts = [backward(graph, env, relax, target.index, rows) for rows in starts]
         lower = torch.cat([concretize(part, env, problem.sets) for part in parts], dim=1) + spec.offset
         return Bounds(finite_rows(lower, problem), None, graph, env, beside(parts))
+
+
+def problems_at_once(problem: Problem) -> int:
+    """How many problems share a pass: as many as keep a column for each perturbed coordinate within COLUMN_BUDGET."""
+    graph = problem.model.graph
+    coordinates = sum(math.prod(graph[index].shape) for index in problem.sets)
+    widest = max(math.prod(node.shape) for node in graph)
+    return max(1, min(MOST_PROBLEMS, COLUMN_BUDGET // max(1, coordinates * widest)))
 
 
 def one_curve(node: Node, env: Env, relax: Relaxer) -> bool:

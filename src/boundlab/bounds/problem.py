@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
@@ -101,16 +101,39 @@ def finite_rows(lower: Tensor, problem: Problem) -> Tensor:
     return lower
 
 
-def joined(parts: list[Env]) -> Env:
-    """Intervals of several groups of problems as one; constants are the same in all."""
+def own_nodes(problem: Problem) -> set[int]:
+    """The nodes whose value differs between problems: those that depend on a set or a constant with a batch axis."""
+    own = {index for index, region in problem.sets.items() if len(region.box().lower) > 1}
+    for node in problem.model.graph:
+        given = node.source and node.name in problem.inputs and len(problem.inputs[node.name]) > 1
+        if given or any(arg in own for arg in node.args):
+            own.add(node.index)
+    return own
+
+
+def joined(parts: list[Env], problem: Problem) -> Env:
+    """Intervals and constants of several groups of problems as one; what all problems share is taken once."""
+    own = own_nodes(problem)
+
     def together(index: int) -> Tensor | Interval:
-        first = parts[0][index]
-        if isinstance(first, Tensor):
-            return first
-        intervals = [part[index] for part in parts]
-        return Interval(torch.cat([i.lower for i in intervals]), torch.cat([i.upper for i in intervals]))  # type: ignore[union-attr]
+        values = [part[index] for part in parts]
+        if index not in own:
+            return values[0]
+        tensors = [value for value in values if isinstance(value, Tensor)]
+        intervals = [value for value in values if isinstance(value, Interval)]
+        if tensors:
+            return torch.cat(tensors)
+        return Interval(torch.cat([i.lower for i in intervals]), torch.cat([i.upper for i in intervals]))
 
     return {index: together(index) for index in parts[0]}
+
+
+def alike(regions: dict[int, PerturbationSet], inputs: Mapping[str, Tensor]) -> dict[int, PerturbationSet]:
+    """All sets with one batch: shared ones are repeated beside sets or constants that have one for each problem."""
+    sizes = {index: len(region.box().lower) for index, region in regions.items()}
+    batch = max(*sizes.values(), *(len(value) for value in inputs.values()), 1)
+    first = torch.zeros(batch, dtype=torch.long)
+    return {index: region.take(first) if sizes[index] < batch else region for index, region in regions.items()}
 
 
 def problem_of(model: Model, sets: PerturbationSet | Mapping[str, PerturbationSet | Tensor],
@@ -139,7 +162,7 @@ def problem_of(model: Model, sets: PerturbationSet | Mapping[str, PerturbationSe
     sizes += [] if spec is None else [len(spec.rows)]
     if any(size not in (1, problem.batch) for size in sizes):
         raise ShapeError(f"sets, inputs and specification speak of {sorted(set(sizes))} problems; all must agree or be 1.")
-    return problem
+    return replace(problem, sets=alike(regions, inputs))
 
 
 def check_type(name: str, region: PerturbationSet, model: Model) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from boundlab.affine import Affine, LinearBound
 from boundlab.bounds.backward import Env, Relaxer, Sets, elementwise
-from boundlab.bounds.intermediate import Refine
+from boundlab.bounds.intermediate import Refine, consumers
 from boundlab.graph import Graph, Node
 from boundlab.interval import Interval
 from boundlab.maps import Diagonal, Select, diagonal, flat
@@ -84,11 +84,12 @@ def one_slope(bound: LinearBound, x: Interval) -> tuple[Tensor, Tensor, Tensor]:
     return slope, (below + above) / 2, (above - below) / 2
 
 
-def step(node: Node, env: Mapping[int, Any], relax: Relaxer, forms: Mapping[int, Zonotope]) -> Zonotope:
+def step(node: Node, env: Mapping[int, Any], relax: Relaxer, forms: Mapping[int, Zonotope], lone: set[int]) -> Zonotope:
     """The zonotope of `node` from those of its perturbed arguments.
 
-    Affine operators push columns, elementwise ones scale them (symbols born at the argument itself may end there) and add
-    symbols for their gap, others start anew from their interval.
+    Affine operators push columns, elementwise ones scale them and add symbols for their gap, others start anew from their
+    interval. Symbols born at the argument end where their slope is 0, if `lone` says that no other node reads it: paths that
+    meet again must hold the same symbols in the same order.
     """
     perturbed = [arg for arg in node.args if isinstance(env[arg], Interval)]
     bound = relax(node)
@@ -98,7 +99,8 @@ def step(node: Node, env: Mapping[int, Any], relax: Relaxer, forms: Mapping[int,
         return box(node, env[node.index])
     slope, middle, gap = one_slope(bound, env[perturbed[0]])
     scaled = affine_image(Affine((diagonal(slope, node.shape),), middle), [forms[perturbed[0]]])
-    kept = {born: without_zeros(columns) if born == perturbed[0] else columns for born, columns in scaled.groups.items()}
+    ending = {perturbed[0]} & lone
+    kept = {born: without_zeros(columns) if born in ending else columns for born, columns in scaled.groups.items()}
     return Zonotope(scaled.center, {**kept, **fresh(node, gap.squeeze(1).expand_as(scaled.center))})
 
 
@@ -109,7 +111,7 @@ class Filter:
     """When the zonotope stops paying: the share of a layer that it fails to settle, and the numbers held for one problem."""
 
     most_unsettled: float = 0.4
-    most_numbers: int = 2**24
+    most_numbers: int = 2**27
 
 
 def zonotope_filter(graph: Graph, sets: Sets, relax: Relaxer, needed: Needed, limits: Filter) -> Refine:
@@ -123,6 +125,7 @@ def zonotope_filter(graph: Graph, sets: Sets, relax: Relaxer, needed: Needed, li
     forms: dict[int, Zonotope] = {}
     alive: list[Tensor] = []
     readers = last_readers(graph)
+    lone = {index for index, reading in consumers(graph).items() if len(reading) == 1}
     coordinates = sum(math.prod(graph[index].shape) for index in sets)
 
     def drop(keep: Tensor) -> None:
@@ -137,7 +140,7 @@ def zonotope_filter(graph: Graph, sets: Sets, relax: Relaxer, needed: Needed, li
             forms.update({index: box(graph[index], env[index]) for index in sets})
         if not bool(alive[0].any()):
             return None
-        form = forms[node.index] = step(node, env, relax, forms)
+        form = forms[node.index] = step(node, env, relax, forms, lone)
         for index in [index for index in forms if readers[index] <= node.index]:
             del forms[index]
         drop(numbers(form, len(alive[0])) <= limits.most_numbers)
