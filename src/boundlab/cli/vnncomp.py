@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +15,8 @@ from boundlab.verify.competition import Outcome, by_family, read_instances, run_
 
 Folder = Annotated[Path, typer.Argument(help="A folder with instances.csv: onnx, vnnlib, timeout a line.")]
 Family = Annotated[list[str] | None, typer.Option(help="Only this family; may be given several times.")]
+Timeout = Annotated[float | None, typer.Option(min=0, help="Seconds for each instance; default: what instances.csv says.")]
+Workers = Annotated[int, typer.Option(min=1, help="Instances at a time, each in a process of one thread.")]
 
 
 def described(outcome: Outcome) -> dict[str, Any]:
@@ -24,13 +26,15 @@ def described(outcome: Outcome) -> dict[str, Any]:
             "method": outcome.method, "error": outcome.error, "witness_accepted": outcome.accepted, "notes": outcome.notes}
 
 
-def vnncomp(session: Session, folder: Folder, family: Family = None) -> Answer:
+def vnncomp(session: Session, folder: Folder, family: Family = None, timeout: Timeout = None, workers: Workers = 1) -> Answer:
     """Run a folder of VNN-COMP instances and count what came out.
 
     Exit code 10 if a verdict contradicts the folder's expectation, else 0.
     """
     instances, outcomes = read_instances(folder, family or ()), []
-    for place, outcome in enumerate(run_instances(instances), 1):
+    if timeout is not None:
+        instances = [replace(instance, timeout=timeout) for instance in instances]
+    for place, outcome in enumerate(run_instances(instances, workers), 1):
         outcomes.append(outcome)
         if not session.quiet:
             name = f"{outcome.instance.onnx.name} {outcome.instance.vnnlib.name}"

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import csv
 import multiprocessing
+import queue
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -28,7 +30,7 @@ from boundlab.verify.vnnlib import parse_vnnlib
 
 EXPECTED = {"unsat": Verdict.VERIFIED, "sat": Verdict.FALSIFIED}
 READY = "ready"
-GRACE = 10.0
+GRACE = 1.0
 """Seconds that an instance may go on after its time limit before its process is ended."""
 
 
@@ -167,24 +169,43 @@ def new_worker() -> Worker:
     return Worker(process, own)
 
 
-def run_instances(instances: Iterable[Instance]) -> Iterator[Outcome]:
-    """Outcomes in order, as they come. A worker that dies (memory) or hangs costs its instance and is replaced."""
-    worker = new_worker()
+def run_instances(instances: Iterable[Instance], workers: int = 1) -> Iterator[Outcome]:
+    """Outcomes in order, as they come; `workers` instances at a time, each in a process of one thread.
+
+    A worker that dies (memory) or hangs costs its instance and is replaced.
+    """
+    idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
+    for _ in range(workers):
+        idle.put(new_worker())
+
+    def run(instance: Instance) -> Outcome:
+        outcome, worker = ask(idle.get(), instance)
+        idle.put(worker)
+        return outcome
+
     try:
-        for instance in instances:
-            start = time.perf_counter()
-            outcome = worker.ask(instance)
-            if outcome is None:
-                worker.process.join(0.5)
-                late = worker.process.is_alive()
-                worker.end()
-                worker = new_worker()
-                verdict = Verdict.TIMEOUT if late else Verdict.UNKNOWN
-                error = "ended after its time limit" if late else "the process died, most likely for lack of memory"
-                outcome = Outcome(instance, verdict, time.perf_counter() - start, error=error)
-            yield outcome
+        with ThreadPoolExecutor(workers) as pool:
+            yield from pool.map(run, instances)
     finally:
+        while not idle.empty():
+            idle.get().end()
+
+
+def ask(worker: Worker, instance: Instance) -> tuple[Outcome, Worker]:
+    """The outcome of an instance, and the worker for the next one. An answer after the limit is no answer."""
+    start = time.perf_counter()
+    outcome = worker.ask(instance)
+    if outcome is None:
+        worker.process.join(0.5)
+        late = worker.process.is_alive()
         worker.end()
+        verdict = Verdict.TIMEOUT if late else Verdict.UNKNOWN
+        error = "ended after its time limit" if late else "the process died, most likely for lack of memory"
+        return Outcome(instance, verdict, time.perf_counter() - start, error=error), new_worker()
+    if outcome.verdict.decided and outcome.seconds > instance.timeout:
+        note = f"{outcome.verdict.name.lower()} after {outcome.seconds:.1f} s, past the limit"
+        outcome = replace(outcome, verdict=Verdict.TIMEOUT, notes=(*outcome.notes, note))
+    return outcome, worker
 
 
 @dataclass(frozen=True)
