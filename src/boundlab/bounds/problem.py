@@ -102,11 +102,12 @@ def finite_rows(lower: Tensor, problem: Problem) -> Tensor:
 
 
 def own_nodes(problem: Problem) -> set[int]:
-    """The nodes whose value differs between problems: those that depend on a set or a constant with a batch axis."""
+    """The nodes that differ between problems: those that depend on a set, a constant or a known bound with a batch axis."""
     own = {index for index, region in problem.sets.items() if len(region.box().lower) > 1}
+    named = {name for name, value in problem.inputs.items() if len(value) > 1}
+    named |= {name for name, interval in problem.known.items() if len(interval.lower) > 1}
     for node in problem.model.graph:
-        given = node.source and node.name in problem.inputs and len(problem.inputs[node.name]) > 1
-        if given or any(arg in own for arg in node.args):
+        if node.name in named or any(arg in own for arg in node.args):
             own.add(node.index)
     return own
 
