@@ -1,4 +1,4 @@
-"""The shape of the library: import direction, sizes, no hidden inputs, public docstrings. Tables, not opinions."""
+"""The shape of the library: sizes, no hidden inputs, public docstrings. (Import direction: tests/docs/test_architecture.py.)"""
 
 import ast
 from pathlib import Path
@@ -7,49 +7,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "src" / "boundlab"
 MODULES = sorted(ROOT.rglob("*.py"))
-BASE = {"errors", "maps", "interval", "affine"}
-RULES = BASE | {"graph", "spec", "ops"}
-BELOW = {
-    "errors": set(),
-    "maps": {"errors"},
-    "interval": {"errors"},
-    "affine": {"interval", "maps", "errors"},
-    "graph": {"errors"},
-    "spec": {"errors"},
-    "ops": BASE,
-    "evaluate": RULES,
-    "perturbations": BASE | {"graph", "spec"},
-    "capture": RULES | {"evaluate"},
-    "attack": RULES | {"evaluate", "perturbations", "capture"},
-    "bounds": RULES | {"evaluate", "perturbations", "capture", "attack"},
-    "solve": RULES | {"evaluate", "perturbations", "capture", "attack", "bounds"},
-    "verify": RULES | {"evaluate", "perturbations", "capture", "attack", "bounds", "solve"},
-    "train": RULES | {"evaluate", "perturbations", "capture", "attack", "bounds", "solve"},
-    "data": RULES,
-    "zoo": RULES | {"data"},
-}
-"""What each folder (or top module) may import; what is drawn beneath it in the architecture. Cousins never meet."""
-BELOW["jobs"] = {name for name in BELOW if name not in ("reports", "jobs")}
-BELOW["reports"] = {name for name in BELOW if name not in ("reports", "jobs")}
-ABOVE = {"cli", "testing", "reproduce", "__init__", "__main__"}
-"""May import everything (testing and reproduce: everything beneath the command line)."""
 
 
 def part_of(path):
     return path.relative_to(ROOT).parts[0].removesuffix(".py")
-
-
-def imports(tree):
-    """The parts of boundlab that a module imports, wherever the import stands."""
-    for node in ast.walk(tree):
-        names = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [f"boundlab.{alias.name}" for alias in node.names] if node.module == "boundlab" else [node.module]
-        for name in names:
-            if name.split(".")[0] == "boundlab":
-                yield node.lineno, [*name.split("."), "__init__"][1]
 
 
 def functions(tree):
@@ -74,22 +35,6 @@ def tree_of(path):
 
 def names(paths):
     return [str(path.relative_to(ROOT)) for path in paths]
-
-
-@pytest.mark.parametrize("path", MODULES, ids=names(MODULES))
-def test_imports_go_downwards(path):
-    part = part_of(path)
-    if part in ABOVE:
-        return
-    assert part in BELOW, f"'{part}' is not in the table of layers; say in tests/test_layers.py what it may import"
-    wrong = [(line, name) for line, name in imports(tree_of(path)) if name != part and name not in BELOW[part]]
-    assert not wrong, f"{path.name} imports upwards or sideways: {wrong}"
-
-
-def test_nothing_imports_the_command_line():
-    wrong = [path.name for path in MODULES if part_of(path) != "cli"
-             for _, name in imports(tree_of(path)) if name == "cli"]
-    assert not wrong
 
 
 @pytest.mark.parametrize("path", MODULES, ids=names(MODULES))

@@ -1,4 +1,4 @@
-"""The picture of the layers in docs/architecture.md is true of every import (finer rules: tests/test_layers.py)."""
+"""The picture of the layers in docs/architecture.md is true of every import (sizes and the like: tests/test_layers.py)."""
 
 from __future__ import annotations
 
