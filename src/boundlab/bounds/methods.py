@@ -28,6 +28,7 @@ from boundlab.bounds.intermediate import (
 )
 from boundlab.bounds.problem import Bounds, Method, Problem, finite_rows, joined, problem_of
 from boundlab.bounds.zonotope import Filter, zonotope_filter
+from boundlab.errors import SpecError
 from boundlab.graph import Model, Node
 from boundlab.interval import Interval
 from boundlab.maps import Dense
@@ -154,6 +155,12 @@ class CROWN:
     max_rows: int | None = None
     problems: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.intermediate is not None:
+            method_value(self.intermediate)
+        if self.alpha is not None and not callable(self.alpha):
+            raise SpecError(f"alpha is a function that chooses slopes, such as boundlab.parallel, got {self.alpha!r}.")
+
     def environment(self, problem: Problem) -> Env:
         if self.intermediate is not None:
             return self.intermediate.environment(problem)
@@ -247,4 +254,11 @@ def bound(model: Model, sets: PerturbationSet | Mapping[str, PerturbationSet | T
     (constant inputs). `known` are intervals by node name that are already proven. Without `spec` the output's lower and
     upper bounds (b, *out); with it lower bounds of its rows (b, s). BoundError if a bound is NaN or infinite.
     """
-    return (method or CROWN()).run(problem_of(model, sets, spec, known))
+    return method_value(method or CROWN()).run(problem_of(model, sets, spec, known))
+
+
+def method_value(method: Method) -> Method:
+    """The method itself; SpecError for a name or a class."""
+    if isinstance(method, type) or not isinstance(method, Method):
+        raise SpecError(f"a method is a value such as CROWN() or CROWN(intermediate=IBP()), got {method!r}.")
+    return method

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -71,9 +71,9 @@ class Bounds:
 
     lower: Tensor
     upper: Tensor | None
-    graph: Graph
-    env: Env
-    linear: Pulled | None = None
+    graph: Graph = field(repr=False)
+    env: Env = field(repr=False)
+    linear: Pulled | None = field(default=None, repr=False)
     rigour: Rigour = Rigour.FLOAT
 
     @property
@@ -82,6 +82,7 @@ class Bounds:
         return {node.name: interval for node in self.graph if isinstance(interval := self.env.get(node.index), Interval)}
 
 
+@runtime_checkable
 class Method(Protocol):
     """A way to bound: anything with these two functions."""
 
@@ -140,6 +141,8 @@ def alike(regions: dict[int, PerturbationSet], inputs: Mapping[str, Tensor]) -> 
 def problem_of(model: Model, sets: PerturbationSet | Mapping[str, PerturbationSet | Tensor],
                spec: Specification | None = None, known: Mapping[str, Interval] | None = None) -> Problem:
     """The question as methods see it: sets by node index, shapes checked."""
+    if not isinstance(model, Model):
+        raise ShapeError(f"bounds are about a Model, got {type(model).__name__}; bl.capture(module, example) makes one.")
     named = sets if isinstance(sets, Mapping) else {model.graph.inputs[0].name: sets}
     regions, inputs = {}, {}
     for name, value in named.items():
@@ -147,23 +150,47 @@ def problem_of(model: Model, sets: PerturbationSet | Mapping[str, PerturbationSe
         if isinstance(value, Tensor):
             inputs[name] = value
             continue
-        shape = tuple(value.box().shape[1:])
-        if shape != node.shape:
-            raise ShapeError(f"the set of '{name}' holds tensors of shape (batch, {', '.join(map(str, shape))}), the network "
-                             f"takes (batch, {', '.join(map(str, node.shape))}).")
+        if not isinstance(value, PerturbationSet):
+            raise ShapeError(f"'{name}' needs a perturbation set, such as LpBall or Box, got {type(value).__name__}.")
+        shape = tuple(value.box().shape)
+        if shape[1:] != node.shape:
+            raise ShapeError(f"the set of '{name}' holds tensors of shape {shape}, the network takes "
+                             f"(batch, {', '.join(map(str, node.shape))}).")
         check_type(name, value, model)
         regions[node.index] = value
     if not regions:
         raise ShapeError("no perturbation set was given: bounds need at least one input or parameter that varies.")
-    if spec is not None and tuple(spec.rows.shape[2:]) != model.graph.output.shape:
-        raise ShapeError(f"the specification reads outputs of shape {list(spec.rows.shape[2:])}, the network gives "
-                         f"{list(model.graph.output.shape)}.")
+    if spec is not None:
+        check_spec(spec, model)
+    check_known(known or {}, model)
     problem = Problem(model, regions, inputs, spec, known or {})
     sizes = [len(region.box().lower) for region in regions.values()] + [len(value) for value in inputs.values()]
     sizes += [] if spec is None else [len(spec.rows)]
     if any(size not in (1, problem.batch) for size in sizes):
         raise ShapeError(f"sets, inputs and specification speak of {sorted(set(sizes))} problems; all must agree or be 1.")
     return replace(problem, sets=alike(regions, inputs))
+
+
+def check_spec(spec: Specification, model: Model) -> None:
+    """ShapeError if a specification reads outputs of another shape or type than the network's."""
+    if tuple(spec.rows.shape[2:]) != model.graph.output.shape:
+        raise ShapeError(f"the specification reads outputs of shape {list(spec.rows.shape[2:])}, the network gives "
+                         f"{list(model.graph.output.shape)}.")
+    if model.params and spec.rows.dtype != model.dtype:
+        raise ShapeError(f"the specification holds {spec.rows.dtype}, the network {model.dtype}; margins(..., dtype=...) and "
+                         "Tensor.to convert.")
+
+
+def check_known(known: Mapping[str, Interval], model: Model) -> None:
+    """ShapeError if a known interval names no node of the network, or has another shape than that node."""
+    shapes = {node.name: node.shape for node in model.graph}
+    for name, interval in known.items():
+        if name not in shapes:
+            raise ShapeError(f"known bounds are given for '{name}', which is no node of the network; it has "
+                             f"{', '.join(repr(node.name) for node in model.graph if not node.source)}.")
+        if not isinstance(interval, Interval) or tuple(interval.shape[1:]) != shapes[name]:
+            raise ShapeError(f"the known bounds of '{name}' must be an Interval of shape "
+                             f"(batch, {', '.join(map(str, shapes[name]))}).")
 
 
 def check_type(name: str, region: PerturbationSet, model: Model) -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import logging
+import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -42,7 +47,7 @@ def capture(module: nn.Module, *example: Tensor) -> Model:
     UnsupportedOperator names what nobody registered and where it stands in the source; CaptureError says that the module
     cannot be exported, mixes examples of a batch, or differs from its graph.
     """
-    if not example or any(tensor.dim() == 0 for tensor in example):
+    if not example or not all(isinstance(tensor, Tensor) and tensor.dim() > 0 for tensor in example):
         raise CaptureError("capture needs one example tensor for each input of the module, with a batch axis first.")
     check_numbers(module)
     inputs = tuple(two_examples(tensor) for tensor in example)
@@ -70,7 +75,7 @@ def export(module: nn.Module, inputs: tuple[Tensor, ...]) -> ExportedProgram:
     """The module as a functional program over a dynamic batch; CaptureError if torch cannot export it."""
     shapes = tuple({0: Dim.DYNAMIC} for _ in inputs)
     try:
-        with warnings.catch_warnings():  # recurrent modules list their weights anew in every call, which torch remarks on
+        with quiet(), warnings.catch_warnings():  # recurrent modules list their weights in every call, which torch remarks on
             warnings.filterwarnings("ignore", message="The tensor attributes.*were assigned during export")
             warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # torch's own bookkeeping
             program = torch.export.export(module, inputs, dynamic_shapes=shapes, strict=False)
@@ -78,9 +83,35 @@ def export(module: nn.Module, inputs: tuple[Tensor, ...]) -> ExportedProgram:
                      if str(key).removeprefix("aten.") in DECOMPOSED}
             return program.run_decompositions(table)
     except Exception as problem:  # torch raises many kinds; all of them mean that the module cannot be captured
-        reason = str(problem).strip().splitlines()
-        raise CaptureError(f"torch.export cannot capture {type(module).__name__}: {reason[0] if reason else problem!r}. "
-                           "Branches that depend on values of a tensor must be rewritten.") from problem
+        reason = (str(problem).strip().splitlines() or [repr(problem)])[0].rstrip(".")
+        shapes_given = ", ".join(str(list(tensor.shape)) for tensor in inputs)
+        remedy = "Branches that depend on values of a tensor must be rewritten." if "data-dependent" in reason else \
+            f"Its inputs had the shapes {shapes_given}, the batch axis first."
+        raise CaptureError(f"torch.export cannot capture {type(module).__name__}{raised_at(problem)}: {reason}. "
+                           f"{remedy}") from problem
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the graphs and tracebacks that torch writes to standard error before it raises; the error says it all."""
+    loggers = [logger for name, logger in logging.root.manager.loggerDict.items()
+               if name.split(".")[0] == "torch" and isinstance(logger, logging.Logger) and not logger.disabled]
+    try:
+        for logger in loggers:
+            logger.disabled = True
+        with redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        for logger in loggers:
+            logger.disabled = False
+
+
+def raised_at(problem: BaseException) -> str:
+    """", from file:line" of the innermost line of the user's own source that an exception went through."""
+    own = [torch.__path__[0], str(Path(__file__).parent)]
+    frames = traceback.extract_tb(problem.__traceback__)
+    places = [frame for frame in frames if not frame.filename.startswith((*own, "<"))]
+    return f", from {places[-1].filename}:{places[-1].lineno}" if places else ""
 
 
 def lower(program: ExportedProgram, dtype: torch.dtype) -> Model:

@@ -16,7 +16,7 @@ COLUMNS = ("name", "interval", "relaxation", "free variables", "exact when", "br
 def words(function: object, otherwise: str) -> str:
     """The first sentence of a rule's own docstring."""
     text = " ".join((inspect.getdoc(function) or "").split())
-    return re.split(r"(?<! al)\. |\.$", text)[0] or otherwise
+    return re.split(r"(?<! al)(?<! Sec)\. |\.$", text)[0] or otherwise
 
 
 def places(op: Op) -> str:

@@ -33,10 +33,12 @@ class LpBall:
     clip: tuple[Tensor | float, Tensor | float] | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.center, Tensor) or self.center.dim() == 0:
+            raise SpecError(f"the center of a ball must be a tensor with a batch axis, got {self.center!r:.60}.")
         if not self.center.is_floating_point() or not bool(torch.isfinite(self.center).all()):
             raise SpecError(f"the center of a ball must be a finite floating tensor, got {self.center.dtype} with "
                             f"{int((~torch.isfinite(self.center)).sum())} entries that are NaN or infinite.")
-        if not self.p >= 1:
+        if isinstance(self.p, str) or not self.p >= 1:
             raise SpecError(f"a ball needs a norm of order p >= 1 (or inf), got p = {self.p}.")
         if self.radius.shape[0] not in (1, self.center.shape[0]):
             raise SpecError(f"eps must be one number or one for each of {self.center.shape[0]} problems, "

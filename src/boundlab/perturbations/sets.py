@@ -61,6 +61,9 @@ class Box:
     upper: Tensor
 
     def __post_init__(self) -> None:
+        for end in (self.lower, self.upper):
+            if not isinstance(end, Tensor) or end.dim() == 0:
+                raise SpecError(f"the ends of a box must be tensors with a batch axis, got {end!r}.")
         if self.lower.shape != self.upper.shape:
             raise SpecError(f"a box needs ends of one shape, got {tuple(self.lower.shape)} and {tuple(self.upper.shape)}.")
         if not bool((self.lower <= self.upper).all()):
@@ -103,7 +106,10 @@ def box_minimum(box: Interval, rows: Rows) -> Tensor:
 
 def as_batch(value: Tensor | float, like: Tensor) -> Tensor:
     """A radius as (b, 1, ..., 1): one number for all problems, or one for each."""
-    radius = torch.as_tensor(value, dtype=like.dtype, device=like.device)
+    try:
+        radius = torch.as_tensor(value, dtype=like.dtype, device=like.device)
+    except (TypeError, ValueError) as problem:
+        raise SpecError(f"a radius must be a number, or a tensor with one for each problem, got {value!r}.") from problem
     return radius.reshape(-1, *[1] * (like.dim() - 1))
 
 

@@ -1,0 +1,59 @@
+"""Wrong calls from Python end in one of boundlab's own errors, which says what was found and what to do."""
+
+import pytest
+import torch
+from torch import nn
+
+import boundlab as bl
+
+
+class Branching(nn.Module):
+    def forward(self, x):
+        return x if x.sum() > 0 else -x
+
+
+NET = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 3))
+X = torch.linspace(0, 1, 24).reshape(3, 8)
+BALL = bl.LpBall(X, 0.1)
+MODEL = bl.capture(NET, X).detached()
+CALLS = {
+    "center that is no tensor": (lambda: bl.LpBall(X.numpy(), 0.1), "must be a tensor"),
+    "center without axes": (lambda: bl.LpBall(torch.tensor(0.5), 0.1), "batch axis"),
+    "eps in words": (lambda: bl.LpBall(X, "0.1"), "a radius must be a number"),
+    "p in words": (lambda: bl.LpBall(X, 0.1, p="inf"), "p >= 1"),
+    "box of numbers": (lambda: bl.Box(0.0, 1.0), "must be tensors"),
+    "labels that are not whole": (lambda: bl.margins(torch.tensor([0.0, 1.0]), 3), "whole numbers"),
+    "module for a model": (lambda: bl.bound(NET, BALL), "bl.capture"),
+    "tuple for a set": (lambda: bl.bound(MODEL, (X, X)), "perturbation set"),
+    "set without a batch axis": (lambda: bl.bound(MODEL, bl.LpBall(X[0], 0.1)), r"shape \(8,\), .* takes \(batch, 8\)"),
+    "method by name": (lambda: bl.bound(MODEL, BALL, method="crown"), "got 'crown'"),
+    "method as a class": (lambda: bl.bound(MODEL, BALL, method=bl.CROWN), "a method is a value"),
+    "inner method by name": (lambda: bl.CROWN(intermediate="ibp"), "got 'ibp'"),
+    "slopes by name": (lambda: bl.CROWN(alpha="parallel"), "got 'parallel'"),
+    "specification of another type": (
+        lambda: bl.bound(MODEL, BALL, spec=bl.margins([0, 1, 2], 3, torch.float64)), "float64, the network torch.float32"),
+    "known bounds of no node": (lambda: bl.bound(MODEL, BALL, known={"nope": bl.Interval(X, X)}), "'nope', which is no node"),
+    "known bounds of another shape": (
+        lambda: bl.bound(MODEL, BALL, known={"1": bl.Interval(X, X)}), r"an Interval of shape \(batch, 4\)"),
+    "known bounds of another kind": (lambda: bl.bound(MODEL, BALL, known={"0": (X, X)}), "an Interval"),
+    "a shape for an example": (lambda: bl.capture(NET, (8,)), "example tensor"),
+    "an example without a batch axis": (lambda: bl.capture(NET, X[0]), "batch axis first"),
+    "a branch on values": (lambda: bl.capture(Branching(), X), r"test_bad_calls.py:\d+.*must be rewritten"),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_wrong_call_is_refused_in_words(call, capfd):
+    wrong, words = CALLS[call]
+    with pytest.raises(bl.BoundlabError, match=words):
+        wrong()
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("labels", [[2, 0, 1], torch.tensor([2, 0, 1], dtype=torch.uint8)])
+def test_labels_of_any_whole_type(labels):
+    assert torch.equal(bl.margins(labels, 3).rows, bl.margins(torch.tensor([2, 0, 1]), 3).rows)
+
+
+def test_bounds_print_as_bounds_only():
+    assert len(repr(bl.bound(MODEL, BALL))) < 600
