@@ -130,3 +130,15 @@ def test_outside_the_domain_the_error_names_the_node():
     node = Node(0, "log", (), {}, (1,), "features.2")
     with pytest.raises(BoundError, match=r"features\.2"):
         checked(node, lookup("log").interval(interval(-1.0, 1.0)))
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "tanh", "atan", "erf"])
+def test_s_shaped_lines_hold_at_the_ends_of_huge_intervals(name):
+    sizes = torch.tensor([1.0, 30.0, 1e6, 999993.6875, 1e10, 1e15])
+    low, high = -sizes.repeat(6)[None], sizes.repeat_interleave(6)[None]
+    found = lookup(name).relax(Interval(low, high))
+    for end in (low.double(), high.double()):
+        value = lookup(name).evaluate(end)
+        lines = [side.maps[0].scale.double() * end[:, None] + side.bias.double() for side in (found.lower, found.upper)]
+        assert (lines[0] <= value + 1e-5).all()
+        assert (lines[1] >= value - 1e-5).all()

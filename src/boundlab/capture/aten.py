@@ -15,8 +15,21 @@ from boundlab.capture.table import Rule, argument, lowers, operands, unsupported
 
 # -- values that pass unchanged ------------------------------------------------------------------------------------------
 
-@lowers("clone.default", "contiguous.default", "alias.default", "detach.default", "lift_fresh_copy.default", "_to_copy.default",
-        "to.dtype", "to.device", "to.dtype_layout", "dropout.default", "detach_.default", "_conj.default")
+@lowers("_to_copy.default", "to.dtype", "to.device", "to.dtype_layout", "to.other", "type_as.default")
+def cast(low: Lowering, node: fx.Node) -> Any:
+    """No change from one floating type to another at least as fine as the network's; other casts of constants are done now."""
+    x: Any = node.args[0]
+    kind, held = node.meta["val"].dtype, x.meta["val"].dtype
+    finer = kind.is_floating_point and torch.promote_types(kind, low.builder.dtype) == kind
+    if kind == held or (finer and (low.varies(x) or held.is_floating_point)):
+        return low.values[x]
+    if low.varies(x):
+        raise unsupported(node, f"casts a value that depends on an input to {kind}, which rounds it; bounds would not see that")
+    return low.builder.constant(composed.known_value(low.builder, low.index(x))[0].to(kind))
+
+
+@lowers("clone.default", "contiguous.default", "alias.default", "detach.default", "lift_fresh_copy.default", "dropout.default",
+        "detach_.default", "_conj.default")
 def same(low: Lowering, node: fx.Node) -> Any:
     """No change of value; dropout is only captured as nothing when it is off."""
     if "dropout" in str(node.target) and argument(node, 2, "train", False) and argument(node, 1, "p", 0.0) > 0:
@@ -152,7 +165,8 @@ def clip(low: Lowering, node: fx.Node) -> int:
         return x
     if bottom == 0 and top is None:
         return low.builder.add("relu", x)
-    return low.builder.add("clip", x, min=None if bottom is None else float(bottom), max=None if top is None else float(top))
+    bottom, top = composed.ordered(bottom, top)
+    return low.builder.add("clip", x, min=bottom, max=top)
 
 
 @lowers("clamp.Tensor", "clamp_min.Tensor", "clamp_max.Tensor")
@@ -206,8 +220,10 @@ def activation(low: Lowering, node: fx.Node) -> int:
 
 @lowers("softplus.default")
 def softplus(low: Lowering, node: fx.Node) -> int:
-    """log(1 + exp(beta x)) / beta; torch's linear piece beyond its threshold differs by rounding only."""
+    """log(1 + exp(beta x)) / beta; torch's linear piece beyond a threshold of 20 or more differs by rounding only."""
     build, x, beta = low.builder, low.index(node.args[0]), float(argument(node, 1, "beta", 1.0))
+    if argument(node, 2, "threshold", 20.0) < 20:
+        raise unsupported(node, "is softplus with a threshold below 20, where it jumps to a line; leave the threshold out")
     if beta == 1:
         return build.add("softplus", x)
     found = build.add("softplus", build.broadcast("mul", x, build.constant(beta)))

@@ -78,6 +78,13 @@ def plus(build: Builder, x: int, number: float) -> int:
     return build.broadcast("add", x, build.constant(float(number)))
 
 
+def ordered(bottom: float | None, top: float | None) -> tuple[float | None, float | None]:
+    """The ends of a clip; where they cross, torch and ONNX let the upper one win."""
+    if bottom is None or top is None:
+        return None if bottom is None else float(bottom), None if top is None else float(top)
+    return float(min(bottom, top)), float(top)
+
+
 def silu(build: Builder, x: int) -> int:
     """x * sigmoid(x)."""
     return build.add("mul", x, build.add("sigmoid", x))

@@ -7,6 +7,7 @@ from functools import reduce as fold_left
 
 import numpy as np
 
+from boundlab.capture.composed import ordered
 from boundlab.capture.onnx_fold import type_name
 from boundlab.capture.onnx_lowering import OnnxLowering, OnnxNode, Rule, Value, lowers
 from boundlab.errors import UnsupportedOperator
@@ -79,7 +80,8 @@ def mean_of(low: OnnxLowering, node: OnnxNode) -> Value:
 @lowers("Cast", "CastLike")
 def cast(low: OnnxLowering, node: OnnxNode) -> Value:
     """No change where the type is the network's own."""
-    kind = type_name(node.attributes["to"]) if node.op == "Cast" else ""
+    like = low.given(node, 1) if node.op == "CastLike" else None
+    kind = type_name(node.attributes["to"]) if node.op == "Cast" else str(like.dtype) if isinstance(like, np.ndarray) else ""
     if kind and kind != str(low.builder.dtype).removeprefix("torch."):
         why = "only one floating type for a whole network is supported" if "float" in kind else \
             "whole numbers jump with the values of the input"
@@ -91,7 +93,7 @@ def cast(low: OnnxLowering, node: OnnxNode) -> Value:
 def clip(low: OnnxLowering, node: OnnxNode) -> Value:
     """x between two known ends; an end that is missing or beyond float32 is none."""
     ends = [low.setting(node, place, name) for place, name in ((1, "min"), (2, "max"))]
-    lower, upper = (None if end is None or abs(end) >= LARGEST else float(end) for end in ends)
+    lower, upper = ordered(*(None if end is None or abs(end) >= LARGEST else float(end) for end in ends))
     x = low.value(node)
     return x if lower is None and upper is None else low.elementwise("clip", x, min=lower, max=upper)
 

@@ -141,8 +141,9 @@ def s_lines(curve: Curve, x: Interval, alpha: Mapping[str, Tensor] | None) -> Li
     l, u = x.row_lower, x.row_upper
     reach, since = touching_ranges(curve, x)
     shares = least_area(x, reach, since) if alpha is None else alpha
-    below = tangent(f, df, (l + shares["lower"] * (reach - l)).clamp(max=bend))
-    above = tangent(f, df, (since + shares["upper"] * (u - since)).clamp(min=bend))
+    touch_below, touch_above = l + shares["lower"] * (reach - l), since + shares["upper"] * (u - since)
+    below = tangent(f, df, torch.where(touch_below > reach, reach, touch_below))
+    above = tangent(f, df, torch.where(touch_above < since, since, touch_above))
     slope = chord(f, x, df(midpoint(x)))
     low_chord = (l >= bend) | ((u > bend) & (f(l) + df(l) * (u - l) > f(u)))
     high_chord = (u <= bend) | ((l < bend) & (f(u) + df(u) * (l - u) < f(l)))
