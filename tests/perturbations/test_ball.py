@@ -362,3 +362,16 @@ def test_interval_bounds_use_the_ball_itself_in_the_first_layer(p):
     crown = bl.bound(model, region)
     for found in (bounds, crown):
         assert (values >= found.lower - 1e-9).all() and (values <= found.upper + 1e-9).all()
+
+
+def test_taking_problems_takes_their_radii_whatever_their_shape():
+    center, places = torch.zeros(3, 2, 2), torch.tensor([2, 0, 1])
+    for eps in (torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, 2.0, 3.0]).reshape(3, 1, 1)):
+        assert bl.LpBall(center, eps).take(places).box().upper[:, 0, 0].tolist() == [3.0, 1.0, 2.0]
+
+
+@pytest.mark.parametrize("p", [1.0, 1.5, 2.0, 3.0])
+def test_tiny_coefficients_keep_their_share_of_the_radius(p):
+    rows = torch.full((1, 1, 4), 1e-25)
+    lower = bl.LpBall(torch.zeros(1, 4), 1.0, p=p).concretize(Dense((4,), None, rows))
+    assert lower.item() == pytest.approx(-1e-25 * 4 ** (1 - 1 / p), rel=1e-5)

@@ -164,18 +164,18 @@ class LpBall:
         return self.radius * steepest(flat, self.p).reshape(gradient.shape)
 
     def take(self, index: Tensor) -> LpBall:
-        def taken(value: Tensor | float, like: Tensor) -> Tensor | float:
-            own = isinstance(value, Tensor) and value.dim() == like.dim() and value.shape[0] > 1
-            return value[index] if isinstance(value, Tensor) and own else value
+        def taken(end: Tensor | float) -> Tensor | float:
+            own = isinstance(end, Tensor) and end.dim() == self.center.dim() and end.shape[0] > 1
+            return end[index] if isinstance(end, Tensor) and own else end
 
-        clip = self.clip and (taken(self.clip[0], self.center), taken(self.clip[1], self.center))
-        return LpBall(self.center[index], taken(self.eps, self.center.flatten(0)), self.p, clip)
+        eps = self.eps if self.radius.shape[0] == 1 else self.radius.flatten()[index]
+        return LpBall(self.center[index], eps, self.p, self.clip and (taken(self.clip[0]), taken(self.clip[1])))
 
 
 def dual_norm(c: Tensor, p: float) -> Tensor:
-    """|c|_q over the last axis with 1/p + 1/q = 1, scaled so that high powers neither vanish nor overflow."""
+    """|c|_q over the last axis with 1/p + 1/q = 1, scaled so that powers neither vanish nor overflow."""
     q = math.inf if p == 1 else p / (p - 1)
-    if q in (2, math.inf):
+    if math.isinf(q):
         return torch.linalg.vector_norm(c, q, dim=-1)
     size = c.detach().abs().amax(-1, keepdim=True).clamp(min=torch.finfo(c.dtype).tiny)
     return size.squeeze(-1) * torch.linalg.vector_norm(c / size, q, dim=-1)

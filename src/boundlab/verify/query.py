@@ -174,7 +174,7 @@ def negation(cases: tuple[Case, ...], layout: tuple[int, ...], model: Model) -> 
         constants += [atom.constant for atom in atoms]
         for place, atom in enumerate(atoms):
             for index, weight in atom.terms:
-                rows[number, place, index] = float(weight)
+                rows[number, place, index] += float(weight)
     offset = rounded_down(constants, dtype).reshape(len(cases), -1)
     clause = torch.repeat_interleave(torch.arange(len(layout)), torch.tensor(layout))
     rows = rows.reshape(*rows.shape[:2], *shape)
