@@ -22,8 +22,7 @@ def source_value(model: Model, node: Node, inputs: Mapping[str, Tensor]) -> Tens
                              "the first axis counts problems and may not be left out.")
         return value
     if node.op != PARAMETER:
-        given = ", ".join(f"'{name}'" for name in inputs) or "none"
-        raise ShapeError(f"the network's input '{node.name}' was not given (given: {given}).")
+        raise ShapeError(f"the network's input '{node.name}' was not given; give every input a tensor or a set, by name.")
     return model.params[node.name].unsqueeze(0)
 
 

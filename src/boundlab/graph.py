@@ -83,6 +83,12 @@ class Model:
     graph: Graph
     params: Mapping[str, Tensor] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        taken = ", ".join(f"{node.name} {list(node.shape)}" for node in self.graph.inputs)
+        given = ", ".join(str(list(self.graph[index].shape)) for index in self.graph.outputs)
+        numbers = sum(tensor.numel() for tensor in self.params.values())
+        return f"Model({taken} -> {given}; {len(self.graph.nodes)} nodes, {numbers} numbers, {self.dtype})"
+
     @property
     def dtype(self) -> torch.dtype:
         """The floating type of the parameters (float32 if there are none)."""

@@ -46,3 +46,32 @@ def test_a_number_without_axes(method: bl.Method) -> None:
     assert bounds.lower.shape == (3,) and bounds.upper is not None
     assert (values >= bounds.lower - 1e-12).all() and (values <= bounds.upper + 1e-12).all()
     assert (values >= rows.lower[:, 0] - 1e-12).all()
+
+
+class PerExample(nn.Module):
+    """Divides by the number of examples."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x / x.shape[0]
+
+
+class Constant(nn.Module):
+    """Says the same of every input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answer = nn.Parameter(torch.ones(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.answer).expand(x.shape[0], 3)
+
+
+def test_the_size_of_the_batch_is_no_number() -> None:
+    with pytest.raises(bl.CaptureError, match="size of the batch"):
+        bl.capture(PerExample(), torch.rand(2, 3))
+
+
+def test_an_output_that_depends_on_nothing() -> None:
+    model = bl.capture(Constant(), torch.rand(2, 3))
+    with pytest.raises(bl.ShapeError, match="depends on nothing"):
+        bl.bound(model, bl.Box(torch.zeros(1, 3), torch.ones(1, 3)))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from boundlab.bounds.backward import Env, Pulled, Sets
+from boundlab.bounds.intermediate import perturbed_nodes
 from boundlab.errors import BoundError, ShapeError
 from boundlab.graph import Graph, Model, Node
 from boundlab.interval import Interval
@@ -164,6 +165,8 @@ def problem_of(model: Model, sets: PerturbationSet | Mapping[str, PerturbationSe
         check_spec(spec, model)
     check_known(known or {}, model)
     problem = Problem(model, regions, inputs, spec, known or {})
+    if model.graph.output.index not in perturbed_nodes(model.graph, regions):
+        raise ShapeError(f"the output, {model.graph.output.describe()}, depends on nothing that varies; evaluate it instead.")
     sizes = [len(region.box().lower) for region in regions.values()] + [len(value) for value in inputs.values()]
     sizes += [] if spec is None else [len(spec.rows)]
     if any(size not in (1, problem.batch) for size in sizes):

@@ -33,6 +33,9 @@ class Lowering:
         """The graph node of a program value; a number becomes a constant."""
         if isinstance(value, fx.Node):
             found = self.values[value]
+            if found is None:
+                raise CaptureError(f"the size of the batch is used as a number{where_from(self.node)}; results would depend on "
+                                   "how many examples are given together.")
             return int(found) if isinstance(found, int) else self.builder.constant(found)
         if isinstance(value, (int, float, Tensor)):
             return self.builder.constant(value)

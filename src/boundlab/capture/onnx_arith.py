@@ -44,6 +44,8 @@ def power(low: OnnxLowering, node: OnnxNode) -> Value:
     if len(exponents) != 1:
         raise UnsupportedOperator(f"it has several exponents {exponents.tolist()}; only one for all entries is supported")
     x, exponent = low.value(node), float(exponents[0])
+    if np.broadcast_shapes(x.shape, low.array(node, 1, "exponent").shape) != tuple(x.shape):
+        raise UnsupportedOperator("its exponents have more entries than what they are applied to")
     if exponent == 1:
         return x
     own = {2.0: "square", 0.5: "sqrt", -1.0: "reciprocal", -0.5: "rsqrt"}

@@ -187,7 +187,8 @@ def check_capture(model: Model, module: nn.Module, inputs: tuple[Tensor, ...]) -
         results = [found[index] for index in model.graph.outputs]
         for index, result, want in zip(model.graph.outputs, results, expected, strict=True):
             compare(model.graph[index].describe(), result, want)
-    compare_gradients(module, results, expected)
+    shared = [result.expand(want.shape) for result, want in zip(results, expected, strict=True)]
+    compare_gradients(module, shared, expected)
 
 
 def compare_gradients(module: nn.Module, results: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
@@ -197,8 +198,10 @@ def compare_gradients(module: nn.Module, results: Sequence[Tensor], expected: Se
         return
 
     def gradients(outputs: Sequence[Tensor]) -> Sequence[Tensor | None]:
-        total = torch.stack([output.sum() for output in outputs if output.requires_grad]).sum()
-        return torch.autograd.grad(total, [parameter for _, parameter in named], allow_unused=True)
+        reached = [output.sum() for output in outputs if output.requires_grad]
+        if not reached:
+            return [None] * len(named)
+        return torch.autograd.grad(torch.stack(reached).sum(), [parameter for _, parameter in named], allow_unused=True)
 
     for (name, parameter), ours, theirs in zip(named, gradients(results), gradients(expected), strict=True):
         nothing = torch.zeros_like(parameter)

@@ -83,6 +83,8 @@ def verify(model: Model, sets: PerturbationSet | Regions | Query, spec: Specific
     (default: the graph itself); give the original network's runtime where there is one. `timeout` in seconds is for all
     problems together and is looked at between steps. The result of a query is FALSIFIED if one of its cases is.
     """
+    if timeout is not None and not timeout >= 0:
+        raise SpecError(f"a time limit is a number of seconds, 0 or more; got {timeout}.")
     start = time.perf_counter()
     clock = Clock(start, start + (math.inf if timeout is None else timeout))
     model = model.detached()
