@@ -6,10 +6,10 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -17,6 +17,7 @@ from boundlab.cli.answer import INTERRUPTED, MISUSE, Answer, show
 from boundlab.errors import BoundlabError
 
 INTERNAL = 1
+Item = TypeVar("Item")
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 DebugFlag = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default: what torch chooses.")]
@@ -42,6 +43,16 @@ class Session:
         from rich.console import Console
 
         return Console(stderr=True).status(text)
+
+    def track(self, items: Iterable[Item], total: int, text: str) -> Iterator[Item]:
+        """The items as they come, with a progress bar if a person watches."""
+        if self.quiet or not sys.stderr.isatty():
+            yield from items
+            return
+        from rich.console import Console
+        from rich.progress import track
+
+        yield from track(items, description=text, total=total, console=Console(stderr=True))
 
 
 def sentence(problem: BaseException) -> str:

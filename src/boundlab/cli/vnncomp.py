@@ -34,7 +34,8 @@ def vnncomp(session: Session, folder: Folder, family: Family = None, timeout: Ti
     instances, outcomes = read_instances(folder, family or ()), []
     if timeout is not None:
         instances = [replace(instance, timeout=timeout) for instance in instances]
-    for place, outcome in enumerate(run_instances(instances, workers), 1):
+    running = session.track(run_instances(instances, workers), len(instances), "instances")
+    for place, outcome in enumerate(running, 1):
         outcomes.append(outcome)
         if not session.quiet:
             name = f"{outcome.instance.onnx.name} {outcome.instance.vnnlib.name}"
