@@ -71,6 +71,17 @@ def test_diagonals_and_flattening() -> None:
     agree(push(reshaped, Reshape((126,), SHAPE)), dense(columns))
 
 
+@pytest.mark.parametrize("padding", [0, 1, 2])
+def test_flattened_windows_through_a_matrix(padding: int) -> None:
+    torch.manual_seed(4)
+    columns = push(unit_columns(), convolution(1, padding, 1, 3))
+    size = torch.Size(columns.shape).numel()
+    flattened = push(columns, Reshape(columns.shape, (size,)))
+    matrix = Matrix((size,), (5,), torch.randn(5, size, dtype=torch.float64))
+    agree(push(flattened, matrix), image(flattened, matrix))
+    agree(push(take(flattened, torch.tensor([], dtype=torch.long)), matrix), torch.zeros(0, 1, 5, dtype=torch.float64))
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 def test_columns_that_meet(stride: int) -> None:
     torch.manual_seed(2)

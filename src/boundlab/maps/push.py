@@ -15,7 +15,7 @@ from torch import Tensor
 
 from boundlab.maps.base import LinearMap, Shape, flat
 from boundlab.maps.conv import Conv, conv_in_space
-from boundlab.maps.dense import Diagonal, Identity
+from boundlab.maps.dense import Diagonal, Identity, Matrix
 from boundlab.maps.rows import Corners, Dense, Windows
 from boundlab.maps.shape import Reshape
 
@@ -49,6 +49,8 @@ def push(columns: Columns, layer: LinearMap) -> Columns:
         return scaled(columns, layer.scale)
     if isinstance(layer, Conv) and isinstance(columns, Windows) and len(layer.stride) == 2:
         return push_windows(columns, layer)
+    if isinstance(layer, Matrix) and isinstance(columns, Reshaped) and len(columns.shape) == 1:
+        return push_flattened(columns.windows, layer)
     return push_dense(columns, layer)
 
 
@@ -88,6 +90,25 @@ def push_dense(columns: Columns, layer: LinearMap) -> Dense:
         parts = [take(columns, part) for part in places.split(CHUNK)]
     images = [layer.at(owners(part)).push(dense(part)) for part in parts]
     return Dense(layer.out_shape, owners(columns), torch.cat(images) if len(images) > 1 else images[0])
+
+
+def push_flattened(columns: Windows, layer: Matrix) -> Dense:
+    """Windows of a flattened map through a matrix, cell by cell: all windows over a cell share that cell's block of weights.
+
+    Costs what the windows hold, not what the map holds.
+    """
+    channels, height, width = columns.shape
+    places, inside = columns.places()
+    held = inside.flatten().nonzero().squeeze(1)
+    order = held[places.flatten()[held].argsort(stable=True)]
+    cells, sizes = places.flatten()[order].unique_consecutive(return_counts=True)
+    numbers = columns.coefficients.reshape(-1, channels)
+    blocks = F.pad(layer.weight.reshape(-1, channels, height, width), (1, 1, 1, 1)).permute(2, 3, 1, 0).flatten(0, 1)
+    result = numbers.new_zeros(len(places), layer.weight.shape[0])
+    area = math.prod(columns.size)
+    for cell, entries in zip(cells.tolist(), order.split(sizes.tolist()), strict=True):
+        result.index_add_(0, entries // area, numbers.index_select(0, entries) @ blocks[cell])
+    return Dense(layer.out_shape, columns.owner, result.unsqueeze(1))
 
 
 def without_zeros(columns: Columns) -> Columns:
