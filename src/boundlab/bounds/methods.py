@@ -205,8 +205,8 @@ class CROWN:
             pulling = Pulling(problem.model, problem.sets, env, relax, self.max_rows)
             interval = env[target.index]
             assert isinstance(interval, Interval)
-            found = interval.meet(tighten(pulling, target, torch.ones_like(interval.lower, dtype=torch.bool)))
-            checked(target, found)
+            tight = tighten(pulling, target, torch.ones_like(interval.lower, dtype=torch.bool))
+            found = checked(target, interval.meet(tight))
             return Bounds(found.lower, found.upper, graph, {**env, target.index: found})
         chunk = Pulling(problem.model, problem.sets, env, relax, self.max_rows).rows_a_chunk()
         starts = [Dense(target.shape, None, rows) for rows in spec.rows.split(chunk, dim=1)]
