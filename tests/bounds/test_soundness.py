@@ -4,6 +4,7 @@ The points are evaluated in double precision. A bound counts as broken only beyo
 computation (tests/bounds/rounding.py); that error stays below 1e-6 of the values, so the check has teeth.
 """
 
+import dataclasses
 import random
 
 import pytest
@@ -45,8 +46,12 @@ def check_network(kind, blocks, seed, set_kind, radius, *, count=16, dtype=torch
 
 def single(region):
     """A set with single-precision tensors."""
-    return type(region)(**{name: value.float() if torch.is_tensor(value) else tuple(end.float() for end in value)
-                           if isinstance(value, tuple) else value for name, value in vars(region).items()})
+    def narrow(value):
+        if torch.is_tensor(value):
+            return value.float()
+        return tuple(narrow(end) for end in value) if isinstance(value, tuple) else value
+
+    return type(region)(**{field.name: narrow(getattr(region, field.name)) for field in dataclasses.fields(region)})
 
 
 @pytest.mark.parametrize("kind", KINDS)
