@@ -41,7 +41,8 @@ def rounding(model, env, policy=None):
             moved = line_size(type(affine)(affine.maps), [Interval(error, error) for error in below])
             total = total + size.amax(1) + 2 * moved.amax(1) / ((ROUNDINGS + longest_sum(affine)) * eps)
         count = ROUNDINGS + max(longest_sum(bound.lower), longest_sum(bound.upper))
-        errors[node.index] = count * eps * total + widening(node, arguments, below)
+        error = count * eps * total + widening(node, arguments, below)
+        errors[node.index] = error.nan_to_num(nan=torch.inf, posinf=torch.inf)  # beyond a domain: no allowance holds
     return errors
 
 
@@ -67,4 +68,5 @@ def rounding_of_rows(rows, error, interval):
     eps = torch.finfo(interval.lower.dtype).eps
     largest = torch.maximum(interval.lower.abs(), interval.upper.abs()).double()
     count = ROUNDINGS + interval.lower[0].numel()
-    return (rows.double().abs() * (error + count * eps * largest).unsqueeze(1)).flatten(2).sum(2)
+    total = (rows.double().abs() * (error + count * eps * largest).unsqueeze(1)).flatten(2).sum(2)
+    return total.nan_to_num(nan=torch.inf, posinf=torch.inf)
