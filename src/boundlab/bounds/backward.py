@@ -48,27 +48,41 @@ def pull_affine(rows: Rows, affine: Affine) -> tuple[list[Rows], Tensor | None]:
     return [compose(rows, layer) for layer in affine.maps], apply_bias(rows, affine.bias)
 
 
-def elementwise(bound: LinearBound) -> bool:
-    """Whether every map of both sides is diagonal, so that signs can be chosen coordinate by coordinate."""
-    return all(isinstance(layer, Diagonal) for layer in (*bound.lower.maps, *bound.upper.maps))
-
-
 def choose(rows: Dense | Windows, bound: LinearBound) -> tuple[list[Rows], Tensor | None]:
     """Diagonal relaxations: the lower line where a coefficient is positive, the upper line where it is negative."""
-    negative = rows.coefficients.clamp(max=0)
-    bias = None if bound.upper.bias is None else dot(negative, rows.aligned(bound.upper.bias))
-    positive = rows.coefficients.clamp(min=0)
+    tensors = [rows.coefficients, *bound.choice.values]
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        return choose_by_sign(rows, bound)
+    count = len(bound.lower.maps)
+    laid = rows.laid(bound.choice)
+    low, turn, offsets = laid[:count], laid[count:2 * count], laid[2 * count:]
+    negative, bias = rows.coefficients.clamp(max=0), None
+    if offsets:
+        bias = dot(negative, offsets[-1])
+    if len(offsets) == 2:
+        bias = plus(bias, dot(rows.coefficients, offsets[0]))
+    chosen = [torch.addcmul(rows.coefficients * flat, negative, steep) for flat, steep in zip(low[1:], turn[1:], strict=True)]
+    first = in_place(negative, turn[0], rows.coefficients, low[0])
+    return [rows.with_coefficients(part) for part in (first, *chosen)], bias
+
+
+def in_place(negative: Tensor, turn: Tensor, coefficients: Tensor, low: Tensor) -> Tensor:
+    """coefficients * low + negative * turn, in the memory of `negative` unless the lines differ between more rows."""
+    if turn.shape[1] > negative.shape[1] or low.shape[1] > negative.shape[1] or len(low) > len(negative):
+        return torch.addcmul(coefficients * low, negative, turn)
+    return negative.mul_(turn).addcmul_(coefficients, low)
+
+
+def choose_by_sign(rows: Dense | Windows, bound: LinearBound) -> tuple[list[Rows], Tensor | None]:
+    """The same for autograd: a coefficient of zero takes one side only, as it does in the limit."""
+    bias = None if bound.upper.bias is None else dot(rows.coefficients.clamp(max=0), rows.aligned(bound.upper.bias))
     if bound.lower.bias is not None:
-        bias = plus(bias, dot(positive, rows.aligned(bound.lower.bias)))
+        bias = plus(bias, dot(rows.coefficients.clamp(min=0), rows.aligned(bound.lower.bias)))
     pulled: list[Rows] = []
     for low, high in zip(bound.lower.maps, bound.upper.maps, strict=True):
         assert isinstance(low, Diagonal) and isinstance(high, Diagonal)
-        below, above = rows.aligned(low.scale), rows.aligned(high.scale)
-        if any(tensor.requires_grad for tensor in (rows.coefficients, below, above)):
-            chosen = rows.coefficients * torch.where(rows.coefficients >= 0, below, above)
-        else:  # the same in one pass fewer; not for autograd, which would count both sides at zero
-            chosen = (positive * below).addcmul_(negative, above)
-        pulled.append(rows.with_coefficients(chosen))
+        sides = rows.aligned(low.scale), rows.aligned(high.scale)
+        pulled.append(rows.with_coefficients(rows.coefficients * torch.where(rows.coefficients >= 0, *sides)))
     return pulled, bias
 
 
@@ -77,10 +91,10 @@ def pull_back(rows: Rows, bound: LinearBound) -> tuple[list[Rows], Tensor | None
     if bound.exact:
         return pull_affine(rows, bound.lower)
     spread = rows.spread()
-    if elementwise(bound) and fits(spread, bound):
+    if bound.elementwise and fits(spread, bound):
         return choose(spread, bound)
     full = Dense(rows.shape, rows.owner, rows.dense())
-    if elementwise(bound):
+    if bound.elementwise:
         return choose(full, bound)
     below, first = pull_affine(full.with_coefficients(full.coefficients.clamp(min=0)), bound.lower)
     above, second = pull_affine(full.with_coefficients(full.coefficients.clamp(max=0)), bound.upper)

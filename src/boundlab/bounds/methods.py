@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from boundlab.bounds.backward import Env, Pulled, Relaxer, backward, concretize, elementwise
+from boundlab.bounds.backward import Env, Pulled, Relaxer, backward, concretize
 from boundlab.bounds.forward import Form, concretize_form, forward_step, layout, rows_of_forms, source_forms
 from boundlab.bounds.intermediate import (
     Policy,
@@ -230,7 +230,7 @@ def one_curve(node: Node, env: Env, relax: Relaxer) -> bool:
     end no better than that interval's; the operator's own range over the interval is never looser.
     """
     perturbed = [arg for arg in node.args if isinstance(env[arg], Interval)]
-    return len(perturbed) == 1 and not is_affine(node, env) and elementwise(relax(node))
+    return len(perturbed) == 1 and not is_affine(node, env) and relax(node).elementwise
 
 
 def beside(parts: list[Pulled]) -> Pulled:

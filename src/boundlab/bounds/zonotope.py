@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from boundlab.affine import Affine, LinearBound
-from boundlab.bounds.backward import Env, Relaxer, Sets, elementwise
+from boundlab.bounds.backward import Env, Relaxer, Sets
 from boundlab.bounds.intermediate import Refine, consumers
 from boundlab.graph import Graph, Node
 from boundlab.interval import Interval
@@ -95,7 +95,7 @@ def step(node: Node, env: Mapping[int, Any], relax: Relaxer, forms: Mapping[int,
     bound = relax(node)
     if bound.exact:
         return affine_image(bound.lower, [forms[arg] for arg in perturbed])
-    if len(perturbed) != 1 or not elementwise(bound):
+    if len(perturbed) != 1 or not bound.elementwise:
         return box(node, env[node.index])
     slope, middle, gap = one_slope(bound, env[perturbed[0]])
     scaled = affine_image(Affine((diagonal(slope, node.shape),), middle), [forms[perturbed[0]]])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +35,20 @@ class Rows(ABC):
 
 
 @dataclass(frozen=True)
+class Table:
+    """Per-example tensors (b, 1 or s, *shape or broadcastable) of one node, prepared once for all rows that meet them."""
+
+    shape: Shape
+    values: tuple[Tensor, ...]
+
+    @cached_property
+    def bordered(self) -> tuple[Tensor, ...]:
+        """Each value as (b * (height + 2) * (width + 2), channels), zero on a border of one cell: what windows gather from."""
+        return tuple(F.pad(value.expand(*value.shape[:2], *self.shape)[:, 0], (1, 1, 1, 1)).permute(0, 2, 3, 1).flatten(0, 2)
+                     .contiguous() for value in self.values)
+
+
+@dataclass(frozen=True)
 class Dense(Rows):
     """Explicit coefficients (n, s, *shape)."""
 
@@ -53,8 +68,12 @@ class Dense(Rows):
         """The same rows with other numbers (n, s, *shape)."""
         return Dense(self.shape, self.owner, coefficients)
 
+    def laid(self, table: Table) -> tuple[Tensor, ...]:
+        """The table's tensors beside the coefficients: same axes, gathered by owner."""
+        return tuple(at_owner(value, self.owner) for value in table.values)
+
     def aligned(self, value: Tensor) -> Tensor:
-        """A per-example tensor (b, 1 or s, *shape) laid beside the coefficients: same axes, gathered by owner."""
+        """One per-example tensor (b, 1 or s, *shape) beside the coefficients."""
         return at_owner(value, self.owner)
 
     def dot(self, value: Tensor) -> Tensor:
@@ -156,16 +175,20 @@ class Windows(Rows):
         inside = ((y > 0) & (y <= height))[:, :, None] & ((x > 0) & (x <= width))[:, None, :]
         return y[:, :, None] * (width + 2) + x[:, None, :], inside
 
-    def aligned(self, value: Tensor) -> Tensor:
-        """A per-example tensor (b, 1, *shape) gathered at the windows, zero outside the map: (n, 1, kh, kw, channels)."""
-        value = value.expand(*value.shape[:2], *self.shape)
+    def laid(self, table: Table) -> tuple[Tensor, ...]:
+        """The table's tensors (with one row) gathered at the windows, zero outside the map: (n, 1, kh, kw, channels) each."""
         places, _ = self.places()
-        table = F.pad(value[:, 0], (1, 1, 1, 1)).permute(0, 2, 3, 1).flatten(0, 2)
-        cells = (self.shape[1] + 2) * (self.shape[2] + 2)
-        if value.shape[0] > 1:
-            examples = torch.arange(len(places), device=places.device) if self.owner is None else self.owner
-            places = places + (examples * cells)[:, None, None]
-        return table.index_select(0, places.flatten()).reshape(len(places), 1, *self.size, self.shape[0])
+        count, cells = len(places), (self.shape[1] + 2) * (self.shape[2] + 2)
+        examples = torch.arange(count, device=places.device) if self.owner is None else self.owner
+        found = []
+        for whole in table.bordered:
+            index = places if len(whole) == cells else places + (examples * cells)[:, None, None]
+            found.append(whole.index_select(0, index.flatten()).reshape(count, 1, *self.size, self.shape[0]))
+        return tuple(found)
+
+    def aligned(self, value: Tensor) -> Tensor:
+        """One per-example tensor (b, 1, *shape or broadcastable) gathered at the windows."""
+        return self.laid(Table(self.shape, (value,)))[0]
 
     def dot(self, value: Tensor) -> Tensor:
         """Rows applied to a per-example tensor (b, 1, *shape or broadcastable), (n, s)."""
