@@ -6,7 +6,7 @@ Upper bounds are rows with the other sign. Zhang et al. 2018 (CROWN); Xu et al. 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -15,8 +15,8 @@ from boundlab.affine import Affine, LinearBound
 from boundlab.errors import BoundError
 from boundlab.graph import Graph, Node
 from boundlab.interval import Interval
-from boundlab.maps import Dense, Diagonal, Rows, Windows, add, compose, dot
-from boundlab.perturbations.sets import Box, PerturbationSet
+from boundlab.maps import Dense, Diagonal, Rows, Spread, Windows, add, compose, dot
+from boundlab.perturbations.sets import Box, Centred, PerturbationSet
 
 Env = Mapping[int, Tensor | Interval]
 Sets = Mapping[int, PerturbationSet]
@@ -25,10 +25,22 @@ Relaxer = Callable[[Node], LinearBound]
 
 @dataclass(frozen=True)
 class Pulled:
-    """What rows became: their coefficients at the nodes where they stopped, and the collected bias (n, s)."""
+    """What rows became: their coefficients at the nodes where they stopped, and the collected bias (n, s).
+
+    Where `reference` has a value (b, *shape) of a node, the coefficients act on the distance from it.
+    """
 
     coefficients: Mapping[int, Rows]
     bias: Tensor | None
+    reference: Mapping[int, Tensor] = field(default_factory=dict)
+
+    @property
+    def offset(self) -> Tensor | None:
+        """The bias if coefficients act on the nodes' values themselves, (n, s)."""
+        total = self.bias
+        for index, value in self.reference.items():
+            total = plus(total, -self.coefficients[index].dot(value.unsqueeze(1)))
+        return total
 
 
 def plus(total: Tensor | None, term: Tensor | None) -> Tensor | None:
@@ -40,7 +52,7 @@ def plus(total: Tensor | None, term: Tensor | None) -> Tensor | None:
 
 def apply_bias(rows: Rows, bias: Tensor | None) -> Tensor | None:
     """Rows applied to an operator's bias (b, s, *out), (n, s)."""
-    return None if bias is None else rows.spread().dot(bias)
+    return None if bias is None else rows.dot(bias)
 
 
 def pull_affine(rows: Rows, affine: Affine) -> tuple[list[Rows], Tensor | None]:
@@ -48,7 +60,7 @@ def pull_affine(rows: Rows, affine: Affine) -> tuple[list[Rows], Tensor | None]:
     return [compose(rows, layer) for layer in affine.maps], apply_bias(rows, affine.bias)
 
 
-def choose(rows: Dense | Windows, bound: LinearBound) -> tuple[list[Rows], Tensor | None]:
+def choose(rows: Spread, bound: LinearBound) -> tuple[list[Rows], Tensor | None]:
     """Diagonal relaxations: the lower line where a coefficient is positive, the upper line where it is negative."""
     tensors = [rows.coefficients, *bound.choice.values]
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
@@ -73,7 +85,7 @@ def in_place(negative: Tensor, turn: Tensor, coefficients: Tensor, low: Tensor) 
     return negative.mul_(turn).addcmul_(coefficients, low)
 
 
-def choose_by_sign(rows: Dense | Windows, bound: LinearBound) -> tuple[list[Rows], Tensor | None]:
+def choose_by_sign(rows: Spread, bound: LinearBound) -> tuple[list[Rows], Tensor | None]:
     """The same for autograd: a coefficient of zero takes one side only, as it does in the limit."""
     bias = None if bound.upper.bias is None else dot(rows.coefficients.clamp(max=0), rows.aligned(bound.upper.bias))
     if bound.lower.bias is not None:
@@ -101,9 +113,9 @@ def pull_back(rows: Rows, bound: LinearBound) -> tuple[list[Rows], Tensor | None
     return [add(one, other) for one, other in zip(below, above, strict=True)], plus(first, second)
 
 
-def fits(rows: Dense | Windows, bound: LinearBound) -> bool:
+def fits(rows: Spread, bound: LinearBound) -> bool:
     """Whether the lines can be gathered at windows: they can while they are shared by all rows of a problem."""
-    if isinstance(rows, Dense):
+    if not isinstance(rows, Windows):
         return True
     tensors = [layer.scale for layer in (*bound.lower.maps, *bound.upper.maps) if isinstance(layer, Diagonal)]
     tensors += [bias for bias in (bound.lower.bias, bound.upper.bias) if bias is not None]
@@ -134,6 +146,13 @@ def backward(graph: Graph, env: Env, relax: Relaxer, target: int, rows: Rows,
     return Pulled(reached, bias)
 
 
+def fall(region: PerturbationSet, rows: Rows, center: Tensor) -> Tensor:
+    """The minimum over a set of rows that act on the distance from the center of its box, (n, s)."""
+    if isinstance(region, Centred):
+        return region.fall(rows)
+    return region.concretize(rows) - rows.dot(center.unsqueeze(1))
+
+
 def concretize(pulled: Pulled, env: Env, sets: Sets) -> Tensor:
     """The smallest value of the pulled rows over the sets, (n, s); a node without a set counts with its interval."""
     total = pulled.bias
@@ -141,7 +160,10 @@ def concretize(pulled: Pulled, env: Env, sets: Sets) -> Tensor:
         interval = env[index]
         assert isinstance(interval, Interval)
         region = sets[index] if index in sets else Box(interval.lower, interval.upper)
-        total = plus(total, region.concretize(rows))
+        if index in pulled.reference:
+            total = plus(total, fall(region, rows, pulled.reference[index]))
+        else:
+            total = plus(total, region.concretize(rows))
     if total is None:
         raise BoundError("nothing is perturbed on the way to the rows that were asked for; evaluate the network instead.")
     return total

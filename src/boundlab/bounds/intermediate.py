@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from boundlab.affine import LinearBound
-from boundlab.bounds.backward import Env, Relaxer, Sets, backward, concretize
+from boundlab.bounds.backward import Env, Relaxer, Sets, concretize
+from boundlab.bounds.reference import Reference, pull
 from boundlab.errors import BoundError
 from boundlab.evaluate import source_value
 from boundlab.graph import Graph, Model, Node
@@ -151,12 +152,12 @@ def box_exact(graph: Graph, sets: Sets, perturbed: set[int]) -> set[int]:
 
 @dataclass(frozen=True)
 class Pulling:
-    """What pulling rows back needs: the model, its sets, the bounds so far, the relaxations, and the rows a chunk."""
+    """What pulling rows back needs: the model, its sets, the bounds so far, relaxations about references, rows a chunk."""
 
     model: Model
     sets: Sets
     env: Env
-    relax: Relaxer
+    about: Reference
     max_rows: int | None = None
 
     def rows_a_chunk(self) -> int:
@@ -181,7 +182,7 @@ def tighten(pulling: Pulling, node: Node, mask: Tensor) -> Interval:
     found = []
     for part in torch.arange(len(owner), device=owner.device).split(pulling.rows_a_chunk()):
         rows = Select(node.shape, owner[part], index[part], signs)
-        pulled = backward(pulling.model.graph, pulling.env, pulling.relax, node.index, rows)
+        pulled = pull(pulling.model.graph, pulling.env, pulling.about, node.index, rows)
         found.append(concretize(pulled, pulling.env, pulling.sets))
     low, high = torch.cat(found).unbind(1)
 

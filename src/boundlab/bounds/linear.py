@@ -57,7 +57,8 @@ def linear_bounds(model: Model, sets: PerturbationSet | Mapping[str, Perturbatio
     if pulled is None or any(not part.graph[index].source for index in pulled.coefficients):
         raise MissingRule(f"{method} has no linear bounds in the inputs of '{part.graph.output.name}'; use CROWN or Forward.")
     batch = max(rows.dense().shape[0] for rows in pulled.coefficients.values())
-    bias = torch.zeros(batch, 2 * size, dtype=eye.dtype, device=eye.device) if pulled.bias is None else pulled.bias
+    offset = pulled.offset
+    bias = torch.zeros(batch, 2 * size, dtype=eye.dtype, device=eye.device) if offset is None else offset
 
     def side(which: slice, sign: float) -> LinearForm:
         coefficients = {

@@ -27,6 +27,7 @@ from boundlab.bounds.intermediate import (
     unsettled,
 )
 from boundlab.bounds.problem import Bounds, Method, Problem, finite_rows, joined, problem_of
+from boundlab.bounds.reference import pull, reference
 from boundlab.bounds.zonotope import Filter, zonotope_filter
 from boundlab.errors import SpecError
 from boundlab.graph import Model, Node
@@ -92,7 +93,8 @@ class IBP:
 
     def environment(self, problem: Problem) -> Env:
         env: dict[int, Any] = {}
-        pulling = Pulling(problem.model, problem.sets, env, relaxer(env), self.max_rows)
+        about = reference(problem.model.graph, env, relaxer(env))
+        pulling = Pulling(problem.model, problem.sets, env, about, self.max_rows)
         return propagate(problem.model, problem.sets, problem.inputs, env, refiner(problem, first_layer(problem, pulling)))
 
     def run(self, problem: Problem) -> Bounds:
@@ -173,7 +175,7 @@ class CROWN:
         """Intervals of every node: what a nonlinear operator reads is filtered by a zonotope and then pulled back."""
         graph, env = problem.model.graph, dict[int, Any]()
         relax = relaxer(env, self.alpha)
-        pulling = Pulling(problem.model, problem.sets, env, relax, self.max_rows)
+        pulling = Pulling(problem.model, problem.sets, env, reference(graph, env, relax), self.max_rows)
         readers, perturbed = consumers(graph), perturbed_nodes(graph, problem.sets)
         settled = box_exact(graph, problem.sets, perturbed)
 
@@ -201,16 +203,15 @@ class CROWN:
     def output_rows(self, problem: Problem, env: Env, relax: Relaxer) -> Bounds:
         """Bounds of the output, or of the specification's rows, given intervals of every node and relaxations."""
         graph, target, spec = problem.model.graph, problem.target, problem.spec
+        pulling = Pulling(problem.model, problem.sets, env, reference(graph, env, relax), self.max_rows)
         if spec is None:
-            pulling = Pulling(problem.model, problem.sets, env, relax, self.max_rows)
             interval = env[target.index]
             assert isinstance(interval, Interval)
             tight = tighten(pulling, target, torch.ones_like(interval.lower, dtype=torch.bool))
             found = checked(target, interval.meet(tight))
             return Bounds(found.lower, found.upper, graph, {**env, target.index: found})
-        chunk = Pulling(problem.model, problem.sets, env, relax, self.max_rows).rows_a_chunk()
-        starts = [Dense(target.shape, None, rows) for rows in spec.rows.split(chunk, dim=1)]
-        parts = [backward(graph, env, relax, target.index, rows) for rows in starts]
+        starts = [Dense(target.shape, None, rows) for rows in spec.rows.split(pulling.rows_a_chunk(), dim=1)]
+        parts = [pull(graph, env, pulling.about, target.index, rows) for rows in starts]
         lower = torch.cat([concretize(part, env, problem.sets) for part in parts], dim=1) + spec.offset
         return Bounds(finite_rows(lower, problem), None, graph, env, beside(parts))
 
@@ -243,7 +244,8 @@ def beside(parts: list[Pulled]) -> Pulled:
         return Dense(first.shape, first.owner, torch.cat([part.coefficients[index].dense() for part in parts], dim=1))
 
     biases = [part.bias for part in parts if part.bias is not None]
-    return Pulled({index: together(index) for index in parts[0].coefficients}, torch.cat(biases, dim=1) if biases else None)
+    bias = torch.cat(biases, dim=1) if biases else None
+    return Pulled({index: together(index) for index in parts[0].coefficients}, bias, parts[0].reference)
 
 
 def bound(model: Model, sets: PerturbationSet | Mapping[str, PerturbationSet | Tensor], *, method: Method | None = None,

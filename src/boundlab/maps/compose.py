@@ -16,7 +16,7 @@ from torch import Tensor
 from boundlab.maps.base import LinearMap
 from boundlab.maps.conv import Conv
 from boundlab.maps.dense import Diagonal, Identity, Matrix
-from boundlab.maps.rows import Dense, Origin, Rows, Select, Windows
+from boundlab.maps.rows import Dense, Origin, Partial, Rows, Select, Windows
 from boundlab.maps.shape import Gather, Permute, Reshape, Slice
 
 DENSE_AREA = 1.5
@@ -40,8 +40,25 @@ def select_matrix(rows: Select, layer: Matrix) -> Rows:
     """Rows of the weight itself, when the layer has no leading axes."""
     if len(layer.in_shape) != 1:
         return pull_dense(rows, layer)
-    picked = layer.weight.index_select(0, rows.index)
-    return Dense(layer.in_shape, rows.owner, rows.signs[None, :, None] * picked[:, None, :])
+    picked = layer.columns.index_select(0, rows.index)
+    return read_by(layer, rows.owner, rows.signs[None, :, None] * picked[:, None, :])
+
+
+def dense_matrix(rows: Dense, layer: Matrix) -> Rows:
+    """Rows over the inputs that the matrix reads."""
+    return read_by(layer, rows.owner, rows.coefficients @ layer.columns)
+
+
+def partial_matrix(rows: Partial, layer: Matrix) -> Rows:
+    """Only the matrix's rows at held coordinates count."""
+    return read_by(layer, rows.owner, rows.coefficients @ layer.columns.index_select(0, rows.index))
+
+
+def read_by(layer: Matrix, owner: Tensor | None, coefficients: Tensor) -> Rows:
+    """Coefficients (n, s, ..., k) of the inputs that a matrix reads, as rows."""
+    if layer.live is None:
+        return Dense(layer.in_shape, owner, coefficients)
+    return Partial(layer.in_shape, owner, layer.live, coefficients)
 
 
 def select_reshape(rows: Select, layer: Reshape) -> Select:
@@ -97,6 +114,8 @@ def window_after(rows: Windows, layer: Conv) -> int:
 Rule = Callable[[Any, Any], Rows]
 COMPOSE: dict[tuple[type, type], Rule] = {
     (Select, Matrix): select_matrix,
+    (Dense, Matrix): dense_matrix,
+    (Partial, Matrix): partial_matrix,
     (Select, Reshape): select_reshape,
     (Select, Permute): select_moved,
     (Select, Slice): select_moved,
@@ -118,6 +137,8 @@ def add(first: Rows, second: Rows) -> Rows:
         one, other = first.origin, second.origin
         if isinstance(one, Origin) and isinstance(other, Origin) and one.parallel(other):
             return add_windows(first, second, one, other)
+    if isinstance(first, Partial) and isinstance(second, Partial) and first.index is second.index:
+        return first.with_coefficients(first.coefficients + second.coefficients)
     return Dense(first.shape, first.owner, first.dense() + second.dense())
 
 

@@ -99,15 +99,17 @@ def push_flattened(columns: Windows, layer: Matrix) -> Dense:
     """
     channels, height, width = columns.shape
     places, inside = columns.places()
-    held = inside.flatten().nonzero().squeeze(1)
-    order = held[places.flatten()[held].argsort(stable=True)]
+    within = inside.flatten().nonzero().squeeze(1)
+    order = within[places.flatten()[within].argsort(stable=True)]
     cells, sizes = places.flatten()[order].unique_consecutive(return_counts=True)
     numbers = columns.coefficients.reshape(-1, channels)
-    blocks = F.pad(layer.weight.reshape(-1, channels, height, width), (1, 1, 1, 1)).permute(2, 3, 1, 0).flatten(0, 1)
+    blocks = layer.transposed.reshape(channels, height, width, -1)
     result = numbers.new_zeros(len(places), layer.weight.shape[0])
-    area = math.prod(columns.size)
-    for cell, entries in zip(cells.tolist(), order.split(sizes.tolist()), strict=True):
-        result.index_add_(0, entries // area, numbers.index_select(0, entries) @ blocks[cell])
+    column = order // math.prod(columns.size)
+    parts = zip(cells.tolist(), order.split(sizes.tolist()), column.split(sizes.tolist()), strict=True)
+    for cell, entries, owners in parts:
+        y, x = divmod(cell, width + 2)
+        result.index_add_(0, owners, numbers.index_select(0, entries) @ blocks[:, y - 1, x - 1])
     return Dense(layer.out_shape, columns.owner, result.unsqueeze(1))
 
 
@@ -144,6 +146,9 @@ def push_windows(columns: Windows, layer: Conv) -> Columns:
     if math.prod(size) > DENSE_AREA * math.prod(layer.out_shape[1:]):
         return push_dense(columns, layer)
     images = columns.masked().coefficients.flatten(0, 1)
+    if layer.stride == (1, 1):
+        whole = F.conv2d(images.permute(0, 3, 1, 2), layer.weight, None, 1, tuple(reach), layer.dilation, layer.groups)
+        return Windows(layer.out_shape, columns.owner, whole.permute(0, 2, 3, 1).unsqueeze(1), Corners(first), clean=False)
     result = images.new_zeros(len(images), *size, layer.out_shape[0])
     for y in range(reach[0] - layer.stride[0] + 1, reach[0] + 1):
         for x in range(reach[1] - layer.stride[1] + 1, reach[1] + 1):

@@ -30,8 +30,12 @@ class Rows(ABC):
         """All coefficients, (n, s, *shape)."""
 
     @abstractmethod
-    def spread(self) -> Dense | Windows:
-        """The same rows as explicit coefficients, over the whole node or a window of it."""
+    def spread(self) -> Spread:
+        """The same rows as explicit coefficients, over the whole node or a part of it."""
+
+    @abstractmethod
+    def dot(self, value: Tensor) -> Tensor:
+        """Rows applied to a per-example tensor (b, 1 or s, *shape or broadcastable), (n, s)."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,41 @@ class Dense(Rows):
         return at_owner(value, self.owner)
 
     def dot(self, value: Tensor) -> Tensor:
-        """Rows applied to a per-example tensor (b, 1 or s, *shape), (n, s)."""
+        return dot(self.coefficients, self.aligned(value))
+
+
+@dataclass(frozen=True)
+class Partial(Rows):
+    """Rows over a vector that vanish outside coordinates `index` (k,), the same for all: coefficients (n, s, k)."""
+
+    index: Tensor
+    coefficients: Tensor
+
+    def dense(self) -> Tensor:
+        full = self.coefficients.new_zeros(*self.coefficients.shape[:2], *self.shape)
+        return full.index_copy(2, self.index, self.coefficients)
+
+    def spread(self) -> Partial:
+        return self
+
+    def masked(self) -> Partial:
+        """Themselves: every entry is a coordinate."""
+        return self
+
+    def with_coefficients(self, coefficients: Tensor) -> Partial:
+        """The same coordinates with other numbers (n, s, k)."""
+        return Partial(self.shape, self.owner, self.index, coefficients)
+
+    def laid(self, table: Table) -> tuple[Tensor, ...]:
+        """The table's tensors beside the coefficients: at the same coordinates, gathered by owner."""
+        return tuple(self.aligned(value) for value in table.values)
+
+    def aligned(self, value: Tensor) -> Tensor:
+        """One per-example tensor (b, 1 or s, *shape) beside the coefficients."""
+        value = value.expand(*value.shape[:2], *self.shape)
+        return at_owner(value.index_select(2, self.index), self.owner)
+
+    def dot(self, value: Tensor) -> Tensor:
         return dot(self.coefficients, self.aligned(value))
 
 
@@ -94,7 +132,13 @@ class Select(Rows):
         rows = rows.scatter(2, index, self.signs[None, :, None].expand(len(self.index), -1, 1))
         return rows.reshape(*rows.shape[:2], *self.shape)
 
-    def spread(self) -> Dense | Windows:
+    def dot(self, value: Tensor) -> Tensor:
+        values = flat(value.expand(*value.shape[:2], *self.shape), 2)
+        examples = torch.arange(len(self.index), device=self.index.device) if self.owner is None else self.owner
+        picked = values[examples if len(values) > 1 else torch.zeros_like(self.index), :, self.index]
+        return picked * self.signs
+
+    def spread(self) -> Spread:
         if len(self.shape) != 3:
             return Dense(self.shape, self.owner, self.dense())
         channels, height, width = self.shape
@@ -191,7 +235,6 @@ class Windows(Rows):
         return self.laid(Table(self.shape, (value,)))[0]
 
     def dot(self, value: Tensor) -> Tensor:
-        """Rows applied to a per-example tensor (b, 1, *shape or broadcastable), (n, s)."""
         if value.shape[-2:] == (1, 1) and value.shape[0] == 1:
             return self.masked().coefficients.sum((2, 3)) @ value.flatten().expand(self.shape[0])
         return dot(self.coefficients, self.aligned(value))
@@ -213,6 +256,9 @@ class Windows(Rows):
         full = self.coefficients.new_zeros(count * rows * cells, channels)
         full = full.index_copy(0, index, self.coefficients.reshape(-1, channels))
         return full.reshape(count, rows, height + 2, width + 2, channels)[:, :, 1:-1, 1:-1].permute(0, 1, 4, 2, 3)
+
+
+Spread = Dense | Partial | Windows
 
 
 def dot(coefficients: Tensor, aligned: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from boundlab.errors import SpecError
 from boundlab.interval import Interval
 from boundlab.maps import Rows, at_owner, flat
 from boundlab.perturbations.reach import Reach
-from boundlab.perturbations.sets import Box, as_batch, box_minimum, uniform
+from boundlab.perturbations.sets import Box, as_batch, box_fall, box_minimum, uniform
 
 TOP_SHARE = 0.01
 """Share of the coordinates that one l_1 ascent step moves (Tramèr and Boneh 2019, sparse l_1 descent)."""
@@ -134,6 +134,12 @@ class LpBall:
         radius, left = (at_owner(flat(value, 1), rows.owner) for value in (self.radius, self.left))
         reach = Reach(self.p, beside(self.span.lower), beside(self.span.upper), radius, left)
         return middle + reach.minimum(flat(coefficients, 2))
+
+    def fall(self, rows: Rows) -> Tensor:
+        """The minimum of each row minus the row at the center of the box, (n, s)."""
+        if self.independent:
+            return box_fall(self.span, rows)
+        return self.concretize(rows) - rows.dot(self.span.center.unsqueeze(1))
 
     def project(self, point: Tensor) -> Tensor:
         box = Box(self.span.lower, self.span.upper)
