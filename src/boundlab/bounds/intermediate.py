@@ -164,7 +164,7 @@ class Pulling:
         """How many rows are pulled at once."""
         if self.max_rows is not None:
             return self.max_rows
-        widest = max(math.prod(node.shape) for node in self.model.graph)
+        widest = max(math.prod(node.shape) for node in self.model.graph if isinstance(self.env.get(node.index), Interval))
         return max(16, min(MOST_ROWS, ROW_BUDGET // (2 * widest)))
 
 

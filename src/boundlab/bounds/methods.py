@@ -28,6 +28,7 @@ from boundlab.bounds.intermediate import (
 )
 from boundlab.bounds.problem import Bounds, Method, Problem, finite_rows, joined, problem_of
 from boundlab.bounds.reference import pull, reference
+from boundlab.bounds.thin import thinned
 from boundlab.bounds.zonotope import Filter, zonotope_filter
 from boundlab.errors import SpecError
 from boundlab.graph import Model, Node
@@ -174,7 +175,7 @@ class CROWN:
     def backward_environment(self, problem: Problem) -> Env:
         """Intervals of every node: what a nonlinear operator reads is filtered by a zonotope and then pulled back."""
         graph, env = problem.model.graph, dict[int, Any]()
-        relax = relaxer(env, self.alpha)
+        relax = thinned(env, relaxer(env, self.alpha))
         pulling = Pulling(problem.model, problem.sets, env, reference(graph, env, relax), self.max_rows)
         readers, perturbed = consumers(graph), perturbed_nodes(graph, problem.sets)
         settled = box_exact(graph, problem.sets, perturbed)

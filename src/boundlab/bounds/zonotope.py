@@ -20,8 +20,8 @@ from boundlab.bounds.backward import Env, Relaxer, Sets
 from boundlab.bounds.intermediate import Refine, consumers
 from boundlab.graph import Graph, Node
 from boundlab.interval import Interval
-from boundlab.maps import Diagonal, Select, diagonal, flat
-from boundlab.maps.push import Columns, absolute_sum, add_columns, held, owners, push, take, without_zeros
+from boundlab.maps import Diagonal, diagonal, flat
+from boundlab.maps.push import Columns, Single, absolute_sum, add_columns, numbers, owners, push, take, without_zeros
 
 Needed = Callable[[Node, Env], Tensor | None]
 
@@ -46,9 +46,7 @@ def fresh(node: Node, radius: Tensor) -> dict[int, Columns]:
     owner, index = flat(radius, 1).nonzero(as_tuple=True)
     if len(owner) == 0:
         return {}
-    columns = Select(node.shape, owner, index, radius.new_ones(1)).spread()
-    size = flat(radius, 1)[owner, index].reshape(-1, *[1] * (columns.coefficients.dim() - 1))
-    return {node.index: columns.with_coefficients(columns.coefficients * size)}
+    return {node.index: Single(node.shape, owner, index, flat(radius, 1)[owner, index])}
 
 
 def box(node: Node, interval: Interval) -> Zonotope:
@@ -143,7 +141,7 @@ def zonotope_filter(graph: Graph, sets: Sets, relax: Relaxer, needed: Needed, li
         form = forms[node.index] = step(node, env, relax, forms, lone)
         for index in [index for index in forms if readers[index] <= node.index]:
             del forms[index]
-        drop(numbers(form, len(alive[0])) <= limits.most_numbers)
+        drop(numbers_held(form, len(alive[0])) <= limits.most_numbers)
         if needed(node, env) is None or not bool(alive[0].any()):
             return None
         met = known.meet(within(form.interval(), known, alive[0]))
@@ -180,10 +178,10 @@ def within(found: Interval, known: Interval, alive: Tensor) -> Interval:
     return Interval(torch.where(mask, found.lower, known.lower), torch.where(mask, found.upper, known.upper))
 
 
-def numbers(form: Zonotope, batch: int) -> Tensor:
+def numbers_held(form: Zonotope, batch: int) -> Tensor:
     """How many numbers are held for each problem, (b,)."""
     total = torch.zeros(batch, device=form.center.device, dtype=torch.long)
     for columns in form.groups.values():
-        width = math.prod(held(columns).coefficients.shape[1:])
+        width = math.prod(numbers(columns).shape[1:])
         total = total + width * torch.bincount(owners(columns), minlength=batch)
     return total

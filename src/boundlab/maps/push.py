@@ -16,7 +16,7 @@ from torch import Tensor
 from boundlab.maps.base import LinearMap, Shape, flat
 from boundlab.maps.conv import Conv, conv_in_space
 from boundlab.maps.dense import Diagonal, Identity, Matrix
-from boundlab.maps.rows import Corners, Dense, Windows
+from boundlab.maps.rows import Corners, Dense, Select, Windows
 from boundlab.maps.shape import Reshape
 
 
@@ -28,7 +28,24 @@ class Reshaped:
     windows: Windows
 
 
-Columns = Dense | Windows | Reshaped
+@dataclass(frozen=True)
+class Single:
+    """Columns that move one coordinate each: of problem `owner`, at flat `index`, by `size`; all (n,). Where symbols are born."""
+
+    shape: Shape
+    owner: Tensor
+    index: Tensor
+    size: Tensor
+
+    def spread(self) -> Dense | Windows:
+        """The same columns as rows hold them."""
+        columns = Select(self.shape, self.owner, self.index, self.size.new_ones(1)).spread()
+        size = self.size.reshape(-1, *[1] * (columns.coefficients.dim() - 1))
+        assert isinstance(columns, Dense | Windows)
+        return columns.with_coefficients(columns.coefficients * size)
+
+
+Columns = Dense | Windows | Reshaped | Single
 DENSE_AREA = 0.5
 """Windows of columns become dense beyond this multiple of the map's area (measured, as for rows)."""
 CHUNK = 1024
@@ -39,6 +56,8 @@ def push(columns: Columns, layer: LinearMap) -> Columns:
     """The columns of `layer`'s output from those of its input."""
     if isinstance(layer, Identity):
         return columns
+    if isinstance(columns, Single):
+        return push_single(columns, layer)
     if isinstance(layer, Reshape) and not isinstance(columns, Dense):
         windows = columns.windows if isinstance(columns, Reshaped) else columns
         return windows if layer.out_shape == windows.shape else Reshaped(layer.out_shape, windows)
@@ -54,31 +73,44 @@ def push(columns: Columns, layer: LinearMap) -> Columns:
     return push_dense(columns, layer)
 
 
+def push_single(columns: Single, layer: LinearMap) -> Columns:
+    """Single coordinates through a map: other sizes, other places, or columns of a matrix."""
+    if isinstance(layer, Reshape):
+        return Single(layer.out_shape, columns.owner, columns.index, columns.size)
+    if isinstance(layer, Diagonal):
+        scale = layer.scale.expand(-1, 1, *columns.shape).flatten(1)
+        own = scale[columns.owner if len(scale) > 1 else torch.zeros_like(columns.owner), columns.index]
+        return Single(columns.shape, columns.owner, columns.index, columns.size * own)
+    if isinstance(layer, Matrix) and len(columns.shape) == 1:
+        read = layer.transposed.index_select(0, columns.index)
+        return Dense(layer.out_shape, columns.owner, (read * columns.size[:, None]).unsqueeze(1))
+    return push(columns.spread(), layer)
+
+
 def scaled(columns: Windows, scale: Tensor) -> Windows:
     """Windows times a per-example tensor (b, 1, *shape)."""
     return columns.with_coefficients(columns.coefficients * columns.aligned(scale))
 
 
-def count(columns: Columns) -> int:
-    """Number of columns."""
-    return len(held(columns).coefficients)
-
-
-def held(columns: Columns) -> Dense | Windows:
-    """The rows that hold the numbers."""
-    return columns.windows if isinstance(columns, Reshaped) else columns
+def numbers(columns: Columns) -> Tensor:
+    """What is held for each column, (n, ...)."""
+    if isinstance(columns, Single):
+        return columns.size
+    return columns.windows.coefficients if isinstance(columns, Reshaped) else columns.coefficients
 
 
 def owners(columns: Columns) -> Tensor:
     """The problem that each column belongs to, (n,)."""
-    owner = held(columns).owner
+    owner = columns.windows.owner if isinstance(columns, Reshaped) else columns.owner
     assert owner is not None
     return owner
 
 
 def dense(columns: Columns) -> Tensor:
     """All coefficients, (n, 1, *shape)."""
-    full = held(columns).dense()
+    if isinstance(columns, Single):
+        return columns.spread().dense()
+    full = columns.windows.dense() if isinstance(columns, Reshaped) else columns.dense()
     return full.reshape(*full.shape[:2], *columns.shape)
 
 
@@ -86,7 +118,7 @@ def push_dense(columns: Columns, layer: LinearMap) -> Dense:
     """Explicit columns through the map itself; flattened windows a chunk at a time, since they grow most."""
     parts = [columns]
     if isinstance(columns, Reshaped):
-        places = torch.arange(count(columns), device=owners(columns).device)
+        places = torch.arange(len(owners(columns)), device=owners(columns).device)
         parts = [take(columns, part) for part in places.split(CHUNK)]
     images = [layer.at(owners(part)).push(dense(part)) for part in parts]
     return Dense(layer.out_shape, owners(columns), torch.cat(images) if len(images) > 1 else images[0])
@@ -98,8 +130,7 @@ def push_flattened(columns: Windows, layer: Matrix) -> Dense:
     Costs what the windows hold, not what the map holds.
     """
     channels, height, width = columns.shape
-    places, inside = columns.places()
-    within = inside.flatten().nonzero().squeeze(1)
+    places, within = columns.places(), columns.inside().flatten().nonzero().squeeze(1)
     order = within[places.flatten()[within].argsort(stable=True)]
     cells, sizes = places.flatten()[order].unique_consecutive(return_counts=True)
     numbers = columns.coefficients.reshape(-1, channels)
@@ -115,7 +146,7 @@ def push_flattened(columns: Windows, layer: Matrix) -> Dense:
 
 def without_zeros(columns: Columns) -> Columns:
     """The columns that move anything at all."""
-    moving = flat(held(columns).coefficients, 1).any(1)
+    moving = flat(numbers(columns), 1).any(1)
     return take(columns, moving.nonzero().squeeze(1))
 
 
@@ -125,6 +156,9 @@ def take(columns: Columns, index: Tensor) -> Columns:
         windows = take(columns.windows, index)
         assert isinstance(windows, Windows)
         return Reshaped(columns.shape, windows)
+    if isinstance(columns, Single):
+        owner, place, size = (part.index_select(0, index) for part in (columns.owner, columns.index, columns.size))
+        return Single(columns.shape, owner, place, size)
     owner, coefficients = owners(columns).index_select(0, index), columns.coefficients.index_select(0, index)
     if isinstance(columns, Dense):
         return Dense(columns.shape, owner, coefficients)
@@ -173,6 +207,9 @@ def convolve(images: Tensor, layer: Conv, lead: tuple[int, int], size: tuple[int
 
 def add_columns(first: Columns, second: Columns) -> Columns:
     """The sum, symbol by symbol, of columns that reach a node on two paths."""
+    if isinstance(first, Single) and isinstance(second, Single) and torch.equal(first.index, second.index):
+        return Single(first.shape, first.owner, first.index, first.size + second.size)
+    first, second = (part.spread() if isinstance(part, Single) else part for part in (first, second))
     if isinstance(first, Windows) and isinstance(second, Windows):
         corners = torch.stack([first.origin.corner(), second.origin.corner()])
         sizes = corners.new_tensor([first.size, second.size])[:, None]
@@ -201,11 +238,16 @@ def absolute_sum(columns: Columns, batch: int) -> Tensor:
     if isinstance(columns, Reshaped):
         return absolute_sum(columns.windows, batch).reshape(batch, *columns.shape)
     owner = owners(columns)
+    if isinstance(columns, Single):
+        total = columns.size.new_zeros(batch, math.prod(columns.shape))
+        return total.index_put((owner, columns.index), columns.size.abs(), accumulate=True).reshape(batch, *columns.shape)
+    if isinstance(columns, Dense) and batch == 1:
+        return columns.coefficients.squeeze(1).abs().sum(0, keepdim=True)
     if isinstance(columns, Dense):
         total = columns.coefficients.new_zeros(batch, *columns.shape)
         return total.index_add(0, owner, columns.coefficients.squeeze(1).abs())
     channels, height, width = columns.shape
-    places, _ = columns.places()
+    places = columns.places()
     cells = (height + 2) * (width + 2)
     flat = (places + (owner * cells)[:, None, None]).flatten()
     total = columns.coefficients.new_zeros(batch * cells, channels)

@@ -210,18 +210,26 @@ class Windows(Rows):
         """The same windows with other numbers."""
         return Windows(self.shape, self.owner, coefficients, self.origin, clean)
 
-    def places(self) -> tuple[Tensor, Tensor]:
-        """Flat spatial index of each entry in the map with a border of one cell (n, kh, kw), and whether it is inside."""
+    def lines(self) -> tuple[Tensor, Tensor]:
+        """Which row (n, kh) and column (n, kw) of the map with a border of one cell each entry lies in; the border if outside."""
         corner, (height, width) = self.origin.corner(), self.shape[1:]
-        y = corner[:, :1] + torch.arange(self.size[0], device=corner.device)
-        x = corner[:, 1:] + torch.arange(self.size[1], device=corner.device)
-        y, x = y.clamp(-1, height) + 1, x.clamp(-1, width) + 1
-        inside = ((y > 0) & (y <= height))[:, :, None] & ((x > 0) & (x <= width))[:, None, :]
-        return y[:, :, None] * (width + 2) + x[:, None, :], inside
+        y = corner[:, :1] + torch.arange(1, self.size[0] + 1, device=corner.device)
+        x = corner[:, 1:] + torch.arange(1, self.size[1] + 1, device=corner.device)
+        return y.clamp(0, height + 1), x.clamp(0, width + 1)
+
+    def places(self) -> Tensor:
+        """Flat spatial index of each entry in the map with a border of one cell, (n, kh, kw)."""
+        y, x = self.lines()
+        return (y * (self.shape[2] + 2))[:, :, None] + x[:, None, :]
+
+    def inside(self) -> Tensor:
+        """Which entries lie in the map, (n, kh, kw)."""
+        (y, x), (height, width) = self.lines(), self.shape[1:]
+        return ((y > 0) & (y <= height))[:, :, None] & ((x > 0) & (x <= width))[:, None, :]
 
     def laid(self, table: Table) -> tuple[Tensor, ...]:
         """The table's tensors (with one row) gathered at the windows, zero outside the map: (n, 1, kh, kw, channels) each."""
-        places, _ = self.places()
+        places = self.places()
         count, cells = len(places), (self.shape[1] + 2) * (self.shape[2] + 2)
         examples = torch.arange(count, device=places.device) if self.owner is None else self.owner
         found = []
@@ -243,18 +251,17 @@ class Windows(Rows):
         """The same windows with everything outside the map set to zero."""
         if self.clean:
             return self
-        _, inside = self.places()
-        return self.with_coefficients(self.coefficients * inside[:, None, :, :, None])
+        return self.with_coefficients(self.coefficients * self.inside()[:, None, :, :, None])
 
     def dense(self) -> Tensor:
-        places, _ = self.places()
+        places = self.places()
         channels, height, width = self.shape
         count, rows = self.coefficients.shape[:2]
         cells = (height + 2) * (width + 2)
         start = torch.arange(count * rows, device=places.device).reshape(count, rows, 1) * cells
         index = (start + flat(places, 1)[:, None, :]).flatten()
         full = self.coefficients.new_zeros(count * rows * cells, channels)
-        full = full.index_copy(0, index, self.coefficients.reshape(-1, channels))
+        full.index_copy_(0, index, self.coefficients.reshape(-1, channels))
         return full.reshape(count, rows, height + 2, width + 2, channels)[:, :, 1:-1, 1:-1].permute(0, 1, 4, 2, 3)
 
 
