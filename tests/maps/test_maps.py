@@ -109,7 +109,7 @@ def test_rows_of_one_owner_add_like_matrices(shape):
 
 def test_windows_that_began_at_different_nodes_are_not_added_by_offset():
     """One path goes through a crop before it reaches a convolution, the other meets the convolution at once."""
-    rows = bm.Select((3, 4, 4), None, torch.arange(48), torch.tensor([1.0, -1.0], dtype=F64))
+    rows = bm.Select((3, 4, 4), None, torch.arange(48), torch.tensor([[1.0, -1.0]], dtype=F64))
     crop = bm.Slice((3, 6, 6), (3, 4, 4), (slice(0, 3, 1), slice(1, 5, 1), slice(1, 5, 1)))
     straight = bm.compose(rows, conv((6, 6), (3, 3), (1, 1), (0, 0), (1, 1), 1, (2, 3)))
     cropped = bm.compose(bm.compose(rows, crop), conv((6, 6), (1, 1), (1, 1), (0, 0), (1, 1), 1, (2, 3)))
@@ -118,7 +118,7 @@ def test_windows_that_began_at_different_nodes_are_not_added_by_offset():
 
 
 def test_windows_that_began_after_different_reshapes_are_not_added_by_offset():
-    rows = bm.Select((4, 4, 4), None, torch.arange(64), torch.tensor([1.0], dtype=F64))
+    rows = bm.Select((4, 4, 4), None, torch.arange(64), torch.tensor([[1.0]], dtype=F64))
     layer = conv((8, 8), (1, 1), (1, 1), (0, 0), (1, 1), 1, (1, 1))
     other = bm.compose(bm.compose(rows, bm.Reshape((1, 8, 8), (4, 4, 4))), layer)
     small = conv((8, 8), (2, 2), (2, 2), (0, 0), (1, 1), 1, (1, 4))
@@ -135,7 +135,7 @@ def chain(rows, layers):
 def test_windows_grow_until_they_are_dense_and_stay_right():
     """Ten convolutions deep: windows at every border, then larger than the map."""
     layers = [conv((6, 6), (3, 3), (1, 1), (1, 1), (1, 1), 1, (2, 2)) for _ in range(5)]
-    start = bm.Select((2, 6, 6), None, torch.arange(72), torch.tensor([1.0], dtype=F64))
+    start = bm.Select((2, 6, 6), None, torch.arange(72), torch.tensor([[1.0]], dtype=F64))
     rows, want = start, start.dense()
     kinds = []
     for layer in layers:
@@ -154,7 +154,7 @@ def test_residual_paths_with_other_offsets_add(stride):
     below = conv((9, 9), (3, 3), (1, 1), (0, 0), (1, 1), 1, (2, 3))
     assert wide.out_shape == narrow.out_shape
     count = math.prod(wide.out_shape)
-    rows = bm.Select(wide.out_shape, None, torch.arange(count), torch.tensor([1.0, -1.0], dtype=F64))
+    rows = bm.Select(wide.out_shape, None, torch.arange(count), torch.tensor([[1.0, -1.0]], dtype=F64))
     met = bm.add(bm.compose(rows, wide), bm.compose(rows, narrow))
     assert isinstance(met, bm.Windows)
     want = below.pull(wide.pull(rows.dense()) + narrow.pull(rows.dense()))

@@ -15,7 +15,7 @@ from boundlab.affine import Affine, LinearBound
 from boundlab.errors import BoundError
 from boundlab.graph import Graph, Node
 from boundlab.interval import Interval
-from boundlab.maps import Dense, Diagonal, Rows, Spread, Windows, add, compose, dot
+from boundlab.maps import Dense, Diagonal, Explicit, Rows, add, compose, dot
 from boundlab.perturbations.sets import Box, Centred, PerturbationSet
 
 Env = Mapping[int, Tensor | Interval]
@@ -60,7 +60,7 @@ def pull_affine(rows: Rows, affine: Affine) -> tuple[list[Rows], Tensor | None]:
     return [compose(rows, layer) for layer in affine.maps], apply_bias(rows, affine.bias)
 
 
-def choose(rows: Spread, bound: LinearBound) -> tuple[list[Rows], Tensor | None]:
+def choose(rows: Explicit, bound: LinearBound) -> tuple[list[Rows], Tensor | None]:
     """Diagonal relaxations: the lower line where a coefficient is positive, the upper line where it is negative."""
     tensors = [rows.coefficients, *bound.choice.values]
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
@@ -85,7 +85,7 @@ def in_place(negative: Tensor, turn: Tensor, coefficients: Tensor, low: Tensor) 
     return negative.mul_(turn).addcmul_(coefficients, low)
 
 
-def choose_by_sign(rows: Spread, bound: LinearBound) -> tuple[list[Rows], Tensor | None]:
+def choose_by_sign(rows: Explicit, bound: LinearBound) -> tuple[list[Rows], Tensor | None]:
     """The same for autograd: a coefficient of zero takes one side only, as it does in the limit."""
     bias = None if bound.upper.bias is None else dot(rows.coefficients.clamp(max=0), rows.aligned(bound.upper.bias))
     if bound.lower.bias is not None:
@@ -102,24 +102,18 @@ def pull_back(rows: Rows, bound: LinearBound) -> tuple[list[Rows], Tensor | None
     """Rows of an operator's output as rows of its perturbed arguments, and the bias that this leaves."""
     if bound.exact:
         return pull_affine(rows, bound.lower)
-    spread = rows.spread()
-    if bound.elementwise and fits(spread, bound):
-        return choose(spread, bound)
-    full = Dense(rows.shape, rows.owner, rows.dense())
     if bound.elementwise:
-        return choose(full, bound)
-    below, first = pull_affine(full.with_coefficients(full.coefficients.clamp(min=0)), bound.lower)
-    above, second = pull_affine(full.with_coefficients(full.coefficients.clamp(max=0)), bound.upper)
+        spread = rows.spread()
+        return choose(spread if fits(spread, bound) else Dense(rows.shape, rows.owner, rows.dense()), bound)
+    positive, negative = rows.split()
+    below, first = pull_affine(positive, bound.lower)
+    above, second = pull_affine(negative, bound.upper)
     return [add(one, other) for one, other in zip(below, above, strict=True)], plus(first, second)
 
 
-def fits(rows: Spread, bound: LinearBound) -> bool:
-    """Whether the lines can be gathered at windows: they can while they are shared by all rows of a problem."""
-    if not isinstance(rows, Windows):
-        return True
-    tensors = [layer.scale for layer in (*bound.lower.maps, *bound.upper.maps) if isinstance(layer, Diagonal)]
-    tensors += [bias for bias in (bound.lower.bias, bound.upper.bias) if bias is not None]
-    return all(tensor.shape[1] == 1 for tensor in tensors)
+def fits(rows: Explicit, bound: LinearBound) -> bool:
+    """Whether the lines can be laid beside the rows: rows that are held in part want lines that a problem's rows share."""
+    return rows.holds_rows or all(value.shape[1] == 1 for value in bound.choice.values)
 
 
 def backward(graph: Graph, env: Env, relax: Relaxer, target: int, rows: Rows,

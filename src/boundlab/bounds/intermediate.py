@@ -24,8 +24,10 @@ Policy = Callable[..., Mapping[str, Tensor] | None]
 Refine = Callable[[Node, dict[int, Any]], Interval | None]
 ROW_BUDGET = 2**25
 """Coefficients of one chunk of rows at its widest node, if the caller names no number of rows."""
-MOST_ROWS = 256
-"""Rows a chunk at most; measured on two CPU cores, 128 to 512 are alike."""
+CACHED = 2**20
+"""Coefficients of a chunk at its widest node that a CPU's caches still serve well: more rows of narrow networks at once."""
+FEWEST_ROWS = 256
+"""Rows a chunk where memory allows; measured on two CPU cores, 128 to 512 are alike for wide networks."""
 
 
 def perturbed_pattern(node: Node, env: Env) -> tuple[bool, ...]:
@@ -108,18 +110,44 @@ def consumers(graph: Graph) -> Mapping[int, list[Node]]:
     return readers
 
 
-def unsettled(node: Node, readers: list[Node], env: Env, known: set[int]) -> Tensor | None:
-    """Which neurons of `node` some nonlinear reader would use tighter bounds of, (b, *shape) booleans; None for none.
+MOVES = ("reshape", "permute", "slice", "pad")
+"""Operators that only move the coordinates of one argument, each to one place at most."""
 
-    A reader is nonlinear if it is not affine in its arguments that are perturbed; `known` are the perturbed nodes.
-    """
-    interval = env[node.index]
-    assert isinstance(interval, Interval)
-    masks = [
-        lookup(reader.op).unsettled(interval, reader.attrs) for reader in readers
-        if not lookup(reader.op).affine(tuple(arg in known for arg in reader.args))
-    ]
-    return torch.stack(masks).any(0) if masks else None
+
+@dataclass(frozen=True)
+class Readers:
+    """Who reads each node, and which nodes are perturbed: what says where tighter bounds would be used."""
+
+    reading: Mapping[int, list[Node]]
+    perturbed: set[int]
+
+    def linear(self, node: Node) -> bool:
+        """Whether a node is affine in its perturbed arguments."""
+        return lookup(node.op).affine(tuple(arg in self.perturbed for arg in node.args))
+
+    def unsettled(self, node: Node, interval: Interval) -> Tensor | None:
+        """Which neurons of `node` a nonlinear operator would use tighter bounds of, (b, *shape) booleans; None for none.
+
+        Operators that only move coordinates are looked through: their argument asks for them, all of them at once. So a node
+        that moves another one's coordinates asks for nothing itself.
+        """
+        return None if self.moved(node) else self.wanted(node, interval)
+
+    def moved(self, node: Node) -> bool:
+        """Whether a node holds nothing but the coordinates of a perturbed one, whose bounds are its bounds."""
+        return node.op in MOVES and node.args[0] in self.perturbed
+
+    def wanted(self, node: Node, interval: Interval) -> Tensor | None:
+        """The same for whatever reads the node, on an interval of it."""
+        masks = []
+        for reader in self.reading[node.index]:
+            if self.moved(reader):
+                layer = lookup(reader.op).relax(interval, **reader.attrs).lower.maps[0]
+                below = self.wanted(reader, interval.map(layer.apply))
+                masks += [] if below is None else [layer.pull(below.unsqueeze(1).to(interval.lower.dtype)).squeeze(1) > 0]
+            elif not self.linear(reader):
+                masks.append(lookup(reader.op).unsettled(interval, reader.attrs))
+        return torch.stack(masks).any(0) if masks else None
 
 
 def perturbed_nodes(graph: Graph, sets: Sets) -> set[int]:
@@ -136,7 +164,6 @@ def box_exact(graph: Graph, sets: Sets, perturbed: set[int]) -> set[int]:
 
     Those are the boxes themselves, what only moves their coordinates, and the first affine node after that.
     """
-    moves = ("reshape", "permute", "slice", "expand", "pad")
     free = {index for index, region in sets.items() if region.independent}
     exact = set(free)
     for node in graph:
@@ -145,7 +172,7 @@ def box_exact(graph: Graph, sets: Sets, perturbed: set[int]) -> set[int]:
             continue
         if lookup(node.op).affine(tuple(arg in perturbed for arg in node.args)):
             exact.add(node.index)
-            if node.op in moves and node.op != "expand":
+            if node.op in MOVES:
                 free.add(node.index)
     return exact
 
@@ -165,7 +192,7 @@ class Pulling:
         if self.max_rows is not None:
             return self.max_rows
         widest = max(math.prod(node.shape) for node in self.model.graph if isinstance(self.env.get(node.index), Interval))
-        return max(16, min(MOST_ROWS, ROW_BUDGET // (2 * widest)))
+        return min(max(FEWEST_ROWS, CACHED // (2 * widest)), max(16, ROW_BUDGET // (2 * widest)))
 
 
 def tighten(pulling: Pulling, node: Node, mask: Tensor) -> Interval:
@@ -178,7 +205,7 @@ def tighten(pulling: Pulling, node: Node, mask: Tensor) -> Interval:
     owner, index = flat(mask.expand(known.shape), 1).nonzero(as_tuple=True)
     if len(owner) == 0:
         return known
-    signs = known.lower.new_tensor([1.0, -1.0])
+    signs = known.lower.new_tensor([[1.0, -1.0]])
     found = []
     for part in torch.arange(len(owner), device=owner.device).split(pulling.rows_a_chunk()):
         rows = Select(node.shape, owner[part], index[part], signs)

@@ -15,6 +15,7 @@ from boundlab.bounds.forward import Form, concretize_form, forward_step, layout,
 from boundlab.bounds.intermediate import (
     Policy,
     Pulling,
+    Readers,
     Refine,
     box_exact,
     checked,
@@ -24,7 +25,6 @@ from boundlab.bounds.intermediate import (
     propagate,
     relaxer,
     tighten,
-    unsettled,
 )
 from boundlab.bounds.problem import Bounds, Method, Problem, finite_rows, joined, problem_of
 from boundlab.bounds.reference import pull, reference
@@ -165,41 +165,44 @@ class CROWN:
             raise SpecError(f"alpha is a function that chooses slopes, such as boundlab.parallel, got {self.alpha!r}.")
 
     def environment(self, problem: Problem) -> Env:
+        return self.prepared(problem)[0]
+
+    def prepared(self, problem: Problem) -> tuple[Env, Relaxer]:
+        """Intervals of every node and the relaxations that follow from them."""
         if self.intermediate is not None:
-            return self.intermediate.environment(problem)
+            env = self.intermediate.environment(problem)
+            return env, relaxer(env, self.alpha)
         groups = torch.arange(problem.batch).split(self.problems or problems_at_once(problem))
         if len(groups) == 1:
             return self.backward_environment(problem)
-        return joined([self.backward_environment(problem.take(group)) for group in groups], problem)
+        env = joined([self.backward_environment(problem.take(group))[0] for group in groups], problem)
+        return env, relaxer(env, self.alpha)
 
-    def backward_environment(self, problem: Problem) -> Env:
+    def backward_environment(self, problem: Problem) -> tuple[Env, Relaxer]:
         """Intervals of every node: what a nonlinear operator reads is filtered by a zonotope and then pulled back."""
         graph, env = problem.model.graph, dict[int, Any]()
         relax = thinned(env, relaxer(env, self.alpha))
         pulling = Pulling(problem.model, problem.sets, env, reference(graph, env, relax), self.max_rows)
-        readers, perturbed = consumers(graph), perturbed_nodes(graph, problem.sets)
-        settled = box_exact(graph, problem.sets, perturbed)
-
-        def needed(node: Node, env: Env) -> Tensor | None:
-            return unsettled(node, readers[node.index], env, perturbed)
+        readers = Readers(consumers(graph), perturbed_nodes(graph, problem.sets))
+        settled = box_exact(graph, problem.sets, readers.perturbed)
 
         def pull(node: Node, env: Env) -> Interval | None:
-            mask = None if node.index in settled or one_curve(node, env, relax) else needed(node, env)
-            if mask is None:
-                return None
             interval = env[node.index]
             assert isinstance(interval, Interval)
+            skipped = node.index in settled or one_curve(node, env, relax)
+            mask = None if skipped else readers.unsettled(node, interval)
+            if mask is None:
+                return None
             checked(node, interval)
             return tighten(pulling, node, mask)
 
         steps: tuple[Refine, ...] = (first_layer(problem, pulling), pull)
         if self.filter is not None:
-            steps = (steps[0], zonotope_filter(graph, problem.sets, relax, needed, self.filter), pull)
-        return propagate(problem.model, problem.sets, problem.inputs, env, refiner(problem, *steps))
+            steps = (steps[0], zonotope_filter(graph, problem.sets, relax, readers, self.filter), pull)
+        return propagate(problem.model, problem.sets, problem.inputs, env, refiner(problem, *steps)), relax
 
     def run(self, problem: Problem) -> Bounds:
-        env = self.environment(problem)
-        return self.output_rows(problem, env, relaxer(env, self.alpha))
+        return self.output_rows(problem, *self.prepared(problem))
 
     def output_rows(self, problem: Problem, env: Env, relax: Relaxer) -> Bounds:
         """Bounds of the output, or of the specification's rows, given intervals of every node and relaxations."""

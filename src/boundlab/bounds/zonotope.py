@@ -8,7 +8,7 @@ Singh et al. 2018 (DeepZ); Wong and Kolter 2018 give the same bounds as a dual.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,14 +16,12 @@ import torch
 from torch import Tensor
 
 from boundlab.affine import Affine, LinearBound
-from boundlab.bounds.backward import Env, Relaxer, Sets
-from boundlab.bounds.intermediate import Refine, consumers
+from boundlab.bounds.backward import Relaxer, Sets
+from boundlab.bounds.intermediate import Readers, Refine
 from boundlab.graph import Graph, Node
 from boundlab.interval import Interval
-from boundlab.maps import Diagonal, diagonal, flat
+from boundlab.maps import Diagonal, channels_last, diagonal, flat
 from boundlab.maps.push import Columns, Single, absolute_sum, add_columns, numbers, owners, push, take, without_zeros
-
-Needed = Callable[[Node, Env], Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -96,6 +94,7 @@ def step(node: Node, env: Mapping[int, Any], relax: Relaxer, forms: Mapping[int,
     if len(perturbed) != 1 or not bound.elementwise:
         return box(node, env[node.index])
     slope, middle, gap = one_slope(bound, env[perturbed[0]])
+    slope = channels_last(slope) if slope.dim() == 5 else slope  # as columns of convolutions lie in memory
     scaled = affine_image(Affine((diagonal(slope, node.shape),), middle), [forms[perturbed[0]]])
     ending = {perturbed[0]} & lone
     kept = {born: without_zeros(columns) if born in ending else columns for born, columns in scaled.groups.items()}
@@ -112,10 +111,10 @@ class Filter:
     most_numbers: int = 2**27
 
 
-def zonotope_filter(graph: Graph, sets: Sets, relax: Relaxer, needed: Needed, limits: Filter) -> Refine:
+def zonotope_filter(graph: Graph, sets: Sets, relax: Relaxer, reading: Readers, limits: Filter) -> Refine:
     """A refinement that carries a zonotope along and offers its intervals to all nodes that nonlinear operators read.
 
-    `needed(node, env)` says which neurons would still gain, (b, *shape), or None if no nonlinear operator reads the node.
+    `reading` says which neurons would still gain.
     A problem leaves the zonotope, on its own account and for good, once a limit is passed; so the outcome for a problem
     does not depend on the batch it is in. Where nothing nonlinear was crossed yet and a layer has fewer coordinates than
     the sets, the zonotope starts anew there: fewer columns, hardly looser.
@@ -123,7 +122,7 @@ def zonotope_filter(graph: Graph, sets: Sets, relax: Relaxer, needed: Needed, li
     forms: dict[int, Zonotope] = {}
     alive: list[Tensor] = []
     readers = last_readers(graph)
-    lone = {index for index, reading in consumers(graph).items() if len(reading) == 1}
+    lone = {index for index, nodes in reading.reading.items() if len(nodes) == 1}
     coordinates = sum(math.prod(graph[index].shape) for index in sets)
 
     def drop(keep: Tensor) -> None:
@@ -142,10 +141,10 @@ def zonotope_filter(graph: Graph, sets: Sets, relax: Relaxer, needed: Needed, li
         for index in [index for index in forms if readers[index] <= node.index]:
             del forms[index]
         drop(numbers_held(form, len(alive[0])) <= limits.most_numbers)
-        if needed(node, env) is None or not bool(alive[0].any()):
+        if reading.unsettled(node, known) is None or not bool(alive[0].any()):
             return None
         met = known.meet(within(form.interval(), known, alive[0]))
-        still = needed(node, {**env, node.index: met})
+        still = reading.unsettled(node, met)
         if still is not None:
             drop(flat(still, 1).double().mean(1) <= limits.most_unsettled)
         if set(form.groups) <= set(sets) and math.prod(node.shape) < coordinates and node.index in forms:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from boundlab.maps.base import LinearMap, Shape
+from boundlab.maps.base import LinearMap, Shape, channels_last
 
 MANY = 32
-"""From this many images on, two-dimensional convolutions run on memory in which channels are innermost (measured: 1.6 to 3x)."""
+"""From this many images on, convolutions run on memory in which channels are innermost (measured: 1.6 to 3 times faster)."""
 FORWARD = (F.conv1d, F.conv2d, F.conv3d)
 BACKWARD = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
 
@@ -28,7 +27,8 @@ class Conv(LinearMap):
 
     def push(self, columns: Tensor) -> Tensor:
         convolve = FORWARD[len(self.stride) - 1]
-        result = convolve(channels_last(columns.flatten(0, 1)), self.weight, None, self.stride, self.padding, self.dilation, self.groups)
+        images = many_last(columns.flatten(0, 1))
+        result = convolve(images, self.weight, None, self.stride, self.padding, self.dilation, self.groups)
         return result.reshape(*columns.shape[:2], *self.out_shape)
 
     def pull(self, rows: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ class Conv(LinearMap):
     def pull_images(self, images: Tensor, padding: Shape, output_padding: Shape) -> Tensor:
         """The transposed convolution of images (m, out channels, *space), with the padding that the caller wants."""
         convolve = BACKWARD[len(self.stride) - 1]
-        return convolve(channels_last(images), self.weight, None, self.stride, padding, output_padding, self.groups, self.dilation)
+        return convolve(many_last(images), self.weight, None, self.stride, padding, output_padding, self.groups, self.dilation)
 
     def output_padding(self) -> Shape:
         """What conv_transpose must append so that a pull ends at `in_shape` (input cells that the stride leaves over)."""
@@ -49,11 +49,9 @@ class Conv(LinearMap):
         return Conv(self.in_shape, self.out_shape, self.weight.abs(), self.stride, self.padding, self.dilation, self.groups)
 
 
-def channels_last(images: Tensor) -> Tensor:
-    """The same images (m, channels, *space), in the order in memory in which they are convolved fastest."""
-    if images.dim() != 4 or len(images) < MANY:
-        return images
-    return images.contiguous(memory_format=torch.channels_last)
+def many_last(images: Tensor) -> Tensor:
+    """Images (m, channels, *space) in the order in memory that suits their number."""
+    return images if images.dim() != 4 or len(images) < MANY else channels_last(images)
 
 
 def conv_out_space(space: Shape, kernel: Shape, stride: Shape, padding: Shape, dilation: Shape) -> Shape:

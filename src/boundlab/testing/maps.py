@@ -13,7 +13,22 @@ import torch
 from torch import Tensor
 
 from boundlab.errors import ConformanceError
-from boundlab.maps import Dense, LinearMap, Origin, Rows, Select, Shape, Sum, Windows, add, at_owner, compose
+from boundlab.maps import (
+    Dense,
+    LinearMap,
+    Local,
+    Origin,
+    Partial,
+    Pieces,
+    Rows,
+    Select,
+    Shape,
+    Sum,
+    Windows,
+    add,
+    at_owner,
+    compose,
+)
 
 
 def check_map(layer: LinearMap, *, dtype: torch.dtype = torch.float64, seed: int = 0) -> None:
@@ -88,14 +103,41 @@ def sample_rows(shape: Shape, problems: int, dtype: torch.dtype, generator: torc
     """Rows of every kind over a node of `shape`: two a problem, with owners (ragged) and without."""
     count = math.prod(shape)
     ragged = torch.randint(problems, (2 * problems + 3,), generator=generator)
-    signs = torch.tensor([1.0, -1.0], dtype=dtype)
+    signs = torch.tensor([[1.0, -1.0]], dtype=dtype)
     found: list[Rows] = [Dense(shape, None, random_like((1, 2, *shape), dtype, generator))]
     for owner in (None, ragged):
         rows = problems if owner is None else len(ragged)
         index = torch.randint(count, (rows,), generator=generator)
-        found += [Dense(shape, owner, random_like((rows, 2, *shape), dtype, generator)), Select(shape, owner, index, signs)]
+        select = Select(shape, owner, index, signs)
+        found += [Dense(shape, owner, random_like((rows, 2, *shape), dtype, generator)), select]
+        if shape and shape[-1] > 1:
+            found.append(sample_pieces(shape, owner, rows, dtype, generator))
+        if len(shape) == 1:
+            some = torch.randperm(count, generator=generator)[:count // 2 + 1]
+            found.append(Partial(shape, owner, random_like((rows, 2, len(some)), dtype, generator), some))
+        found += [select.with_values(random_like((rows, 2), dtype, generator)), *sample_local(select, dtype, generator)]
         if len(shape) == 3:
             found += sample_windows(shape, owner, index, dtype, generator)
+    return found
+
+
+def sample_pieces(shape: Shape, owner: Tensor | None, rows: int, dtype: torch.dtype, generator: torch.Generator) -> Rows:
+    """Rows on two stretches of the last axis, one at its end."""
+    axis, half = len(shape) - 1, shape[-1] // 2
+    parts = ((half - 1, 1), (shape[-1] - 1, 1)) if half else ((0, 1),)
+    held = tuple((start, random_like((rows, 2, *shape[:-1], length), dtype, generator)) for start, length in parts)
+    return Pieces(shape, owner, axis, held)
+
+
+def sample_local(select: Select, dtype: torch.dtype, generator: torch.Generator) -> list[Rows]:
+    """Rows that are fixed along some of the axes, each choice of axes once."""
+    found: list[Rows] = []
+    whole = select.local()
+    for count in range(1, len(select.shape) + 1):
+        for axes in itertools.combinations(range(len(select.shape)), count):
+            sizes = [1 if axis in axes else size for axis, size in enumerate(select.shape)]
+            fixed = {axis: whole.fixed[axis] for axis in axes}
+            found.append(Local(select.shape, select.owner, random_like((len(select.index), 2, *sizes), dtype, generator), fixed))
     return found
 
 
