@@ -175,9 +175,9 @@ def add(first: Rows, second: Rows) -> Rows:
     if isinstance(first, Select) and isinstance(second, Select) and first.index is second.index:
         return first.with_values(first.values + second.values)
     if isinstance(first, Local) or isinstance(second, Local):
-        one, other = (part.local() if isinstance(part, Select) else part for part in (first, second))
-        if isinstance(one, Local) and isinstance(other, Local):
-            return add_local(one, other)
+        near, far = (part.local() if isinstance(part, Select) else part for part in (first, second))
+        if isinstance(near, Local) and isinstance(far, Local):
+            return add_local(near, far)
     first, second = (part.spread() if isinstance(part, Select) else part for part in (first, second))
     if isinstance(first, Windows) and isinstance(second, Windows):
         one, other = first.origin, second.origin

@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from boundlab.maps.base import LinearMap
+from boundlab.maps.base import LinearMap, at_owner
 from boundlab.maps.dense import Diagonal, MatmulLeft, MatmulRight, Matrix, Outer
 from boundlab.maps.rows import Dense, Explicit, Rows
 from boundlab.maps.shape import Permute, Reduce, Reshape, Slice, Transposed

@@ -137,7 +137,8 @@ def sample_local(select: Select, dtype: torch.dtype, generator: torch.Generator)
         for axes in itertools.combinations(range(len(select.shape)), count):
             sizes = [1 if axis in axes else size for axis, size in enumerate(select.shape)]
             fixed = {axis: whole.fixed[axis] for axis in axes}
-            found.append(Local(select.shape, select.owner, random_like((len(select.index), 2, *sizes), dtype, generator), fixed))
+            coefficients = random_like((len(select.index), 2, *sizes), dtype, generator)
+            found.append(Local(select.shape, select.owner, coefficients, fixed))
     return found
 
 
