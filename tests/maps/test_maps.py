@@ -25,6 +25,12 @@ def conv(space, kernel, stride, padding, dilation, groups, channels=(4, 6), dtyp
     return bm.Conv((inner, *space), (outer, *out), weight, stride, padding, dilation, groups)
 
 
+def own_conv(space, kernel, *how):
+    """A convolution with kernels of its own for each of three problems."""
+    like = conv(space, kernel, *how)
+    return bm.OwnConv(like.in_shape, like.out_shape, randn(3, *like.weight.shape), *how)
+
+
 def convolutions():
     """All strides, paddings, dilations and groups that fit a map of odd and even sides."""
     for stride, padding, dilation, groups in itertools.product((1, 2, 3), (0, 1, 2), (1, 2), (1, 2)):
@@ -52,11 +58,20 @@ def others():
         yield f"diagonal of vectors {problems}", bm.diagonal(randn(problems, 1, 6), (6,))
         yield f"matmul right {problems}", bm.MatmulRight((2, 3, 4), (2, 3, 5), randn(problems, 1, 2, 4, 5))
         yield f"matmul right shared lead {problems}", bm.MatmulRight((2, 3, 4), (2, 3, 5), randn(problems, 1, 1, 4, 5))
+        yield f"matmul right of a vector {problems}", bm.MatmulRight((3, 4), (3, 1), randn(problems, 1, 4, 1))
         yield f"matmul left {problems}", bm.MatmulLeft((2, 4, 3), (2, 5, 3), randn(problems, 1, 2, 5, 4))
         yield f"outer {problems}", bm.Outer((3, 4), (3, 4), randn(problems, 1, 3, 4), randn(problems, 1, 3, 4), 1)
         yield f"reduce {problems}", bm.Reduce(image, (2, 5), randn(problems, 1, *image), (1,))
         terms = (bm.diagonal(randn(problems, 1, 3, 4), (3, 4)), bm.Matrix((3, 4), (3, 4), randn(4, 4)))
         yield f"sum {problems}", bm.Sum((3, 4), (3, 4), terms)
+        yield f"chain {problems}", bm.chain(bm.Reshape((12,), (3, 4)), bm.MatmulRight((3, 4), (3, 2), randn(problems, 1, 4, 2)),
+                                            bm.Permute((3, 2), (2, 3), (1, 0)))
+        yield f"chain from weights to images {problems}", bm.chain(
+            bm.Reshape((4, 1, 3), (2, 2, 3)), bm.MatmulRight((2, 2, 3), (2, 2, 6), randn(problems, 1, 2, 3, 6)),
+            bm.Reshape((2, 2, 6), (4, 2, 3)))
+    yield "own conv2d", own_conv((5, 4), (3, 2), (2, 1), (1, 0), (1, 2), 2)
+    yield "own conv1d", own_conv((7,), (3,), (2,), (1,), (1,), 1)
+    yield "own conv transposed", transposed(own_conv((5, 4), (3, 2), (2, 2), (1, 1), (1, 1), 2))
     yield "reshape to vector", bm.Reshape(image, (40,))
     yield "reshape to image", bm.Reshape((40,), image)
     yield "reshape between images", bm.Reshape((2, 4, 4), (8, 2, 2))

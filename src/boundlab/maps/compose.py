@@ -35,6 +35,7 @@ from boundlab.maps.pieces import Pieces, beside, dense_slice
 from boundlab.maps.rows import Dense, Partial, Rows
 from boundlab.maps.select import Select
 from boundlab.maps.shape import Gather, Permute, Reduce, Reshape, Slice, Transposed
+from boundlab.maps.weights import Chain, RankOne
 from boundlab.maps.windows import Origin, Windows
 
 DENSE_AREA = 1.5
@@ -45,6 +46,8 @@ def compose(rows: Rows, layer: LinearMap) -> Rows:
     """The rows of `rows` after `layer`: functionals of the layer's input instead of its output."""
     if isinstance(layer, Identity):
         return rows
+    if isinstance(layer, Chain):
+        return functools.reduce(compose, reversed(layer.links), rows)
     rule = COMPOSE.get((type(rows), type(layer)))
     return rule(rows, layer) if rule else pull_dense(rows, layer)
 
@@ -90,6 +93,19 @@ def select_moved(rows: Select, layer: LinearMap) -> Select:
     positions = torch.arange(count, device=rows.index.device).reshape(1, 1, *layer.in_shape)
     origin = layer.push(positions).flatten()
     return Select(layer.in_shape, rows.owner, origin.index_select(0, rows.index), rows.values)
+
+
+def dense_columns(rows: Dense, layer: MatmulRight) -> Rows:
+    """Rows over x @ v for one vector v are products of two vectors."""
+    factor = layer.at(rows.owner).factor
+    if len(layer.in_shape) > 2 or layer.out_shape[-1] > 1 or factor.shape[1] > 1:
+        return pull_dense(rows, layer)
+    return RankOne(layer.in_shape, rows.owner, rows.coefficients.squeeze(-1), factor.squeeze(-1))
+
+
+def rank_one_reshape(rows: RankOne, layer: Reshape) -> RankOne:
+    """The same coordinates under another shape."""
+    return RankOne(layer.in_shape, rows.owner, rows.left, rows.right)
 
 
 def spread_conv(rows: Select, layer: Conv) -> Rows:
@@ -150,6 +166,8 @@ COMPOSE: dict[tuple[type, type], Rule] = {
     (Select, Permute): select_moved,
     (Select, Slice): select_moved,
     (Select, Gather): select_moved,
+    (Dense, MatmulRight): dense_columns,
+    (RankOne, Reshape): rank_one_reshape,
     (Select, Conv): spread_conv,
     (Select, Diagonal): select_diagonal,
     (Select, Sum): term_by_term,
@@ -178,7 +196,7 @@ def add(first: Rows, second: Rows) -> Rows:
         near, far = (part.local() if isinstance(part, Select) else part for part in (first, second))
         if isinstance(near, Local) and isinstance(far, Local):
             return add_local(near, far)
-    first, second = (part.spread() if isinstance(part, Select) else part for part in (first, second))
+    first, second = (part.spread() if isinstance(part, Select | RankOne) else part for part in (first, second))
     if isinstance(first, Windows) and isinstance(second, Windows):
         one, other = first.origin, second.origin
         if isinstance(one, Origin) and isinstance(other, Origin) and one.parallel(other):

@@ -59,6 +59,14 @@ class Rows(ABC):
     def dot(self, value: Tensor) -> Tensor:
         """Rows applied to a per-example tensor (b, 1 or s, *shape or broadcastable), (n, s)."""
 
+    def absolute(self) -> Rows:
+        """The rows of absolute coefficients."""
+        return self.spread().absolute()
+
+    def norm(self, order: float) -> Tensor:
+        """The norm of each row's coefficients, (n, s)."""
+        return norm(flat(self.spread().masked().coefficients, 2), order)
+
 
 @dataclass(frozen=True)
 class Explicit(Rows):
@@ -79,6 +87,9 @@ class Explicit(Rows):
         """Whether tensors with s rows can be laid beside the coefficients, not only those with one for all."""
         return True
 
+    def absolute(self) -> Explicit:
+        return self.with_coefficients(self.coefficients.abs())
+
     def laid(self, table: Table) -> tuple[Tensor, ...]:
         """The table's tensors beside the coefficients."""
         return tuple(self.aligned(value) for value in table.values)
@@ -91,8 +102,9 @@ class Explicit(Rows):
         return self
 
     def split(self) -> tuple[Rows, Rows]:
-        positive, negative = self.coefficients.clamp(min=0), self.coefficients.clamp(max=0)
-        return self.with_coefficients(positive), self.with_coefficients(negative)
+        held = self.masked()
+        positive, negative = held.coefficients.clamp(min=0), held.coefficients.clamp(max=0)
+        return held.with_coefficients(positive), held.with_coefficients(negative)
 
     def dot(self, value: Tensor) -> Tensor:
         return dot(self.coefficients, self.aligned(value))
@@ -144,3 +156,11 @@ def dot(coefficients: Tensor, aligned: Tensor) -> Tensor:
     if coefficients.shape[0] == 1 and aligned.shape[1] == 1:
         return flat(aligned, 1) @ flat(coefficients[0], 1).mT
     return torch.linalg.vecdot(flat(coefficients, 2), flat(aligned, 2))
+
+
+def norm(c: Tensor, order: float) -> Tensor:
+    """The norm over the last axis, scaled so that powers neither vanish nor overflow."""
+    if math.isinf(order):
+        return torch.linalg.vector_norm(c, order, dim=-1)
+    size = c.detach().abs().amax(-1, keepdim=True).clamp(min=torch.finfo(c.dtype).tiny)
+    return size.squeeze(-1) * torch.linalg.vector_norm(c / size, order, dim=-1)

@@ -73,6 +73,9 @@ class Windows(Explicit):
     def with_coefficients(self, coefficients: Tensor, clean: bool = True) -> Windows:
         return Windows(self.shape, self.owner, coefficients, self.origin, clean)
 
+    def absolute(self) -> Windows:
+        return self.with_coefficients(self.coefficients.abs(), self.clean)
+
     def lines(self) -> tuple[Tensor, Tensor]:
         """Row (n, kh) and column (n, kw) of each entry in the map with a border of one cell; the border itself if outside."""
         corner, (height, width) = self.origin.corner(), self.shape[1:]
