@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from boundlab.maps.base import LinearMap
+from boundlab.maps.base import LinearMap, at_owner
 from boundlab.maps.conv import Conv
 from boundlab.maps.dense import Diagonal, Identity, MatmulLeft, MatmulRight, Matrix, Outer, Sum
 from boundlab.maps.local import (
@@ -97,10 +97,10 @@ def select_moved(rows: Select, layer: LinearMap) -> Select:
 
 def dense_columns(rows: Dense, layer: MatmulRight) -> Rows:
     """Rows over x @ v for one vector v are products of two vectors."""
-    factor = layer.at(rows.owner).factor
-    if len(layer.in_shape) > 2 or layer.out_shape[-1] > 1 or factor.shape[1] > 1:
+    if len(layer.in_shape) > 2 or layer.out_shape[-1] > 1 or layer.factor.shape[1] > 1:
         return pull_dense(rows, layer)
-    return RankOne(layer.in_shape, rows.owner, rows.coefficients.squeeze(-1), factor.squeeze(-1))
+    right = at_owner(layer.factor, rows.owner).squeeze(-1)
+    return RankOne(layer.in_shape, rows.owner, rows.coefficients.squeeze(-1), right)
 
 
 def rank_one_reshape(rows: RankOne, layer: Reshape) -> RankOne:

@@ -116,9 +116,7 @@ def box_minimum(box: Interval, rows: Rows) -> Tensor:
 
 def box_fall(box: Interval, rows: Rows) -> Tensor:
     """How far rows fall below their value at the center of a box, (n, s)."""
-    spread = rows.spread()
-    sizes = spread.with_coefficients(spread.coefficients.abs())
-    return -sizes.dot(box.radius.unsqueeze(1))
+    return -rows.absolute().dot(box.radius.unsqueeze(1))
 
 
 def as_batch(value: Tensor | float, like: Tensor) -> Tensor:
