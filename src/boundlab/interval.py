@@ -75,6 +75,10 @@ def point(value: Tensor) -> Interval:
     return Interval(value, value)
 
 
+MOST_ORDER = 16.0
+"""Norms of a higher order are bounded by this one, so that powers of small numbers do not vanish."""
+
+
 @dataclass(frozen=True)
 class Ball(Interval):
     """The box around an l_p ball, which remembers that all values lie within `eps` (b, 1, ..., 1) of its center in that norm.
@@ -84,6 +88,16 @@ class Ball(Interval):
 
     eps: Tensor
     p: float
+
+    @property
+    def order(self) -> float:
+        """The order of the norm that bounds linear functions on the ball; of a high one, a lower order that is sound too."""
+        return min(dual_order(self.p), MOST_ORDER)
+
+    @property
+    def sharp(self) -> bool:
+        """Whether that norm is the dual one itself."""
+        return dual_order(self.p) <= MOST_ORDER
 
 
 def dual_order(p: float) -> float:

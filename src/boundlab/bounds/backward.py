@@ -5,7 +5,7 @@ Upper bounds are rows with the other sign. Zhang et al. 2018 (CROWN); Xu et al. 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -16,6 +16,7 @@ from boundlab.errors import BoundError
 from boundlab.graph import Graph, Node
 from boundlab.interval import Interval
 from boundlab.maps import Dense, Diagonal, Explicit, Rows, add, compose, dot
+from boundlab.perturbations.joint import Member, together
 from boundlab.perturbations.sets import Box, Centred, PerturbationSet
 
 Env = Mapping[int, Tensor | Interval]
@@ -106,9 +107,9 @@ def pull_back(rows: Rows, bound: LinearBound) -> tuple[list[Rows], Tensor | None
         spread = rows.spread()
         return choose(spread if fits(spread, bound) else Dense(rows.shape, rows.owner, rows.dense()), bound)
     positive, negative = rows.split()
-    below, first = pull_affine(positive, bound.lower)
-    above, second = pull_affine(negative, bound.upper)
-    return [add(one, other) for one, other in zip(below, above, strict=True)], plus(first, second)
+    pulled = [compose(rows, low) if low is high else add(compose(positive, low), compose(negative, high))
+              for low, high in zip(bound.lower.maps, bound.upper.maps, strict=True)]
+    return pulled, plus(apply_bias(positive, bound.lower.bias), apply_bias(negative, bound.upper.bias))
 
 
 def fits(rows: Explicit, bound: LinearBound) -> bool:
@@ -147,17 +148,27 @@ def fall(region: PerturbationSet, rows: Rows, center: Tensor) -> Tensor:
     return region.concretize(rows) - rows.dot(center.unsqueeze(1))
 
 
+def regions_of(pulled: Pulled, env: Env, sets: Sets) -> Iterator[tuple[PerturbationSet, Rows, Tensor | None]]:
+    """The sets at which rows have arrived, these rows, and their reference; a set that several sources share comes once."""
+    shared: dict[tuple[int, ...], list[tuple[Member, Rows]]] = {}
+    for index, rows in pulled.coefficients.items():
+        region, interval = sets.get(index), env[index]
+        assert isinstance(interval, Interval)
+        if isinstance(region, Member):
+            shared.setdefault(region.sources, []).append((region, rows))
+        else:
+            region = Box(interval.lower, interval.upper) if region is None else region
+            yield region, rows, pulled.reference.get(index)
+    for sources, parts in shared.items():
+        whole = parts[0][0].whole
+        yield whole, together(parts), whole.box().center if pulled.reference.keys() & set(sources) else None
+
+
 def concretize(pulled: Pulled, env: Env, sets: Sets) -> Tensor:
     """The smallest value of the pulled rows over the sets, (n, s); a node without a set counts with its interval."""
     total = pulled.bias
-    for index, rows in pulled.coefficients.items():
-        interval = env[index]
-        assert isinstance(interval, Interval)
-        region = sets[index] if index in sets else Box(interval.lower, interval.upper)
-        if index in pulled.reference:
-            total = plus(total, fall(region, rows, pulled.reference[index]))
-        else:
-            total = plus(total, region.concretize(rows))
+    for region, rows, reference in regions_of(pulled, env, sets):
+        total = plus(total, region.concretize(rows) if reference is None else fall(region, rows, reference))
     if total is None:
         raise BoundError("nothing is perturbed on the way to the rows that were asked for; evaluate the network instead.")
     return total

@@ -15,7 +15,7 @@ from boundlab.bounds.backward import Env, Relaxer, Sets, concretize
 from boundlab.bounds.reference import Reference, pull
 from boundlab.errors import BoundError
 from boundlab.evaluate import source_value
-from boundlab.graph import Graph, Model, Node
+from boundlab.graph import INPUT, Graph, Model, Node
 from boundlab.interval import Interval
 from boundlab.maps import Select, flat
 from boundlab.ops import lookup
@@ -55,7 +55,7 @@ def relaxer(env: Env, policy: Policy | None = None) -> Relaxer:
 
 
 def checked(node: Node, interval: Interval) -> Interval:
-    """The interval with its ends in order.
+    """The interval, with its ends in order.
 
     Two sound bounds of a value that hardly varies may cross by rounding; both ends are kept then, in order. BoundError
     if an end is NaN or infinite, or the ends cross by more than rounding explains (contradictory known bounds).
@@ -69,6 +69,8 @@ def checked(node: Node, interval: Interval) -> Interval:
     if bool((lower > upper + slack).any()):
         raise BoundError(f"the bounds of {node.describe()} contradict each other: a lower end lies above its upper end. "
                          "If you gave bounds of your own, they do not hold on this set.")
+    if bool((lower <= upper).all()):
+        return interval
     return Interval(torch.minimum(lower, upper), torch.maximum(lower, upper))
 
 
@@ -159,21 +161,36 @@ def perturbed_nodes(graph: Graph, sets: Sets) -> set[int]:
     return found
 
 
+def fed_by_inputs(graph: Graph) -> set[int]:
+    """Nodes that depend on an input, perturbed or not; the others depend on parameters alone."""
+    found: set[int] = set()
+    for node in graph:
+        if node.op == INPUT or any(arg in found for arg in node.args):
+            found.add(node.index)
+    return found
+
+
 def box_exact(graph: Graph, sets: Sets, perturbed: set[int]) -> set[int]:
     """Nodes whose plain interval is already the best possible: affine functions of coordinates that vary independently.
 
-    Those are the boxes themselves, what only moves their coordinates, and the first affine node after that.
+    Those are the boxes themselves, what only moves their coordinates, and the first affine node after that. Where a set is
+    no box, only what moves its coordinates.
     """
     free = {index for index, region in sets.items() if region.independent}
-    exact = set(free)
+    moved = set(sets)
+    exact = set(moved)
     for node in graph:
         args = [arg for arg in node.args if arg in perturbed]
-        if node.source or len(args) != 1 or args[0] not in free:
+        if node.source or not args:
             continue
-        if lookup(node.op).affine(tuple(arg in perturbed for arg in node.args)):
-            exact.add(node.index)
-            if node.op in MOVES:
+        if node.op in MOVES and args[0] in moved:
+            moved.add(node.index)
+            if args[0] in free:
                 free.add(node.index)
+        apart = len(args) == 1 or (len(set(args)) == len(args) and all(graph[arg].source for arg in args))
+        alone = apart and all(arg in free for arg in args)
+        if node.index in moved or (alone and lookup(node.op).affine(tuple(arg in perturbed for arg in node.args))):
+            exact.add(node.index)
     return exact
 
 

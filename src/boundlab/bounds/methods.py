@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from boundlab.bounds.backward import Env, Pulled, Relaxer, backward, concretize
+from boundlab.bounds.backward import Env, Pulled, Relaxer, Sets, backward, concretize
 from boundlab.bounds.forward import Form, concretize_form, forward_step, layout, rows_of_forms, source_forms
 from boundlab.bounds.intermediate import (
     Policy,
@@ -20,6 +20,7 @@ from boundlab.bounds.intermediate import (
     box_exact,
     checked,
     consumers,
+    fed_by_inputs,
     is_affine,
     perturbed_nodes,
     propagate,
@@ -31,9 +32,11 @@ from boundlab.bounds.reference import pull, reference
 from boundlab.bounds.thin import thinned
 from boundlab.bounds.zonotope import Filter, zonotope_filter
 from boundlab.errors import SpecError
-from boundlab.graph import Model, Node
-from boundlab.interval import Interval
+from boundlab.graph import INPUT, Graph, Model, Node
+from boundlab.interval import Ball, Interval
 from boundlab.maps import Dense
+from boundlab.ops import lookup
+from boundlab.perturbations.joint import Member, Regions
 from boundlab.perturbations.sets import PerturbationSet
 from boundlab.spec import Specification
 
@@ -58,20 +61,53 @@ def refiner(problem: Problem, *steps: Refine) -> Refine:
     return refine
 
 
+def next_to_sets(problem: Problem) -> Callable[[Node, Env], bool]:
+    """Whether a node is affine in sources alone (or in what is made of parameters), and some of their sets are no boxes."""
+    graph = problem.model.graph
+    fed = fed_by_inputs(graph)
+    round_nodes = perturbed_nodes(graph, {index: region for index, region in problem.sets.items() if not region.independent})
+
+    def adjacent(node: Node, env: Env) -> bool:
+        perturbed = {arg for arg in node.args if isinstance(env[arg], Interval)}
+        near = node.index in fed and all(graph[arg].source or arg not in fed for arg in perturbed)
+        return near and bool(perturbed & round_nodes) and is_affine(node, env)
+
+    return adjacent
+
+
+def sees_balls(node: Node, env: Env, sets: Sets) -> bool:
+    """Whether the node's interval is exact: a layer of a constant, with weights in balls that none of them shares."""
+    places = [arg for arg in node.args if isinstance(env[arg], Interval)]
+    balls = all(isinstance(ball := env[arg], Ball) and ball.sharp for arg in places)
+    owners = {region.sources if isinstance(region := sets.get(arg), Member) else arg for arg in places}
+    return lookup(node.op).balls and places[0] != node.args[0] and balls and len(owners) == len(places)
+
+
 def first_layer(problem: Problem, pulling: Pulling) -> Refine:
     """Affine nodes fed by sources alone are bounded by the sets themselves, not by the boxes around them."""
-    graph = problem.model.graph
-    round_sets = {index for index, region in problem.sets.items() if not region.independent}
+    adjacent = next_to_sets(problem)
 
     def refine(node: Node, env: Env) -> Interval | None:
-        perturbed = {arg for arg in node.args if isinstance(env[arg], Interval)}
-        if not perturbed & round_sets or not all(graph[arg].source for arg in perturbed) or not is_affine(node, env):
+        if not adjacent(node, env) or sees_balls(node, env, problem.sets):
             return None
         interval = env[node.index]
         assert isinstance(interval, Interval)
         return tighten(pulling, node, torch.ones_like(interval.lower, dtype=torch.bool))
 
     return refine
+
+
+def bending(graph: Graph, env: Env) -> Callable[[Node], bool]:
+    """Where rows that are merged into the last layers stop: at nodes that are not affine in what comes from the inputs.
+
+    A layer is affine in its input, whether its weights are perturbed or not.
+    """
+    fed = fed_by_inputs(graph)
+
+    def stop(node: Node) -> bool:
+        return not lookup(node.op).affine(tuple(arg in fed and isinstance(env[arg], Interval) for arg in node.args))
+
+    return stop
 
 
 def interval_rows(problem: Problem, env: Env) -> Bounds:
@@ -82,7 +118,7 @@ def interval_rows(problem: Problem, env: Env) -> Bounds:
         assert isinstance(interval, Interval)
         return Bounds(interval.lower, interval.upper, graph, env)
     rows = Dense(problem.target.shape, None, spec.rows)
-    pulled = backward(graph, env, relaxer(env), problem.target.index, rows, stop=lambda node: not is_affine(node, env))
+    pulled = backward(graph, env, relaxer(env), problem.target.index, rows, stop=bending(graph, env))
     return Bounds(finite_rows(concretize(pulled, env, problem.sets) + spec.offset, problem), None, graph, env, pulled)
 
 
@@ -137,7 +173,7 @@ def forward_rows(problem: Problem, env: Env, forms: Mapping[int, Form]) -> Bound
     graph, spec = problem.model.graph, problem.spec
     assert spec is not None
     rows = Dense(problem.target.shape, None, spec.rows)
-    pulled = backward(graph, env, relaxer(env), problem.target.index, rows, stop=lambda node: not is_affine(node, env))
+    pulled = backward(graph, env, relaxer(env), problem.target.index, rows, stop=bending(graph, env))
     linear = rows_of_forms(pulled, forms, problem.sets, env)
     lower = concretize(linear, env, problem.sets) + spec.offset
     return Bounds(finite_rows(lower, problem), None, graph, env, linear)
@@ -185,11 +221,12 @@ class CROWN:
         pulling = Pulling(problem.model, problem.sets, env, reference(graph, env, relax), self.max_rows)
         readers = Readers(consumers(graph), perturbed_nodes(graph, problem.sets))
         settled = box_exact(graph, problem.sets, readers.perturbed)
+        adjacent, fed = next_to_sets(problem), fed_by_inputs(graph)
 
         def pull(node: Node, env: Env) -> Interval | None:
             interval = env[node.index]
             assert isinstance(interval, Interval)
-            skipped = node.index in settled or one_curve(node, env, relax)
+            skipped = node.index in settled or node.index not in fed or adjacent(node, env) or one_curve(node, env, relax)
             mask = None if skipped else readers.unsettled(node, interval)
             if mask is None:
                 return None
@@ -198,7 +235,7 @@ class CROWN:
 
         steps: tuple[Refine, ...] = (first_layer(problem, pulling), pull)
         if self.filter is not None:
-            steps = (steps[0], zonotope_filter(graph, problem.sets, relax, readers, self.filter), pull)
+            steps = (steps[0], zonotope_filter(problem, relax, readers, self.filter), pull)
         return propagate(problem.model, problem.sets, problem.inputs, env, refiner(problem, *steps)), relax
 
     def run(self, problem: Problem) -> Bounds:
@@ -221,10 +258,10 @@ class CROWN:
 
 
 def problems_at_once(problem: Problem) -> int:
-    """How many problems share a pass: as many as keep a column for each perturbed coordinate within COLUMN_BUDGET."""
+    """How many problems share a pass: as many as keep a column for each coordinate of perturbed inputs within COLUMN_BUDGET."""
     graph = problem.model.graph
-    coordinates = sum(math.prod(graph[index].shape) for index in problem.sets)
-    widest = max(math.prod(node.shape) for node in graph)
+    coordinates = sum(math.prod(graph[index].shape) for index in problem.sets if graph[index].op == INPUT)
+    widest = max(math.prod(graph[index].shape) for index in fed_by_inputs(graph))
     return max(1, min(MOST_PROBLEMS, COLUMN_BUDGET // max(1, coordinates * widest)))
 
 
@@ -252,13 +289,14 @@ def beside(parts: list[Pulled]) -> Pulled:
     return Pulled({index: together(index) for index in parts[0].coefficients}, bias, parts[0].reference)
 
 
-def bound(model: Model, sets: PerturbationSet | Mapping[str, PerturbationSet | Tensor], *, method: Method | None = None,
-          spec: Specification | None = None, known: Mapping[str, Interval] | None = None) -> Bounds:
+def bound(model: Model, sets: PerturbationSet | Regions, *, method: Method | None = None, spec: Specification | None = None,
+          known: Mapping[str, Interval] | None = None) -> Bounds:
     """Proven bounds of a network over perturbation sets.
 
     `sets` is the set of the only input, or a mapping from input or parameter names to sets (perturbed) or tensors
-    (constant inputs). `known` are intervals by node name that are already proven. Without `spec` the output's lower and
-    upper bounds (b, *out); with it lower bounds of its rows (b, s). BoundError if a bound is NaN or infinite.
+    (constant inputs); a tuple of names stands for one set that they share. `known` are intervals by node name that are
+    already proven. Without `spec` the output's lower and upper bounds (b, *out); with it lower bounds of its rows (b, s).
+    BoundError if a bound is NaN or infinite.
     """
     return method_value(method or CROWN()).run(problem_of(model, sets, spec, known))
 

@@ -20,13 +20,10 @@ import torch
 from torch import Tensor
 
 from boundlab.affine import Affine, LinearBound, above_ends, exact
-from boundlab.interval import Ball, Interval, dual_order
+from boundlab.interval import Ball, Interval
 from boundlab.maps import LinearMap, Reshape, Shape, Sum, chain, diagonal
 from boundlab.ops.op import Argument, Op, affine_interval, intervals_of, push_interval
 from boundlab.ops.shape import expand_map, shape_of
-
-MOST_ORDER = 16.0
-"""Norms of a higher order are bounded by this one, so that powers of small numbers do not vanish."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +123,7 @@ def reach(product: Product, size: Tensor, w: Interval) -> Tensor:
     on_box = product.values(size, w.radius)
     if not isinstance(w, Ball):
         return on_box
-    order, tiny = min(dual_order(w.p), MOST_ORDER), torch.finfo(size.dtype).tiny
+    order, tiny = w.order, torch.finfo(size.dtype).tiny
     top = size.flatten(1).amax(1)
     unit = top.detach().clamp(min=tiny)
     share = (size / unit.reshape(-1, *[1] * (size.dim() - 1))) ** order
@@ -134,7 +131,7 @@ def reach(product: Product, size: Tensor, w: Interval) -> Tensor:
     total = product.values(share, torch.ones_like(w.lower[:1])) + vanished
     wide = (-1, *[1] * (total.dim() - 1))
     norm = unit.reshape(wide) * total ** (1 / order)
-    if dual_order(w.p) > MOST_ORDER:
+    if not w.sharp:
         norm = torch.minimum(norm, top.reshape(wide))
     return torch.minimum(on_box, w.eps.reshape(wide) * norm)
 
@@ -174,7 +171,7 @@ def layer_op(name: str, values: Callable[..., Tensor], product: Callable[..., Pr
         ends = (bias.lower, bias.upper) if isinstance(bias, Interval) else (bias, bias)
         return Interval(found.lower + ends[0].reshape(-1, *shape), found.upper + ends[1].reshape(-1, *shape))
 
-    return Op(name, values, interval, relax, lambda perturbed: not (perturbed[0] and perturbed[1]), breaks=(),
+    return Op(name, values, interval, relax, lambda perturbed: not (perturbed[0] and perturbed[1]), breaks=(), balls=True,
               sources=sources)
 
 

@@ -42,7 +42,8 @@ class Op:
     """One primitive: its meaning, its interval, its relaxation, and what solvers and searches may use.
 
     `breaks` are the places where a split of the argument makes the operator simpler: () means anywhere, None nowhere; a
-    function of the node's attributes where they depend on them. `piecewise` says that it is affine between them.
+    function of the node's attributes where they depend on them. `piecewise` says that it is affine between them; `balls`
+    that its interval is exact where all but the first argument vary in balls.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Op:
     integers: Callable[..., Any] | None = None
     breaks: Breaks | Callable[..., Breaks] | None = None
     piecewise: bool = False
+    balls: bool = False
     sources: tuple[str, ...] = ()
 
     def breaks_of(self, attributes: Mapping[str, Any]) -> Breaks | None:

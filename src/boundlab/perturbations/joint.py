@@ -6,7 +6,7 @@ Such a set stands under a tuple of names, for example {("first.weight", "second.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,6 +17,16 @@ from boundlab.interval import Ball, Interval
 from boundlab.maps import EndToEnd, Rows, Shape, flat
 from boundlab.perturbations.ball import LpBall
 from boundlab.perturbations.sets import PerturbationSet
+
+Key = str | tuple[str, ...]
+"""What a set stands for: the name of one source, or the names of several that share it."""
+Regions = Mapping[str, PerturbationSet | Tensor] | Mapping[Key, PerturbationSet | Tensor]
+"""Sets (varying) and tensors (constant) of the sources."""
+
+
+def names_of(key: Key) -> tuple[str, ...]:
+    """The sources of a set."""
+    return (key,) if isinstance(key, str) else key
 
 
 def joint_ball(centers: Sequence[Tensor], eps: Tensor | float, p: float = 2.0) -> LpBall:
@@ -49,8 +59,8 @@ def apart(vectors: Tensor, shapes: Sequence[Shape]) -> Iterator[Tensor]:
 class Member(PerturbationSet):
     """What one source has of a joint set: the coordinates of `whole` from `start` on, as tensors of `shape`.
 
-    `sources` are the nodes that share the set. Rows of several of them are bounded together by `minimum_together`; each on
-    its own is bounded as if the others had none.
+    `sources` are the nodes that share the set. Rows over several of them are to be minimised `together`: the minima of each
+    on its own are sound, but add up to less.
     """
 
     whole: PerturbationSet
@@ -62,19 +72,36 @@ class Member(PerturbationSet):
     def independent(self) -> bool:
         return self.whole.independent
 
+    def own(self, vectors: Tensor) -> Tensor:
+        """This member's part of vectors (..., d), as tensors (..., *shape)."""
+        part = vectors[..., self.start:self.start + math.prod(self.shape)]
+        return part.reshape(*part.shape[:-1], *self.shape)
+
+    def within(self, part: Tensor, rest: Tensor) -> Tensor:
+        """Vectors (..., b, d) with this member's `part` (..., b, *shape), elsewhere those of `rest` (b, d)."""
+        part = part.flatten(part.dim() - len(self.shape)) if self.shape else part.unsqueeze(-1)
+        before, after = rest[..., :self.start], rest[..., self.start + part.shape[-1]:]
+        lead = part.shape[:-1]
+        return torch.cat([before.expand(*lead, before.shape[-1]), part, after.expand(*lead, after.shape[-1])], -1)
+
     def box(self) -> Interval:
         box = self.whole.box()
-
-        def own(end: Tensor) -> Tensor:
-            return end[:, self.start:self.start + math.prod(self.shape)].reshape(-1, *self.shape)
-
         if isinstance(box, Ball):
             eps = box.eps.reshape(-1, *[1] * len(self.shape))
-            return replace(box, lower=own(box.lower), upper=own(box.upper), eps=eps)
-        return box.map(own)
+            return replace(box, lower=self.own(box.lower), upper=self.own(box.upper), eps=eps)
+        return box.map(self.own)
 
     def concretize(self, rows: Rows) -> Tensor:
-        return minimum_together([(self, rows)])
+        return self.whole.concretize(together([(self, rows)]))
+
+    def project(self, point: Tensor) -> Tensor:
+        return self.own(self.whole.project(self.within(point, self.whole.box().center)))
+
+    def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        return self.own(self.whole.sample(count, generator))
+
+    def ascent(self, gradient: Tensor) -> Tensor:
+        return self.own(self.whole.ascent(self.within(gradient, torch.zeros_like(self.whole.box().center))))
 
     def take(self, index: Tensor) -> Member:
         return replace(self, whole=self.whole.take(index))
@@ -86,8 +113,7 @@ def members(whole: PerturbationSet, sources: Sequence[int], shapes: Sequence[Sha
     return [Member(whole, tuple(sources), start, shape) for start, shape in zip(starts, shapes, strict=True)]
 
 
-def minimum_together(parts: Sequence[tuple[Member, Rows]]) -> Tensor:
-    """The minimum over a joint set of the sum of its members' rows, (n, s); members that are left out have no row."""
-    whole = parts[0][0].whole
+def together(parts: Sequence[tuple[Member, Rows]]) -> EndToEnd:
+    """Rows over members of one joint set as rows over its vectors; members that are left out have none."""
     laid = tuple((member.start, rows) for member, rows in parts)
-    return whole.concretize(EndToEnd((whole.box().shape[1],), parts[0][1].owner, laid))
+    return EndToEnd((parts[0][0].whole.box().shape[1],), parts[0][1].owner, laid)
