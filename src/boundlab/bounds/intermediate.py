@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from boundlab.affine import LinearBound
 from boundlab.bounds.backward import Env, Relaxer, Sets, concretize
 from boundlab.bounds.reference import Reference, pull
-from boundlab.errors import BoundError
+from boundlab.errors import BoundError, ShapeError
 from boundlab.evaluate import source_value
 from boundlab.graph import INPUT, Graph, Model, Node
 from boundlab.interval import Interval
@@ -48,10 +48,18 @@ def relaxer(env: Env, policy: Policy | None = None) -> Relaxer:
         if node.index not in made:
             op, arguments = lookup(node.op), [env[arg] for arg in node.args]
             alpha = policy(op, *arguments, **node.attrs) if policy and op.alpha and not is_affine(node, env) else None
-            made[node.index] = op.relax(*arguments, alpha=alpha, **node.attrs)
+            made[node.index] = fitting(node, op.relax(*arguments, alpha=alpha, **node.attrs))
         return made[node.index]
 
     return relax
+
+
+def fitting(node: Node, bound: LinearBound) -> LinearBound:
+    """The relaxation; ShapeError if an argument that was captured as a number, and broadcasts, is perturbed."""
+    if any(layer.out_shape != node.shape for layer in (*bound.lower.maps, *bound.upper.maps)):
+        raise ShapeError(f"an argument of {node.describe()} is perturbed and of another shape than its result: a number "
+                         "written in the network. Make it a parameter to perturb it.")
+    return bound
 
 
 def checked(node: Node, interval: Interval) -> Interval:
@@ -152,9 +160,9 @@ class Readers:
         return torch.stack(masks).any(0) if masks else None
 
 
-def perturbed_nodes(graph: Graph, sets: Sets) -> set[int]:
-    """Nodes that depend on a source with a set."""
-    found = set(sets)
+def perturbed_nodes(graph: Graph, sources: Collection[int]) -> set[int]:
+    """The nodes `sources`, and all that depend on one of them."""
+    found = set(sources)
     for node in graph:
         if any(arg in found for arg in node.args):
             found.add(node.index)

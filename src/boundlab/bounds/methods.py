@@ -65,7 +65,7 @@ def next_to_sets(problem: Problem) -> Callable[[Node, Env], bool]:
     """Whether a node is affine in sources alone (or in what is made of parameters), and some of their sets are no boxes."""
     graph = problem.model.graph
     fed = fed_by_inputs(graph)
-    round_nodes = perturbed_nodes(graph, {index: region for index, region in problem.sets.items() if not region.independent})
+    round_nodes = perturbed_nodes(graph, [index for index, region in problem.sets.items() if not region.independent])
 
     def adjacent(node: Node, env: Env) -> bool:
         perturbed = {arg for arg in node.args if isinstance(env[arg], Interval)}

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from boundlab.bounds.backward import Env, Pulled, Sets
 from boundlab.bounds.intermediate import perturbed_nodes
+from boundlab.bounds.unfold import unfolded
 from boundlab.errors import BoundError, ShapeError
 from boundlab.graph import INPUT, Graph, Model, Node
 from boundlab.interval import Interval, laid_together
@@ -157,8 +158,9 @@ def problem_of(model: Model, sets: PerturbationSet | Regions,
         raise ShapeError(f"bounds are about a Model, got {type(model).__name__}; bl.capture(module, example) makes one.")
     named = sets if isinstance(sets, Mapping) else {model.graph.inputs[0].name: sets}
     inputs = {name: value for name, value in named.items() if isinstance(name, str) and isinstance(value, Tensor)}
-    for name in inputs:
-        model.graph.source_named(name)
+    names = [name for key in named for name in names_of(key)]
+    sources = {model.graph.source_named(name).index for name in names if name not in inputs}
+    model = unfolded(model, perturbed_nodes(model.graph, sources))
     regions: dict[int, PerturbationSet] = {}
     for key, value in named.items():
         if key not in inputs:
