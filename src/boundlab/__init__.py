@@ -14,7 +14,9 @@ from boundlab.graph import Graph, Model, Node
 from boundlab.interval import Interval
 from boundlab.ops.op import Free, Op, affine_op, elementwise_op, monotone, register, register_rule
 from boundlab.perturbations.ball import LpBall
+from boundlab.perturbations.joint import joint_ball
 from boundlab.perturbations.sets import Box, PerturbationSet
+from boundlab.perturbations.weights import weight_ball
 from boundlab.spec import Specification, at_least, margins
 from boundlab.verify.verdict import Result, Verdict, Witness
 from boundlab.verify.verify import verify
@@ -62,6 +64,7 @@ __all__ = [
     "elementwise_op",
     "evaluate",
     "exact",
+    "joint_ball",
     "linear_bounds",
     "lines",
     "load_onnx",
@@ -73,6 +76,7 @@ __all__ = [
     "register",
     "register_rule",
     "verify",
+    "weight_ball",
     "where3",
     "zero_slope",
 ]
