@@ -131,7 +131,7 @@ def reach(product: Product, size: Tensor, w: Interval) -> Tensor:
     total = product.values(share, torch.ones_like(w.lower[:1])) + vanished
     wide = (-1, *[1] * (total.dim() - 1))
     norm = unit.reshape(wide) * total ** (1 / order)
-    if not w.sharp:
+    if w.p == 1:  # the maximum norm; that of any finite order is larger
         norm = torch.minimum(norm, top.reshape(wide))
     return torch.minimum(on_box, w.eps.reshape(wide) * norm)
 
