@@ -47,6 +47,7 @@ def pooled(size: Shape, **attributes: Any) -> Case:
 
 
 POSITIVE = Vary(low=0.01)
+UNIT = Vary(low=-1.0, high=1.0)
 CASES: dict[str, tuple[Case, ...]] = {
     "add": binary(((3, 4), (1, 4))),
     "sub": binary(((3, 4), (1, 4))),
@@ -75,13 +76,32 @@ CASES: dict[str, tuple[Case, ...]] = {
     "log": (Case((POSITIVE,)),),
     "pow": tuple(Case((vary,), {"exponent": float(exponent)}) for vary, exponent in (
         (Vary(), 2), (Vary(), 4), (Vary(low=0.0), 0.5), (POSITIVE, 1.5), (POSITIVE, -1), (Vary(high=-0.05), -3),
-        (Vary(low=0.05), -2), (POSITIVE, -0.5))),
-    "odd_pow": (Case(attributes={"exponent": 3.0}), Case(attributes={"exponent": 5.0})),
+        (Vary(low=0.05), -2), (POSITIVE, -0.5), (Vary(), 3), (Vary(), 5), (Vary(low=0.0), 2.5), (POSITIVE, -3))),
+    "log2": (Case((POSITIVE,)),),
+    "log10": (Case((POSITIVE,)),),
+    "log1p": (Case((Vary(low=-0.99),)),),
+    "acosh": (Case((Vary(low=1.0),)), Case((Vary(low=1.1),))),
+    "asin": (Case((UNIT,)),),
+    "acos": (Case((UNIT,)),),
+    "tan": (Case((Vary(low=-1.5, high=1.5),)), Case((Vary(low=7.9, high=10.9),))),
+    "sec": (Case((Vary(low=-1.5, high=1.5),)), Case((Vary(low=1.6, high=4.7),))),
+    "atanh": (Case((Vary(low=-0.99, high=0.99),)),),
+    "elu": (Case(), Case(attributes={"scale": 0.4}), Case(attributes={"scale": 1.6732632423543772}),
+            Case(attributes={"scale": 2.0, "rate": 0.5}), Case(attributes={"scale": 0.0})),
     "leaky_relu": (Case(), Case(attributes={"negative_slope": 0.3}), Case(attributes={"negative_slope": -0.5}),
                    Case(attributes={"negative_slope": 1.7})),
     "prelu": (Case((Vary((3, 4)), numbers(3, 1))), Case((Vary((3, 4)), 2 * numbers(3, 4)))),
     "clip": (Case(attributes={"min": -1.0, "max": 1.5}), Case(attributes={"min": 0.0, "max": 6.0}),
              Case(attributes={"min": -0.5}), Case(attributes={"max": 0.5})),
+    "norm": (pooled((3, 4), dim=1), pooled((3, 2), dim=0, keepdim=True), pooled((2, 1), dim=1)),
+    "select": (Case((Vary(), Vary(), Vary())), Case((Vary(), numbers(3, 4), Vary()), {"at_zero": True}),
+               Case((Vary(), Vary(), numbers(1, 4))), Case((Vary(), numbers(3, 4), numbers(1, 4))),
+               Case((numbers(3, 4), Vary(), Vary())), Case((numbers(1, 4), numbers(3, 4), Vary()))),
+    "heaviside": (Case(), Case(attributes={"at_zero": 0.5}), Case(attributes={"at_zero": 2.0})),
+    "threshold": (Case(attributes={"threshold": 0.5, "value": -1.0}), Case(attributes={"threshold": -0.7, "value": 2.0}),
+                  Case(attributes={"threshold": 0.0, "value": 0.0})),
+    "hard_shrink": (Case(), Case(attributes={"lambd": 2.0}), Case(attributes={"lambd": 0.0})),
+    "soft_shrink": (Case(), Case(attributes={"lambd": 2.0}), Case(attributes={"lambd": 0.0})),
     "maximum": binary(((3, 4), (1, 4))),
     "reduce_max": (pooled((3, 4), dim=1), pooled((3, 4), dim=0, keepdim=True), pooled((3, 1), dim=1),
                    pooled((2, 4), dim=1, absent=torch.tensor([[False, True, False, False], [True, True, True, False]]))),

@@ -1,0 +1,335 @@
+"""Lines of least area around a curve, from f, its slope and where it bends.
+
+Between two bends a curve is convex, or its negative is. Seen from below, a line of the hull either touches a convex piece
+(a tangent), bridges from a piece to an end of the interval or to another piece, or is the chord of both ends. Two steps:
+
+1. `pieces_of` finds by bisection the stretch of every piece on which tangents stay on their side of the whole curve. All
+   lines of the hull have slopes from that of its first line to that of its last; a share between 0 and 1 picks one.
+2. `valley` is what makes a line sound, whatever slope came out of the first step: on a convex piece f - k x is at least
+   the larger of two tangents less k x, for any two tangents, and on a concave piece it is least at an end.
+
+The line of the hull at the middle of the interval has the least area of all lines on its side, since a line's mean is its
+value there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from boundlab.interval import Interval
+
+Function = Callable[[Tensor], Tensor]
+Line = tuple[Tensor, Tensor]
+Bend = float | Tensor
+BISECTIONS = 16
+"""Halvings of the search for a touching point; a line is sound after any number of them."""
+WIDEST = 2
+"""Periods of a curve that repeats up to which its pieces are told apart."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A function of one number: f, its slope, and where it bends (from convex to concave or back) and turns.
+
+    `convex` says how it bends before the first of `bends`. Its slope is continuous, or jumps at bends only; there the
+    slope has the larger value if f is convex before it, else the smaller one. `turns` are its local extrema. A curve that
+    repeats has its bends and turns in (0, period], and `convex` is about what comes before the first of them. `crossing`
+    says that one line may touch two convex (or two concave) pieces within a period, as with a double well.
+    """
+
+    f: Function
+    slope: Function
+    bends: tuple[Bend, ...] = ()
+    convex: bool = True
+    turns: tuple[float, ...] = ()
+    period: float | None = None
+    crossing: bool = False
+
+    @property
+    def several(self) -> bool:
+        """Whether one line may touch several pieces of one sign."""
+        return self.crossing or self.period is not None
+
+    @property
+    def all_bends(self) -> tuple[Bend, ...]:
+        """The bends that can lie inside an interval: of a curve that repeats, counted from the period where it begins."""
+        if self.period is None:
+            return self.bends
+        later = (bend + turn * self.period for turn in range(3) for bend in self.bends)
+        return tuple(bend for bend in later if bend < (1 + WIDEST) * self.period)
+
+    def signs(self) -> tuple[float, ...]:
+        """1 for every convex piece, -1 for every concave one, in order."""
+        return tuple(1.0 if (place % 2 == 0) == self.convex else -1.0 for place in range(len(self.all_bends) + 1))
+
+    def part(self, sign: float) -> slice:
+        """The places of the pieces with this sign."""
+        return slice(0 if self.signs()[0] == sign else 1, None, 2)
+
+    def regular(self, x: Interval) -> Tensor:
+        """Where the pieces inside x are known, (b, *shape): x is not too wide, nor so far out that rounding moves it."""
+        if self.period is None:
+            return torch.ones_like(x.lower, dtype=torch.bool)
+        far = torch.finfo(x.lower.dtype).eps ** -0.5
+        return (x.width < WIDEST * self.period) & (x.lower > -far) & (x.upper < far)
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """The pieces of a curve inside an interval, stacked along a new first axis: (pieces, b, 1, *shape) each.
+
+    `first` and `last` are brackets (2, ...) around the first and the last point at which a tangent stays on its side of the
+    whole curve; `slopes` (4, ...) belong to their four ends. A concave piece is upside down: its slopes are those of -f.
+    """
+
+    start: Tensor
+    end: Tensor
+    present: Tensor
+    first: Tensor
+    last: Tensor
+    slopes: Tensor
+
+
+def stacked(values: tuple[float, ...], like: Tensor) -> Tensor:
+    """One number for each piece, with axes for the rest."""
+    return torch.tensor(values, dtype=like.dtype, device=like.device).reshape(-1, *[1] * like.dim())
+
+
+@torch.no_grad()
+def pieces_of(curve: Curve, x: Interval) -> Pieces:
+    """The pieces of the curve inside x, and the stretches of them that belong to a hull."""
+    l, u = x.row_lower, x.row_upper
+    edges = [torch.as_tensor(bend, dtype=l.dtype, device=l.device) for bend in curve.all_bends]
+    if curve.period is not None:
+        edges = [torch.floor(l / curve.period) * curve.period + bend for bend in edges]
+    start = torch.stack([l, *(torch.maximum(l, edge) for edge in edges)])
+    end = torch.stack([*(torch.minimum(u, edge) for edge in edges), u])
+    present = start < end
+    start, end = torch.where(present, start, l), torch.where(present, end, l)
+    sign = stacked(curve.signs(), l)
+    first, last = torch.stack([start, start]), torch.stack([end, end])
+    if edges:
+        low, high = searched(curve, x, start, end, sign)
+        count = len(edges)
+        first[:, 1:] = torch.where(start[1:] > l, torch.stack([low[:count], high[:count]]), start[1:])
+        last[:, :-1] = torch.where(end[:-1] < u, torch.stack([low[count:], high[count:]]), end[:-1])
+    touches = torch.cat([first, last])
+    return Pieces(start, end, present, first, last, sign * curve.slope(touches))
+
+
+def searched(curve: Curve, x: Interval, start: Tensor, end: Tensor, sign: Tensor) -> Line:
+    """Brackets of the first touching points of all pieces but the first, then of the last ones of all but the last.
+
+    As a tangent's point moves to the right, the tangent rises at all points to its right and falls at those to its left. So
+    tangents that stay below to the left are those from some point on, and to the right those up to some point. Where no
+    tangent does both, the hull bridges over the piece, and the search goes to the slope of the chord.
+    """
+    l, u, count = x.row_lower, x.row_upper, len(curve.all_bends)
+    low, high, sign = (torch.cat([part[1:], part[:-1]]) for part in (start, end, sign))
+    last, concave = stacked((0.0,) * count + (1.0,) * count, l) > 0, sign < 0
+    near, far = torch.where(last, u, l), torch.where(last, l, u)
+    value_near, value_far, chord = curve.f(near), curve.f(far), secant(curve, l, u, u - l)
+    inner = torch.where(last, low > l, high < u)
+    rivals = rivals_of(curve, x, start, end, count)
+    for _ in range(BISECTIONS):
+        point = (low + high) / 2
+        value, slope = curve.f(point), curve.slope(point)
+        cut = (value + slope * (near - point) > value_near) ^ concave
+        if count > 1:
+            other = inner & ((value + slope * (far - point) > value_far) ^ concave)
+            if rivals is not None:
+                before, after = rivals(point, sign * value, sign * slope)
+                cut, other = cut | torch.where(last, after, before), other | torch.where(last, before, after)
+            cut = torch.where(cut & other, ((slope < chord) ^ concave) ^ last, cut)
+        onward = cut ^ last
+        low, high = torch.where(onward, point, low), torch.where(onward, high, point)
+    return low, high
+
+
+Rivals = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def rivals_of(curve: Curve, x: Interval, start: Tensor, end: Tensor, count: int) -> Rivals | None:
+    """Whether a tangent cuts off another piece that bends the same way, to its left and to its right; None if none can.
+
+    One period on, a curve has the same value and slope, so a rising tangent is above it there. Of other pieces the lowest
+    point in the direction of the tangent is found by bisection.
+    """
+    if not curve.several:
+        return None
+    signs, like = curve.signs(), x.row_lower
+    own, own_sign = stacked((*range(1, count + 1), *range(count)), like), stacked((*signs[1:], *signs[:-1]), like)
+
+    def rivals(point: Tensor, value: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+        before = after = torch.zeros_like(point, dtype=torch.bool)
+        if curve.period is not None:
+            before = (point - curve.period >= x.row_lower) & (slope < 0)
+            after = (point + curve.period <= x.row_upper) & (slope > 0)
+        for place, sign in enumerate(signs if curve.crossing else ()):
+            a, b = start[place], end[place]
+            lowest = valley(curve, sign, contact(curve, sign, slope, a, b), slope, a, b)
+            cut = (value - slope * point > lowest) & (a < b) & (own_sign == sign)
+            before, after = before | (cut & (own > place)), after | (cut & (own < place))
+        return before, after
+
+    return rivals
+
+
+def contact(curve: Curve, sign: float, k: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """A bracket (2, ...) of the point of a convex piece [a, b] where it has slope k, or of the end that is nearest to it."""
+    low, high = (part.expand(torch.broadcast_shapes(k.shape, a.shape)) for part in (a, b))
+    for _ in range(BISECTIONS):
+        point = (low + high) / 2
+        onward = sign * curve.slope(point) < k
+        low, high = torch.where(onward, point, low), torch.where(onward, high, point)
+    return torch.stack([low, high])
+
+
+def secant(curve: Curve, first: Tensor, second: Tensor, width: Tensor) -> Tensor:
+    """Slope of f between two points; where they nearly coincide beside `width`, its slope half-way between them."""
+    run, half = second - first, (first + second) / 2
+    wide = run.abs() > torch.finfo(run.dtype).eps ** 0.5 * (first.abs() + second.abs() + width)
+    quotient = (curve.f(second) - curve.f(first)) / torch.where(wide, run, 1.0)
+    return torch.where(wide, quotient, curve.slope(half))
+
+
+def valley(curve: Curve, sign: float | Tensor, touches: Tensor, k: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """A lower bound of f - k x on a convex piece [a, b], from its tangents at two points p <= q of it (2, ...).
+
+    The larger of the two tangents less k x is convex and linear but for the point where they cross, so it is least at a, at
+    b or there. At any point near the crossing the smaller tangent is no higher than at the crossing itself if k lies
+    between their slopes, and else one of the ends is least; so the crossing need not be exact.
+    """
+    (p, q), (at_p, at_q) = touches.unbind(0), (sign * curve.f(touches)).unbind(0)
+    along_p, along_q = (sign * curve.slope(touches)).unbind(0)
+
+    def height(place: Tensor) -> Tensor:
+        return torch.maximum(at_p + along_p * (place - p), at_q + along_q * (place - q)) - k * place
+
+    turn = along_q - along_p
+    step = (at_p - at_q + along_q * (q - p)) / torch.where(turn > 0, turn, 1.0)
+    cross = torch.where(turn > 0, torch.minimum(torch.maximum(p + step, p), q), p)
+    meet = torch.minimum(at_p + along_p * (cross - p), at_q + along_q * (cross - q)) - k * cross
+    return torch.minimum(meet, torch.minimum(height(a), height(b)))
+
+
+# -- the line that a share picks -----------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Arcs:
+    """The pieces of one sign, (arcs, b, 1, *shape) each, and the slopes `low` to `high` of the hull's lines that touch them.
+
+    Of the slopes' range `weight`, the lines from `low` on turn about the first touching point for `rise`, then the touching
+    point moves to the last one for `spread`, and about that they turn for the rest. A turn is nothing where f is smooth.
+    """
+
+    begin: Tensor
+    finish: Tensor
+    low: Tensor
+    high: Tensor
+    weight: Tensor
+    rise: Tensor
+    spread: Tensor
+
+
+def within(value: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """The value moved into a range, with its own gradient."""
+    return torch.minimum(torch.maximum(value, low), high).detach() + (value - value.detach())
+
+
+def arcs_of(curve: Curve, x: Interval, pieces: Pieces, sign: float) -> Arcs:
+    """Which pieces the hull touches, and with which slopes; off the hull, a weight of 0."""
+    part, l, u = curve.part(sign), x.row_lower, x.row_upper
+    (before, first), (last, after) = pieces.first[:, part], pieces.last[:, part]
+    slope_before, slope_first, slope_last, slope_after = pieces.slopes[:, part]
+    start, end = pieces.start[part], pieces.end[part]
+    begin, finish = start > l, end < u
+    to_left, to_right = sign * secant(curve, l, first, u - l), sign * secant(curve, last, u, u - l)
+    endless = torch.inf  # at an end of a piece that no bisection has left, the slope may jump by any amount
+    low = within(to_left, torch.where(before > start, slope_before, -endless), torch.where(first < end, slope_first, endless))
+    high = within(to_right, torch.where(last > start, slope_last, -endless), torch.where(after < end, slope_after, endless))
+    if curve.several:  # a line from another piece may be the one that counts; where it is, the slope here is the tangent's
+        low = torch.where(to_left >= slope_before, within(low, slope_before, slope_first), slope_first)
+        high = torch.where(to_right <= slope_after, within(high, slope_last, slope_after), slope_last)
+    low, high = torch.where(begin, low, slope_before), torch.where(finish, high, slope_after)
+    with torch.no_grad():
+        touched = first <= last
+        if not curve.several:
+            touched = touched | (to_left <= to_right)
+        weight = torch.where(touched & pieces.present[part], (high - low).clamp(min=0), 0.0)
+        rise = torch.minimum((slope_first - low).clamp(min=0), weight)
+        spread = torch.minimum((slope_last - slope_first).clamp(min=0), weight - rise)
+    return Arcs(begin, finish, low, high, weight, rise, spread)
+
+
+def best_share(curve: Curve, pieces: Pieces, arcs: Arcs, sign: float, place: Tensor) -> Tensor:
+    """The share whose line is the hull's at `place`, (b, s, *shape)."""
+    part = curve.part(sign)
+    first, last = pieces.first[1, part], pieces.last[0, part]
+    apart = last > first
+    way = (place - first) / torch.where(apart, last - first, 1.0)
+    passed = torch.where(place <= first, torch.zeros_like(way),
+                         torch.where(apart & (place < last), arcs.rise + arcs.spread * way, arcs.weight))
+    total = arcs.weight.sum(0)
+    return passed.sum(0) / torch.where(total > 0, total, 1.0)
+
+
+def line_at(curve: Curve, x: Interval, pieces: Pieces, arcs: Arcs, sign: float, share: Tensor) -> Line:
+    """The line of the hull of sign * f at a share (b, s, *shape) of its slopes: slope and intercept."""
+    part, l, u = curve.part(sign), x.row_lower, x.row_upper
+    first, last = pieces.first[:, part], pieces.last[:, part]
+    sums = arcs.weight.cumsum(0)
+    place = share * sums[-1]
+    inner = torch.minimum((place - (sums - arcs.weight)).clamp(min=0), arcs.weight)
+    hit = (arcs.weight > 0) & (place <= sums)
+    hit = hit & (hit.cumsum(0) == 1)
+    way = ((inner - arcs.rise) / torch.where(arcs.spread > 0, arcs.spread, 1.0)).clamp(0, 1)
+    touch = torch.minimum(first[1] + way * (last[0] - first[1]), last[1])
+    turn_first = arcs.begin & (inner <= arcs.rise)
+    turn_last = arcs.finish & (inner >= arcs.rise + arcs.spread) & ~turn_first
+    slope = torch.where(turn_first, arcs.low + inner, torch.where(
+        turn_last, arcs.high - (arcs.weight - inner), sign * curve.slope(touch)))
+    around = torch.where(turn_first, first, torch.where(turn_last, last, torch.stack([touch, touch]))).detach()
+    any_hit = hit.any(0)
+    slope = torch.where(any_hit, torch.where(hit, slope, 0.0).sum(0), sign * secant(curve, l, u, u - l))
+    through = torch.where(any_hit, torch.where(hit, torch.where(turn_first, around[1], around[0]), 0.0).sum(0), l)
+    intercept = sign * curve.f(through) - slope * through
+    excess = (intercept - floor_of(curve, x, pieces, sign, slope, torch.where(hit, around, first), hit)).clamp(min=0)
+    return slope, intercept - excess.detach()
+
+
+@torch.no_grad()
+def floor_of(curve: Curve, x: Interval, pieces: Pieces, sign: float, slope: Tensor, touches: Tensor, hit: Tensor) -> Tensor:
+    """The largest intercept that is sound with a slope: the least of both ends and of the valleys of all convex pieces.
+
+    Where a line touches one piece (`hit`), it may meet another one that bends the same way only at an end, unless the curve
+    is `crossing` or repeats.
+    """
+    l, u, part = x.row_lower, x.row_upper, curve.part(sign)
+    lowest = torch.minimum(sign * curve.f(l) - slope * l, sign * curve.f(u) - slope * u)
+    starts, ends, present = pieces.start[part], pieces.end[part], pieces.present[part]
+    for place, (a, b) in enumerate(zip(starts, ends, strict=True)):
+        touch = touches[:, place]
+        if len(starts) > 1:
+            other = contact(curve, sign, slope, a, b) if curve.several else torch.stack([a, b])
+            touch = torch.where(hit[place] | ~hit.any(0), touch, other)
+        deep = valley(curve, sign, touch, slope, a, b)
+        lowest = torch.where(present[place], torch.minimum(lowest, deep), lowest)
+    return lowest
+
+
+def chord_line(curve: Curve, x: Interval, sign: float) -> Line:
+    """The line through both ends, below a function sign * f that is concave between them."""
+    l, u = x.row_lower, x.row_upper
+    slope = sign * secant(curve, l, u, u - l)
+    return slope, torch.minimum(sign * curve.f(l) - slope * l, sign * curve.f(u) - slope * u)
+
+
+def tangent_line(curve: Curve, sign: float, touch: Tensor) -> Line:
+    """The tangent of sign * f at a point: below it if it is convex."""
+    slope = sign * curve.slope(touch)
+    return slope, sign * curve.f(touch) - slope * touch
