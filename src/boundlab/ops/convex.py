@@ -6,15 +6,17 @@ Outside the domain an interval is infinite or NaN, so that the search for bounds
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from boundlab.affine import LinearBound, lines
 from boundlab.interval import Interval
-from boundlab.ops.curves import curve_op, share_of
+from boundlab.ops.curves import branch_op, curve_lines, curve_op, share_of
 from boundlab.ops.hull import Curve, Function
-from boundlab.ops.op import Op, register
+from boundlab.ops.op import Free, Op, elementwise_op, register
 
 # -- exponentials and logarithms -----------------------------------------------------------------------------------------
 
@@ -75,15 +77,13 @@ def pole_free(x: Tensor, exponent: float) -> Tensor:
 
 def power_curve(*, exponent: float) -> Curve:
     """x ** exponent: its sign and parity say how it bends, and where it is defined."""
-    def slope(x: Tensor) -> Tensor:
-        return exponent * off_zero(x).pow(exponent - 1)
-
-    if exponent != int(exponent):
-        return Curve(lambda x: positive_power(x, exponent), slope, convex=not 0 < exponent < 1)
     odd = exponent % 2 == 1
-    if exponent < 0:
+    if exponent != int(exponent):
+        return Curve(lambda x: positive_power(x, exponent), lambda x: exponent * off_zero(x).pow(exponent - 1),
+                     convex=not 0 < exponent < 1)
+    if exponent < 0:  # the pole counts as a turn: an interval around it is infinite
         return Curve(lambda x: pole_free(x, exponent), lambda x: exponent * pole_free(x, exponent - 1),
-                     (0.0,) if odd else (), convex=not odd)
+                     (0.0,) if odd else (), convex=not odd, turns=(0.0,))
     return Curve(lambda x: x.pow(exponent), lambda x: exponent * x.pow(exponent - 1),
                  (0.0,) if odd and exponent > 1 else (), convex=not odd or exponent == 1, turns=() if odd else (0.0,))
 
@@ -101,7 +101,9 @@ def named_power(name: str, exponent: float, **fields: Any) -> Op:
 square = named_power("square", 2.0, sources=("aten.square.default",))
 sqrt = named_power("sqrt", 0.5, derivative=None, sources=("aten.sqrt.default", "onnx:Sqrt"))
 rsqrt = named_power("rsqrt", -0.5, sources=("aten.rsqrt.default",))
-reciprocal = named_power("reciprocal", -1.0, sources=("aten.reciprocal.default", "onnx:Reciprocal"))
+reciprocal = register(branch_op(
+    "reciprocal", lambda x: pole_free(x, -1.0), lambda x: -pole_free(x, -2.0), lambda x: x.lower > 0,
+    lambda x: power.interval(x, exponent=-1.0), sources=("aten.reciprocal.default", "onnx:Reciprocal")))
 
 
 def acosh_values(x: Tensor) -> Tensor:
@@ -120,6 +122,39 @@ def softplus_values(x: Tensor) -> Tensor:
     return torch.logaddexp(x, torch.zeros_like(x))
 
 
-softplus = register(curve_op("softplus", Curve(softplus_values, torch.sigmoid), sources=("onnx:Softplus",)))
+def cut_softplus(x: Tensor, threshold: float = math.inf) -> Tensor:
+    """softplus(x) up to a threshold, x itself from there on, which is lower by log(1 + exp(-threshold))."""
+    return softplus_values(x) if threshold == math.inf else torch.where(x > threshold, x, softplus_values(x))
+
+
+SOFTPLUS = Curve(softplus_values, torch.sigmoid)
+
+
+def softplus_interval(x: Interval, *, threshold: float = math.inf) -> Interval:
+    """Both ends, and the threshold itself where it lies between them: softplus may be above what comes after it."""
+    low, high = cut_softplus(x.lower, threshold), cut_softplus(x.upper, threshold)
+    if threshold == math.inf:
+        return Interval(low, high)
+    crossing = (x.lower <= threshold) & (threshold < x.upper)
+    top = softplus_values(torch.full_like(high, threshold))
+    return Interval(torch.where(crossing, low.clamp(max=threshold), low), torch.where(crossing, torch.maximum(high, top), high))
+
+
+def relax_softplus(x: Interval, alpha: Mapping[str, Tensor] | None = None, *, threshold: float = math.inf) -> LinearBound:
+    """The chord above and a tangent below, lower by the jump at a threshold inside (or x, if that is higher); x beyond it."""
+    (slope, low), above = curve_lines(SOFTPLUS, x, alpha or {})
+    if threshold == math.inf:
+        return lines((slope, low), above)
+    line, middle = x.row_lower > threshold, x.center.unsqueeze(1)
+    fall = max(-threshold, 0.0) + math.log1p(math.exp(-abs(threshold)))
+    low = torch.where((x.row_upper > threshold) & ~line, low - fall, low)
+    lower = line | (middle > slope * middle + low)
+    return lines((torch.where(lower, 1.0, slope), torch.where(lower, 0.0, low)),
+                 (torch.where(line, 1.0, above[0]), torch.where(line, 0.0, above[1])))
+
+
+softplus = register(elementwise_op(
+    "softplus", cut_softplus, softplus_interval, relax_softplus, alpha={"lower": Free(0.0, 1.0, 0.5)}, breaks=(),
+    sources=("onnx:Softplus",)))
 log_sigmoid = register(curve_op("log_sigmoid", Curve(lambda x: -softplus_values(-x), lambda x: torch.sigmoid(-x), convex=False),
                                 sources=("aten.log_sigmoid.default",)))

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from boundlab.affine import LinearBound, lines
 from boundlab.interval import Interval
-from boundlab.ops.hull import Curve, Function, Line, arcs_of, best_share, chord_line, line_at, pieces_of, tangent_line
+from boundlab.ops.hull import Curve, Function, Line, pieces_of
+from boundlab.ops.hull_lines import best_share, chord_line, hull_of, line_of, tangent_line
 from boundlab.ops.op import Free, Op, elementwise_op
 
 Alpha = Mapping[str, Tensor] | None
@@ -69,9 +70,8 @@ def curve_lines(curve: Curve, x: Interval, shares: Shares) -> tuple[Line, Line]:
     found = []
     for name, sign in SIDES.items():
         if pieces is not None:
-            arcs = arcs_of(curve, x, pieces, sign)
-            share = shares[name] if name in shares else best_share(curve, pieces, arcs, sign, midpoint(x))
-            slope, intercept = line_at(curve, x, pieces, arcs, sign, share)
+            hull = hull_of(curve, x, pieces, sign)
+            slope, intercept = line_of(hull, shares[name] if name in shares else best_share(hull))
         elif sign in curve.signs():
             slope, intercept = tangent_line(curve, sign, between(x, shares[name]) if name in shares else midpoint(x))
         else:
@@ -89,8 +89,7 @@ def start_of(curve: Curve, x: Interval, name: str) -> Tensor:
     """The share of one side whose line has the least area."""
     if not curve.all_bends:
         return torch.full_like(x.row_lower, 0.5)
-    pieces, sign = pieces_of(curve, x), SIDES[name]
-    return best_share(curve, pieces, arcs_of(curve, x, pieces, sign), sign, midpoint(x))
+    return best_share(hull_of(curve, x, pieces_of(curve, x), SIDES[name]))
 
 
 def slopes_at(curve: Curve, places: Sequence[float]) -> list[float]:
@@ -151,3 +150,22 @@ def curve_op(name: str, curve: Curve | Callable[..., Curve], *, starts: Starts |
     smooth = {} if fixed is None or kinked(fixed) else {"derivative": derivative}
     return elementwise_op(name, lambda x, **attributes: at(attributes).f(x), interval, relax, **{
         "alpha": {side: Free(0.0, 1.0, start(side)) for side in sides}, "breaks": (), **smooth, **fields})
+
+
+def branch_op(name: str, f: Function, slope: Function, convex: Callable[[Interval], Tensor],
+              interval: Callable[[Interval], Interval], **fields: Any) -> Op:
+    """A function with poles: convex on some branches, as `convex` (b, *shape) says of an interval, concave on the others.
+
+    An interval that holds a pole must be infinite. The tangent's place is free: `touch` is a fraction of the way.
+    """
+    curve = Curve(f, slope)
+
+    def relax(x: Interval, alpha: Alpha = None) -> LinearBound:
+        """The tangent on one side and the chord on the other, as the branch bends."""
+        bowl = convex(x).unsqueeze(1)
+        tangent = tangent_line(curve, 1.0, midpoint(x) if alpha is None else between(x, alpha["touch"]))
+        (steep, top), (_, bottom) = chord_line(curve, x, -1.0), chord_line(curve, x, 1.0)
+        below = torch.where(bowl, tangent[0], -steep), torch.where(bowl, tangent[1], bottom)
+        return lines(below, (torch.where(bowl, -steep, tangent[0]), torch.where(bowl, -top, tangent[1])))
+
+    return elementwise_op(name, f, interval, relax, **{"alpha": {"touch": Free(0.0, 1.0, 0.5)}, "breaks": (), **fields})

@@ -1,15 +1,8 @@
-"""Lines of least area around a curve, from f, its slope and where it bends.
+"""Curves, their pieces, and where tangents touch that stay on one side of the whole curve.
 
-Between two bends a curve is convex, or its negative is. Seen from below, a line of the hull either touches a convex piece
-(a tangent), bridges from a piece to an end of the interval or to another piece, or is the chord of both ends. Two steps:
-
-1. `pieces_of` finds by bisection the stretch of every piece on which tangents stay on their side of the whole curve. All
-   lines of the hull have slopes from that of its first line to that of its last; a share between 0 and 1 picks one.
-2. `valley` is what makes a line sound, whatever slope came out of the first step: on a convex piece f - k x is at least
-   the larger of two tangents less k x, for any two tangents, and on a concave piece it is least at an end.
-
-The line of the hull at the middle of the interval has the least area of all lines on its side, since a line's mean is its
-value there.
+Between two bends a curve is convex, or its negative is. `pieces_of` finds by bisection the stretch of every piece on which
+tangents stay on their side of the curve; `valley` bounds a piece from below by any two of its tangents, which is what makes
+the lines of `ops/hull_lines.py` sound.
 """
 
 from __future__ import annotations
@@ -88,10 +81,18 @@ class Pieces:
 
     start: Tensor
     end: Tensor
-    present: Tensor
     first: Tensor
     last: Tensor
     slopes: Tensor
+
+    @property
+    def present(self) -> Tensor:
+        """Which pieces the interval holds a part of."""
+        return self.start < self.end
+
+    def part(self, places: slice) -> Pieces:
+        """Some of the pieces."""
+        return Pieces(self.start[places], self.end[places], self.first[:, places], self.last[:, places], self.slopes[:, places])
 
 
 def stacked(values: tuple[float, ...], like: Tensor) -> Tensor:
@@ -118,7 +119,7 @@ def pieces_of(curve: Curve, x: Interval) -> Pieces:
         first[:, 1:] = torch.where(start[1:] > l, torch.stack([low[:count], high[:count]]), start[1:])
         last[:, :-1] = torch.where(end[:-1] < u, torch.stack([low[count:], high[count:]]), end[:-1])
     touches = torch.cat([first, last])
-    return Pieces(start, end, present, first, last, sign * curve.slope(touches))
+    return Pieces(start, end, first, last, sign * curve.slope(touches))
 
 
 def searched(curve: Curve, x: Interval, start: Tensor, end: Tensor, sign: Tensor) -> Line:
@@ -171,7 +172,7 @@ def rivals_of(curve: Curve, x: Interval, start: Tensor, end: Tensor, count: int)
             after = (point + curve.period <= x.row_upper) & (slope > 0)
         for place, sign in enumerate(signs if curve.crossing else ()):
             a, b = start[place], end[place]
-            lowest = valley(curve, sign, contact(curve, sign, slope, a, b), slope, a, b)
+            lowest = valley(curve, sign, contact(curve, sign, slope, a, b), slope, (a, b))
             cut = (value - slope * point > lowest) & (a < b) & (own_sign == sign)
             before, after = before | (cut & (own > place)), after | (cut & (own < place))
         return before, after
@@ -197,8 +198,8 @@ def secant(curve: Curve, first: Tensor, second: Tensor, width: Tensor) -> Tensor
     return torch.where(wide, quotient, curve.slope(half))
 
 
-def valley(curve: Curve, sign: float | Tensor, touches: Tensor, k: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """A lower bound of f - k x on a convex piece [a, b], from its tangents at two points p <= q of it (2, ...).
+def valley(curve: Curve, sign: float, touches: Tensor, k: Tensor, ends: tuple[Tensor, Tensor]) -> Tensor:
+    """A lower bound of f - k x on a convex piece between `ends` a <= b, from its tangents at two points p <= q (2, ...) of it.
 
     The larger of the two tangents less k x is convex and linear but for the point where they cross, so it is least at a, at
     b or there. At any point near the crossing the smaller tangent is no higher than at the crossing itself if k lies
@@ -214,122 +215,4 @@ def valley(curve: Curve, sign: float | Tensor, touches: Tensor, k: Tensor, a: Te
     step = (at_p - at_q + along_q * (q - p)) / torch.where(turn > 0, turn, 1.0)
     cross = torch.where(turn > 0, torch.minimum(torch.maximum(p + step, p), q), p)
     meet = torch.minimum(at_p + along_p * (cross - p), at_q + along_q * (cross - q)) - k * cross
-    return torch.minimum(meet, torch.minimum(height(a), height(b)))
-
-
-# -- the line that a share picks -----------------------------------------------------------------------------------------
-
-@dataclass(frozen=True)
-class Arcs:
-    """The pieces of one sign, (arcs, b, 1, *shape) each, and the slopes `low` to `high` of the hull's lines that touch them.
-
-    Of the slopes' range `weight`, the lines from `low` on turn about the first touching point for `rise`, then the touching
-    point moves to the last one for `spread`, and about that they turn for the rest. A turn is nothing where f is smooth.
-    """
-
-    begin: Tensor
-    finish: Tensor
-    low: Tensor
-    high: Tensor
-    weight: Tensor
-    rise: Tensor
-    spread: Tensor
-
-
-def within(value: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """The value moved into a range, with its own gradient."""
-    return torch.minimum(torch.maximum(value, low), high).detach() + (value - value.detach())
-
-
-def arcs_of(curve: Curve, x: Interval, pieces: Pieces, sign: float) -> Arcs:
-    """Which pieces the hull touches, and with which slopes; off the hull, a weight of 0."""
-    part, l, u = curve.part(sign), x.row_lower, x.row_upper
-    (before, first), (last, after) = pieces.first[:, part], pieces.last[:, part]
-    slope_before, slope_first, slope_last, slope_after = pieces.slopes[:, part]
-    start, end = pieces.start[part], pieces.end[part]
-    begin, finish = start > l, end < u
-    to_left, to_right = sign * secant(curve, l, first, u - l), sign * secant(curve, last, u, u - l)
-    endless = torch.inf  # at an end of a piece that no bisection has left, the slope may jump by any amount
-    low = within(to_left, torch.where(before > start, slope_before, -endless), torch.where(first < end, slope_first, endless))
-    high = within(to_right, torch.where(last > start, slope_last, -endless), torch.where(after < end, slope_after, endless))
-    if curve.several:  # a line from another piece may be the one that counts; where it is, the slope here is the tangent's
-        low = torch.where(to_left >= slope_before, within(low, slope_before, slope_first), slope_first)
-        high = torch.where(to_right <= slope_after, within(high, slope_last, slope_after), slope_last)
-    low, high = torch.where(begin, low, slope_before), torch.where(finish, high, slope_after)
-    with torch.no_grad():
-        touched = first <= last
-        if not curve.several:
-            touched = touched | (to_left <= to_right)
-        weight = torch.where(touched & pieces.present[part], (high - low).clamp(min=0), 0.0)
-        rise = torch.minimum((slope_first - low).clamp(min=0), weight)
-        spread = torch.minimum((slope_last - slope_first).clamp(min=0), weight - rise)
-    return Arcs(begin, finish, low, high, weight, rise, spread)
-
-
-def best_share(curve: Curve, pieces: Pieces, arcs: Arcs, sign: float, place: Tensor) -> Tensor:
-    """The share whose line is the hull's at `place`, (b, s, *shape)."""
-    part = curve.part(sign)
-    first, last = pieces.first[1, part], pieces.last[0, part]
-    apart = last > first
-    way = (place - first) / torch.where(apart, last - first, 1.0)
-    passed = torch.where(place <= first, torch.zeros_like(way),
-                         torch.where(apart & (place < last), arcs.rise + arcs.spread * way, arcs.weight))
-    total = arcs.weight.sum(0)
-    return passed.sum(0) / torch.where(total > 0, total, 1.0)
-
-
-def line_at(curve: Curve, x: Interval, pieces: Pieces, arcs: Arcs, sign: float, share: Tensor) -> Line:
-    """The line of the hull of sign * f at a share (b, s, *shape) of its slopes: slope and intercept."""
-    part, l, u = curve.part(sign), x.row_lower, x.row_upper
-    first, last = pieces.first[:, part], pieces.last[:, part]
-    sums = arcs.weight.cumsum(0)
-    place = share * sums[-1]
-    inner = torch.minimum((place - (sums - arcs.weight)).clamp(min=0), arcs.weight)
-    hit = (arcs.weight > 0) & (place <= sums)
-    hit = hit & (hit.cumsum(0) == 1)
-    way = ((inner - arcs.rise) / torch.where(arcs.spread > 0, arcs.spread, 1.0)).clamp(0, 1)
-    touch = torch.minimum(first[1] + way * (last[0] - first[1]), last[1])
-    turn_first = arcs.begin & (inner <= arcs.rise)
-    turn_last = arcs.finish & (inner >= arcs.rise + arcs.spread) & ~turn_first
-    slope = torch.where(turn_first, arcs.low + inner, torch.where(
-        turn_last, arcs.high - (arcs.weight - inner), sign * curve.slope(touch)))
-    around = torch.where(turn_first, first, torch.where(turn_last, last, torch.stack([touch, touch]))).detach()
-    any_hit = hit.any(0)
-    slope = torch.where(any_hit, torch.where(hit, slope, 0.0).sum(0), sign * secant(curve, l, u, u - l))
-    through = torch.where(any_hit, torch.where(hit, torch.where(turn_first, around[1], around[0]), 0.0).sum(0), l)
-    intercept = sign * curve.f(through) - slope * through
-    excess = (intercept - floor_of(curve, x, pieces, sign, slope, torch.where(hit, around, first), hit)).clamp(min=0)
-    return slope, intercept - excess.detach()
-
-
-@torch.no_grad()
-def floor_of(curve: Curve, x: Interval, pieces: Pieces, sign: float, slope: Tensor, touches: Tensor, hit: Tensor) -> Tensor:
-    """The largest intercept that is sound with a slope: the least of both ends and of the valleys of all convex pieces.
-
-    Where a line touches one piece (`hit`), it may meet another one that bends the same way only at an end, unless the curve
-    is `crossing` or repeats.
-    """
-    l, u, part = x.row_lower, x.row_upper, curve.part(sign)
-    lowest = torch.minimum(sign * curve.f(l) - slope * l, sign * curve.f(u) - slope * u)
-    starts, ends, present = pieces.start[part], pieces.end[part], pieces.present[part]
-    for place, (a, b) in enumerate(zip(starts, ends, strict=True)):
-        touch = touches[:, place]
-        if len(starts) > 1:
-            other = contact(curve, sign, slope, a, b) if curve.several else torch.stack([a, b])
-            touch = torch.where(hit[place] | ~hit.any(0), touch, other)
-        deep = valley(curve, sign, touch, slope, a, b)
-        lowest = torch.where(present[place], torch.minimum(lowest, deep), lowest)
-    return lowest
-
-
-def chord_line(curve: Curve, x: Interval, sign: float) -> Line:
-    """The line through both ends, below a function sign * f that is concave between them."""
-    l, u = x.row_lower, x.row_upper
-    slope = sign * secant(curve, l, u, u - l)
-    return slope, torch.minimum(sign * curve.f(l) - slope * l, sign * curve.f(u) - slope * u)
-
-
-def tangent_line(curve: Curve, sign: float, touch: Tensor) -> Line:
-    """The tangent of sign * f at a point: below it if it is convex."""
-    slope = sign * curve.slope(touch)
-    return slope, sign * curve.f(touch) - slope * touch
+    return torch.minimum(meet, torch.minimum(height(ends[0]), height(ends[1])))

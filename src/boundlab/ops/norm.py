@@ -10,7 +10,7 @@ from torch import Tensor
 from boundlab.affine import Affine, LinearBound
 from boundlab.interval import Interval
 from boundlab.maps import Reduce
-from boundlab.ops.curves import between
+from boundlab.ops.normalise import on_diagonal, reduced
 from boundlab.ops.op import Free, elementwise_op, register
 from boundlab.ops.shape import shape_of
 
@@ -40,20 +40,16 @@ def relax_norm(x: Interval, alpha: Mapping[str, Tensor] | None = None, *, dim: i
     the diagonal, the middle by default.
     """
     shape, axis = shape_of(x), dim + 2
-    kept = tuple(1 if d == dim else size for d, size in enumerate(shape))
-    out = tuple(size for d, size in enumerate(kept) if keepdim or d != dim)
-
-    def touch(name: str) -> Tensor:
-        half = torch.full_like(x.row_lower.select(axis, 0).unsqueeze(axis), 0.5)
-        return between(x, half if alpha is None else alpha[name].reshape(*alpha[name].shape[:2], *kept))
+    out = reduced(shape, dim, keepdim)
 
     def length(value: Tensor) -> Tensor:
         return norm_values(value.flatten(0, 1), dim=dim, keepdim=True).unflatten(0, value.shape[:2])
 
-    place, level = touch("lower"), length(touch("lower"))
+    place = on_diagonal(x, alpha, "lower", dim)
+    level = length(place)
     weights = torch.where(level > 0, place / torch.where(level > 0, level, 1.0), 0.0)
     along, offset = x.row_lower + x.row_upper, -(x.row_lower * x.row_upper).sum(axis, keepdim=True)
-    total = (along * touch("upper")).sum(axis, keepdim=True) + offset
+    total = (along * on_diagonal(x, alpha, "upper", dim)).sum(axis, keepdim=True) + offset
     root = torch.where(total > 0, torch.where(total > 0, total, 1.0).sqrt(), 0.0)
     root = torch.maximum(root, LEAST * length(torch.maximum(-x.row_lower, x.row_upper)))
     twice = torch.where(root > 0, 2 * root, 1.0)

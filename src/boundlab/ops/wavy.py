@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from boundlab.affine import LinearBound, lines
 from boundlab.interval import Interval
-from boundlab.ops.curves import curve_lines, curve_op, start_of
+from boundlab.ops.curves import branch_op, curve_lines, curve_op, start_of
 from boundlab.ops.hull import Curve
-from boundlab.ops.op import Free, Op, elementwise_op, register
+from boundlab.ops.op import Free, elementwise_op, register
 
 TURN = 2 * math.pi
 
@@ -31,19 +31,6 @@ def narrow(x: Interval) -> Tensor:
     return x.width + 4 * torch.finfo(x.lower.dtype).eps * (x.lower.abs() + x.upper.abs()) < math.pi
 
 
-def branch_op(name: str, curve: Callable[[Interval], Curve], interval: Callable[[Interval], Interval],
-              sources: tuple[str, ...] = ()) -> Op:
-    """A curve on branches between poles: where it bends depends on the branch, so `curve` is made for each interval."""
-
-    def relax(x: Interval, alpha: Mapping[str, Tensor] | None = None) -> LinearBound:
-        """The line of least area on each side of one branch."""
-        return lines(*curve_lines(curve(x), x, alpha or {}))
-
-    free = {side: Free(0.0, 1.0, lambda x, side=side: start_of(curve(x), x, side)) for side in ("lower", "upper")}
-    return elementwise_op(name, curve(Interval(torch.zeros(1, 1), torch.zeros(1, 1))).f, interval, relax, alpha=free, breaks=(),
-                          sources=sources)
-
-
 def tan_curve(x: Interval) -> Curve:
     """Concave where it is negative, convex where it is positive; it bends at the zero nearest to the middle if both occur."""
     zero = torch.round(x.center / math.pi) * math.pi
@@ -58,11 +45,9 @@ def tan_interval(x: Interval) -> Interval:
     return Interval(torch.where(one, low, -math.inf), torch.where(one, high, math.inf))
 
 
-def sec_curve(x: Interval) -> Curve:
-    """Convex where it is positive, concave where it is negative."""
-    bend = torch.where(torch.cos(x.center) > 0, math.inf, -math.inf)
-    return Curve(lambda value: torch.cos(value).reciprocal(), lambda value: torch.sin(value) / torch.cos(value).square(),
-                 (bend.detach().unsqueeze(1),))
+def sec_slope(x: Tensor) -> Tensor:
+    """sin(x) / cos(x)^2."""
+    return torch.sin(x) / torch.cos(x).square()
 
 
 def sec_interval(x: Interval) -> Interval:
@@ -75,5 +60,13 @@ def sec_interval(x: Interval) -> Interval:
     return Interval(torch.where(one, low, -math.inf), torch.where(one, high, math.inf))
 
 
-tan = register(branch_op("tan", tan_curve, tan_interval, ("aten.tan.default", "onnx:Tan")))
-sec = register(branch_op("sec", sec_curve, sec_interval))
+def relax_tan(x: Interval, alpha: Mapping[str, Tensor] | None = None) -> LinearBound:
+    """The line of least area on each side of one branch."""
+    return lines(*curve_lines(tan_curve(x), x, alpha or {}))
+
+
+tan = register(elementwise_op(
+    "tan", torch.tan, tan_interval, relax_tan, breaks=(), sources=("aten.tan.default", "onnx:Tan"),
+    alpha={side: Free(0.0, 1.0, lambda x, side=side: start_of(tan_curve(x), x, side)) for side in ("lower", "upper")}))
+sec = register(branch_op(
+    "sec", lambda x: torch.cos(x).reciprocal(), sec_slope, lambda x: torch.cos(x.center) > 0, sec_interval))

@@ -97,6 +97,8 @@ CASES: dict[str, tuple[Case, ...]] = {
     "select": (Case((Vary(), Vary(), Vary())), Case((Vary(), numbers(3, 4), Vary()), {"at_zero": True}),
                Case((Vary(), Vary(), numbers(1, 4))), Case((Vary(), numbers(3, 4), numbers(1, 4))),
                Case((numbers(3, 4), Vary(), Vary())), Case((numbers(1, 4), numbers(3, 4), Vary()))),
+    "softplus": (Case(), Case(attributes={"threshold": 20.0}), Case(attributes={"threshold": 0.5}),
+                 Case(attributes={"threshold": -1.0})),
     "heaviside": (Case(), Case(attributes={"at_zero": 0.5}), Case(attributes={"at_zero": 2.0})),
     "threshold": (Case(attributes={"threshold": 0.5, "value": -1.0}), Case(attributes={"threshold": -0.7, "value": 2.0}),
                   Case(attributes={"threshold": 0.0, "value": 0.0})),
