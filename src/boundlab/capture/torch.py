@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec
 
-from boundlab.capture import aten, aten_layers, aten_shape
+from boundlab.capture import aten, aten_functions, aten_layers, aten_shape
 from boundlab.capture.builder import Builder
 from boundlab.capture.composed import known_value
 from boundlab.capture.lowering import Lowering, batched, lower_by_source, where_from
@@ -26,7 +26,7 @@ from boundlab.evaluate import evaluate_all
 from boundlab.graph import Model
 from boundlab.ops import by_source
 
-TABLES = (aten, aten_layers, aten_shape)
+TABLES = (aten, aten_functions, aten_layers, aten_shape)
 """The modules whose import fills the table of rules."""
 DECOMPOSED = (
     "lstm.input", "gru.input", "rnn_tanh.input", "rnn_relu.input", "lstm_cell.default", "gru_cell.default",

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from boundlab.affine import LinearBound, exact
 from boundlab.errors import UnsupportedOperator
-from boundlab.interval import Interval
+from boundlab.interval import Interval, point
 from boundlab.maps import Diagonal, LinearMap
 
 Argument = Tensor | Interval
@@ -149,6 +149,11 @@ def affine_interval(bound: LinearBound, perturbed: list[Interval]) -> Interval:
 def intervals_of(arguments: tuple[Argument, ...]) -> list[Interval]:
     """The perturbed arguments, in order."""
     return [argument for argument in arguments if isinstance(argument, Interval)]
+
+
+def region_of(argument: Argument) -> Interval:
+    """An argument as an interval; a constant is one point."""
+    return argument if isinstance(argument, Interval) else point(argument)
 
 
 def affine_op(
