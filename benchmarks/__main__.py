@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -13,22 +13,25 @@ import typer
 
 from benchmarks import machine, ours, peer
 from benchmarks.cases import OURS, PEER, STEP_BATCH, STEP_NETWORK, Limits, Line
+from benchmarks.figure import save_figure
+from benchmarks.laws import laws_table
 from benchmarks.networks import Network, networks_of
+from benchmarks.scaling import AXES, LADDERS, QUICK, measure_all
 from benchmarks.suite import Effort, Plan, measure_bounds, measure_steps
-from benchmarks.tables import merged, page, sentences, tables_of
+from benchmarks.tables import markdown, merged, page, provenance, sentences, tables_of
 from benchmarks.targets import target_lines
 from boundlab.cli.answer import Answer, jsonable, show
 
 Value = TypeVar("Value")
 app = typer.Typer(no_args_is_help=False, add_completion=False, pretty_exceptions_enable=False,
                   help="What boundlab's bounds cost, beside auto_LiRPA where that is importable.")
-ALL, NONE, BATCHES = "all", "none", "1,8,64"
+ALL, NONE = "all", "none"
 Data = Annotated[Path | None, typer.Option(envvar="BOUNDLAB_DATA",
                                            help="Folder with bench/networks.py; without one, small networks of our own.")]
 Networks = Annotated[str, typer.Option(help="Names with commas between, 'all' or 'none'.")]
 Methods = Annotated[str, typer.Option(help="As --networks: " + ", ".join(ours.METHODS) + ".")]
 Steps = Annotated[str, typer.Option(help="Training steps with semicolons between, 'all' or 'none': " + "; ".join(ours.STEPS))]
-Batches = Annotated[str, typer.Option(help="Numbers of inputs at once.")]
+Batches = Annotated[str | None, typer.Option(help="Numbers of inputs at once; default: 1,8,64.")]
 Targets = Annotated[bool, typer.Option("--targets", help="Only the cases that have a target, and all training steps.")]
 WithPeer = Annotated[bool, typer.Option("--peer/--no-peer", help="Measure auto_LiRPA too, if it is importable.")]
 Cap = Annotated[float, typer.Option(help="Seconds that one call may take.")]
@@ -37,6 +40,9 @@ Gigabytes = Annotated[float, typer.Option(help="Memory that one process may ask 
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 Smoke = Annotated[bool, typer.Option("--smoke", help="Small networks and batches of our own: no figures worth quoting.")]
 Out = Annotated[Path | None, typer.Option(help="The JSON file to write, anew after each case.")]
+Figure = Annotated[Path | None, typer.Option(help="The picture to draw, .svg or .png (needs matplotlib).")]
+Axes = Annotated[str, typer.Option(help=f"Along what: {', '.join(AXES)}, or 'all'.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Tiny networks, to see that it runs.")]
 Files = Annotated[list[Path], typer.Argument(help="Results that --out wrote; later files replace equal cases.")]
 
 
@@ -83,14 +89,14 @@ def save(results: Mapping[str, Any], out: Path | None) -> None:
 
 @app.callback(invoke_without_command=True)
 def run(context: typer.Context, data: Data = None, networks: Networks = ALL, methods: Methods = ALL, steps: Steps = ALL,
-        batches: Batches = BATCHES, targets: Targets = False, with_peer: WithPeer = True, cap: Cap = 60.0,
+        batches: Batches = None, targets: Targets = False, with_peer: WithPeer = True, cap: Cap = 60.0,
         patience: Patience = 10.0, gigabytes: Gigabytes = 14.0, device: Device = "cpu", smoke: Smoke = False,
         out: Out = None) -> None:
     """Measure bounds and training steps: time, extra peak memory, mean lower bound; ratios to auto_LiRPA if it is here."""
     if context.invoked_subcommand is not None:
         return
     known, present = networks_of(None if smoke else data), peer_here(with_peer)
-    numbers = (1, 2) if smoke else tuple(int(batch) for batch in batches.split(","))
+    numbers = tuple(int(batch) for batch in (batches or ("1,2" if smoke else "1,8,64")).split(","))
     asked, by = chosen(networks, known, "network"), chosen(methods, ours.METHODS, "method")
     lines = [Line(network, method, numbers) for network in asked for method in by]
     if targets:
@@ -115,15 +121,34 @@ def step_network(known: Mapping[str, Network]) -> Network | None:
     return next((known[name] for name in (STEP_NETWORK, "small_cnn") if name in known), None)
 
 
-def read(files: Sequence[Path]) -> dict[str, Any]:
-    """Results files as one."""
-    return merged([json.loads(file.read_text()) for file in files])
+@app.command()
+def table(files: Files) -> None:
+    """Print results as Markdown, for a page: what a run or `scaling` wrote."""
+    parts = [json.loads(file.read_text()) for file in files]
+    runs, laws = [part for part in parts if "bounds" in part], [part for part in parts if "points" in part]
+    print("\n\n".join([*([page(merged(runs))] if runs else []), *(laws_page(part) for part in laws)]))
+
+
+def laws_page(results: Mapping[str, Any]) -> str:
+    """Scaling laws as Markdown."""
+    return "\n\n".join([provenance(results["machine"]), markdown(laws_table(results["points"]))])
 
 
 @app.command()
-def table(files: Files) -> None:
-    """Print results as Markdown, for a page."""
-    print(page(read(files)))
+def scaling(out: Out = None, figure: Figure = None, axes: Axes = ALL, cap: Cap = 60.0, patience: Patience = 3.0,
+            gigabytes: Gigabytes = 14.0, device: Device = "cpu", quick: Quick = False) -> None:
+    """Measure how CROWN's time and memory grow with depth, width, batch and rows, on generated networks."""
+    along = tuple(chosen(axes, dict.fromkeys(AXES), "axis"))
+    plan = Plan((OURS,), Effort(Limits(cap, gigabytes), 0.0 if quick else patience), device)
+    results: dict[str, Any] = {"machine": machine.describe(device), "effort": asdict(plan.effort), "points": []}
+    for point in measure_all(QUICK if quick else LADDERS, along, plan):
+        results["points"].append(point)
+        said = point["note"] or f"{point['seconds']:.3g} s"
+        print(f"{point['family']} eps {point['eps']} {point['axis']} {point['size']}: {said}", file=sys.stderr, flush=True)
+        save(results, out)
+    if figure is not None:
+        save_figure(results["points"], figure)
+    show(Answer(results, (laws_table(results["points"]),), (provenance(results["machine"]),)), as_json=False)
 
 
 if __name__ == "__main__":

@@ -75,12 +75,16 @@ def steps_table(results: Mapping[str, Any]) -> Table:
     return Table(tuple(columns), rows, "Training steps", frozenset(columns[2:]))
 
 
-def sentences(results: Mapping[str, Any]) -> list[str]:
-    """Where the figures come from."""
-    machine, peer = results["machine"], results["peer"]
-    return [f"{machine['date']}, `{machine['command']}`, commit {machine['commit']}: {machine['processor']}, "
+def provenance(machine: Mapping[str, Any]) -> str:
+    """When, where and by which command figures were measured."""
+    return (f"{machine['date']}, `{machine['command']}`, commit {machine['commit']}: {machine['processor']}, "
             f"{machine['cores']} cores, {machine['threads']} thread, torch {machine['torch']}, {machine['clock']}; "
-            f"cuda: {machine['cuda']}.", f"Peer: {peer['note']}."]
+            f"cuda: {machine['cuda']}.")
+
+
+def sentences(results: Mapping[str, Any]) -> list[str]:
+    """Where the figures come from, and who took part."""
+    return [provenance(results["machine"]), f"Peer: {results['peer']['note']}."]
 
 
 def tables_of(results: Mapping[str, Any]) -> list[Table]:
