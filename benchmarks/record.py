@@ -12,7 +12,7 @@ from benchmarks.turns import Measured
 def side(measured: Measured) -> dict[str, Any]:
     """One library's figures: state, median and single seconds, extra bytes at the peak, mean of the lower bounds (or loss)."""
     return {"state": measured.state, "seconds": measured.seconds, "runs": list(measured.runs), "memory": measured.memory,
-            "mean": measured.mean, "note": measured.note}
+            "mean": measured.mean, "build": measured.build, "note": measured.note}
 
 
 def bounds_entry(case: Mapping[str, Any], found: Mapping[str, Measured]) -> dict[str, Any]:

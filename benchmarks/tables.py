@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -75,6 +76,19 @@ def steps_table(results: Mapping[str, Any]) -> Table:
     return Table(tuple(columns), rows, "Training steps", frozenset(columns[2:]))
 
 
+def building_table(results: Mapping[str, Any]) -> Table:
+    """One line for each network: the median of what its capture took, over all its cases; no other figure counts it."""
+    libraries = [library for library in (OURS, PEER) if any(library in entry for entry in results["bounds"])]
+    names = dict.fromkeys(entry["network"] for entry in results["bounds"])
+    builds = {(name, library): [entry[library]["build"] for entry in results["bounds"] if entry["network"] == name
+                                and library in entry and entry[library].get("build") is not None]
+              for name in names for library in libraries}
+    rows = [[name, *(figure(statistics.median(found)) if (found := builds[name, library]) else "" for library in libraries)]
+            for name in names if any(builds[name, library] for library in libraries)]
+    columns = ("network", *(f"{library} s" for library in libraries))
+    return Table(columns, rows, "Capture (not counted above)", frozenset(columns[1:]))
+
+
 def provenance(machine: Mapping[str, Any]) -> str:
     """When, where and by which command figures were measured."""
     return (f"{machine['date']}, `{machine['command']}`, commit {machine['commit']}: {machine['processor']}, "
@@ -89,9 +103,8 @@ def sentences(results: Mapping[str, Any]) -> list[str]:
 
 def tables_of(results: Mapping[str, Any]) -> list[Table]:
     """The tables that a results file fills."""
-    made = [make(results) for key, make in (("bounds", bounds_table), ("training", steps_table)) if results[key]]
-    targets = targets_table(results)
-    return [*made, targets] if targets.rows else made
+    made = [bounds_table(results), steps_table(results), targets_table(results), building_table(results)]
+    return [table for table in made if table.rows]
 
 
 def markdown(table: Table) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from benchmarks.worker import Contender, Failure, Run
@@ -18,7 +18,7 @@ Name = TypeVar("Name")
 class Measured:
     """What is known of one contender: `state` is done, over, memory, refused, died or skipped.
 
-    `at_least` are the seconds that it had taken, on this or a smaller batch, when it was stopped.
+    `at_least` are the seconds that it had taken, on this or a smaller batch, when it was stopped; `build` those of preparing.
     """
 
     state: str
@@ -27,6 +27,7 @@ class Measured:
     values: tuple[float, ...] = ()
     note: str = ""
     at_least: float | None = None
+    build: float | None = None
 
     @property
     def seconds(self) -> float | None:
@@ -57,16 +58,14 @@ def take_turns(contenders: Mapping[Name, Contender], patience: float) -> dict[Na
                 failed[name] = run
             else:
                 seconds[name].append(run.seconds)
-    return {name: failure(failed[name]) if name in failed else done(first, seconds[name])
-            for name, first in firsts.items() if name in failed or isinstance(first, Run)}
+    found = {name: outcome(failed.get(name, first), seconds[name]) for name, first in firsts.items()}
+    builds = {name: contender.build for name, contender in contenders.items()}
+    return {name: replace(measured, build=build if isinstance(build := builds[name], float) else None)
+            for name, measured in found.items()}
 
 
-def done(first: Run | Failure, seconds: list[float]) -> Measured:
-    """A contender that ran."""
-    assert isinstance(first, Run)
+def outcome(first: Run | Failure, seconds: list[float]) -> Measured:
+    """What a first run, or a failure, and the seconds of later runs amount to."""
+    if isinstance(first, Failure):
+        return Measured(first.kind, note=first.text, at_least=first.seconds)
     return Measured("done", tuple(seconds) or (first.seconds,), first.memory, first.values)
-
-
-def failure(problem: Failure) -> Measured:
-    """A contender that did not."""
-    return Measured(problem.kind, note=problem.text, at_least=problem.seconds)

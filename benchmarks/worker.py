@@ -46,7 +46,11 @@ class Failure:
 
 
 class Contender(Protocol):
-    """Someone who takes turns."""
+    """Someone who takes turns; `build` are the seconds that preparing took, or why it failed."""
+
+    @property
+    def build(self) -> float | Failure:
+        ...
 
     def run(self) -> Run | Failure:
         """Do the work once."""
@@ -140,7 +144,7 @@ def serve(connection: Connection, job: Job, limits: Limits) -> None:
 
 @dataclass(frozen=True)
 class Remote:
-    """A contender in a process of its own; `build` is how long its library took to prepare, or why it could not."""
+    """A contender in a process of its own."""
 
     process: SpawnProcess
     connection: Connection

@@ -74,7 +74,7 @@ class Script:
     """A contender that answers from a list, and writes its name down."""
 
     def __init__(self, name, answers, diary):
-        self.name, self.answers, self.diary = name, iter(answers), diary
+        self.name, self.answers, self.diary, self.build = name, iter(answers), diary, 0.5
 
     def run(self):
         self.diary.append(self.name)
@@ -92,7 +92,7 @@ def test_contenders_take_turns_and_the_first_short_run_does_not_count():
     contenders = {name: Script(name, answers, diary) for name, answers in (("A", quick), ("B", slow), ("C", late))}
     found = take_turns(contenders, patience=10.0)
     assert diary == ["A", "B", "C", "A", "C", "A", "A"]
-    assert found["A"].seconds == 2.0 and found["A"].memory == 100
+    assert found["A"].seconds == 2.0 and found["A"].memory == 100 and found["A"].build == 0.5
     assert found["B"].runs == (50.0,), "a long run is not done again"
     assert (found["C"].state, found["C"].at_least, found["C"].seconds) == ("over", 60.0, None)
 
