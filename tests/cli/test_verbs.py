@@ -53,6 +53,17 @@ def test_bound_prints_what_the_library_proves(folder, run, method, norm):
     assert found["rigour"] == "float"
 
 
+def test_profile_says_where_time_went_by_node(folder, run):
+    profile = answered(run("bound", "net.onnx", *BALL, "--profile", "--json"))["profile"]
+    graph = bl.load_onnx("net.onnx").graph
+    assert [node["node"] for node in profile["nodes"]] == [node.name for node in graph if not node.source]
+    assert profile["nodes"][-1]["work"]["rows"]["rows"] == 2 * 2 * 2, "both signs of two outputs of two inputs"
+    assert sum(node["seconds"] for node in profile["nodes"]) + profile["elsewhere"] == pytest.approx(profile["seconds"])
+    plain = run("bound", "net.onnx", *BALL, "--profile").stdout
+    assert all(node["node"] in plain for node in profile["nodes"]) and "(elsewhere)" in plain
+    assert "profile" not in answered(run("bound", "net.onnx", *BALL, "--json"))
+
+
 def test_bound_with_labels_gives_margins(folder, run):
     found = answered(run("bound", "net.onnx", *BALL, "--label", "0", "--json"))
     assert found["verified"] == [True, True] and found["upper"] is None

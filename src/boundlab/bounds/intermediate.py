@@ -12,6 +12,7 @@ from torch import Tensor
 
 from boundlab.affine import LinearBound
 from boundlab.bounds.backward import Env, Relaxer, Sets, concretize
+from boundlab.bounds.observe import Observer, watch
 from boundlab.bounds.reference import Reference, pull
 from boundlab.errors import BoundError, ShapeError
 from boundlab.evaluate import source_value
@@ -93,7 +94,8 @@ def source_environment(model: Model, sets: Sets, inputs: Mapping[str, Tensor]) -
     return env
 
 
-def propagate(model: Model, sets: Sets, inputs: Mapping[str, Tensor], env: dict[int, Any], refine: Refine) -> Env:
+def propagate(model: Model, sets: Sets, inputs: Mapping[str, Tensor], env: dict[int, Any], refine: Refine,
+              observe: Observer | None = None) -> Env:
     """Fill `env` (which `refine` may watch) in topological order: the operator's interval, met with what `refine` finds."""
     env.update(source_environment(model, sets, inputs))
     for node in model.graph:
@@ -103,7 +105,8 @@ def propagate(model: Model, sets: Sets, inputs: Mapping[str, Tensor], env: dict[
         if not any(perturbed_pattern(node, env)):
             env[node.index] = op.evaluate(*arguments, **node.attrs)
             continue
-        env[node.index] = op.interval(*arguments, **node.attrs)
+        with watch(observe, node, "interval"):
+            env[node.index] = op.interval(*arguments, **node.attrs)
         better = refine(node, env)
         if better is not None:
             env[node.index] = env[node.index].meet(better)
@@ -204,13 +207,17 @@ def box_exact(graph: Graph, sets: Sets, perturbed: set[int]) -> set[int]:
 
 @dataclass(frozen=True)
 class Pulling:
-    """What pulling rows back needs: the model, its sets, the bounds so far, relaxations about references, rows a chunk."""
+    """What pulling rows back needs: the model, its sets, the bounds so far, relaxations about references, rows a chunk.
+
+    `observe` is told of it.
+    """
 
     model: Model
     sets: Sets
     env: Env
     about: Reference
     max_rows: int | None = None
+    observe: Observer | None = None
 
     def rows_a_chunk(self) -> int:
         """How many rows are pulled at once."""
@@ -232,10 +239,11 @@ def tighten(pulling: Pulling, node: Node, mask: Tensor) -> Interval:
         return known
     signs = known.lower.new_tensor([[1.0, -1.0]])
     found = []
-    for part in torch.arange(len(owner), device=owner.device).split(pulling.rows_a_chunk()):
-        rows = Select(node.shape, owner[part], index[part], signs)
-        pulled = pull(pulling.model.graph, pulling.env, pulling.about, node.index, rows)
-        found.append(concretize(pulled, pulling.env, pulling.sets))
+    with watch(pulling.observe, node, "rows", 2 * len(owner)):
+        for part in torch.arange(len(owner), device=owner.device).split(pulling.rows_a_chunk()):
+            rows = Select(node.shape, owner[part], index[part], signs)
+            pulled = pull(pulling.model.graph, pulling.env, pulling.about, node.index, rows)
+            found.append(concretize(pulled, pulling.env, pulling.sets))
     low, high = torch.cat(found).unbind(1)
 
     def placed(whole: Tensor, values: Tensor) -> Tensor:

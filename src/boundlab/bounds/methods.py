@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from boundlab.bounds.backward import Env, Pulled, Relaxer, Sets, backward, concretize
 from boundlab.bounds.forward import Form, concretize_form, forward_step, layout, rows_of_forms, source_forms
@@ -27,6 +26,7 @@ from boundlab.bounds.intermediate import (
     relaxer,
     tighten,
 )
+from boundlab.bounds.observe import Observer, watch, watched
 from boundlab.bounds.problem import Bounds, Method, Problem, finite_rows, joined, problem_of
 from boundlab.bounds.reference import pull, reference
 from boundlab.bounds.thin import thinned
@@ -118,8 +118,10 @@ def interval_rows(problem: Problem, env: Env) -> Bounds:
         assert isinstance(interval, Interval)
         return Bounds(interval.lower, interval.upper, graph, env)
     rows = Dense(problem.target.shape, None, spec.rows)
-    pulled = backward(graph, env, relaxer(env), problem.target.index, rows, stop=bending(graph, env))
-    return Bounds(finite_rows(concretize(pulled, env, problem.sets) + spec.offset, problem), None, graph, env, pulled)
+    with watch(problem.observe, problem.target, "rows", spec.rows.shape[0] * spec.rows.shape[1]):
+        pulled = backward(graph, env, relaxer(env), problem.target.index, rows, stop=bending(graph, env))
+        lower = concretize(pulled, env, problem.sets) + spec.offset
+    return Bounds(finite_rows(lower, problem), None, graph, env, pulled)
 
 
 @dataclass(frozen=True)
@@ -131,8 +133,9 @@ class IBP:
     def environment(self, problem: Problem) -> Env:
         env: dict[int, Any] = {}
         about = reference(problem.model.graph, env, relaxer(env))
-        pulling = Pulling(problem.model, problem.sets, env, about, self.max_rows)
-        return propagate(problem.model, problem.sets, problem.inputs, env, refiner(problem, first_layer(problem, pulling)))
+        pulling = Pulling(problem.model, problem.sets, env, about, self.max_rows, problem.observe)
+        refine = refiner(problem, first_layer(problem, pulling))
+        return propagate(problem.model, problem.sets, problem.inputs, env, refine, problem.observe)
 
     def run(self, problem: Problem) -> Bounds:
         return interval_rows(problem, self.environment(problem))
@@ -157,7 +160,8 @@ class Forward:
             forms[node.index] = forward_step(node, env, relax, forms)
             return concretize_form(forms[node.index], problem.sets, env, places)
 
-        propagate(problem.model, problem.sets, problem.inputs, env, refiner(problem, push))
+        refine = refiner(problem, watched(problem.observe, "forms", push))
+        propagate(problem.model, problem.sets, problem.inputs, env, refine, problem.observe)
         return env, forms
 
     def environment(self, problem: Problem) -> Env:
@@ -173,9 +177,10 @@ def forward_rows(problem: Problem, env: Env, forms: Mapping[int, Form]) -> Bound
     graph, spec = problem.model.graph, problem.spec
     assert spec is not None
     rows = Dense(problem.target.shape, None, spec.rows)
-    pulled = backward(graph, env, relaxer(env), problem.target.index, rows, stop=bending(graph, env))
-    linear = rows_of_forms(pulled, forms, problem.sets, env)
-    lower = concretize(linear, env, problem.sets) + spec.offset
+    with watch(problem.observe, problem.target, "rows", spec.rows.shape[0] * spec.rows.shape[1]):
+        pulled = backward(graph, env, relaxer(env), problem.target.index, rows, stop=bending(graph, env))
+        linear = rows_of_forms(pulled, forms, problem.sets, env)
+        lower = concretize(linear, env, problem.sets) + spec.offset
     return Bounds(finite_rows(lower, problem), None, graph, env, linear)
 
 
@@ -218,7 +223,8 @@ class CROWN:
         """Intervals of every node: what a nonlinear operator reads is filtered by a zonotope and then pulled back."""
         graph, env = problem.model.graph, dict[int, Any]()
         relax = thinned(env, relaxer(env, self.alpha))
-        pulling = Pulling(problem.model, problem.sets, env, reference(graph, env, relax), self.max_rows)
+        about = reference(graph, env, relax)
+        pulling = Pulling(problem.model, problem.sets, env, about, self.max_rows, problem.observe)
         readers = Readers(consumers(graph), perturbed_nodes(graph, problem.sets))
         settled = box_exact(graph, problem.sets, readers.perturbed)
         adjacent, fed = next_to_sets(problem), fed_by_inputs(graph)
@@ -235,8 +241,9 @@ class CROWN:
 
         steps: tuple[Refine, ...] = (first_layer(problem, pulling), pull)
         if self.filter is not None:
-            steps = (steps[0], zonotope_filter(problem, relax, readers, self.filter), pull)
-        return propagate(problem.model, problem.sets, problem.inputs, env, refiner(problem, *steps)), relax
+            zonotope = zonotope_filter(problem, relax, readers, self.filter)
+            steps = (steps[0], watched(problem.observe, "zonotope", zonotope), pull)
+        return propagate(problem.model, problem.sets, problem.inputs, env, refiner(problem, *steps), problem.observe), relax
 
     def run(self, problem: Problem) -> Bounds:
         return self.output_rows(problem, *self.prepared(problem))
@@ -244,7 +251,7 @@ class CROWN:
     def output_rows(self, problem: Problem, env: Env, relax: Relaxer) -> Bounds:
         """Bounds of the output, or of the specification's rows, given intervals of every node and relaxations."""
         graph, target, spec = problem.model.graph, problem.target, problem.spec
-        pulling = Pulling(problem.model, problem.sets, env, reference(graph, env, relax), self.max_rows)
+        pulling = Pulling(problem.model, problem.sets, env, reference(graph, env, relax), self.max_rows, problem.observe)
         if spec is None:
             interval = env[target.index]
             assert isinstance(interval, Interval)
@@ -252,8 +259,9 @@ class CROWN:
             found = checked(target, interval.meet(tight))
             return Bounds(found.lower, found.upper, graph, {**env, target.index: found})
         starts = [Dense(target.shape, None, rows) for rows in spec.rows.split(pulling.rows_a_chunk(), dim=1)]
-        parts = [pull(graph, env, pulling.about, target.index, rows) for rows in starts]
-        lower = torch.cat([concretize(part, env, problem.sets) for part in parts], dim=1) + spec.offset
+        with watch(problem.observe, target, "rows", spec.rows.shape[0] * spec.rows.shape[1]):
+            parts = [pull(graph, env, pulling.about, target.index, rows) for rows in starts]
+            lower = torch.cat([concretize(part, env, problem.sets) for part in parts], dim=1) + spec.offset
         return Bounds(finite_rows(lower, problem), None, graph, env, beside(parts))
 
 
@@ -290,15 +298,16 @@ def beside(parts: list[Pulled]) -> Pulled:
 
 
 def bound(model: Model, sets: PerturbationSet | Regions, *, method: Method | None = None, spec: Specification | None = None,
-          known: Mapping[str, Interval] | None = None) -> Bounds:
+          known: Mapping[str, Interval] | None = None, observe: Observer | None = None) -> Bounds:
     """Proven bounds of a network over perturbation sets.
 
     `sets` is the set of the only input, or a mapping from input or parameter names to sets (perturbed) or tensors
     (constant inputs); a tuple of names stands for one set that they share. `known` are intervals by node name that are
-    already proven. Without `spec` the output's lower and upper bounds (b, *out); with it lower bounds of its rows (b, s).
-    BoundError if a bound is NaN or infinite.
+    already proven; `observe` is told of the work by node. Without `spec` the output's lower and upper bounds (b, *out);
+    with it lower bounds of its rows (b, s). BoundError if a bound is NaN or infinite.
     """
-    return method_value(method or CROWN()).run(problem_of(model, sets, spec, known))
+    problem = replace(problem_of(model, sets, spec, known), observe=observe)
+    return method_value(method or CROWN()).run(problem)
 
 
 def method_value(method: Method) -> Method:

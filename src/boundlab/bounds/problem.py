@@ -13,6 +13,7 @@ from torch import Tensor
 
 from boundlab.bounds.backward import Env, Pulled, Sets
 from boundlab.bounds.intermediate import perturbed_nodes
+from boundlab.bounds.observe import Observer
 from boundlab.bounds.unfold import unfolded
 from boundlab.errors import BoundError, ShapeError
 from boundlab.graph import INPUT, Graph, Model, Node
@@ -32,13 +33,17 @@ class Rigour(enum.Enum):
 
 @dataclass(frozen=True)
 class Problem:
-    """One question: a model, the sets of its perturbed sources, its constant inputs, a specification, known bounds."""
+    """One question: a model, the sets of its perturbed sources, its constant inputs, a specification, known bounds.
+
+    `observe` is told of the work that methods do for it.
+    """
 
     model: Model
     sets: Sets
     inputs: Mapping[str, Tensor] = field(default_factory=dict)
     spec: Specification | None = None
     known: Mapping[str, Interval] = field(default_factory=dict)
+    observe: Observer | None = None
 
     @property
     def target(self) -> Node:
@@ -64,7 +69,7 @@ class Problem:
         inputs = {name: some(value) for name, value in self.inputs.items()}
         known = {name: interval.map(some) for name, interval in self.known.items()}
         spec = None if self.spec is None else Specification(some(self.spec.rows), some(self.spec.offset), self.spec.clause)
-        return Problem(self.model, sets, inputs, spec, known)
+        return Problem(self.model, sets, inputs, spec, known, self.observe)
 
 
 @dataclass(frozen=True)
