@@ -20,7 +20,8 @@ def cast(low: Lowering, node: fx.Node) -> Any:
     x: Any = node.args[0]
     kind, held = node.meta["val"].dtype, x.meta["val"].dtype
     finer = kind.is_floating_point and torch.promote_types(kind, low.builder.dtype) == kind
-    if kind == held or (finer and (low.varies(x) or held.is_floating_point)):
+    truth = held == torch.bool and kind.is_floating_point  # 0 or 1 in any type
+    if kind == held or (finer and held.is_floating_point) or ((finer or truth) and low.varies(x)):
         return low.values[x]
     if low.varies(x):
         raise unsupported(node, f"casts a value that depends on an input to {kind}, which rounds it; bounds would not see that")

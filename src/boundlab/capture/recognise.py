@@ -19,14 +19,16 @@ WRITTEN = "constant."
 
 
 def number(build: Builder, index: int) -> float | None:
-    """The value of a node that is one written number, else None."""
+    """The value of a node that is one written number (or the same one everywhere), else None."""
     node = build.nodes[index]
     while node.op in ("reshape", "expand"):
         node = build.nodes[node.args[0]]
     if node.op != PARAMETER or not node.name.startswith(WRITTEN):
         return None
     value = build.params[node.name]
-    return float(value) if value.numel() == 1 and not value.requires_grad else None
+    if value.requires_grad or value.numel() == 0 or not bool((value == value.flatten()[0]).all()):
+        return None
+    return float(value.flatten()[0])
 
 
 def close(build: Builder, found: float | None, wanted: float) -> bool:
@@ -42,7 +44,7 @@ def unscaled(build: Builder, index: int) -> tuple[int, float]:
         known = number(build, second)
         if known is None:
             first, second, known = second, first, number(build, first)
-        if known is None:
+        if known is None or build.shape(first) != build.shape(index):
             break
         index, factor = first, factor * known
     return index, factor
@@ -130,8 +132,29 @@ def difference(build: Builder, x: int, y: int) -> int | None:
 
 
 def choice(build: Builder, condition: int, x: int, y: int) -> int | None:
-    """x above zero and a multiple of it below."""
+    """x above zero and a multiple of it, or 0, below; or a function that shrinks its argument towards 0."""
+    if number(build, y) == 0 and x == condition:
+        return build.add("relu", x)
     source, factor = unscaled(build, y)
-    if x != condition or not (number(build, y) == 0 or source == x):
+    if x == source == condition:
+        return build.add("leaky_relu", x, negative_slope=factor)
+    return shrinking(build, build.nodes[condition], x, y)
+
+
+def shrinking(build: Builder, condition: Node, x: int, y: int) -> int | None:
+    """0 where lambd - |z| >= 0, else z; or z - lambd sign(z) where |z| - lambd > 0, else 0 z."""
+    if condition.op != "sub":
         return None
-    return build.add("relu", x) if number(build, y) == 0 else build.add("leaky_relu", x, negative_slope=factor)
+    size, bound = condition.args if number(build, condition.args[1]) is not None else condition.args[::-1]
+    lambd = number(build, bound)
+    if lambd is None or lambd < 0 or build.nodes[size].op != "abs":
+        return None
+    z = build.nodes[size].args[0]
+    if size == condition.args[1] and number(build, x) == 0 and y == z:
+        return build.add("hard_shrink", z, lambd=lambd)
+    moved, factor = build.nodes[x], unscaled(build, y)[1]
+    if size == condition.args[0] and (factor == 0 or number(build, y) == 0) and moved.op == "sub" and moved.args[0] == z:
+        sign, amount = unscaled(build, moved.args[1])
+        if build.nodes[sign].op == "sign" and build.nodes[sign].args[0] == z and amount == lambd:
+            return build.add("soft_shrink", z, lambd=lambd)
+    return None
