@@ -156,7 +156,8 @@ def test_weights_of_the_first_layer_through_active_neurons(method):
 
     Intervals see each neuron alone: 11 -+ (1 * 0.5 + 2 * 0.5).
     """
-    result = bound(two_layers(), {"input": X, "0.weight": LpBall(torch.eye(2, dtype=F64)[None], 0.1, 2)}, method=METHODS[method])
+    ball = LpBall(torch.eye(2, dtype=F64)[None], 0.1, 2)
+    result = bound(two_layers(), {"input": X, "0.weight": ball}, method=METHODS[method])
     reach = 1.5 if method == "IBP" else 0.1 * math.sqrt(5) * 5
     assert torch.allclose(result.upper - 11, torch.full((1, 1), reach, dtype=F64), rtol=1e-12)
     assert torch.allclose(11 - result.lower, torch.full((1, 1), reach, dtype=F64), rtol=1e-12)

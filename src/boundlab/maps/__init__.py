@@ -14,8 +14,8 @@ from boundlab.maps.windows import Origin, Windows
 
 __all__ = [
     "Chain", "Conv", "Dense", "Diagonal", "EndToEnd", "Explicit", "Gather", "Identity", "LinearMap", "Local", "MatmulLeft",
-    "MatmulRight", "Matrix", "Origin", "Outer", "OwnConv", "Partial", "Permute", "Pieces", "RankOne", "Reduce", "Reshape", "Rows",
-    "Select", "Shape", "Slice", "Sum", "Table", "Transposed", "Windows",
+    "MatmulRight", "Matrix", "Origin", "Outer", "OwnConv", "Partial", "Permute", "Pieces", "RankOne", "Reduce", "Reshape",
+    "Rows", "Select", "Shape", "Slice", "Sum", "Table", "Transposed", "Windows",
     "add", "at_owner", "chain", "channels_last", "compose", "conv_out_space", "diagonal", "dot", "flat", "identity", "norm",
     "transposed",
 ]

@@ -6,6 +6,7 @@ A `Rows` holds s rows for each of n problems. Ragged rows (each example its own 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
