@@ -38,7 +38,7 @@ def show(session: Session, net: Net, weights: Weights = None, input_shape: Input
     """Show a network: every node with its operator, its shape without the batch, how it is bounded, and what it reads."""
     model = load_network(net, weights, input_shape, session.device)
     graph = model.graph
-    perturbed = perturbed_nodes(graph, {node.index: None for node in graph.inputs})
+    perturbed = perturbed_nodes(graph, [node.index for node in graph.inputs])
     nodes = [described(node, graph, perturbed) for node in graph]
     numbers = {name: math.prod(value.shape) for name, value in model.params.items()}
     rows = [(node.name, node.op, "x".join(map(str, node.shape)) or "-", how_bounded(node, perturbed),

@@ -46,7 +46,9 @@ def conv_along_w(shape: Shape, x: Tensor, stride: Shape, padding: Shape, dilatio
     padded = F.pad(x, [margin for size in reversed(padding) for margin in (size, size)])
     seen = windows_of(padded, shape[2:], stride, dilation)
     cells = cells_of(seen, groups)
-    blocks, out = (groups, shape[0] // groups), (shape[0], *seen.shape[2:len(shape)])
+    out = (shape[0], *seen.shape[2:len(shape)])
+    blocks = (groups, shape[0] // groups) if groups > 1 else shape[:1]
+    cells = cells if groups > 1 else cells.squeeze(2)
     images = MatmulRight((*blocks, cells.shape[-2]), (*blocks, cells.shape[-1]), cells)
     return chain(Reshape(shape, images.in_shape), images, Reshape(images.out_shape, out))
 
