@@ -21,6 +21,7 @@ from boundlab.ops.op import (
     antitone,
     by_source,
     elementwise_op,
+    interval_op,
     lookup,
     monotone,
     register,
@@ -30,6 +31,6 @@ from boundlab.ops.op import (
 
 __all__ = [
     "Free", "Op", "affine_op", "antitone", "arith", "by_source", "conv", "conv_transpose", "convex", "elementwise_op",
-    "extremum", "linear", "lookup", "monotone", "normalise", "piecewise", "register", "register_rule", "rule", "shape",
-    "sshaped", "steps", "wavy",
+    "extremum", "interval_op", "linear", "lookup", "monotone", "normalise", "piecewise", "register", "register_rule", "rule",
+    "shape", "sshaped", "steps", "wavy",
 ]
