@@ -8,11 +8,13 @@ from boundlab.bounds.problem import Bounds, Method, Rigour
 from boundlab.bounds.slopes import one_slope, parallel, zero_slope
 from boundlab.capture.onnx import OnnxFile, load_onnx, onnx_reference
 from boundlab.capture.torch import capture
+from boundlab.check.check import check
+from boundlab.check.report import Bounding, Report
 from boundlab.errors import BoundError, BoundlabError, CaptureError, MissingRule, ShapeError, SpecError, UnsupportedOperator
 from boundlab.evaluate import evaluate
 from boundlab.graph import Graph, Model, Node
 from boundlab.interval import Interval
-from boundlab.ops.op import Free, Op, affine_op, elementwise_op, monotone, register, register_rule
+from boundlab.ops.op import Free, Op, affine_op, elementwise_op, interval_op, monotone, register, register_rule
 from boundlab.perturbations.ball import LpBall
 from boundlab.perturbations.joint import joint_ball
 from boundlab.perturbations.sets import Box, PerturbationSet
@@ -28,6 +30,7 @@ __all__ = [
     "Affine",
     "AttackResult",
     "BoundError",
+    "Bounding",
     "BoundlabError",
     "Bounds",
     "Box",
@@ -47,6 +50,7 @@ __all__ = [
     "OnnxFile",
     "Op",
     "PerturbationSet",
+    "Report",
     "Result",
     "Rigour",
     "ShapeError",
@@ -60,10 +64,12 @@ __all__ = [
     "attack",
     "bound",
     "capture",
+    "check",
     "chord",
     "elementwise_op",
     "evaluate",
     "exact",
+    "interval_op",
     "joint_ball",
     "linear_bounds",
     "lines",

@@ -49,6 +49,7 @@ def others():
     """The other maps, shared and with tensors of their own for each of three problems."""
     image = (2, 4, 5)
     yield "identity", bm.identity(image)
+    yield "zero", bm.Zero(image, (3, 2))
     yield "matrix", bm.Matrix((4,), (3,), randn(3, 4))
     yield "matrix over tokens", bm.Matrix((2, 3, 4), (2, 3, 5), randn(5, 4))
     for problems in (1, 3):

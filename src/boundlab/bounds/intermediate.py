@@ -49,7 +49,7 @@ def relaxer(env: Env, policy: Policy | None = None) -> Relaxer:
         if node.index not in made:
             op, arguments = lookup(node.op), [env[arg] for arg in node.args]
             alpha = policy(op, *arguments, **node.attrs) if policy and op.alpha and not is_affine(node, env) else None
-            made[node.index] = fitting(node, op.relax(*arguments, alpha=alpha, **node.attrs))
+            made[node.index] = fitting(node, op.lines(*arguments, alpha=alpha, **node.attrs))
         return made[node.index]
 
     return relax
@@ -155,7 +155,7 @@ class Readers:
         masks = []
         for reader in self.reading[node.index]:
             if self.moved(reader):
-                layer = lookup(reader.op).relax(interval, **reader.attrs).lower.maps[0]
+                layer = lookup(reader.op).lines(interval, **reader.attrs).lower.maps[0]
                 below = self.wanted(reader, interval.map(layer.apply))
                 masks += [] if below is None else [layer.pull(below.unsqueeze(1).to(interval.lower.dtype)).squeeze(1) > 0]
             elif not self.linear(reader):

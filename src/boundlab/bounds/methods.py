@@ -280,6 +280,8 @@ def one_curve(node: Node, env: Env, relax: Relaxer) -> bool:
     end no better than that interval's; the operator's own range over the interval is never looser.
     """
     perturbed = [arg for arg in node.args if isinstance(env[arg], Interval)]
+    if lookup(node.op).relax is None:  # its lines are the ends of its interval
+        return True
     return len(perturbed) == 1 and not is_affine(node, env) and relax(node).elementwise
 
 

@@ -65,6 +65,13 @@ class Builder:
             self.written.add(index)
         return index
 
+    def opaque(self, op: str, args: Sequence[int], shape: Sequence[int]) -> int:
+        """A node of an operator that nobody knows, with the shape that it is said to have."""
+        index = self._append(op, tuple(args), {}, tuple(shape), self.name or op)
+        if any(arg in self.varying for arg in args):
+            self.varying.add(index)
+        return index
+
     def aligned(self, index: int, shape: Sequence[int]) -> int:
         """The node with as many axes as `shape`, and of that shape unless it is a written number (which may broadcast)."""
         own, target = self.shape(index), tuple(shape)

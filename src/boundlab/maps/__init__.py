@@ -3,7 +3,7 @@
 from boundlab.maps.base import LinearMap, Shape, at_owner, channels_last, flat
 from boundlab.maps.compose import add, compose
 from boundlab.maps.conv import Conv, OwnConv, conv_out_space
-from boundlab.maps.dense import Diagonal, Identity, MatmulLeft, MatmulRight, Matrix, Outer, Sum, diagonal, identity
+from boundlab.maps.dense import Diagonal, Identity, MatmulLeft, MatmulRight, Matrix, Outer, Sum, Zero, diagonal, identity
 from boundlab.maps.local import Local
 from boundlab.maps.pieces import Pieces
 from boundlab.maps.rows import Dense, Explicit, Partial, Rows, Table, dot, norm
@@ -15,7 +15,7 @@ from boundlab.maps.windows import Origin, Windows
 __all__ = [
     "Chain", "Conv", "Dense", "Diagonal", "EndToEnd", "Explicit", "Gather", "Identity", "LinearMap", "Local", "MatmulLeft",
     "MatmulRight", "Matrix", "Origin", "Outer", "OwnConv", "Partial", "Permute", "Pieces", "RankOne", "Reduce", "Reshape",
-    "Rows", "Select", "Shape", "Slice", "Sum", "Table", "Transposed", "Windows",
+    "Rows", "Select", "Shape", "Slice", "Sum", "Table", "Transposed", "Windows", "Zero",
     "add", "at_owner", "chain", "channels_last", "compose", "conv_out_space", "diagonal", "dot", "flat", "identity", "norm",
     "transposed",
 ]
