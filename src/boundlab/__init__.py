@@ -13,8 +13,14 @@ from boundlab.evaluate import evaluate
 from boundlab.graph import Graph, Model, Node
 from boundlab.interval import Interval
 from boundlab.ops.op import Free, Op, affine_op, elementwise_op, monotone, register, register_rule
+from boundlab.perturbations.altered import L0Ball, Patches
 from boundlab.perturbations.ball import LpBall
+from boundlab.perturbations.combined import Blocks, Union
+from boundlab.perturbations.polytope import Polytope
+from boundlab.perturbations.programs import PrimalDual, Simplex
 from boundlab.perturbations.sets import Box, PerturbationSet
+from boundlab.perturbations.substitution import Substitution
+from boundlab.perturbations.words import WordVectors, known_words, read_synonyms
 from boundlab.spec import Specification, at_least, margins
 from boundlab.verify.verdict import Result, Verdict, Witness
 from boundlab.verify.verify import verify
@@ -25,6 +31,7 @@ __all__ = [
     "PGD",
     "Affine",
     "AttackResult",
+    "Blocks",
     "BoundError",
     "BoundlabError",
     "Bounds",
@@ -34,6 +41,7 @@ __all__ = [
     "Free",
     "Graph",
     "Interval",
+    "L0Ball",
     "LinearBound",
     "LinearForm",
     "LinearForms",
@@ -44,15 +52,22 @@ __all__ = [
     "Node",
     "OnnxFile",
     "Op",
+    "Patches",
     "PerturbationSet",
+    "Polytope",
+    "PrimalDual",
     "Result",
     "Rigour",
     "ShapeError",
+    "Simplex",
     "SpecError",
     "Specification",
+    "Substitution",
+    "Union",
     "UnsupportedOperator",
     "Verdict",
     "Witness",
+    "WordVectors",
     "affine_op",
     "at_least",
     "attack",
@@ -62,6 +77,7 @@ __all__ = [
     "elementwise_op",
     "evaluate",
     "exact",
+    "known_words",
     "linear_bounds",
     "lines",
     "load_onnx",
@@ -70,6 +86,7 @@ __all__ = [
     "one_slope",
     "onnx_reference",
     "parallel",
+    "read_synonyms",
     "register",
     "register_rule",
     "verify",
