@@ -152,8 +152,8 @@ def problem_of(model: Model, sets: PerturbationSet | Mapping[str, PerturbationSe
             inputs[name] = value
             continue
         if not isinstance(value, PerturbationSet):
-            raise ShapeError(f"'{name}' needs a perturbation set, such as LpBall, Box or a class of your own that inherits from "
-                             f"PerturbationSet, got {type(value).__name__}.")
+            raise ShapeError(f"'{name}' needs a perturbation set, such as LpBall, Box or a class of your own that inherits "
+                             f"from PerturbationSet, got {type(value).__name__}.")
         shape = tuple(value.box().shape)
         if shape[1:] != node.shape:
             raise ShapeError(f"the set of '{name}' holds tensors of shape {shape}, the network takes "

@@ -19,6 +19,9 @@ from boundlab.interval import Interval
 from boundlab.maps import Rows, Windows, at_owner, flat
 from boundlab.perturbations.sets import Box, PerturbationSet, check_center, top_mask, top_sum, uniform, whole_numbers
 
+LONG = 0.25
+"""Steps of attacks of this many radii, or longer, begin anew."""
+
 
 class Altered(PerturbationSet):
     """`center` (b, *shape), in some places altered to anything from `low` to `high`; a subclass says in which places.
@@ -43,7 +46,8 @@ class Altered(PerturbationSet):
         check_center(self.center, f"center of {name}")
         for end in (self.low, self.high):
             shape = end.shape if isinstance(end, Tensor) else torch.Size()
-            if len(shape) > self.center.dim() or torch.broadcast_shapes(shape, self.center.shape) != self.center.shape:
+            if len(shape) > self.center.dim() or any(size not in (1, whole) for size, whole in zip(
+                    reversed(shape), reversed(self.center.shape), strict=False)):
                 raise SpecError(f"low and high of {name} must be numbers or tensors that broadcast to "
                                 f"{tuple(self.center.shape)}, got {tuple(shape)}.")
         if not bool(torch.isfinite(self.domain.lower).all() and torch.isfinite(self.domain.upper).all()):
@@ -76,9 +80,11 @@ class Altered(PerturbationSet):
         return spread.dot(self.center.unsqueeze(1)) - self.most(gain, rows.owner)
 
     def project(self, point: Tensor) -> Tensor:
+        """Where the point differs most from the center it is altered, to the nearest number of the domain."""
         inside = torch.minimum(torch.maximum(point, self.domain.lower), self.domain.upper)
-        benefit = ((point - self.center).abs() - (point - inside).abs()).clamp(min=0)
-        return torch.where(self.best(benefit) & (benefit > 0), inside, self.center)
+        away = (point - self.center).abs()
+        change = torch.where((point - inside).abs() < away, away, 0.0)
+        return torch.where(self.best(change) & (change > 0), inside, self.center)
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         values = Box(self.domain.lower, self.domain.upper).sample(count, generator)
@@ -86,9 +92,25 @@ class Altered(PerturbationSet):
         return torch.where(self.best(scores), values, self.center)
 
     def ascent(self, gradient: Tensor) -> Tensor:
-        move = torch.where(gradient > 0, self.domain.upper, self.domain.lower) - self.center
-        gain = (gradient * move).clamp(min=0)
+        """The way to the best point for the gradient."""
+        move, gain = self.offers(gradient)
         return torch.where(self.best(gain) & (gain > 0), move, 0.0)
+
+    def offers(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """How far each coordinate can go uphill, and what that gains."""
+        move = torch.where(gradient > 0, self.domain.upper, self.domain.lower) - self.center
+        return move, (gradient * move).clamp(min=0)
+
+    def climb(self, point: Tensor, gradient: Tensor, length: float) -> Tensor:
+        """Long steps go to the best point for the gradient; the shorter they are, the more they keep to what is altered."""
+        move, gain = self.offers(gradient)
+        lead = gain.dim() - self.center.dim() + 1
+        changed = point != self.center
+        loyalty = max(0.0, 1 - length / LONG) * flat(gain, lead).amax(-1).reshape(*gain.shape[:lead], *[1] * (gain.dim() - lead))
+        inside = self.best(gain + loyalty * changed)
+        kept = point + length / LONG * gradient.sign() * self.hull.width
+        fresh = torch.where(gain > 0, self.center + move, self.center)
+        return self.project(torch.where(inside, torch.where(changed, kept, fresh), self.center))
 
 
 @dataclass(frozen=True)

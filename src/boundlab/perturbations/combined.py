@@ -104,7 +104,7 @@ class Blocks(PerturbationSet):
         shapes = [tuple(region.box().shape[1:]) for region in self.regions]
         axes = len(shapes[0])
         if not 0 <= self.dim < axes or any(len(shape) != axes for shape in shapes):
-            raise SpecError(f"blocks are joined along an axis of {shapes}, counted without the batch; there is no axis {self.dim}.")
+            raise SpecError(f"blocks of shapes {shapes} have no common axis {self.dim}; axes count from 0, without the batch.")
         if len({shape[:self.dim] + shape[self.dim + 1:] for shape in shapes}) > 1:
             raise SpecError(f"blocks joined along axis {self.dim} must agree in all others, got {shapes}.")
 
@@ -143,7 +143,8 @@ class Blocks(PerturbationSet):
 
     def box(self) -> Interval:
         boxes = [region.box() for region in self.regions]
-        return Interval(torch.cat([box.lower for box in boxes], self.dim + 1), torch.cat([box.upper for box in boxes], self.dim + 1))
+        lower, upper = (torch.cat(ends, self.dim + 1) for ends in ([box.lower for box in boxes], [box.upper for box in boxes]))
+        return Interval(lower, upper)
 
     def concretize(self, rows: Rows) -> Tensor:
         minima = [region.concretize(compose(rows, place)) for region, place in zip(self.regions, self.places, strict=True)]

@@ -43,7 +43,7 @@ class Polytope(PerturbationSet):
     def __post_init__(self) -> None:
         Box(self.lower, self.upper)
         shape, fits = tuple(self.lower.shape), isinstance(self.matrix, Tensor) and isinstance(self.limit, Tensor)
-        wanted = f"matrix (m, {', '.join(map(str, shape[1:]))}) or with a batch axis of {shape[0]} before it, and limit (m,) alike"
+        wanted = f"matrix (m, {', '.join(map(str, shape[1:]))}) and limit (m,), or both with a batch axis of {shape[0]} before"
         if not fits or self.matrix.dim() not in (len(shape), len(shape) + 1) or self.limit.dim() not in (1, 2):
             raise SpecError(f"a polytope of shape {shape} needs tensors {wanted}.")
         m = self.matrix.shape[-len(shape)]
@@ -150,8 +150,8 @@ class Polytope(PerturbationSet):
         """Points of the set as they are; others moved towards violated half-spaces, then as far to the inside as needed."""
         start, region, inside = flat(point, point.dim() - self.lower.dim() + 1), self.region, self.inside
         if bool(inside.isnan().any()):
-            raise MissingRule(f"{int(inside.isnan().any(-1).sum())} of {len(inside)} polytopes have no inner points (an equation, "
-                              "perhaps): they can be bounded and proven, but not attacked or sampled.")
+            raise MissingRule(f"{int(inside.isnan().any(-1).sum())} of {len(inside)} polytopes have no inner points (an "
+                              "equation, perhaps): they can be bounded and proven, but not attacked or sampled.")
         square = (region.matrix**2).sum(-1).clamp(min=torch.finfo(torch.float64).tiny)
         x = self.within_box(start).double()
         for _ in range(CORRECTIONS):

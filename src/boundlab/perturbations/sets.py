@@ -56,6 +56,16 @@ class PerturbationSet(Protocol):
         """A move of about the set's radius along which gradient . x grows fastest, for `gradient` (..., b, *shape)."""
         return gradient.sign() * self.box().radius
 
+    def climb(self, point: Tensor, gradient: Tensor, length: float) -> Tensor:
+        """One step of an attack from points of the set: `length` radii up the gradient and back into the set.
+
+        Coordinates that the box already stops are left out.
+        """
+        box = self.box()
+        near = 8 * torch.finfo(point.dtype).eps * (box.lower.abs() + box.upper.abs())
+        stopped = ((gradient < 0) & (point <= box.lower + near)) | ((gradient > 0) & (point >= box.upper - near))
+        return self.project(point + length * self.ascent(gradient.masked_fill(stopped, 0.0)))
+
     def take(self, index: Tensor) -> PerturbationSet:
         """The sets of the problems `index` (m,), in that order."""
         return Taken(self, index)
@@ -183,12 +193,13 @@ def check_center(center: Tensor, name: str) -> None:
 
 def whole_numbers(value: Tensor | int, name: str, batch: int) -> Tensor:
     """Counts as (b or 1,): one whole number >= 0 for all problems, or one for each. SpecError for anything else."""
+    wrong = SpecError(f"{name} must be a whole number, or a tensor with one for each problem, got {value!r:.60}.")
     try:
         counts = torch.as_tensor(value).reshape(-1)
     except (TypeError, ValueError, RuntimeError) as problem:
-        raise SpecError(f"{name} must be a whole number, or a tensor with one for each problem, got {value!r:.60}.") from problem
+        raise wrong from problem
     if counts.is_floating_point() or counts.is_complex() or counts.dtype is torch.bool:
-        raise SpecError(f"{name} must be a whole number, or a tensor with one for each problem, got {value!r:.60}.")
+        raise wrong
     if len(counts) not in (1, batch):
         raise SpecError(f"{name} must be one number or one for each of {batch} problems, got {len(counts)}.")
     if bool((counts < 0).any()):

@@ -1,4 +1,4 @@
-"""Substitution of words: each position of a sentence keeps its vector or takes one of its candidates', a few positions at most."""
+"""Substitution of words: a few positions of a sentence, at most, take the vector of one of their candidates."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from boundlab.errors import SpecError
 from boundlab.interval import Interval
 from boundlab.maps import Rows, at_owner
 from boundlab.perturbations.sets import PerturbationSet, check_center, top_mask, top_sum, uniform, whole_numbers
+
+LONG = 0.25
+"""Steps of attacks of this many radii, or longer, begin anew."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +84,10 @@ class Substitution(PerturbationSet):
         return own.sum(-1) - top_sum(own - values.amin(-1), at_owner(self.count, rows.owner))
 
     def project(self, point: Tensor) -> Tensor:
+        """The positions that differ most from their words are replaced, each by its nearest candidate."""
         far = (point.unsqueeze(-2) - self.choices).abs().sum(-1)
-        nearest = far.argmin(-1)
-        gain = far[..., 0] - far.amin(-1)
-        return self.worded(torch.where(top_mask(gain, self.count) & (gain > 0), nearest, 0))
+        change = torch.where(far.amin(-1) < far[..., 0], far[..., 0], 0.0)
+        return self.worded(torch.where(top_mask(change, self.count) & (change > 0), far.argmin(-1), 0))
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         length, choices = self.choices.shape[1:3]
@@ -101,11 +104,19 @@ class Substitution(PerturbationSet):
         return self.worded(torch.where(rank < used[..., None], word, 0))
 
     def ascent(self, gradient: Tensor) -> Tensor:
-        """Towards the best sentence for the gradient, by four times the way: a quarter of it lands on other words."""
+        """The way to the best sentence for the gradient."""
         values = torch.einsum("...btd,btcd->...btc", gradient, self.choices)
         gain = values.amax(-1) - values[..., 0]
-        best = torch.where(top_mask(gain, self.count) & (gain > 0), values.argmax(-1), 0)
-        return 4 * (self.worded(best) - self.center)
+        return self.worded(torch.where(top_mask(gain, self.count) & (gain > 0), values.argmax(-1), 0)) - self.center
+
+    def climb(self, point: Tensor, gradient: Tensor, length: float) -> Tensor:
+        """Long steps go to the best sentence for the gradient; the shorter they are, the more they keep the words of `point`."""
+        values = torch.einsum("...btd,btcd->...btc", gradient, self.choices)
+        spread = (values.amax(-1) - values.amin(-1)).amax(-1)[..., None, None]
+        now = (self.choices == point.unsqueeze(-2)).all(-1)
+        values = values + max(0.0, 1 - length / LONG) * spread * now
+        gain = values.amax(-1) - values[..., 0]
+        return self.worded(torch.where(top_mask(gain, self.count) & (gain > 0), values.argmax(-1), 0))
 
     def worded(self, choice: Tensor) -> Tensor:
         """The sentences with choice number `choice` (..., b, positions) of each word; 0 is the word itself."""
@@ -114,7 +125,8 @@ class Substitution(PerturbationSet):
 
     def take(self, index: Tensor) -> Substitution:
         budget = self.count[index] if len(self.count) > 1 else self.budget
-        return Substitution(self.center[index], self.candidates[index], budget, None if self.allowed is None else self.allowed[index])
+        allowed = None if self.allowed is None else self.allowed[index]
+        return Substitution(self.center[index], self.candidates[index], budget, allowed)
 
 
 def together(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:

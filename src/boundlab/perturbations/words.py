@@ -58,7 +58,7 @@ class WordVectors:
             raise SpecError("word vectors must be a floating tensor (words, width).")
         wrong = [word for word, number in self.vocabulary.items() if not 0 <= number < len(self.vectors)]
         if wrong:
-            raise SpecError(f"there are {len(self.vectors)} word vectors, and the vocabulary numbers beyond them {named(wrong)}.")
+            raise SpecError(f"there are {len(self.vectors)} word vectors; the vocabulary has other numbers for {named(wrong)}.")
         for role, word in (("unknown", self.unknown), ("padding", self.padding)):
             if word is not None and word not in self.vocabulary:
                 raise SpecError(f"the word '{word}' for {role} words is not in the vocabulary.")
@@ -80,17 +80,18 @@ class WordVectors:
         """Rows of the vectors, (b, positions); SpecError for words outside the vocabulary if no `unknown` stands for them."""
         missing = {word for sentence in sentences for word in sentence if word not in self.vocabulary}
         if missing and self.unknown is None:
-            raise SpecError(f"the vocabulary of {len(self.vocabulary)} words lacks {named(sorted(missing))}; give WordVectors a "
-                            "word for `unknown` ones.")
+            raise SpecError(f"the vocabulary of {len(self.vocabulary)} words lacks {named(sorted(missing))}; give WordVectors "
+                            "a word for `unknown` ones.")
         other = -1 if self.unknown is None else self.vocabulary[self.unknown]
         found = [[self.vocabulary.get(word, other) for word in sentence] for sentence in sentences]
         return torch.tensor(found, dtype=torch.long, device=self.vectors.device)
 
     def substitution(self, sentences: Sentences, candidates: Candidates, budget: Tensor | int,
                      length: int | None = None) -> Substitution:
-        """Sentences in which at most `budget` words are replaced by candidates. SpecError if a candidate is not in the vocabulary.
+        """Sentences in which at most `budget` words are replaced by candidates.
 
-        Candidates are synonyms by word, or come from a function of a sentence and a position.
+        Candidates are synonyms by word, or come from a function of a sentence and a position. SpecError if one of them is
+        not in the vocabulary.
         """
         center = self.embed(sentences, length)
         lists = [[choices(sentence, place, candidates) for place in range(len(sentence))] for sentence in sentences]

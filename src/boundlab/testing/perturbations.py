@@ -42,7 +42,8 @@ def points_of(title: str, region: PerturbationSet, count: int, known: Tensor | N
     shape = region.box().shape
     if known is not None:
         if known.shape[1:] != shape:
-            raise ConformanceError(f"{title}: known points have shape {list(known.shape)}, not (n, {', '.join(map(str, shape))}).")
+            raise ConformanceError(f"{title}: known points have shape {list(known.shape)}, not (n, batch, ...) around "
+                                   f"{list(shape)}.")
         return known
     try:
         inside = region.sample(count, generator)
@@ -77,7 +78,8 @@ def check_minimum(title: str, region: PerturbationSet, rows: Rows, inside: Tenso
             raise ConformanceError(f"{title}: concretize of {kind} is not a minimum; a point of the set has a row value "
                                    f"{float(excess.max()):.3g} below it, beyond rounding.")
     same = region.concretize(Dense(rows.shape, rows.owner, dense))
-    differ(f"{title}: concretize of {kind} and of the same rows as Dense", low, same, 2 * slack + tolerance(region) * same.abs())
+    differ(f"{title}: concretize of {kind} and of the same rows as Dense", low, same,
+           2 * slack + tolerance(region) * same.abs())
     if region.independent:
         whole = box_minimum(region.box(), rows)
         differ(f"{title}: it says that its coordinates are independent, but its minima and those of its box", low, whole,
@@ -106,7 +108,8 @@ def check_alone(title: str, region: PerturbationSet, generator: torch.Generator)
     for index in (*problems.split(1), torch.cat([problems.flip(0), problems[:1]])):
         some, own = region.take(index), Dense(shape, None, rows[index])
         slack = allowance(some, own) + tolerance(region) * whole[index].abs()
-        differ(f"{title}: the minima of problems {index.tolist()} in their batch and alone", some.concretize(own), whole[index], slack)
+        differ(f"{title}: the minima of problems {index.tolist()} in their batch and alone", some.concretize(own), whole[index],
+               slack)
         apart = tolerance(region) * (1 + box.lower[index].abs() + box.upper[index].abs())
         for end, expected in ((some.box().lower, box.lower), (some.box().upper, box.upper)):
             differ(f"{title}: the boxes of problems {index.tolist()} in their batch and alone", end, expected[index], apart)
@@ -124,8 +127,8 @@ def check_gradients(title: str, region: PerturbationSet, generator: torch.Genera
         raise ConformanceError(f"{title}: the minima have no gradient in the rows; use torch functions only.")
     slopes, = torch.autograd.grad(value.sum(), rows)
     if not bool(torch.isfinite(slopes).all()):
-        raise ConformanceError(f"{title}: gradients of its minima are NaN or infinite at {int((~torch.isfinite(slopes)).sum())} "
-                               "coordinates of the rows.")
+        raise ConformanceError(f"{title}: gradients of its minima are NaN or infinite at "
+                               f"{int((~torch.isfinite(slopes)).sum())} coordinates of the rows.")
 
 
 def check_project(title: str, region: PerturbationSet, inside: Tensor, generator: torch.Generator) -> None:

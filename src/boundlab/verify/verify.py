@@ -163,8 +163,8 @@ def attacked(task: Task, standing: Standing, how: PGD, clock: Clock) -> Standing
         regions = take_regions(task.reachable, index)
         try:
             found = attack(task.model, regions, task.spec.take(index), how, torch.Generator().manual_seed(0))
-        except MissingRule as problem:  # a set whose points nobody knows
-            standing = standing.note(dict.fromkeys(index.tolist(), f"attack: {problem}"))
+        except MissingRule as missing:  # a set whose points nobody knows
+            standing = standing.note(dict.fromkeys(index.tolist(), f"attack: {missing}"))
             continue
         points = {**{name: region for name, region in regions.items() if isinstance(region, Tensor)}, **found.points}
         for place in found.violated.nonzero().flatten().tolist():
