@@ -35,7 +35,7 @@ def l0_points(region):
     cells = numbers.flatten(1).T.tolist() if region.pixels else [[place] for place in numbers.flatten().tolist()]
     k = int(torch.as_tensor(region.k).reshape(-1)[0])
     chosen = itertools.combinations(cells, min(k, len(cells)))
-    return torch.cat([partly(center, sum(some, []), low, high) for some in chosen])
+    return torch.cat([partly(center, [*itertools.chain(*some)], low, high) for some in chosen])
 
 
 def patch_points(region):

@@ -1,5 +1,7 @@
 """l_0 balls and patches: exact minima against exhaustive search, through networks, under attack, and wrong calls."""
 
+import functools
+import itertools
 import math
 
 import pytest
@@ -27,7 +29,7 @@ L0_BALLS = {
     "one for all": bl.L0Ball(uniform(3, 5), 2, 0.0, 1.0),
     "own budgets": bl.L0Ball(uniform(3, 5, seed=2, low=-1, high=2), torch.tensor([0, 1, 3]), 0.0, 1.0),
     "more than there are": bl.L0Ball(uniform(2, 3, seed=3), 7, -1.0, 1.0),
-    "own domains": bl.L0Ball(uniform(3, 5, seed=4), 2, uniform(3, 1, seed=5, low=-1, high=0), uniform(5, seed=6, low=1, high=2)),
+    "own domains": bl.L0Ball(uniform(3, 5, seed=4), 2, uniform(3, 1, seed=5, low=-1, high=0), uniform(5, seed=6, low=1)),
     "around the center": bl.L0Ball(uniform(3, 5, seed=7), 2, uniform(3, 5, seed=7) - 0.1, uniform(3, 5, seed=7) + 0.2),
     "one number": bl.L0Ball(uniform(2, 4, seed=8), 1, 0.5, 0.5),
     "entries of images": bl.L0Ball(IMAGES, torch.tensor([1, 2, 0]), 0.0, 1.0),
@@ -51,15 +53,29 @@ def problems(region):
     return range(len(region.center))
 
 
-def network(shape, seed, outputs=3):
+@functools.cache
+def network(shape, seed=5):
+    """A small network over inputs of a shape, and its model."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        layers = [nn.Linear(math.prod(shape), 8), nn.ReLU(), nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 3)]
         if len(shape) == 3:
-            net = nn.Sequential(nn.Conv2d(shape[0], 4, 2, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 2), nn.ReLU(), nn.Flatten(),
-                                nn.Linear(3 * shape[1] * shape[2], outputs))
-        else:
-            net = nn.Sequential(nn.Linear(math.prod(shape), 8), nn.ReLU(), nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, outputs))
-        return net.double().eval()
+            layers = [nn.Conv2d(shape[0], 4, 2, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 2), nn.ReLU(), nn.Flatten(),
+                      nn.Linear(3 * shape[1] * shape[2], 3)]
+        net = nn.Sequential(*layers).double().eval()
+    return net, bl.capture(net, torch.zeros(2, *shape, dtype=F64))
+
+
+@functools.cache
+def affine(shape, merged):
+    """An affine network and its model; `merged` leaves out the last layer of two, which intervals do not merge."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        layers = [nn.Linear(math.prod(shape), 3)]
+        if len(shape) == 3:
+            layers = [nn.Conv2d(shape[0], 2, 2), nn.Flatten(), nn.Linear(2 * (shape[1] - 1) * (shape[2] - 1), 3)]
+        net = nn.Sequential(*layers[:2 if merged else 3]).double().eval()
+    return net, bl.capture(net, torch.zeros(2, *shape, dtype=F64))
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -115,14 +131,8 @@ def test_samples_and_projections_alter_no_more_than_they_may(name):
 @pytest.mark.parametrize("name", SETS)
 def test_bounds_of_affine_networks_are_exact(name, method):
     region, points_of = SETS[name]
-    shape = tuple(region.center.shape[1:])
-    torch.manual_seed(0)
-    layers = [nn.Linear(math.prod(shape), 4)]
-    if len(shape) == 3:  # the set itself bounds the first affine node; IBP merges no further one
-        layers = [nn.Conv2d(shape[0], 2, 2), nn.Flatten(), nn.Linear(2 * (shape[1] - 1) * (shape[2] - 1), 4)]
-        layers = layers[:2] if method == "IBP" else layers
-    net = nn.Sequential(*layers).double()
-    bounds = bl.bound(bl.capture(net, region.center), region, method=METHODS[method])
+    net, model = affine(tuple(region.center.shape[1:]), method == "IBP")
+    bounds = bl.bound(model, region, method=METHODS[method])
     for problem in problems(region):
         values = net(points_of(alone(region, problem))).detach()
         torch.testing.assert_close(bounds.lower[problem], values.amin(0), rtol=0, atol=1e-10)
@@ -133,8 +143,8 @@ def test_bounds_of_affine_networks_are_exact(name, method):
 @pytest.mark.parametrize("name", SETS)
 def test_bounds_hold_at_extreme_and_random_points_of_small_networks(name, method):
     region, points_of = SETS[name]
-    net = network(tuple(region.center.shape[1:]), seed=5)
-    bounds = bl.bound(bl.capture(net, region.center), region, method=METHODS[method])
+    net, model = network(tuple(region.center.shape[1:]))
+    bounds = bl.bound(model, region, method=METHODS[method])
     samples = region.sample(300, seeded(6))
     for problem in problems(region):
         values = net(torch.cat([points_of(alone(region, problem)), samples[:, problem]])).detach()
@@ -145,21 +155,19 @@ def test_bounds_hold_at_extreme_and_random_points_of_small_networks(name, method
 def test_verdicts_agree_with_exhaustive_search_on_affine_networks(name):
     """A threshold just below the true minimum is verified, one just above it is falsified by an attack."""
     region, points_of = SETS[name]
-    torch.manual_seed(1)
-    flat = [nn.Flatten()] if region.center.dim() > 2 else []
-    net = nn.Sequential(*flat, nn.Linear(region.center[0].numel(), 2)).double()
-    model, rows = bl.capture(net, region.center), torch.tensor([[[1.0, -1.0]]], dtype=F64)
+    net, model = affine(tuple(region.center.shape[1:]), False)
+    rows = torch.tensor([[[1.0, -1.0, 0.5]]], dtype=F64)
     lowest = torch.stack([(net(points_of(alone(region, i))).detach() @ rows[0, 0]).amin() for i in problems(region)])
     for gap, wanted in ((1e-3, bl.Verdict.VERIFIED), (-1e-3, bl.Verdict.FALSIFIED)):
-        results = bl.verify(model, region, bl.at_least(rows.expand(len(lowest), 1, 2), (gap - lowest)[:, None]))
+        results = bl.verify(model, region, bl.at_least(rows.expand(len(lowest), 1, 3), (gap - lowest)[:, None]))
         assert [result.verdict for result in results] == [wanted] * len(lowest)
 
 
 @pytest.mark.parametrize("name", ["l0 one for all", "l0 own budgets", "l0 pixels", "patch 2 x 1"])
 def test_verdicts_never_contradict_points_of_the_set(name):
     region, points_of = SETS[name]
-    net = network(tuple(region.center.shape[1:]), seed=8)
-    model, rows = bl.capture(net, region.center), torch.tensor([[[1.0, -1.0, 0.0]]], dtype=F64)
+    net, model = network(tuple(region.center.shape[1:]))
+    rows = torch.tensor([[[1.0, -1.0, 0.0]]], dtype=F64)
     dense = [torch.cat([points_of(alone(region, i)), region.sample(2000, seeded(9))[:, i]]) for i in problems(region)]
     lowest = torch.stack([(net(points).detach() @ rows[0, 0]).amin() for points in dense])
     decided = 0
@@ -195,7 +203,7 @@ def test_a_patch_of_the_image_is_a_box_and_patches_grow():
     x = uniform(2, 2, 4, 4)
     rows = Dense((2, 4, 4), None, torch.randn(2, 5, 2, 4, 4, generator=seeded(1), dtype=F64))
     low = [bl.Patches(x, (side, side), 0.0, 1.0).concretize(rows) for side in (1, 2, 3, 4)]
-    assert all((larger <= smaller + 1e-12).all() for smaller, larger in zip(low, low[1:], strict=False))
+    assert all((larger <= smaller + 1e-12).all() for smaller, larger in itertools.pairwise(low))
     torch.testing.assert_close(low[3], bl.Box(torch.zeros_like(x), torch.ones_like(x)).concretize(rows))
 
 

@@ -17,10 +17,7 @@ from torch import Tensor
 from boundlab.errors import SpecError
 from boundlab.interval import Interval
 from boundlab.maps import Rows, Windows, at_owner, flat
-from boundlab.perturbations.sets import Box, PerturbationSet, check_center, top_mask, top_sum, uniform, whole_numbers
-
-LONG = 0.25
-"""Steps of attacks of this many radii, or longer, begin anew."""
+from boundlab.perturbations.sets import LONG, Box, PerturbationSet, check_center, top_mask, top_sum, uniform, whole_numbers
 
 
 class Altered(PerturbationSet):
@@ -104,9 +101,8 @@ class Altered(PerturbationSet):
     def climb(self, point: Tensor, gradient: Tensor, length: float) -> Tensor:
         """Long steps go to the best point for the gradient; the shorter they are, the more they keep to what is altered."""
         move, gain = self.offers(gradient)
-        lead = gain.dim() - self.center.dim() + 1
-        changed = point != self.center
-        loyalty = max(0.0, 1 - length / LONG) * flat(gain, lead).amax(-1).reshape(*gain.shape[:lead], *[1] * (gain.dim() - lead))
+        changed, axes = point != self.center, tuple(range(1 - self.center.dim(), 0))
+        loyalty = max(0.0, 1 - length / LONG) * gain.amax(axes, keepdim=True)
         inside = self.best(gain + loyalty * changed)
         kept = point + length / LONG * gradient.sign() * self.hull.width
         fresh = torch.where(gain > 0, self.center + move, self.center)

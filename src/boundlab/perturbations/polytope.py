@@ -12,7 +12,7 @@ from boundlab.errors import MissingRule, SpecError
 from boundlab.interval import Interval
 from boundlab.maps import Rows, flat
 from boundlab.perturbations.programs import HalfSpaces, Simplex, Solver
-from boundlab.perturbations.sets import Box, PerturbationSet
+from boundlab.perturbations.sets import LONG, Box, PerturbationSet
 
 ROUNDS = 3
 """How often every constraint tightens the box."""
@@ -128,10 +128,15 @@ class Polytope(PerturbationSet):
             c = c.expand(b, *c.shape[1:])
         owner = torch.arange(b, device=c.device) if rows.owner is None else rows.owner
         owner = owner if b > 1 else torch.zeros(len(c), dtype=torch.long, device=c.device)
-        with torch.no_grad():
-            multipliers = self.solver.solve(self.region, c.detach(), owner)[0]
         own = self.region.take(owner)
-        return torch.maximum(own.dual(c, multipliers), own.dual(c, torch.zeros_like(multipliers))).to(self.lower.dtype)
+        with torch.no_grad():
+            multipliers, points = self.solver.solve(self.region, c.detach(), owner)
+            found, plain = own.dual(c, multipliers), own.dual(c, torch.zeros_like(multipliers))
+            better = (found > plain)[..., None]
+            multipliers, points = torch.where(better, multipliers, 0.0), torch.where(better, points, own.corner(c))
+            value = torch.maximum(found, plain)
+        slope = own.lagrangian(c, multipliers, points)
+        return (value + (slope - slope.detach())).to(self.lower.dtype)
 
     def holds(self, point: Tensor) -> Tensor:
         """Whether flat points (..., b, d) keep every constraint whatever rounding does, (..., b) booleans."""
@@ -173,6 +178,23 @@ class Polytope(PerturbationSet):
             tried = self.within_box((inside + share * (1 - less) * way).to(inside))
             near = torch.where(self.holds(tried)[..., None], tried, near)
         return near
+
+    def farthest(self, gradient: Tensor) -> Tensor:
+        """Where gradient . x is largest over each polytope, as the solver has it, for `gradient` (..., b, *shape)."""
+        axes = self.lower.dim() - 1
+        c = flat(-gradient, gradient.dim() - axes).reshape(-1, len(self.lower), self.lower[0].numel()).double()
+        points = self.solver.solve(self.region, c.transpose(0, 1), torch.arange(len(self.lower), device=c.device))[1]
+        return self.within_box(points.transpose(0, 1).to(gradient)).reshape(gradient.shape)
+
+    @torch.no_grad()
+    def ascent(self, gradient: Tensor) -> Tensor:
+        """The way from the inside to the best point for the gradient."""
+        return self.farthest(gradient) - self.inside.reshape(self.lower.shape)
+
+    @torch.no_grad()
+    def climb(self, point: Tensor, gradient: Tensor, length: float) -> Tensor:
+        """A share of the way to the best point for the gradient, all of it for long steps (Frank and Wolfe 1956)."""
+        return self.project(point + min(1.0, length / LONG) * (self.farthest(gradient) - point))
 
     def take(self, index: Tensor) -> Polytope:
         def own(tensor: Tensor, shared: int) -> Tensor:

@@ -38,6 +38,20 @@ class HalfSpaces:
         ends = torch.minimum(reduced * self.lower[:, None], reduced * self.upper[:, None]).sum(-1)
         return ends - torch.linalg.vecdot(multipliers, self.limit[:, None])
 
+    def corner(self, c: Tensor) -> Tensor:
+        """Where c . x is smallest over the box, (n, s, d)."""
+        return torch.where(c > 0, self.lower[:, None], self.upper[:, None])
+
+    def lagrangian(self, c: Tensor, multipliers: Tensor, point: Tensor) -> Tensor:
+        """c . x + multipliers . (matrix x - limit) at points (n, s, d) whose coordinates follow the box where they meet it.
+
+        At a minimiser and its multipliers this has the gradients that the minimum has, in c, limits, matrix and box.
+        """
+        lower, upper = self.lower[:, None], self.upper[:, None]
+        tied = torch.where(point <= lower, lower, torch.where(point >= upper, upper, point))
+        excess = tied @ self.matrix.mT - self.limit[:, None]
+        return torch.linalg.vecdot(c, tied) + torch.linalg.vecdot(multipliers, excess)
+
 
 class Solver(Protocol):
     """A way to minimise linear functions over half-spaces."""
@@ -77,10 +91,9 @@ def simplex(region: HalfSpaces, costs: np.ndarray) -> tuple[np.ndarray, np.ndarr
         highs.changeColsCost(len(columns), columns, cost / size)
         highs.run()
         solution = highs.getSolution()
-        dual = np.array(solution.row_dual).reshape(-1)
-        if dual.shape == limit.shape and np.isfinite(dual).all():
-            multipliers[place] = size * np.clip(-dual, 0, None)
-            points[place] = np.array(solution.col_value)
+        dual, point = np.array(solution.row_dual).reshape(-1), np.array(solution.col_value).reshape(-1)
+        if dual.shape == limit.shape and point.shape == cost.shape and np.isfinite(dual).all() and np.isfinite(point).all():
+            multipliers[place], points[place] = size * np.clip(-dual, 0, None), point
     return multipliers, points
 
 

@@ -14,6 +14,9 @@ from boundlab.errors import MissingRule, SpecError
 from boundlab.interval import Interval
 from boundlab.maps import Dense, Rows
 
+LONG = 0.25
+"""Radii of a long step of an attack: sets that can jump to the best point for a gradient do so at such a step."""
+
 
 @runtime_checkable
 class PerturbationSet(Protocol):

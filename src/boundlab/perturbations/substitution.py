@@ -11,10 +11,7 @@ from torch import Tensor
 from boundlab.errors import SpecError
 from boundlab.interval import Interval
 from boundlab.maps import Rows, at_owner
-from boundlab.perturbations.sets import PerturbationSet, check_center, top_mask, top_sum, uniform, whole_numbers
-
-LONG = 0.25
-"""Steps of attacks of this many radii, or longer, begin anew."""
+from boundlab.perturbations.sets import LONG, PerturbationSet, check_center, top_mask, top_sum, uniform, whole_numbers
 
 
 @dataclass(frozen=True)
@@ -110,7 +107,7 @@ class Substitution(PerturbationSet):
         return self.worded(torch.where(top_mask(gain, self.count) & (gain > 0), values.argmax(-1), 0)) - self.center
 
     def climb(self, point: Tensor, gradient: Tensor, length: float) -> Tensor:
-        """Long steps go to the best sentence for the gradient; the shorter they are, the more they keep the words of `point`."""
+        """Long steps go to the best sentence for the gradient; the shorter they are, the more they keep to the words of now."""
         values = torch.einsum("...btd,btcd->...btc", gradient, self.choices)
         spread = (values.amax(-1) - values.amin(-1)).amax(-1)[..., None, None]
         now = (self.choices == point.unsqueeze(-2)).all(-1)

@@ -156,7 +156,7 @@ def check_moves(title: str, region: PerturbationSet, wild: Tensor, landed: Tenso
     box = region.box()
     near = tolerance(region) * (1 + box.lower.abs() + box.upper.abs())
     whole = region.sample(FEW, torch.Generator().manual_seed(1))
-    for problem in range(box.shape[0]):
+    for problem in range(min(2, box.shape[0])):
         alone, own = region.take(torch.tensor([problem])), slice(problem, problem + 1)
         differ(f"{title}: projections of problem {problem} in its batch and alone", alone.project(wild[:, own]), landed[:, own],
                near[own])
