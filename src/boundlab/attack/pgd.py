@@ -160,16 +160,8 @@ def descend(arena: Arena, best: Best, turn: int, method: PGD, generator: torch.G
         if step == method.steps or bool((best.worst <= 0).all()):
             break
         length = method.step * (1 - step / method.steps)
-        points = {name: moved(region, points[name], -slopes[name], length) for name, region in arena.regions.items()}
+        points = {name: region.climb(points[name], -slopes[name], length) for name, region in arena.regions.items()}
     return best
-
-
-def moved(region: PerturbationSet, point: Tensor, gradient: Tensor, length: float) -> Tensor:
-    """`length` radii up the gradient and back into the set; coordinates that the box already stops are left out."""
-    box = region.box()
-    near = 8 * torch.finfo(point.dtype).eps * (box.lower.abs() + box.upper.abs())
-    stopped = ((gradient < 0) & (point <= box.lower + near)) | ((gradient > 0) & (point >= box.upper - near))
-    return region.project(point + length * region.ascent(gradient.masked_fill(stopped, 0.0)))
 
 
 def starts(region: PerturbationSet, first: Tensor, count: int, generator: torch.Generator | None) -> Tensor:

@@ -17,7 +17,7 @@ from boundlab.graph import Graph, Node
 from boundlab.interval import Interval
 from boundlab.maps import Dense, Diagonal, Explicit, Rows, add, compose, dot
 from boundlab.perturbations.joint import Member, together
-from boundlab.perturbations.sets import Box, Centred, PerturbationSet
+from boundlab.perturbations.sets import Box, PerturbationSet
 
 Env = Mapping[int, Tensor | Interval]
 Sets = Mapping[int, PerturbationSet]
@@ -141,15 +141,11 @@ def backward(graph: Graph, env: Env, relax: Relaxer, target: int, rows: Rows,
     return Pulled(reached, bias)
 
 
-def fall(region: PerturbationSet, rows: Rows, center: Tensor) -> Tensor:
-    """The minimum over a set of rows that act on the distance from the center of its box, (n, s)."""
-    if isinstance(region, Centred):
-        return region.fall(rows)
-    return region.concretize(rows) - rows.dot(center.unsqueeze(1))
+def regions_of(pulled: Pulled, env: Env, sets: Sets) -> Iterator[tuple[PerturbationSet, Rows, bool]]:
+    """The sets at which rows have arrived, the rows, and whether these act on the distance from the center of the box.
 
-
-def regions_of(pulled: Pulled, env: Env, sets: Sets) -> Iterator[tuple[PerturbationSet, Rows, Tensor | None]]:
-    """The sets at which rows have arrived, these rows, and their reference; a set that several sources share comes once."""
+    A set that several sources share comes once.
+    """
     shared: dict[tuple[int, ...], list[tuple[Member, Rows]]] = {}
     for index, rows in pulled.coefficients.items():
         region, interval = sets.get(index), env[index]
@@ -158,17 +154,17 @@ def regions_of(pulled: Pulled, env: Env, sets: Sets) -> Iterator[tuple[Perturbat
             shared.setdefault(region.sources, []).append((region, rows))
         else:
             region = Box(interval.lower, interval.upper) if region is None else region
-            yield region, rows, pulled.reference.get(index)
+            yield region, rows, index in pulled.reference
     for sources, parts in shared.items():
         whole = parts[0][0].whole
-        yield whole, together(parts), whole.box().center if pulled.reference.keys() & set(sources) else None
+        yield whole, together(parts), bool(pulled.reference.keys() & set(sources))
 
 
 def concretize(pulled: Pulled, env: Env, sets: Sets) -> Tensor:
     """The smallest value of the pulled rows over the sets, (n, s); a node without a set counts with its interval."""
     total = pulled.bias
-    for region, rows, reference in regions_of(pulled, env, sets):
-        total = plus(total, region.concretize(rows) if reference is None else fall(region, rows, reference))
+    for region, rows, centred in regions_of(pulled, env, sets):
+        total = plus(total, region.fall(rows) if centred else region.concretize(rows))
     if total is None:
         raise BoundError("nothing is perturbed on the way to the rows that were asked for; evaluate the network instead.")
     return total

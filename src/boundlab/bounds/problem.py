@@ -199,7 +199,8 @@ def placed(key: Key, value: Any, model: Model, taken: Mapping[int, PerturbationS
     nodes = [model.graph.source_named(name) for name in names_of(key)]
     title = " and ".join(f"'{node.name}'" for node in nodes)
     if not isinstance(value, PerturbationSet):
-        raise ShapeError(f"{title} needs a perturbation set, such as LpBall or Box, got {type(value).__name__}.")
+        raise ShapeError(f"{title} needs a perturbation set, such as LpBall, Box or a class of your own that inherits from "
+                         f"PerturbationSet, got {type(value).__name__}.")
     twice = [node.name for place, node in enumerate(nodes) if node.index in taken or node in nodes[:place]]
     if twice:
         raise ShapeError(f"'{twice[0]}' is in two sets; every source has one.")

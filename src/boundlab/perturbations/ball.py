@@ -13,14 +13,14 @@ from boundlab.errors import SpecError
 from boundlab.interval import Ball, Interval, dual_order
 from boundlab.maps import Rows, at_owner, flat
 from boundlab.perturbations.reach import Reach
-from boundlab.perturbations.sets import Box, as_batch, box_fall, box_minimum, uniform
+from boundlab.perturbations.sets import Box, PerturbationSet, as_batch, box_fall, box_minimum, uniform
 
 TOP_SHARE = 0.01
 """Share of the coordinates that one l_1 ascent step moves (Tramèr and Boneh 2019, sparse l_1 descent)."""
 
 
 @dataclass(frozen=True)
-class LpBall:
+class LpBall(PerturbationSet):
     """All x with |x - center|_p <= eps, and low <= x <= high if `clip` is (low, high).
 
     `center` is (b, *shape) and may lie outside the clip box; `eps` is a number or (b,); `p` is any real >= 1 or inf; low
