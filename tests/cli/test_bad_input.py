@@ -23,6 +23,10 @@ BAD = {
     "NaN data": (("bound", "net.onnx", "--data", "nan.npy", "--eps", "0.1"), "NaN"),
     "wrong method": (("bound", "net.onnx", *BALL, "--method", "magic"), "ibp, crown-ibp, crown, forward, forward-crown"),
     "wrong norm": (("bound", "net.onnx", *BALL, "--norm", "0.5"), "norm"),
+    "norm 0 without domain": (("bound", "net.onnx", "--data", "x.npy", "--eps", "1", "--norm", "0"), "--clip 0 1"),
+    "norm 0 of a share": (("bound", "net.onnx", *BALL, "--norm", "0", "--clip", "0", "1"), "a whole number; got 0.1"),
+    "norm 0 of less than none": (
+        ("bound", "net.onnx", "--data", "x.npy", "--eps", "-1", "--norm", "0", "--clip", "0", "1"), "k must not be negative"),
     "norm in words": (("bound", "net.onnx", *BALL, "--norm", "big"), "norm"),
     "negative eps": (("bound", "net.onnx", "--data", "x.npy", "--eps", "-1"), "eps"),
     "NaN eps": (("bound", "net.onnx", "--data", "x.npy", "--eps", "nan"), "eps"),

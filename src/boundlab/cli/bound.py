@@ -21,8 +21,8 @@ from boundlab.cli.profile import profile_data, profile_table
 from boundlab.cli.verb import Session
 
 Data = Annotated[Path, typer.Option(help="Inputs (batch, ...) in a .npy file, or as x (with labels y) in an .npz file.")]
-Eps = Annotated[float, typer.Option(help="Radius of the ball around each input.")]
-Norm = Annotated[str, typer.Option(help="Norm of the ball: inf, 1, 2 or another p from 1 on.")]
+Eps = Annotated[float, typer.Option(help="Radius of the ball around each input; for norm 0, how many coordinates.")]
+Norm = Annotated[str, typer.Option(help="Norm of the ball: inf, 1, 2 or another p from 1 on, or 0.")]
 Clip = Annotated[tuple[float, float] | None, typer.Option(metavar="LOW HIGH", help="Keep inputs between these two numbers.")]
 MethodName = Annotated[str, typer.Option(help=f"One of {NAMES}.")]
 Label = Annotated[list[int] | None, typer.Option(help="Bound the margins of this class; once for all inputs or once for each.")]

@@ -19,7 +19,9 @@ import boundlab as bl
 from boundlab import zoo
 from boundlab.cli.verb import Misuse, sentence
 from boundlab.errors import MissingPackage
+from boundlab.perturbations.altered import L0Ball
 from boundlab.perturbations.ball import LpBall
+from boundlab.perturbations.sets import PerturbationSet
 
 ZOO = "zoo:"
 Net = Annotated[str, typer.Argument(
@@ -224,16 +226,23 @@ def margins_of(model: bl.Model, labels: Tensor) -> bl.Specification:
 
 
 def norm_of(text: str) -> float:
-    """The p of --norm: inf, 1, 2 or any number from 1 on."""
+    """The p of --norm: inf, 1, 2 or any number from 1 on, or 0."""
     try:
         p = float(text)
     except ValueError:
         p = float("nan")
-    if not p >= 1:
-        raise Misuse(f"--norm '{text}' is not a norm; use inf, 1, 2 or another number from 1 on.")
+    if not (p >= 1 or p == 0):
+        raise Misuse(f"--norm '{text}' is not a norm; use inf, 1, 2 or another number from 1 on, or 0.")
     return p
 
 
-def ball_of(x: Tensor, eps: float, norm: str, clip: tuple[float, float] | None) -> LpBall:
-    """The ball around each input that --eps, --norm and --clip name."""
-    return LpBall(x, eps, norm_of(norm), clip)
+def ball_of(x: Tensor, eps: float, norm: str, clip: tuple[float, float] | None) -> PerturbationSet:
+    """The ball around each input that --eps, --norm and --clip name; of norm 0, eps coordinates may be anything in --clip."""
+    p = norm_of(norm)
+    if p > 0:
+        return LpBall(x, eps, p, clip)
+    if clip is None:
+        raise Misuse("--norm 0 alters some coordinates to anything within --clip; say which numbers, such as --clip 0 1.")
+    if not eps.is_integer():
+        raise Misuse(f"with --norm 0, --eps is how many coordinates may be altered, a whole number; got {eps:g}.")
+    return L0Ball(x, int(eps), *clip)
