@@ -87,5 +87,5 @@ def relax_matmul(x: Argument, y: Argument, alpha: Mapping[str, Tensor] | None = 
 
 matmul = register(Op(
     "matmul", torch.matmul, matmul_interval, relax_matmul, at_most_one, breaks=(),
-    sources=("onnx:MatMul",),
+    meaning="product of two matrices", sources=("onnx:MatMul",),
 ))

@@ -43,6 +43,7 @@ class Op:
 
     `breaks` are the places where a split of the argument makes the operator simpler: () means anywhere, None nowhere; a
     function of the node's attributes where they depend on them. `piecewise` says that it is affine between them.
+    `meaning` is a formula or a few words for the list of operators.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Op:
     breaks: Breaks | Callable[..., Breaks] | None = None
     piecewise: bool = False
     sources: tuple[str, ...] = ()
+    meaning: str = ""
 
     def breaks_of(self, attributes: Mapping[str, Any]) -> Breaks | None:
         """The breaks of a node with these attributes."""
@@ -161,6 +163,7 @@ def affine_op(
     *,
     bias: Callable[..., Tensor | None] | None = None,
     sources: tuple[str, ...] = (),
+    meaning: str = "",
 ) -> Op:
     """An operator that is affine in all its perturbed arguments together.
 
@@ -175,7 +178,7 @@ def affine_op(
     def interval(*arguments: Argument, **attributes: Any) -> Interval:
         return affine_interval(relax(*arguments, **attributes), intervals_of(arguments))
 
-    return Op(name, evaluate, interval, relax, always, sources=sources)
+    return Op(name, evaluate, interval, relax, always, sources=sources, meaning=meaning)
 
 
 def monotone(f: Callable[[Tensor], Tensor]) -> Callable[[Interval], Interval]:
