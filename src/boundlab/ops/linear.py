@@ -76,5 +76,5 @@ def matmul_interval(x: Argument, y: Argument) -> Interval:
 
 matmul = register(Op(
     "matmul", torch.matmul, matmul_interval, lambda x, y, alpha=None: relax_product(MATMUL, x, y, end_planes), at_most_one,
-    breaks=(), sources=("onnx:MatMul",),
+    breaks=(), meaning="product of two matrices", sources=("onnx:MatMul",),
 ))

@@ -44,7 +44,8 @@ class Op:
     Without `relax` (None) bounds fall back to the interval: `lines` is then constant, and results say so in `Bounds.notes`.
     `breaks` are the places where a split of the argument makes the operator simpler: () means anywhere, None nowhere; a
     function of the node's attributes where they depend on them. `piecewise` says that it is affine between them; `balls`
-    that its interval is exact where all but the first argument vary in balls.
+    that its interval is exact where all but the first argument vary in balls. `meaning` is a formula or a few words for
+    the list of operators.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Op:
     piecewise: bool = False
     balls: bool = False
     sources: tuple[str, ...] = ()
+    meaning: str = ""
 
     def lines(self, *arguments: Argument, alpha: Mapping[str, Tensor] | None = None, **attributes: Any) -> LinearBound:
         """The relaxation around a call, with `alpha` for its free variables; without one, the ends of the interval."""
@@ -170,6 +172,7 @@ def affine_op(
     *,
     bias: Callable[..., Tensor | None] | None = None,
     sources: tuple[str, ...] = (),
+    meaning: str = "",
 ) -> Op:
     """An operator that is affine in all its perturbed arguments together.
 
@@ -184,7 +187,7 @@ def affine_op(
     def interval(*arguments: Argument, **attributes: Any) -> Interval:
         return affine_interval(relax(*arguments, **attributes), intervals_of(arguments))
 
-    return Op(name, evaluate, interval, relax, always, sources=sources)
+    return Op(name, evaluate, interval, relax, always, sources=sources, meaning=meaning)
 
 
 def monotone(f: Callable[[Tensor], Tensor]) -> Callable[[Interval], Interval]:

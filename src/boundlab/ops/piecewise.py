@@ -60,7 +60,7 @@ relu = register(elementwise_op(
     "relu", evaluate=torch.relu, interval=monotone(torch.relu), relax=relax_relu,
     alpha={"slope": Free(0.0, 1.0, steeper_side)},
     derivative=lambda x: Interval((x.lower > 0).to(x.lower), (x.upper > 0).to(x.upper)),
-    breaks=(0.0,), piecewise=True, sources=("aten.relu.default", "onnx:Relu"),
+    breaks=(0.0,), piecewise=True, meaning="max(x, 0)", sources=("aten.relu.default", "onnx:Relu"),
 ))
 
 
@@ -102,7 +102,8 @@ leaky_relu = register(elementwise_op(
     alpha={"slope": Free(lambda x, negative_slope=0.01: filled(x, min(negative_slope, 1.0)),
                          lambda x, negative_slope=0.01: filled(x, max(negative_slope, 1.0)),
                          lambda x, negative_slope=0.01: start_hinge(x, negative_slope))},
-    breaks=(0.0,), piecewise=True, sources=("aten.leaky_relu.default",),
+    breaks=(0.0,), piecewise=True, meaning="x above 0, a fixed multiple below",
+    sources=("aten.leaky_relu.default",),
 ))
 
 
