@@ -26,7 +26,7 @@ def linear_along_x(shape: Shape, weight: Tensor) -> LinearMap:
     """The weight itself, over the last axis of x."""
     out = weight.shape[1]
     if len(weight) == 1:
-        return Matrix(shape, (*shape[:-1], out), weight[0])
+        return Matrix(shape, (*shape[:-1], out), weight.squeeze(0))  # a select's gradient would begin as zeros
     many = math.prod(shape[:-1])
     return chain(Reshape(shape, (many, shape[-1])), MatmulRight((many, shape[-1]), (many, out), weight.mT.unsqueeze(1)),
                  Reshape((many, out), (*shape[:-1], out)))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from boundlab.affine import LinearBound, constants, exact
 from boundlab.errors import UnsupportedOperator
-from boundlab.interval import Interval, point
+from boundlab.interval import Interval, around, point
 from boundlab.maps import Diagonal, LinearMap
 
 Argument = Tensor | Interval
@@ -139,8 +139,8 @@ def push_interval(layer: LinearMap, x: Interval) -> Interval:
     if isinstance(layer, Diagonal):
         low, high = layer.apply(x.lower), layer.apply(x.upper)
         return Interval(torch.minimum(low, high), torch.maximum(low, high))
-    center, radius = layer.apply(x.center), layer.abs().apply(x.radius)
-    return Interval(center - radius, center + radius)
+    center, radius = x.center_and_radius()
+    return around(layer.apply(center), layer.abs().apply(radius))
 
 
 def affine_interval(bound: LinearBound, perturbed: list[Interval]) -> Interval:
