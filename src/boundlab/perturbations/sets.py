@@ -94,7 +94,7 @@ class Taken(PerturbationSet):
 
     def concretize(self, rows: Rows) -> Tensor:
         if rows.owner is not None:
-            return self.of.concretize(replace(rows, owner=self.index[rows.owner]))
+            return self.of.concretize(rows.owned_by(self.index[rows.owner]))
         dense = rows.dense()
         return self.of.concretize(Dense(rows.shape, self.index, dense.expand(len(self.index), *dense.shape[1:])))
 
