@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import boundlab as bl
 from benchmarks.cases import NATURAL, Job
-from boundlab.train.losses import crown_ibp_loss, ibp_loss, natural_loss
+from boundlab.train.losses import crown_ibp_loss, fused_crown_ibp_loss, ibp_loss, natural_loss
 
 METHODS: Mapping[str, bl.Method] = {
     "IBP": bl.IBP(),
@@ -48,6 +48,10 @@ class Trained:
         """The loss with margins from CROWN-IBP, a row for each other class."""
         return crown_ibp_loss(self.model, self.ball, self.labels, crown_weight=1.0)
 
+    def fused(self) -> Tensor:
+        """The loss with loss fusion: one row an example."""
+        return fused_crown_ibp_loss(self.model, self.ball, self.labels, crown_weight=1.0)
+
 
 STEPS: Mapping[str, Callable[[Trained], Tensor]] = {
     NATURAL: Trained.clean,
@@ -55,6 +59,8 @@ STEPS: Mapping[str, Callable[[Trained], Tensor]] = {
     "IBP, clean pass": lambda trained: trained.clean() + trained.ibp(),
     "CROWN-IBP, a row a class": Trained.crown_ibp,
     "CROWN-IBP, a row a class, clean pass": lambda trained: trained.clean() + trained.crown_ibp(),
+    "CROWN-IBP, fused": Trained.fused,
+    "CROWN-IBP, fused, clean pass": lambda trained: trained.clean() + trained.fused(),
 }
 
 

@@ -5,6 +5,7 @@ So neither library's allocations, threads or caches touch the other's. The proce
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import signal
@@ -23,7 +24,7 @@ from torch import Tensor
 from benchmarks import memory
 from benchmarks.cases import OURS, Job, Limits
 
-GRACE, PREPARING, LEAVING, ALARM = 5, 300, 3, 0.01
+GRACE, PREPARING, LEAVING, ALARM, NAP = 5, 300, 3, 0.01, 0.5
 """A process that does not stop by itself is ended after GRACE times the limit. Seconds: to prepare, to leave, to be late."""
 
 
@@ -168,9 +169,10 @@ class Remote:
 
 
 def heard(connection: Connection, seconds: float) -> Any:
-    """What a process says within a time."""
+    """What a process says within a time, waited for in naps, so that a pause of both processes is no failure."""
     try:
-        return connection.recv() if connection.poll(seconds) else Failure("over", f"over {seconds:g} s of wall time")
+        patient = any(connection.poll(NAP) for _ in range(math.ceil(seconds / NAP)))
+        return connection.recv() if patient else Failure("over", f"over {seconds:g} s of wall time")
     except (EOFError, OSError):
         return Failure("died", "the process died, most likely for lack of memory")
 
