@@ -84,7 +84,7 @@ def test_a_constant_that_problems_share_beside_sets_that_they_do_not():
             return torch.relu(x + moved) - moved
 
     model = bl.capture(Both().double(), torch.zeros(2, 2, dtype=F64), torch.zeros(2, 2, dtype=F64)).detached()
-    x = torch.tensor([[0.5, 0.5], [2.0, -1.0], [0.0, 3.0]], dtype=F64)
+    x = torch.tensor([[0.5, 0.5], [-1.35, 1.4], [-1.2, 0.7]], dtype=F64)
     c = torch.tensor([[1.0, 0.5]], dtype=F64)
     sets = {"x": Box(x - 0.3, x + 0.3), "c": c, **bl.weight_ball(model, "weight", eps=0.3, relative=False)}
     weights = sets["weight"].sample(200, torch.Generator().manual_seed(0))[:, 0]
@@ -93,7 +93,9 @@ def test_a_constant_that_problems_share_beside_sets_that_they_do_not():
     values = torch.relu(points + moved) - moved
     for method in (IBP(), Forward(), CROWN(), CROWN(problems=2), CROWN(filter=None)):
         result = bound(model, sets, method=method)
-        assert bool((result.lower - 1e-9 <= values).all() and (values <= result.upper + 1e-9).all())
+        inner = result.intermediate[next(node.name for node in model.graph if node.op == "add")]
+        for found, point in ((result, values), (inner, points + moved)):
+            assert bool((found.lower - 1e-9 <= point).all() and (point <= found.upper + 1e-9).all())
         for problem in range(3):
             alone = {**sets, "x": sets["x"].take(torch.tensor([problem]))}
             assert torch.allclose(bound(model, alone, method=method).lower[0], result.lower[problem], atol=1e-9)
