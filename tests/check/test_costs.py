@@ -12,7 +12,7 @@ from boundlab import zoo
 from boundlab.check.report import duration, scaled
 from boundlab.check.tally import Speed, Tally, Work, measure_speed
 
-NETWORKS = {"mlp-b": 4, "cnn-small-mnist": 3, "frown-8x20-sigmoid-drive": 5, "crown-ibp-a-mnist": 1}
+NETWORKS = {"mlp-b": 4, "cnn-small-mnist": 3, "frown-4x20-sigmoid-drive": 5}
 METHODS = {"IBP": bl.IBP(), "CROWN-IBP": bl.CROWN(intermediate=bl.IBP())}
 
 
@@ -43,22 +43,22 @@ def test_work_and_memory_are_those_of_a_real_run(name):
     for label, method in METHODS.items():
         work, peak = counted(model, box, method, spec)
         expected = costs[label]
-        assert expected.work.multiply_adds == pytest.approx(work.multiply_adds, rel=0.2)
+        assert expected.work.multiply_adds == pytest.approx(work.multiply_adds, rel=0.1)
         moved, expected_moved = work.near + work.far, expected.work.near + expected.work.far
         assert 0.4 < expected_moved / moved < 1.6 and 0.4 < expected.work.calls / work.calls < 1.6
-        assert 0.6 < (expected.memory - held(model)) / peak < 1.6
+        assert abs(expected.memory - held(model) - peak) < max(0.4 * peak, 2**16)
     assert costs["CROWN-IBP"].rows == batch * spec.rows.shape[1]
 
 
-@pytest.mark.parametrize(("name", "batch"), [("mlp-b", 4), ("cnn-small-mnist", 2), ("frown-8x20-sigmoid-drive", 5)])
+@pytest.mark.parametrize(("name", "batch"), [("mlp-b", 4), ("crown-ibp-a-mnist", 2), ("frown-4x20-sigmoid-drive", 5)])
 def test_crown_at_most_bounds_the_work_where_all_neurons_are_open_and_where_few_are(name, batch):
     model, wide, spec = case_of(name, batch, radius=1.0)
     full = bl.check(model, batch=batch).costs[-1]
     opened, _ = counted(model, wide, bl.CROWN(filter=None), spec)
     assert 0.4 < full.work.multiply_adds / opened.multiply_adds < 3
-    _, narrow, _ = case_of(name, batch, radius=1e-5)
+    narrow = bl.Box(wide.box().center - 1e-5, wide.box().center + 1e-5)
     settled, _ = counted(model, narrow, bl.CROWN(filter=None), spec)
-    assert settled.multiply_adds <= full.work.multiply_adds
+    assert settled.multiply_adds <= 1.05 * full.work.multiply_adds
 
 
 def test_work_grows_with_batch_and_rows():

@@ -178,7 +178,7 @@ class DryRun:
         for index in self.model.graph.outputs:
             node = self.model.graph[index]
             if isinstance(self.env[index], Interval):
-                rows = torch.empty((1, count, *node.shape), dtype=self.model.dtype, device=META)
+                rows = torch.empty((self.batch, count, *node.shape), dtype=self.model.dtype, device=META)
                 total = total.then(self.pull(node, Dense(node.shape, None, rows), stop if merged else None))
         return total
 

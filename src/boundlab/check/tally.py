@@ -17,7 +17,7 @@ from torch.utils.flop_counter import flop_registry
 
 NEAR, FRESH = 2**21, 2**25
 """Bytes of a tensor up to which it stays in a cache, and of a result beyond which its memory is taken from the system anew."""
-CALL, VISIT = 2, 25
+CALL, VISIT = 4, 60
 """Bare calls on few numbers that one call, and the Python around one node, are worth."""
 
 

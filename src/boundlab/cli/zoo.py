@@ -41,7 +41,7 @@ def listing(records: list[Record]) -> Answer:
 def timings(session: Session, records: list[Record], batch: int) -> Answer:
     """Measured beside expected seconds."""
     found = [time_network(record, batch) for record in session.track(records, len(records), "networks")]
-    said = (f"{len(found)} networks, batch {batch}, boxes of half-width {RADIUS:g}, up to 9 margins, medians of 3 runs.")
+    said = f"{len(found)} networks, batch {batch}, boxes of half-width {RADIUS:g}, up to 9 margins, the best of 3 runs."
     return Answer({"batch": batch, "networks": [asdict(timing) for timing in found]},
                   (Table(TIMED, [cells(timing) for timing in found], numbers=frozenset(TIMED[1:])),), (said,))
 
