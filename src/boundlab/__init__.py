@@ -8,18 +8,22 @@ from boundlab.bounds.problem import Bounds, Method, Rigour
 from boundlab.bounds.slopes import one_slope, parallel, zero_slope
 from boundlab.capture.onnx import OnnxFile, load_onnx, onnx_reference
 from boundlab.capture.torch import capture
+from boundlab.check.check import check
+from boundlab.check.report import Bounding, Report
 from boundlab.errors import BoundError, BoundlabError, CaptureError, MissingRule, ShapeError, SpecError, UnsupportedOperator
 from boundlab.evaluate import evaluate
 from boundlab.graph import Graph, Model, Node
 from boundlab.interval import Interval
-from boundlab.ops.op import Free, Op, affine_op, elementwise_op, monotone, register, register_rule
+from boundlab.ops.op import Free, Op, affine_op, elementwise_op, interval_op, monotone, register, register_rule
 from boundlab.perturbations.altered import L0Ball, Patches
 from boundlab.perturbations.ball import LpBall
 from boundlab.perturbations.combined import Blocks, Union
+from boundlab.perturbations.joint import joint_ball
 from boundlab.perturbations.polytope import Polytope
 from boundlab.perturbations.programs import PrimalDual, Simplex
 from boundlab.perturbations.sets import Box, PerturbationSet
 from boundlab.perturbations.substitution import Substitution
+from boundlab.perturbations.weights import weight_ball
 from boundlab.perturbations.words import WordVectors, known_words, read_synonyms
 from boundlab.spec import Specification, at_least, margins
 from boundlab.verify.verdict import Result, Verdict, Witness
@@ -33,6 +37,7 @@ __all__ = [
     "AttackResult",
     "Blocks",
     "BoundError",
+    "Bounding",
     "BoundlabError",
     "Bounds",
     "Box",
@@ -56,6 +61,7 @@ __all__ = [
     "PerturbationSet",
     "Polytope",
     "PrimalDual",
+    "Report",
     "Result",
     "Rigour",
     "ShapeError",
@@ -73,10 +79,13 @@ __all__ = [
     "attack",
     "bound",
     "capture",
+    "check",
     "chord",
     "elementwise_op",
     "evaluate",
     "exact",
+    "interval_op",
+    "joint_ball",
     "known_words",
     "linear_bounds",
     "lines",
@@ -90,6 +99,7 @@ __all__ = [
     "register",
     "register_rule",
     "verify",
+    "weight_ball",
     "where3",
     "zero_slope",
 ]

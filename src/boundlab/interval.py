@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -72,3 +73,43 @@ class Interval:
 def point(value: Tensor) -> Interval:
     """The interval that holds one value."""
     return Interval(value, value)
+
+
+MOST_ORDER = 16.0
+"""Norms of a higher order are bounded by this one, so that powers of small numbers do not vanish."""
+
+
+@dataclass(frozen=True)
+class Ball(Interval):
+    """The box around an l_p ball, which remembers that all values lie within `eps` (b, 1, ..., 1) of its center in that norm.
+
+    Rules that ask for no more than the ends may treat it as a box, which it is inside of.
+    """
+
+    eps: Tensor
+    p: float
+
+    @property
+    def order(self) -> float:
+        """The order of the norm that bounds linear functions on the ball; of a high one, a lower order that is sound too."""
+        return min(dual_order(self.p), MOST_ORDER)
+
+    @property
+    def sharp(self) -> bool:
+        """Whether that norm is the dual one itself."""
+        return dual_order(self.p) <= MOST_ORDER
+
+
+def dual_order(p: float) -> float:
+    """q with 1/p + 1/q = 1: the norm that bounds linear functions on an l_p ball (Hoelder)."""
+    return math.inf if p == 1 else 1.0 if math.isinf(p) else p / (p - 1)
+
+
+def laid_together(parts: Sequence[Interval]) -> Interval:
+    """The intervals of several groups of problems as one."""
+    lower, upper = torch.cat([part.lower for part in parts]), torch.cat([part.upper for part in parts])
+    balls = [part for part in parts if isinstance(part, Ball)]
+    if len(balls) < len(parts):
+        return Interval(lower, upper)
+    eps = torch.cat([ball.eps.expand(len(ball.lower), *ball.eps.shape[1:]) for ball in balls])
+    return replace(balls[0], lower=lower, upper=upper, eps=eps)

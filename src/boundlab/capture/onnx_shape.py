@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from boundlab.capture import functions
+from boundlab.capture.onnx_arith import applied, operand
 from boundlab.capture.onnx_lowering import Known, OnnxLowering, OnnxNode, Shape, Value, lowers, stripped
 from boundlab.errors import CaptureError, UnsupportedOperator
 
@@ -281,7 +283,9 @@ def grown(low: OnnxLowering, data: Value, pairs: Sequence[tuple[int, int]], valu
 
 @lowers("Where")
 def where(low: OnnxLowering, node: OnnxNode) -> Known:
-    """A choice by a known condition: entries picked from the two sides."""
+    """A choice: entries picked from the two sides, where the input does not decide it."""
+    if low.varies(low.given(node, 0)):
+        return applied(low, functions.select, *(operand(low, node, place) for place in range(3)))
     condition = low.array(node, 0, "condition")
     x, y = low.given(node, 1), low.given(node, 2)
     if isinstance(x, np.ndarray) and isinstance(y, np.ndarray):

@@ -16,31 +16,59 @@ import typer
 from torch import Tensor, nn
 
 import boundlab as bl
+from boundlab import zoo
 from boundlab.cli.verb import Misuse, sentence
 from boundlab.errors import MissingPackage
 from boundlab.perturbations.altered import L0Ball
 from boundlab.perturbations.ball import LpBall
 from boundlab.perturbations.sets import PerturbationSet
 
-Net = Annotated[str, typer.Argument(metavar="NET", help="An ONNX file, or module:factory, where factory() gives an nn.Module.")]
-Weights = Annotated[Path | None, typer.Option(help="Weights for a factory's module: .safetensors, or .pt with tensors only.")]
-InputShape = Annotated[str | None, typer.Option(help="Shape of a factory's input without the batch, such as 1,28,28.")]
+ZOO = "zoo:"
+Net = Annotated[str, typer.Argument(
+    metavar="NET", help="An ONNX file, zoo:NAME, or module:factory, where factory() gives an nn.Module.")]
+Weights = Annotated[Path | None, typer.Option(help="Weights for a module: .safetensors, or .pt with tensors only.")]
+InputShape = Annotated[str | None, typer.Option(help="Shape of a module's input without the batch, such as 1,28,28.")]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A module with an example of its input, or the path of an ONNX file."""
+
+    net: nn.Module | Path
+    example: tuple[Tensor, ...] = ()
 
 
 def load_network(net: str, weights: Path | None, input_shape: str | None, device: str) -> bl.Model:
-    """The network that NET names, without gradients, on `device`."""
-    if is_factory(net):
-        if input_shape is None:
-            raise Misuse(f"'{net}' is a Python factory, which does not say the shape of its input; add --input-shape 1,28,28.")
-        model = capture_factory(net, weights, shape_of(input_shape))
-    else:
-        if weights is not None or input_shape is not None:
-            raise Misuse("--weights and --input-shape belong to a module:factory; an ONNX file holds its own.")
-        if not Path(net).is_file():
-            what = "is a directory" if Path(net).is_dir() else "does not exist"
-            raise Misuse(f"the network '{net}' {what}; give an ONNX file or module:factory.")
-        model = bl.load_onnx(net)
+    """The network that NET names, captured, without gradients, on `device`."""
+    found = find_network(net, weights, input_shape)
+    model = bl.load_onnx(found.net) if isinstance(found.net, Path) else bl.capture(found.net, *found.example)
     return model.detached().to(torch.device(device))
+
+
+def find_network(net: str, weights: Path | None, input_shape: str | None) -> Network:
+    """The network that NET names, not yet captured; a module is in evaluation mode and holds its weights."""
+    shape = None if input_shape is None else shape_of(input_shape)
+    if net.startswith(ZOO):
+        module, own = zoo_module(net.removeprefix(ZOO), shape)
+        return prepared(net, module, weights, own)
+    if is_factory(net):
+        if shape is None:
+            raise Misuse(f"'{net}' is a Python factory, which does not say the shape of its input; add --input-shape 1,28,28.")
+        return prepared(net, made(net), weights, shape)
+    if weights is not None or input_shape is not None:
+        raise Misuse("--weights and --input-shape belong to a module:factory; an ONNX file holds its own.")
+    if not Path(net).is_file():
+        what = "is a directory" if Path(net).is_dir() else "does not exist"
+        raise Misuse(f"the network '{net}' {what}; give an ONNX file, zoo:NAME or module:factory.")
+    return Network(Path(net))
+
+
+def zoo_module(name: str, shape: tuple[int, ...] | None) -> tuple[nn.Module, tuple[int, ...]]:
+    """A network of the papers with weights drawn from seed 0, and the shape of its input."""
+    own = zoo.record(name).shape if shape is None else shape
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return zoo.build(name, own), own
 
 
 def is_factory(net: str) -> bool:
@@ -57,8 +85,8 @@ def shape_of(text: str) -> tuple[int, ...]:
     return tuple(map(int, parts))
 
 
-def capture_factory(net: str, weights: Path | None, shape: tuple[int, ...]) -> bl.Model:
-    """The module that a factory in an importable file makes, in evaluation mode, captured."""
+def made(net: str) -> nn.Module:
+    """The module that a factory in an importable file makes."""
     name, _, attribute = net.partition(":")
     sys.path.insert(0, str(Path.cwd()))
     try:
@@ -71,6 +99,11 @@ def capture_factory(net: str, weights: Path | None, shape: tuple[int, ...]) -> b
         sys.path.pop(0)
     if not isinstance(module, nn.Module):
         raise Misuse(f"'{net}' gave a {type(module).__name__}, not a torch.nn.Module.")
+    return module
+
+
+def prepared(net: str, module: nn.Module, weights: Path | None, shape: tuple[int, ...]) -> Network:
+    """A module with its weights, in evaluation mode, and an example; Misuse if it does not take inputs of that shape."""
     if weights is not None:
         fill(module, weights)
     refuse_nan(net, module)
@@ -82,7 +115,7 @@ def capture_factory(net: str, weights: Path | None, shape: tuple[int, ...]) -> b
     except Exception as problem:
         raise Misuse(f"'{net}' does not take inputs of shape (batch, {', '.join(map(str, shape))}): "
                      f"{sentence(problem)}") from problem
-    return bl.capture(module, example)
+    return Network(module, (example,))
 
 
 def refuse_nan(net: str, module: nn.Module) -> None:

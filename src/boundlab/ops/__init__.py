@@ -6,9 +6,12 @@ from boundlab.ops import (
     conv_transpose,
     convex,
     extremum,
+    gated,
     linear,
+    norm,
     normalise,
     piecewise,
+    select,
     shape,
     sshaped,
     steps,
@@ -21,6 +24,7 @@ from boundlab.ops.op import (
     antitone,
     by_source,
     elementwise_op,
+    interval_op,
     lookup,
     monotone,
     register,
@@ -30,6 +34,6 @@ from boundlab.ops.op import (
 
 __all__ = [
     "Free", "Op", "affine_op", "antitone", "arith", "by_source", "conv", "conv_transpose", "convex", "elementwise_op",
-    "extremum", "linear", "lookup", "monotone", "normalise", "piecewise", "register", "register_rule", "rule", "shape",
-    "sshaped", "steps", "wavy",
+    "extremum", "gated", "interval_op", "linear", "lookup", "monotone", "norm", "normalise", "piecewise", "register",
+    "register_rule", "rule", "select", "shape", "sshaped", "steps", "wavy",
 ]

@@ -10,20 +10,15 @@ import torch
 from torch import Tensor
 
 from boundlab.affine import Affine, LinearBound
-from boundlab.interval import Interval, point
+from boundlab.interval import Interval
 from boundlab.maps import LinearMap, Reduce, diagonal
-from boundlab.ops.op import Argument, Free, Op, elementwise_op, intervals_of, never, register
+from boundlab.ops.op import Argument, Free, Op, elementwise_op, intervals_of, never, region_of, register
 from boundlab.ops.shape import shape_of
 
 Alpha = Mapping[str, Tensor] | None
 
 
 # -- of two values -------------------------------------------------------------------------------------------------------
-
-def region_of(argument: Argument) -> Interval:
-    """An argument as an interval; a constant is one point."""
-    return argument if isinstance(argument, Interval) else point(argument)
-
 
 def max_interval(x: Argument, y: Argument) -> Interval:
     """The larger of the lower ends and of the upper ends."""

@@ -1,6 +1,6 @@
 """ReLU and its kin: affine between a few breaks.
 
-Hinges (relu, leaky_relu, prelu, abs) have one break at zero; clip has one at each of its ends; sign jumps at zero.
+Hinges (relu, leaky_relu, prelu, abs) have one break at zero; clip has one at each of its ends.
 """
 
 from __future__ import annotations
@@ -232,37 +232,4 @@ clip = register(elementwise_op(
     "clip", clip_values, lambda x, **ends: x.map(lambda value: clip_values(value, **ends)), relax_clip,
     alpha={"lower": Free(0.0, steepest_lower, start_clip_lower), "upper": Free(0.0, steepest_upper, start_clip_upper)},
     breaks=lambda min=None, max=None: tuple(place for place in (min, max) if place is not None), piecewise=True,
-))
-
-
-# -- sign ----------------------------------------------------------------------------------------------------------------
-
-def jump(x: Interval) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Values of sign just before and after the jump inside the interval, and the steepest slopes of lines through them.
-
-    A line below f passes through (0, sign of the lower end) and may rise to the upper end; above f the mirror image.
-    """
-    l, u = x.row_lower, x.row_upper
-    low, high = torch.sign(l).clamp(max=0), torch.sign(u).clamp(min=0)
-    up = torch.where(u > 0, (high - low) / torch.where(u > 0, u, 1.0), 0.0)
-    down = torch.where(l < 0, (high - low) / torch.where(l < 0, -l, 1.0), 0.0)
-    ceiling = torch.finfo(l.dtype).max ** 0.5
-    return low, high, up.clamp(max=ceiling), down.clamp(max=ceiling)
-
-
-def relax_sign(x: Interval, alpha: Alpha = None) -> LinearBound:
-    """Constants where no jump lies inside; else lines through the jump's ends with free slopes, flat by default."""
-    low, high, _, _ = jump(x)
-    settled = (x.row_lower > 0) | (x.row_upper < 0)
-    zero = torch.zeros_like(low)
-    slopes = alpha or {"lower": zero, "upper": zero}
-    value = torch.sign(x.row_lower)
-    return lines((torch.where(settled, zero, slopes["lower"]), torch.where(settled, value, low)),
-                 (torch.where(settled, zero, slopes["upper"]), torch.where(settled, value, high)))
-
-
-sign = register(elementwise_op(
-    "sign", torch.sign, monotone(torch.sign), relax_sign,
-    alpha={"lower": Free(0.0, lambda x: jump(x)[2], 0.0), "upper": Free(0.0, lambda x: jump(x)[3], 0.0)},
-    breaks=(0.0,), piecewise=True, sources=("aten.sign.default", "onnx:Sign"),
 ))

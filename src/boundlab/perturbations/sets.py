@@ -39,6 +39,10 @@ class PerturbationSet(Protocol):
     def concretize(self, rows: Rows) -> Tensor:
         """The minimum over the set (or a lower bound of it) of each row, (n, s)."""
 
+    def fall(self, rows: Rows) -> Tensor:
+        """The minimum of each row minus the row at the center of the box, (n, s): what rows about a reference need."""
+        return self.concretize(rows) - rows.dot(self.box().center.unsqueeze(1))
+
     def project(self, point: Tensor) -> Tensor:
         """A near point of the set for each of `point` (..., b, *shape); points of the set stay where they are.
 
@@ -89,8 +93,8 @@ class Taken(PerturbationSet):
         return self.of.box().map(lambda end: end[self.index])
 
     def concretize(self, rows: Rows) -> Tensor:
-        if rows.owner is not None:
-            return self.of.concretize(replace(rows, owner=self.index[rows.owner]))
+        if rows.owner is not None:  # explicit first: rows made of rows have owners inside
+            return self.of.concretize(replace(rows.spread(), owner=self.index[rows.owner]))
         dense = rows.dense()
         return self.of.concretize(Dense(rows.shape, self.index, dense.expand(len(self.index), *dense.shape[1:])))
 
@@ -146,6 +150,9 @@ class Box(PerturbationSet):
     def concretize(self, rows: Rows) -> Tensor:
         return box_minimum(self.box(), rows)
 
+    def fall(self, rows: Rows) -> Tensor:
+        return box_fall(self.box(), rows)
+
     def project(self, point: Tensor) -> Tensor:
         return torch.minimum(torch.maximum(point, self.lower), self.upper)
 
@@ -165,9 +172,12 @@ class Box(PerturbationSet):
 
 def box_minimum(box: Interval, rows: Rows) -> Tensor:
     """Minimum of rows over a box: center minus radius against absolute coefficients, (n, s)."""
-    spread = rows.spread()
-    sizes = spread.with_coefficients(spread.coefficients.abs())
-    return spread.dot(box.center.unsqueeze(1)) - sizes.dot(box.radius.unsqueeze(1))
+    return rows.dot(box.center.unsqueeze(1)) + box_fall(box, rows)
+
+
+def box_fall(box: Interval, rows: Rows) -> Tensor:
+    """How far rows fall below their value at the center of a box, (n, s)."""
+    return -rows.absolute().dot(box.radius.unsqueeze(1))
 
 
 def as_batch(value: Tensor | float, like: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -13,10 +13,11 @@ from boundlab.bounds.methods import CROWN, IBP, interval_rows
 from boundlab.bounds.problem import Problem, problem_of
 from boundlab.errors import ShapeError, SpecError
 from boundlab.graph import Model
+from boundlab.perturbations.joint import Regions
 from boundlab.perturbations.sets import PerturbationSet
 from boundlab.spec import margins
 
-Sets = PerturbationSet | Mapping[str, PerturbationSet | Tensor]
+Sets = PerturbationSet | Regions
 
 
 def natural_loss(network: Callable[[Tensor], Tensor], x: Tensor, labels: Tensor) -> Tensor:

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from boundlab.evaluate import evaluate
 from boundlab.graph import Model
+from boundlab.perturbations.joint import Key, Regions, end_to_end
 from boundlab.perturbations.sets import Box, PerturbationSet
 from boundlab.spec import Specification
 from boundlab.verify.query import Problems, flat_values
 from boundlab.verify.verdict import Witness
 
-Regions = Mapping[str, PerturbationSet | Tensor]
 Replay = Callable[[Mapping[str, Tensor]], Tensor]
 """Outputs (1, *out) for inputs (1, *shape) by name, from the network's own runtime."""
 Judge = Callable[[int, Mapping[str, Tensor], Tensor], bool]
@@ -55,11 +55,13 @@ def batch_of(region: PerturbationSet | Tensor) -> int:
 
 
 def take_regions(regions: Regions, index: Tensor) -> Regions:
-    """Sets and constants of the problems `index` (m,), each spread to a batch of m if the problems share it."""
+    """Sets and constants of the problems `index` (m,); what they share is spread to a batch of m if it is a constant."""
     def taken(region: PerturbationSet | Tensor) -> PerturbationSet | Tensor:
-        places = index if batch_of(region) > 1 else torch.zeros_like(index)
-        return region[places] if isinstance(region, Tensor) else region.take(places)
-    return {name: taken(region) for name, region in regions.items()}
+        shared = batch_of(region) == 1
+        if isinstance(region, Tensor):
+            return region[torch.zeros_like(index) if shared else index]
+        return region if shared else region.take(index)
+    return {key: taken(region) for key, region in regions.items()}
 
 
 def task_of_sets(model: Model, sets: Regions, spec: Specification, replay: Replay | None) -> Task:
@@ -67,7 +69,7 @@ def task_of_sets(model: Model, sets: Regions, spec: Specification, replay: Repla
     def judge(problem: int, inputs: Mapping[str, Tensor], output: Tensor) -> bool:
         index = torch.tensor([problem])
         own = take_regions(sets, index)
-        inside = all(holds(region, inputs[name]) for name, region in own.items())
+        inside = all(holds(region, point_of(key, inputs)) for key, region in own.items())
         return inside and violates(spec.take(index), output)
 
     return Task(model, sets, sets, spec, judge, replay or replay_of(model, sets))
@@ -89,6 +91,11 @@ def replay_of(model: Model, sets: Regions) -> Replay:
         with torch.no_grad():
             return evaluate(model, inputs)
     return replay
+
+
+def point_of(key: Key, inputs: Mapping[str, Tensor]) -> Tensor:
+    """What a set is asked about: the value of its source, or the vector of those that share it."""
+    return inputs[key] if isinstance(key, str) else end_to_end([inputs[name] for name in key], 1)
 
 
 def holds(region: PerturbationSet | Tensor, value: Tensor) -> bool:

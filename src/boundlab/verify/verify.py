@@ -18,11 +18,12 @@ from boundlab.bounds.methods import CROWN, IBP, bound
 from boundlab.bounds.problem import Method, problem_of
 from boundlab.errors import BoundError, MissingRule, SpecError
 from boundlab.graph import Model
+from boundlab.perturbations.joint import Regions
 from boundlab.perturbations.sets import PerturbationSet
 from boundlab.spec import Specification
 from boundlab.verify.query import Query, problems
 from boundlab.verify.splitting import Bisection, bisect, bisectable
-from boundlab.verify.task import Regions, Replay, Task, take_regions, task_of_cases, task_of_sets
+from boundlab.verify.task import Replay, Task, take_regions, task_of_cases, task_of_sets
 from boundlab.verify.verdict import Result, Verdict, Witness
 
 CHUNK = 2**25
@@ -166,7 +167,8 @@ def attacked(task: Task, standing: Standing, how: PGD, clock: Clock) -> Standing
         except MissingRule as missing:  # a set whose points nobody knows
             standing = standing.note(dict.fromkeys(index.tolist(), f"attack: {missing}"))
             continue
-        points = {**{name: region for name, region in regions.items() if isinstance(region, Tensor)}, **found.points}
+        points = {key: region for key, region in regions.items() if isinstance(key, str) and isinstance(region, Tensor)}
+        points |= found.points
         for place in found.violated.nonzero().flatten().tolist():
             problem = int(index[place])
             witness = task.accept(problem, {name: point[place:place + 1] for name, point in points.items()})
