@@ -96,17 +96,6 @@ def test_bound_prints_what_the_library_proves(folder, run, method, norm):
     assert found["rigour"] == "float"
 
 
-def test_norm_0_counts_coordinates(folder, run):
-    arguments = ("--data", "x.npy", "--eps", "1", "--norm", "0", "--clip", "-1", "2")
-    found = answered(run("bound", "net.onnx", *arguments, "--json"))
-    expected = bl.bound(bl.load_onnx("net.onnx"), bl.L0Ball(torch.from_numpy(np.load("x.npy")), 1, -1.0, 2.0))
-    for side, ends in (("lower", expected.lower), ("upper", expected.upper)):
-        assert torch.equal(torch.tensor(found[side]), ends)
-    assert run("verify", "net.onnx", *arguments, "--label", "0").exit_code == 0
-    assert run("verify", "net.onnx", *arguments, "--label", "1").exit_code == 10
-    assert run("attack", "net.onnx", *arguments, "--label", "1").exit_code == 10
-
-
 def test_profile_says_where_time_went_by_node(folder, run):
     profile = answered(run("bound", "net.onnx", *BALL, "--profile", "--json"))["profile"]
     graph = bl.load_onnx("net.onnx").graph
@@ -116,6 +105,17 @@ def test_profile_says_where_time_went_by_node(folder, run):
     plain = run("bound", "net.onnx", *BALL, "--profile").stdout
     assert all(node["node"] in plain for node in profile["nodes"]) and "(elsewhere)" in plain
     assert "profile" not in answered(run("bound", "net.onnx", *BALL, "--json"))
+
+
+def test_norm_0_counts_coordinates(folder, run):
+    arguments = ("--data", "x.npy", "--eps", "1", "--norm", "0", "--clip", "-1", "2")
+    found = answered(run("bound", "net.onnx", *arguments, "--json"))
+    expected = bl.bound(bl.load_onnx("net.onnx"), bl.L0Ball(torch.from_numpy(np.load("x.npy")), 1, -1.0, 2.0))
+    for side, ends in (("lower", expected.lower), ("upper", expected.upper)):
+        assert torch.equal(torch.tensor(found[side]), ends)
+    assert run("verify", "net.onnx", *arguments, "--label", "0").exit_code == 0
+    assert run("verify", "net.onnx", *arguments, "--label", "1").exit_code == 10
+    assert run("attack", "net.onnx", *arguments, "--label", "1").exit_code == 10
 
 
 def test_bound_with_labels_gives_margins(folder, run):

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from boundlab.affine import Affine, LinearBound
+from boundlab.bounds.choice import choose_and_convolve, choose_lines
 from boundlab.errors import BoundError
 from boundlab.graph import Graph, Node
 from boundlab.interval import Interval
-from boundlab.maps import Dense, Diagonal, Explicit, Rows, add, compose, dot
+from boundlab.maps import Conv, Dense, Explicit, Rows, add, compose, dot
 from boundlab.perturbations.joint import Member, together
 from boundlab.perturbations.sets import Box, PerturbationSet
 
@@ -63,9 +64,8 @@ def pull_affine(rows: Rows, affine: Affine) -> tuple[list[Rows], Tensor | None]:
 
 def choose(rows: Explicit, bound: LinearBound) -> tuple[list[Rows], Tensor | None]:
     """Diagonal relaxations: the lower line where a coefficient is positive, the upper line where it is negative."""
-    tensors = [rows.coefficients, *bound.choice.values]
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        return choose_by_sign(rows, bound)
+    if carries_gradients(rows, bound):
+        return choose_lines(rows, bound)
     count = len(bound.lower.maps)
     laid = rows.laid(bound.choice)
     low, turn, offsets = laid[:count], laid[count:2 * count], laid[2 * count:]
@@ -86,17 +86,22 @@ def in_place(negative: Tensor, turn: Tensor, coefficients: Tensor, low: Tensor) 
     return negative.mul_(turn).addcmul_(coefficients, low)
 
 
-def choose_by_sign(rows: Explicit, bound: LinearBound) -> tuple[list[Rows], Tensor | None]:
-    """The same for autograd: a coefficient of zero takes one side only, as it does in the limit."""
-    bias = None if bound.upper.bias is None else dot(rows.coefficients.clamp(max=0), rows.aligned(bound.upper.bias))
-    if bound.lower.bias is not None:
-        bias = plus(bias, dot(rows.coefficients.clamp(min=0), rows.aligned(bound.lower.bias)))
-    pulled: list[Rows] = []
-    for low, high in zip(bound.lower.maps, bound.upper.maps, strict=True):
-        assert isinstance(low, Diagonal) and isinstance(high, Diagonal)
-        sides = rows.aligned(low.scale), rows.aligned(high.scale)
-        pulled.append(rows.with_coefficients(rows.coefficients * torch.where(rows.coefficients >= 0, *sides)))
-    return pulled, bias
+def carries_gradients(rows: Rows, bound: LinearBound) -> bool:
+    """Whether rows that meet an elementwise relaxation must leave a way back for autograd."""
+    if not torch.is_grad_enabled() or bound.exact or not bound.elementwise:
+        return False
+    return rows.spread().coefficients.requires_grad or any(table.requires_grad for table in bound.choice.values)
+
+
+def convolution_below(graph: Graph, env: Env, relax: Relaxer, node: Node) -> Node | None:
+    """The only perturbed argument of a node, if that is a convolution which nothing else reads."""
+    perturbed = [graph[arg] for arg in node.args if isinstance(env[arg], Interval)]
+    if len(perturbed) != 1 or perturbed[0].source:
+        return None
+    bound = relax(perturbed[0])
+    convolves = bound.exact and len(bound.lower.maps) == 1 and isinstance(bound.lower.maps[0], Conv)
+    shared = sum(perturbed[0].index in other.args for other in graph) > 1
+    return perturbed[0] if convolves and not shared else None
 
 
 def pull_back(rows: Rows, bound: LinearBound) -> tuple[list[Rows], Tensor | None]:
@@ -133,7 +138,12 @@ def backward(graph: Graph, env: Env, relax: Relaxer, target: int, rows: Rows,
         if node.source or (stop is not None and stop(node)):
             reached[index] = arrived
             continue
-        pulled, offset = pull_back(arrived, relax(node))
+        step = relax(node)
+        below = convolution_below(graph, env, relax, node) if carries_gradients(arrived, step) else None
+        if below is None or not isinstance(arrived, Dense) or (stop is not None and stop(below)):
+            pulled, offset = pull_back(arrived, step)
+        else:
+            node, (pulled, offset) = below, choose_and_convolve(arrived, step, relax(below).lower)
         bias = plus(bias, offset)
         perturbed = [arg for arg in node.args if isinstance(env[arg], Interval)]
         for arg, part in zip(perturbed, pulled, strict=True):

@@ -63,6 +63,14 @@ def fitting(node: Node, bound: LinearBound) -> LinearBound:
     return bound
 
 
+def in_order(interval: Interval) -> bool:
+    """Whether all ends are finite and none cross, from two sums that are read back together; a sum that overflows says no."""
+    width = interval.map(Tensor.detach).width
+    total = width.sum()
+    crossed = width.clamp_(max=0).sum()
+    return bool(torch.isfinite(total) & (crossed == 0))
+
+
 def checked(node: Node, interval: Interval) -> Interval:
     """The interval, with its ends in order.
 

@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.grad import conv1d_weight, conv2d_weight, conv3d_weight
 
 from boundlab.maps.base import LinearMap, Shape, at_owner, channels_last
 
 MANY = 32
 """From this many images on, convolutions run on memory in which channels are innermost (measured: 1.6 to 3 times faster)."""
 FORWARD = (F.conv1d, F.conv2d, F.conv3d)
+WEIGHT_GRADIENT = (conv1d_weight, conv2d_weight, conv3d_weight)
 BACKWARD = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
 
 
@@ -40,6 +42,13 @@ class Conv(LinearMap):
         """The transposed convolution of images (m, out channels, *space), with the padding that the caller wants."""
         convolve = BACKWARD[len(self.stride) - 1]
         return convolve(many_last(images), self.weight, None, self.stride, padding, output_padding, self.groups, self.dilation)
+
+    def weight_gradient(self, columns: Tensor, rows: Tensor) -> Tensor:
+        """The gradient in the weight of <push(columns), rows>, for columns and rows (b, d, *shape)."""
+        derive = WEIGHT_GRADIENT[len(self.stride) - 1]
+        images, outputs = channels_last(columns.flatten(0, 1)), channels_last(rows.flatten(0, 1))
+        shape = tuple(self.weight.shape)
+        return derive(images, shape, outputs, self.stride, self.padding, self.dilation, self.groups)
 
     def output_padding(self) -> Shape:
         """What conv_transpose must append so that a pull ends at `in_shape` (input cells that the stride leaves over)."""

@@ -150,13 +150,22 @@ class Partial(Explicit):
 
 def dot(coefficients: Tensor, aligned: Tensor) -> Tensor:
     """Sum over coordinates of coefficients (n, s, *k) times aligned (n or 1, s or 1, *k or broadcastable), (n, s)."""
-    if aligned.shape[2:] != coefficients.shape[2:]:
-        aligned = aligned.expand(*aligned.shape[:2], *coefficients.shape[2:])
+    wide = [axis for axis in range(2, aligned.dim()) if aligned.shape[axis] < coefficients.shape[axis]]
+    if wide:  # one number for a whole axis: that axis is summed first, which gradients then need not remember
+        coefficients = coefficients.sum(wide, keepdim=True)
+    coefficients, aligned = in_memory_order(coefficients, aligned)
     if aligned.shape[0] == 1 and aligned.shape[1] == 1:
         return flat(coefficients, 2) @ aligned.flatten()
     if coefficients.shape[0] == 1 and aligned.shape[1] == 1:
         return flat(aligned, 1) @ flat(coefficients[0], 1).mT
     return torch.linalg.vecdot(flat(coefficients, 2), flat(aligned, 2))
+
+
+def in_memory_order(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Both with their axes after the second as they lie in the larger one's memory, so that flattening it copies nothing."""
+    larger = first if first.numel() >= second.numel() else second
+    axes = sorted(range(2, larger.dim()), key=larger.stride().__getitem__, reverse=True)
+    return first.permute(0, 1, *axes), second.permute(0, 1, *axes)
 
 
 def norm(c: Tensor, order: float) -> Tensor:

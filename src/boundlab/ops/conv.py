@@ -17,7 +17,7 @@ def conv_map(shape: Shape, weight: Tensor, stride: Shape, padding: Shape, dilati
     """The map of a convolution over inputs of `shape` (channels, *space); weights (b, out, in / groups, *kernel)."""
     out = (weight.shape[1], *conv_out_space(shape[1:], tuple(weight.shape[3:]), stride, padding, dilation))
     how = (tuple(stride), tuple(padding), tuple(dilation), groups)
-    return Conv(shape, out, weight[0], *how) if len(weight) == 1 else OwnConv(shape, out, weight, *how)
+    return Conv(shape, out, weight.squeeze(0), *how) if len(weight) == 1 else OwnConv(shape, out, weight, *how)
 
 
 def conv_values(x: Tensor, weight: Tensor, bias: Tensor | None = None, **attributes: Any) -> Tensor:

@@ -28,28 +28,29 @@ def short_of_zero(x: Interval, base: float = math.e) -> Tensor:
     return share_of(x, torch.minimum(x.center.unsqueeze(1), x.row_lower + 0.99 / math.log(base)))
 
 
-def exponential(name: str, f: Function, slope: Function, base: float = math.e) -> Op:
+def exponential(name: str, meaning: str, f: Function, slope: Function, base: float = math.e) -> Op:
     """A power of `base`, perhaps shifted."""
-    return register(curve_op(name, Curve(f, slope), starts={"lower": lambda x: short_of_zero(x, base)},
+    return register(curve_op(name, Curve(f, slope), starts={"lower": lambda x: short_of_zero(x, base)}, meaning=meaning,
                              sources=(f"aten.{name}.default", *(("onnx:Exp",) if name == "exp" else ()))))
 
 
-exp = exponential("exp", torch.exp, torch.exp)
-exp2 = exponential("exp2", torch.exp2, lambda x: math.log(2) * torch.exp2(x), 2.0)
-expm1 = exponential("expm1", torch.expm1, torch.exp)
+exp = exponential("exp", "e^x", torch.exp, torch.exp)
+exp2 = exponential("exp2", "2^x", torch.exp2, lambda x: math.log(2) * torch.exp2(x), 2.0)
+expm1 = exponential("expm1", "e^x - 1", torch.expm1, torch.exp)
 
 
-def logarithm(name: str, f: Function, slope: Function) -> Op:
+def logarithm(name: str, meaning: str, f: Function, slope: Function) -> Op:
     """A logarithm: concave, minus infinity at the end of its domain and NaN beyond."""
-    return register(curve_op(name, Curve(f, slope, convex=False),
+    return register(curve_op(name, Curve(f, slope, convex=False), meaning=meaning,
                              sources=(f"aten.{name}.default", *(("onnx:Log",) if name == "log" else ()))))
 
 
-log = logarithm("log", torch.log, torch.reciprocal)
-log2 = logarithm("log2", torch.log2, lambda x: torch.reciprocal(x) / math.log(2))
-log10 = logarithm("log10", torch.log10, lambda x: torch.reciprocal(x) / math.log(10))
-log1p = logarithm("log1p", torch.log1p, lambda x: torch.reciprocal(1 + x))
-cosh = register(curve_op("cosh", Curve(torch.cosh, torch.sinh, turns=(0.0,)), sources=("aten.cosh.default", "onnx:Cosh")))
+log = logarithm("log", "natural logarithm, x > 0", torch.log, torch.reciprocal)
+log2 = logarithm("log2", "logarithm of base 2, x > 0", torch.log2, lambda x: torch.reciprocal(x) / math.log(2))
+log10 = logarithm("log10", "logarithm of base 10, x > 0", torch.log10, lambda x: torch.reciprocal(x) / math.log(10))
+log1p = logarithm("log1p", "log(1 + x), x > -1", torch.log1p, lambda x: torch.reciprocal(1 + x))
+cosh = register(curve_op("cosh", Curve(torch.cosh, torch.sinh, turns=(0.0,)), meaning="hyperbolic cosine",
+                         sources=("aten.cosh.default", "onnx:Cosh")))
 
 
 # -- powers --------------------------------------------------------------------------------------------------------------
@@ -88,7 +89,7 @@ def power_curve(*, exponent: float) -> Curve:
                  (0.0,) if odd and exponent > 1 else (), convex=not odd or exponent == 1, turns=() if odd else (0.0,))
 
 
-power = register(curve_op("pow", power_curve))
+power = register(curve_op("pow", power_curve, meaning="x^p for any p but 0, where that is defined"))
 """x ** exponent for any exponent but 0: on the whole line for whole positive ones, away from zero for whole negative ones, and
 for x >= 0 (x > 0 below zero) for all others."""
 
@@ -98,12 +99,13 @@ def named_power(name: str, exponent: float, **fields: Any) -> Op:
     return register(curve_op(name, power_curve(exponent=exponent), **fields))
 
 
-square = named_power("square", 2.0, sources=("aten.square.default",))
-sqrt = named_power("sqrt", 0.5, derivative=None, sources=("aten.sqrt.default", "onnx:Sqrt"))
-rsqrt = named_power("rsqrt", -0.5, sources=("aten.rsqrt.default",))
+square = named_power("square", 2.0, meaning="x^2", sources=("aten.square.default",))
+sqrt = named_power("sqrt", 0.5, derivative=None, meaning="root of x, x >= 0", sources=("aten.sqrt.default", "onnx:Sqrt"))
+rsqrt = named_power("rsqrt", -0.5, meaning="1 / sqrt(x), x > 0", sources=("aten.rsqrt.default",))
 reciprocal = register(branch_op(
     "reciprocal", lambda x: pole_free(x, -1.0), lambda x: -pole_free(x, -2.0), lambda x: x.lower > 0,
-    lambda x: power.interval(x, exponent=-1.0), sources=("aten.reciprocal.default", "onnx:Reciprocal")))
+    lambda x: power.interval(x, exponent=-1.0), meaning="1 / x, on either side of 0",
+    sources=("aten.reciprocal.default", "onnx:Reciprocal")))
 
 
 def acosh_values(x: Tensor) -> Tensor:
@@ -112,7 +114,7 @@ def acosh_values(x: Tensor) -> Tensor:
 
 
 acosh = register(curve_op("acosh", Curve(acosh_values, lambda x: off_zero(x.square() - 1).rsqrt(), convex=False),
-                          derivative=None, sources=("aten.acosh.default", "onnx:Acosh")))
+                          derivative=None, meaning="inverse of cosh, x >= 1", sources=("aten.acosh.default", "onnx:Acosh")))
 
 
 # -- softplus ------------------------------------------------------------------------------------------------------------
@@ -155,6 +157,6 @@ def relax_softplus(x: Interval, alpha: Mapping[str, Tensor] | None = None, *, th
 
 softplus = register(elementwise_op(
     "softplus", cut_softplus, softplus_interval, relax_softplus, alpha={"lower": Free(0.0, 1.0, 0.5)}, breaks=(),
-    sources=("onnx:Softplus",)))
+    meaning="log(1 + e^x), or x itself beyond a threshold", sources=("onnx:Softplus",)))
 log_sigmoid = register(curve_op("log_sigmoid", Curve(lambda x: -softplus_values(-x), lambda x: torch.sigmoid(-x), convex=False),
-                                sources=("aten.log_sigmoid.default",)))
+                                meaning="log of sigmoid", sources=("aten.log_sigmoid.default",)))

@@ -90,7 +90,7 @@ def two_sided(x: Argument, y: Argument, along_x: Tensor, along_y: Tensor, bias: 
 
 maximum = register(Op(
     "maximum", torch.maximum, max_interval, relax_maximum, never, breaks=(),
-    alpha={"lower": Free(0.0, 1.0, start_max_lower), "upper": Free(0.0, 1.0, half)},
+    alpha={"lower": Free(0.0, 1.0, start_max_lower), "upper": Free(0.0, 1.0, half)}, meaning="the larger of x and y",
 ))
 
 
@@ -170,5 +170,5 @@ def reduce_max_interval(x: Interval, **attributes: Any) -> Interval:
 
 reduce_max = register(elementwise_op(
     "reduce_max", max_values, reduce_max_interval, relax_reduce_max, breaks=(),
-    alpha={"lower": Free(0.0, 1.0, ones_of_output)},
+    alpha={"lower": Free(0.0, 1.0, ones_of_output)}, meaning="the largest entry along an axis",
 ))

@@ -40,18 +40,19 @@ def mish_slope(x: Tensor) -> Tensor:
 
 
 gelu = register(curve_op("gelu", Curve(
-    F.gelu, gelu_slope, (-math.sqrt(2), math.sqrt(2)), convex=False, turns=(-0.7517915246935644575,)), sources=("onnx:Gelu",)))
+    F.gelu, gelu_slope, (-math.sqrt(2), math.sqrt(2)), convex=False, turns=(-0.7517915246935644575,)),
+    meaning="x times the normal distribution of x", sources=("onnx:Gelu",)))
 """Hendrycks and Gimpel 2016."""
 tanh_gelu = register(curve_op("tanh_gelu", Curve(
     lambda x: F.gelu(x, approximate="tanh"), tanh_gelu_slope, (-1.4185040087908283555, 1.4185040087908283555), convex=False,
-    turns=(-0.7524614220710162585,))))
+    turns=(-0.7524614220710162585,)), meaning="GELU with tanh for the normal distribution"))
 """Hendrycks and Gimpel 2016, the approximation with tanh."""
 silu = register(curve_op("silu", Curve(
     F.silu, silu_slope, (-2.3993572805154676678, 2.3993572805154676678), convex=False, turns=(-1.2784645427610737951,)),
-    sources=("aten.silu.default",)))
+    meaning="x sigmoid(x)", sources=("aten.silu.default",)))
 mish = register(curve_op("mish", Curve(
     F.mish, mish_slope, (-2.2563763963607931200, 1.4905714911794854293), convex=False, turns=(-1.1924312145154952121,)),
-    sources=("aten.mish.default", "onnx:Mish")))
+    meaning="x tanh(softplus(x))", sources=("aten.mish.default", "onnx:Mish")))
 """Misra 2019."""
 
 
@@ -64,7 +65,7 @@ def hard_swish_slope(x: Tensor) -> Tensor:
 
 hard_swish = register(curve_op("hard_swish", Curve(
     F.hardswish, hard_swish_slope, (-3.0, 3.0), convex=False, turns=(-1.5,)),
-    sources=("aten.hardswish.default", "onnx:HardSwish")))
+    meaning="x clip(x + 3, 0, 6) / 6", sources=("aten.hardswish.default", "onnx:HardSwish")))
 """Howard et al. 2019 (MobileNetV3), Sec. 5.2."""
 
 
@@ -80,5 +81,5 @@ def elu_curve(*, scale: float = 1.0, rate: float = 1.0) -> Curve:
     return Curve(f, slope, (0.0,) if scale * rate > 1 else ())
 
 
-elu = register(curve_op("elu", elu_curve))
+elu = register(curve_op("elu", elu_curve, meaning="x above 0, scale (e^(rate x) - 1) below: ELU, SELU, CELU"))
 """Clevert et al. 2015; with other numbers SELU (Klambauer et al. 2017) and CELU (Barron 2017)."""

@@ -26,7 +26,7 @@ def linear_along_x(shape: Shape, weight: Tensor) -> LinearMap:
     """The weight itself, over the last axis of x."""
     out = weight.shape[1]
     if len(weight) == 1:
-        return Matrix(shape, (*shape[:-1], out), weight[0])
+        return Matrix(shape, (*shape[:-1], out), weight.squeeze(0))  # a select's gradient would begin as zeros
     many = math.prod(shape[:-1])
     return chain(Reshape(shape, (many, shape[-1])), MatmulRight((many, shape[-1]), (many, out), weight.mT.unsqueeze(1)),
                  Reshape((many, out), (*shape[:-1], out)))
@@ -76,5 +76,5 @@ def matmul_interval(x: Argument, y: Argument) -> Interval:
 
 matmul = register(Op(
     "matmul", torch.matmul, matmul_interval, lambda x, y, alpha=None: relax_product(MATMUL, x, y, end_planes), at_most_one,
-    breaks=(), sources=("onnx:MatMul",),
+    breaks=(), meaning="product of two matrices", sources=("onnx:MatMul",),
 ))

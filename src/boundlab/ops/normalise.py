@@ -122,7 +122,7 @@ def relax_softmax(x: Interval, alpha: Alpha = None, *, dim: int) -> LinearBound:
 
 softmax = register(elementwise_op(
     "softmax", lambda x, *, dim: torch.softmax(x, dim + 1), softmax_interval, relax_softmax,
-    alpha={"lower": Free(LEAST_SHARE, 1.0, half), "upper": Free(0.0, 1.0, half)},
+    alpha={"lower": Free(LEAST_SHARE, 1.0, half), "upper": Free(0.0, 1.0, half)}, meaning="softmax along an axis",
 ))
 
 
@@ -149,6 +149,7 @@ logsumexp = register(elementwise_op(
     "logsumexp", lambda x, *, dim, keepdim=False: torch.logsumexp(x, dim + 1, keepdim=keepdim),
     lambda x, *, dim, keepdim=False: x.map(lambda end: torch.logsumexp(end, dim + 1, keepdim=keepdim)), relax_logsumexp,
     alpha={"lower": Free(0.0, 1.0, 0.5), "upper": Free(LEAST_SHARE, 1.0, 0.5)},
+    meaning="log of the sum of exponentials along an axis",
 ))
 
 
@@ -166,4 +167,5 @@ def relax_log_softmax(x: Interval, alpha: Alpha = None, *, dim: int) -> LinearBo
 log_softmax = register(elementwise_op(
     "log_softmax", lambda x, *, dim: torch.log_softmax(x, dim + 1), lambda x, *, dim: log_softmax_ends(x, dim),
     relax_log_softmax, alpha={"lower": Free(LEAST_SHARE, 1.0, half), "upper": Free(0.0, 1.0, half)},
+    meaning="log of softmax along an axis",
 ))

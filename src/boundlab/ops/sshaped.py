@@ -52,37 +52,41 @@ def tanhshrink_values(x: Tensor) -> Tensor:
 
 # -- convex, then concave ------------------------------------------------------------------------------------------------
 
-sigmoid = register(curve_op("sigmoid", Curve(torch.sigmoid, sigmoid_slope, (0.0,)),
+sigmoid = register(curve_op("sigmoid", Curve(torch.sigmoid, sigmoid_slope, (0.0,)), meaning="1 / (1 + e^-x)",
                             sources=("aten.sigmoid.default", "onnx:Sigmoid")))
-tanh = register(curve_op("tanh", Curve(torch.tanh, tanh_slope, (0.0,)), sources=("aten.tanh.default", "onnx:Tanh")))
-atan = register(curve_op("atan", Curve(torch.atan, lambda x: 1 / (1 + x.square()), (0.0,)),
+tanh = register(curve_op("tanh", Curve(torch.tanh, tanh_slope, (0.0,)), meaning="hyperbolic tangent",
+                         sources=("aten.tanh.default", "onnx:Tanh")))
+atan = register(curve_op("atan", Curve(torch.atan, lambda x: 1 / (1 + x.square()), (0.0,)), meaning="arc tangent",
                          sources=("aten.atan.default", "onnx:Atan")))
 erf = register(curve_op("erf", Curve(torch.erf, lambda x: 2 / math.sqrt(math.pi) * torch.exp(-x.square()), (0.0,)),
+                        meaning="error function",
                         sources=("aten.erf.default", "onnx:Erf")))
 softsign = register(curve_op("softsign", Curve(softsign_values, lambda x: (1 + sign_free(x)).square().reciprocal(), (0.0,)),
-                             sources=("onnx:Softsign",)))
-asinh = register(curve_op("asinh", Curve(torch.asinh, lambda x: (1 + x.square()).rsqrt(), (0.0,)),
+                             meaning="x / (1 + abs(x))", sources=("onnx:Softsign",)))
+asinh = register(curve_op("asinh", Curve(torch.asinh, lambda x: (1 + x.square()).rsqrt(), (0.0,)), meaning="inverse of sinh",
                           sources=("aten.asinh.default", "onnx:Asinh")))
 acos = register(curve_op("acos", Curve(lambda x: arc(torch.acos, x), lambda x: -off_zero(1 - x.square()).rsqrt(), (0.0,)),
-                         derivative=None, sources=("aten.acos.default", "onnx:Acos")))
+                         derivative=None, meaning="arc cosine, -1 <= x <= 1", sources=("aten.acos.default", "onnx:Acos")))
 
 
 # -- concave, then convex ------------------------------------------------------------------------------------------------
 
-sinh = register(curve_op("sinh", Curve(torch.sinh, torch.cosh, (0.0,), convex=False),
+sinh = register(curve_op("sinh", Curve(torch.sinh, torch.cosh, (0.0,), convex=False), meaning="hyperbolic sine",
                          sources=("aten.sinh.default", "onnx:Sinh")))
 asin = register(curve_op("asin", Curve(lambda x: arc(torch.asin, x), lambda x: off_zero(1 - x.square()).rsqrt(), (0.0,),
-                                       convex=False), derivative=None, sources=("aten.asin.default", "onnx:Asin")))
+                                       convex=False), derivative=None,
+                                       meaning="arc sine, -1 <= x <= 1", sources=("aten.asin.default", "onnx:Asin")))
 atanh = register(curve_op("atanh", Curve(torch.atanh, lambda x: off_zero(1 - x.square()).reciprocal(), (0.0,), convex=False),
-                          sources=("aten.atanh.default", "onnx:Atanh")))
-tanhshrink = register(curve_op("tanhshrink", Curve(tanhshrink_values, lambda x: torch.tanh(x).square(), (0.0,), convex=False)))
+                          meaning="inverse of tanh, -1 < x < 1", sources=("aten.atanh.default", "onnx:Atanh")))
+tanhshrink = register(curve_op("tanhshrink", Curve(tanhshrink_values, lambda x: torch.tanh(x).square(), (0.0,), convex=False),
+                                meaning="x - tanh(x)"))
 
 
 # -- the slopes of sigmoid and tanh, as in a network's Jacobian -----------------------------------------------------------
 
 sigmoid_grad = register(curve_op("sigmoid_grad", Curve(
     sigmoid_slope, lambda x: -sigmoid_slope(x) * torch.tanh(x / 2), (-math.log(2 + math.sqrt(3)), math.log(2 + math.sqrt(3))),
-    turns=(0.0,))))
+    turns=(0.0,)), meaning="slope of sigmoid"))
 tanh_grad = register(curve_op("tanh_grad", Curve(
     tanh_slope, lambda x: -2 * torch.tanh(x) * tanh_slope(x), (-math.log(2 + math.sqrt(3)) / 2, math.log(2 + math.sqrt(3)) / 2),
-    turns=(0.0,))))
+    turns=(0.0,)), meaning="slope of tanh"))

@@ -129,9 +129,10 @@ def jump(low: float, at: float, high: float) -> Steps:
                  lambda x: between(x, x < 0, x >= 0), flat, fixed(0.0))
 
 
-sign = register(step_op("sign", lambda: jump(-1.0, 0.0, 1.0), breaks=(0.0,), piecewise=True,
+sign = register(step_op("sign", lambda: jump(-1.0, 0.0, 1.0), breaks=(0.0,), piecewise=True, meaning="-1, 0 or 1",
                         sources=("aten.sign.default", "aten.sgn.default", "onnx:Sign")))
-heaviside = register(step_op("heaviside", lambda *, at_zero=0.0: jump(0.0, at_zero, 1.0), breaks=(0.0,), piecewise=True))
+heaviside = register(step_op("heaviside", lambda *, at_zero=0.0: jump(0.0, at_zero, 1.0), breaks=(0.0,), piecewise=True,
+                             meaning="0 below zero, 1 above: comparisons, the slope of ReLU"))
 
 
 def threshold_steps(*, threshold: float, value: float) -> Steps:
@@ -141,7 +142,7 @@ def threshold_steps(*, threshold: float, value: float) -> Steps:
 
 
 threshold = register(step_op("threshold", threshold_steps, breaks=lambda *, threshold, value: (threshold,), piecewise=True,
-                             sources=("aten.threshold.default",)))
+                             meaning="x above a threshold, else a fixed value", sources=("aten.threshold.default",)))
 
 
 # -- shrinking -----------------------------------------------------------------------------------------------------------
@@ -166,9 +167,9 @@ def soft_shrink_steps(*, lambd: float = 0.5) -> Steps:
 
 
 hard_shrink = register(step_op("hard_shrink", hard_shrink_steps, breaks=lambda *, lambd=0.5: (-lambd, lambd), piecewise=True,
-                               sources=("aten.hardshrink.default",)))
+                               meaning="x where abs(x) > lambd, else 0", sources=("aten.hardshrink.default",)))
 soft_shrink = register(step_op("soft_shrink", soft_shrink_steps, breaks=lambda *, lambd=0.5: (-lambd, lambd), piecewise=True,
-                               sources=("aten.softshrink.default",)))
+                               meaning="x moved by lambd towards 0", sources=("aten.softshrink.default",)))
 
 
 # -- staircases ----------------------------------------------------------------------------------------------------------
@@ -192,6 +193,9 @@ def trunc_steps() -> Steps:
                  lambda l, u: [torch.floor(l) + 1, torch.ceil(u) - 1, torch.full_like(l, -1.0), torch.full_like(l, 1.0)])
 
 
-floor = register(step_op("floor", floor_steps, breaks=(), sources=("aten.floor.default", "onnx:Floor")))
-round_ = register(step_op("round", round_steps, breaks=(), sources=("aten.round.default", "onnx:Round")))
-trunc = register(step_op("trunc", trunc_steps, breaks=(), sources=("aten.trunc.default", "aten.fix.default")))
+floor = register(step_op("floor", floor_steps, breaks=(), meaning="largest whole number up to x",
+                         sources=("aten.floor.default", "onnx:Floor")))
+round_ = register(step_op("round", round_steps, breaks=(), meaning="nearest whole number, of two the even one",
+                          sources=("aten.round.default", "onnx:Round")))
+trunc = register(step_op("trunc", trunc_steps, breaks=(), meaning="x without its fraction",
+                         sources=("aten.trunc.default", "aten.fix.default")))

@@ -18,10 +18,10 @@ TURN = 2 * math.pi
 
 sin = register(curve_op("sin", Curve(
     torch.sin, torch.cos, (math.pi, TURN), convex=False, turns=(math.pi / 2, 3 * math.pi / 2), period=TURN),
-    sources=("aten.sin.default", "onnx:Sin")))
+    meaning="sine", sources=("aten.sin.default", "onnx:Sin")))
 cos = register(curve_op("cos", Curve(
     torch.cos, lambda x: -torch.sin(x), (math.pi / 2, 3 * math.pi / 2), convex=False, turns=(math.pi, TURN), period=TURN),
-    sources=("aten.cos.default", "onnx:Cos")))
+    meaning="cosine", sources=("aten.cos.default", "onnx:Cos")))
 
 
 # -- branches between poles ----------------------------------------------------------------------------------------------
@@ -66,7 +66,9 @@ def relax_tan(x: Interval, alpha: Mapping[str, Tensor] | None = None) -> LinearB
 
 
 tan = register(elementwise_op(
-    "tan", torch.tan, tan_interval, relax_tan, breaks=(), sources=("aten.tan.default", "onnx:Tan"),
+    "tan", torch.tan, tan_interval, relax_tan, breaks=(), meaning="tangent, between two poles",
+    sources=("aten.tan.default", "onnx:Tan"),
     alpha={side: Free(0.0, 1.0, lambda x, side=side: start_of(tan_curve(x), x, side)) for side in ("lower", "upper")}))
 sec = register(branch_op(
-    "sec", lambda x: torch.cos(x).reciprocal(), sec_slope, lambda x: torch.cos(x.center) > 0, sec_interval))
+    "sec", lambda x: torch.cos(x).reciprocal(), sec_slope, lambda x: torch.cos(x.center) > 0, sec_interval,
+    meaning="1 / cos(x), between two poles"))
