@@ -231,7 +231,8 @@ class Pulling:
         """How many rows are pulled at once."""
         if self.max_rows is not None:
             return self.max_rows
-        widest = max(math.prod(node.shape) for node in self.model.graph if isinstance(self.env.get(node.index), Interval))
+        widths = (math.prod(node.shape) for node in self.model.graph if isinstance(self.env.get(node.index), Interval))
+        widest = max(widths, default=1)
         return min(max(FEWEST_ROWS, CACHED // (2 * widest)), max(16, ROW_BUDGET // (2 * widest)))
 
 

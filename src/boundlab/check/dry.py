@@ -30,7 +30,7 @@ from boundlab.perturbations.sets import box_fall
 META = torch.device("meta")
 NEEDS_DATA = (RuntimeError, NotImplementedError, TypeError, ValueError, IndexError)
 """What torch raises where a rule looks at the values of tensors that have none."""
-SAMPLES, VISITS = 12, 4000
+SAMPLES, VISITS = 12, 2000
 """Nodes whose rows are run dry at most, and nodes that these runs may come by; what lies between them is interpolated."""
 CHECKS = 13
 """Elementwise calls with which `checked` looks at an interval; it asks for values, so it is counted by hand."""
@@ -185,7 +185,9 @@ class DryRun:
     def inner_rows(self) -> tuple[Work, int]:
         """The work of CROWN's inner bounds if all neurons that nonlinear operators read are pulled, and how many they are."""
         nodes, total = self.pulled_nodes(), Work()
-        visits = sum(node.index for node in nodes) / max(1, len(nodes))
+        if not nodes:
+            return total, 0
+        visits = sum(node.index for node in nodes) / len(nodes)
         count = max(2, min(SAMPLES, round(VISITS / max(1.0, visits))))
         chosen = nodes[:: max(1, math.ceil(len(nodes) / count))]
         most = Pulling(self.model, {}, self.env, self.about).rows_a_chunk()
@@ -195,7 +197,7 @@ class DryRun:
             picked = torch.empty(chunk, dtype=torch.long, device=META)
             signs = torch.empty(1, 2, dtype=self.model.dtype, device=META)
             total = total.then(self.pull(node, Select(node.shape, picked, picked, signs)), neurons / chunk)
-        total = Work().then(total, len(nodes) / max(1, len(chosen)))
+        total = Work().then(total, len(nodes) / len(chosen))
         return total, sum(self.batch * math.prod(node.shape) for node in nodes)
 
     def pulled_nodes(self) -> list[Node]:

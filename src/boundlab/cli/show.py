@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -60,6 +61,8 @@ def lines(report: Report, parameters: bool) -> list[tuple[str, ...]]:
 
 
 def sentence_of(report: Report) -> str:
-    """How many nodes of each kind."""
+    """How many nodes of each kind, and how many numbers the parameters and constants are."""
     kinds = {kind: sum(node.bounding is kind for node in report.nodes) for kind in Bounding}
-    return f"{len(report.nodes)} nodes: " + ", ".join(f"{count} {kind.value}" for kind, count in kinds.items() if count) + "."
+    numbers = sum(math.prod(node.shape) for node in report.nodes if node.bounding is Bounding.PARAMETER and node.shape)
+    counts = ", ".join(f"{count} {kind.value}" for kind, count in kinds.items() if count)
+    return f"{len(report.nodes)} nodes: {counts}; {numbers} numbers in parameters and constants."

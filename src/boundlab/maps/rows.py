@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -47,6 +47,10 @@ class Rows(ABC):
     @abstractmethod
     def dense(self) -> Tensor:
         """All coefficients, (n, s, *shape)."""
+
+    def owned_by(self, owner: Tensor) -> Rows:
+        """The same rows with other owners (n,)."""
+        return replace(self, owner=owner)
 
     @abstractmethod
     def spread(self) -> Explicit:

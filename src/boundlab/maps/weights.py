@@ -67,6 +67,9 @@ class EndToEnd(Rows):
             whole[..., start:start + piece.shape[-1]] = piece
         return whole
 
+    def owned_by(self, owner: Tensor) -> EndToEnd:
+        return EndToEnd(self.shape, owner, tuple((start, rows.owned_by(owner)) for start, rows in self.parts))
+
     def spread(self) -> Dense:
         return Dense(self.shape, self.owner, self.dense())
 

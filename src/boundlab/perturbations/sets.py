@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -93,8 +93,8 @@ class Taken(PerturbationSet):
         return self.of.box().map(lambda end: end[self.index])
 
     def concretize(self, rows: Rows) -> Tensor:
-        if rows.owner is not None:  # explicit first: rows made of rows have owners inside
-            return self.of.concretize(replace(rows.spread(), owner=self.index[rows.owner]))
+        if rows.owner is not None:
+            return self.of.concretize(rows.owned_by(self.index[rows.owner]))
         dense = rows.dense()
         return self.of.concretize(Dense(rows.shape, self.index, dense.expand(len(self.index), *dense.shape[1:])))
 
