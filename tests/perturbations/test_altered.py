@@ -231,6 +231,7 @@ WRONG = {
     "k for other problems": (lambda: bl.L0Ball(X, torch.tensor([1, 2, 3]), 0.0, 1.0), "one for each of 2 problems"),
     "empty domain": (lambda: bl.L0Ball(X, 1, 1.0, 0.0), "domain of an l_0 ball is empty"),
     "domain without end": (lambda: bl.L0Ball(X, 1, 0.0, math.inf), "must be finite"),
+    "a domain in words": (lambda: bl.L0Ball(X, 1, "0", 1.0), "must be numbers or tensors, got '0'"),
     "NaN in the domain": (lambda: bl.L0Ball(X, 1, math.nan, 1.0), "must be finite"),
     "domain of another shape": (lambda: bl.L0Ball(X, 1, torch.zeros(4), 1.0), r"broadcast to \(2, 3\)"),
     "NaN in the center": (lambda: bl.L0Ball(X * math.nan, 1, 0.0, 1.0), "6 entries that are NaN"),

@@ -148,6 +148,33 @@ def test_taken_problems_answer_as_in_their_batch():
     torch.testing.assert_close(taken.ascent(points), expected.ascent(points))
 
 
+class Two(nn.Module):
+    """A network of two inputs, with layers that need rows of its inner neurons."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.mid, self.out = nn.Linear(4, 6), nn.Linear(2, 6), nn.Linear(6, 5), nn.Linear(5, 2)
+
+    def forward(self, x, y):
+        return self.out(torch.relu(self.mid(torch.relu(self.first(x) + self.second(y)))))
+
+
+@pytest.mark.parametrize("method", [bl.IBP(), bl.Forward(), bl.CROWN(problems=2, max_rows=3)], ids=["IBP", "Forward", "CROWN"])
+def test_two_methods_over_several_inputs_in_parts_of_a_batch(method):
+    """A joint set of two inputs: problems answer alone as in their batch, where rows have owners within their parts."""
+    torch.manual_seed(1)
+    net, region = Two().double(), segment()
+    model = bl.capture(net, torch.zeros(2, 4, dtype=F64), torch.zeros(2, 2, dtype=F64)).detached()
+    names = tuple(node.name for node in model.graph.inputs)
+    points = known(region, 200)
+    y = net(points[..., :4].flatten(0, 1), points[..., 4:].flatten(0, 1)).detach().unflatten(0, (200, 3))
+    bounds = bl.bound(model, {names: region}, method=method)
+    assert (bounds.lower <= y + 1e-9).all() and (y <= bounds.upper + 1e-9).all()
+    for order in (torch.tensor([2, 0, 1]), torch.tensor([1]), torch.tensor([0, 0, 2, 1])):
+        taken = bl.bound(model, {names: region.take(order)}, method=method)
+        torch.testing.assert_close(taken.lower, bounds.lower[order])
+
+
 def test_errors_name_what_is_missing():
     region = segment()
     for call in (lambda: region.project(region.start), lambda: region.sample(3)):

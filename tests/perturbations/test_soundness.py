@@ -56,7 +56,7 @@ def single(value):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["double", "single"])
-@pytest.mark.parametrize("place", range(3))
+@pytest.mark.parametrize("place", [0, 1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_points_lie_inside_all_bounds(kind, place, dtype):
     module, model = network(kind, place)

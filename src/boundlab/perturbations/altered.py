@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Real
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +43,8 @@ class Altered(PerturbationSet):
         """SpecError unless center and domain are numbers that fit each other; `name` says of what."""
         check_center(self.center, f"center of {name}")
         for end in (self.low, self.high):
+            if not isinstance(end, Tensor | Real):
+                raise SpecError(f"low and high of {name} must be numbers or tensors, got {end!r:.60}.")
             shape = end.shape if isinstance(end, Tensor) else torch.Size()
             if len(shape) > self.center.dim() or any(size not in (1, whole) for size, whole in zip(
                     reversed(shape), reversed(self.center.shape), strict=False)):

@@ -75,7 +75,7 @@ class PerturbationSet(Protocol):
 
     def take(self, index: Tensor) -> PerturbationSet:
         """The sets of the problems `index` (m,), in that order."""
-        return Taken(self, index)
+        return Taken(self, index.to(self.box().lower.device))
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Taken(PerturbationSet):
         return self.among_all(self.of.ascent, gradient)
 
     def take(self, index: Tensor) -> Taken:
-        return Taken(self.of, self.index[index])
+        return Taken(self.of, self.index[index.to(self.index.device)])
 
     def among_all(self, function: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
         """A function of (..., b, *shape) applied to `value` (..., m, *shape); others of the b problems get their box's center.
