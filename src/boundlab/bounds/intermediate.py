@@ -78,6 +78,8 @@ def checked(node: Node, interval: Interval) -> Interval:
     if an end is NaN or infinite, or the ends cross by more than rounding explains (contradictory known bounds).
     """
     lower, upper = interval.lower, interval.upper
+    if in_order(interval):
+        return interval
     finite = torch.isfinite(upper - lower)  # the width too: lines are made of quotients by it
     if not bool(finite.all()):
         raise BoundError(f"the bounds of {node.describe()} are NaN or infinite at {int((~finite).sum())} coordinates; "
