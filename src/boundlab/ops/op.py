@@ -16,8 +16,8 @@ from torch import Tensor
 
 from boundlab.affine import LinearBound, constants, exact
 from boundlab.errors import UnsupportedOperator
-from boundlab.interval import Interval, around, point
-from boundlab.maps import Diagonal, LinearMap
+from boundlab.interval import Interval, point
+from boundlab.maps import LinearMap
 
 Argument = Tensor | Interval
 Choice = float | Callable[..., Tensor]
@@ -133,18 +133,8 @@ def at_most_one(perturbed: tuple[bool, ...]) -> bool:
 
 
 def push_interval(layer: LinearMap, x: Interval, offset: Tensor | None = None) -> Interval:
-    """The exact image of an interval: both ends through a map without negative entries, else center and radius.
-
-    `offset` (b or 1, *out or broadcastable) is added to it.
-    """
-    size = layer.abs()
-    if size is layer or isinstance(layer, Diagonal):
-        low, high = layer.apply(x.lower), layer.apply(x.upper)
-        image = Interval(low, high) if size is layer else Interval(torch.minimum(low, high), torch.maximum(low, high))
-        return image if offset is None else image.map(lambda end: end + offset)
-    center, radius = x.center_and_radius()
-    middle = layer.apply(center)
-    return around(middle if offset is None else middle + offset, size.apply(radius))
+    """The image of an interval, moved by `offset` (b or 1, *out or broadcastable)."""
+    return Interval(*layer.image(x.lower, x.upper, offset))
 
 
 def affine_interval(bound: LinearBound, perturbed: list[Interval]) -> Interval:
