@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 import boundlab as bl
 from benchmarks.cases import NATURAL, Job
 from boundlab.train.losses import crown_ibp_loss, fused_crown_ibp_loss, ibp_loss, natural_loss
+from boundlab.train.statistics import CenterStatistics, clean_pass
 
+Robust = Callable[[bl.Model, bl.PerturbationSet, Tensor, bl.Method], Tensor]
 METHODS: Mapping[str, bl.Method] = {
     "IBP": bl.IBP(),
     "CROWN-IBP": bl.CROWN(intermediate=bl.IBP()),
@@ -33,34 +36,41 @@ class Trained:
     labels: Tensor
     ball: bl.PerturbationSet
 
-    def clean(self) -> Tensor:
-        """The natural loss in training mode, which also moves the batch statistics that the bounds use."""
+    def natural(self) -> Tensor:
+        """The natural loss of the module itself, in training mode."""
         self.module.train()
         loss = natural_loss(self.module, self.x, self.labels)
         self.module.eval()
         return loss
 
-    def ibp(self) -> Tensor:
-        """The loss with margins from intervals."""
-        return ibp_loss(self.model, self.ball, self.labels)
+    def alone(self, loss: Robust) -> Tensor:
+        """A robust loss alone, with the statistics of interval centers: no clean pass."""
+        return loss(self.model, self.ball, self.labels, CenterStatistics())
 
-    def crown_ibp(self) -> Tensor:
-        """The loss with margins from CROWN-IBP, a row for each other class."""
-        return crown_ibp_loss(self.model, self.ball, self.labels, crown_weight=1.0)
+    def beside_clean(self, loss: Robust) -> Tensor:
+        """The natural loss of a clean pass in training mode, and a robust loss with the statistics of that pass."""
+        clean = clean_pass(self.model, self.x)
+        return cross_entropy(clean.output, self.labels) + loss(clean.model, self.ball, self.labels, bl.IBP())
 
-    def fused(self) -> Tensor:
-        """The loss with loss fusion: one row an example."""
-        return fused_crown_ibp_loss(self.model, self.ball, self.labels, crown_weight=1.0)
+
+def a_row_a_class(model: bl.Model, ball: bl.PerturbationSet, labels: Tensor, intermediate: bl.Method) -> Tensor:
+    """The loss with margins from CROWN-IBP, a row for each other class."""
+    return crown_ibp_loss(model, ball, labels, 1.0, intermediate)
+
+
+def fused(model: bl.Model, ball: bl.PerturbationSet, labels: Tensor, intermediate: bl.Method) -> Tensor:
+    """The loss with a single row, whatever the number of classes."""
+    return fused_crown_ibp_loss(model, ball, labels, 1.0, intermediate)
 
 
 STEPS: Mapping[str, Callable[[Trained], Tensor]] = {
-    NATURAL: Trained.clean,
-    "IBP": Trained.ibp,
-    "IBP, clean pass": lambda trained: trained.clean() + trained.ibp(),
-    "CROWN-IBP, a row a class": Trained.crown_ibp,
-    "CROWN-IBP, a row a class, clean pass": lambda trained: trained.clean() + trained.crown_ibp(),
-    "CROWN-IBP, fused": Trained.fused,
-    "CROWN-IBP, fused, clean pass": lambda trained: trained.clean() + trained.fused(),
+    NATURAL: Trained.natural,
+    "IBP": lambda trained: trained.alone(ibp_loss),
+    "IBP, clean pass": lambda trained: trained.beside_clean(ibp_loss),
+    "CROWN-IBP, a row a class": lambda trained: trained.alone(a_row_a_class),
+    "CROWN-IBP, a row a class, clean pass": lambda trained: trained.beside_clean(a_row_a_class),
+    "CROWN-IBP, fused": lambda trained: trained.alone(fused),
+    "CROWN-IBP, fused, clean pass": lambda trained: trained.beside_clean(fused),
 }
 
 

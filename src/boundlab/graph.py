@@ -38,11 +38,36 @@ class Node:
 
 
 @dataclass(frozen=True)
+class BatchNorm:
+    """A batch norm of the network, as a place where statistics of a batch may be put instead of those that were captured.
+
+    `value` computes what it normalises, (channels, *space). If it is a part of the layer before it, that layer is the node
+    `folded`, and `value` is the layer without it, which is no node of the graph: its index is -1. `mean` and `variance` are
+    parameter nodes, `scale` and `shift` those computed from them: the result is value * scale + shift.
+    """
+
+    value: Node
+    folded: int | None
+    mean: int
+    variance: int
+    scale: int
+    shift: int
+
+    def at(self, place: Mapping[int, int]) -> BatchNorm:
+        """The same in a graph whose nodes have the indices `place`."""
+        args = tuple(place[arg] for arg in self.value.args)
+        value = replace(self.value, index=place.get(self.value.index, -1), args=args)
+        folded = None if self.folded is None else place.get(self.folded)
+        return BatchNorm(value, folded, *(place[index] for index in (self.mean, self.variance, self.scale, self.shift)))
+
+
+@dataclass(frozen=True)
 class Graph:
-    """Nodes in topological order; `outputs` are the indices of the network's results."""
+    """Nodes in topological order; `outputs` are the indices of the network's results, `norms` its batch norms."""
 
     nodes: tuple[Node, ...]
     outputs: tuple[int, ...]
+    norms: tuple[BatchNorm, ...] = ()
 
     def __post_init__(self) -> None:
         for place, node in enumerate(self.nodes):
@@ -114,7 +139,7 @@ class Model:
 
     def select_output(self, index: int) -> Model:
         """The same network with only its output number `index`."""
-        return replace(self, graph=Graph(self.graph.nodes, (self.graph.outputs[index],)))
+        return replace(self, graph=replace(self.graph, outputs=(self.graph.outputs[index],)))
 
     def up_to(self, name: str) -> Model:
         """The part of the network that computes the node called `name`, as a network with that output.
@@ -125,4 +150,5 @@ class Model:
         if not found:
             known = ", ".join(f"'{node.name}'" for node in self.graph if not node.source)
             raise ShapeError(f"the network has no node '{name}'; it has {known}.")
-        return replace(self, graph=Graph(self.graph.nodes[:found[0] + 1], (found[0],)))
+        norms = tuple(norm for norm in self.graph.norms if max(norm.scale, norm.shift) <= found[0])
+        return replace(self, graph=Graph(self.graph.nodes[:found[0] + 1], (found[0],), norms))

@@ -5,36 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from boundlab.maps import flat
-
-
-class CenterAndRadius(torch.autograd.Function):
-    """Midpoint and half the width of [lower, upper], with two passes over memory each way."""
-
-    @staticmethod
-    def forward(ctx: Any, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-        return (lower + upper).mul_(0.5), (upper - lower).mul_(0.5)
-
-    @staticmethod
-    def backward(ctx: Any, center: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
-        return (center - radius).mul_(0.5), (center + radius).mul_(0.5)
-
-
-class Ends(torch.autograd.Function):
-    """center - radius and center + radius, with two passes over memory each way."""
-
-    @staticmethod
-    def forward(ctx: Any, center: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
-        return center - radius, center + radius
-
-    @staticmethod
-    def backward(ctx: Any, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-        return lower + upper, upper - lower
+from boundlab.maps import CenterAndRadius, Ends, flat
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from boundlab.ops import lookup
 
 Policy = Callable[..., Mapping[str, Tensor] | None]
 Refine = Callable[[Node, dict[int, Any]], Interval | None]
+Evaluator = Callable[[Node, dict[int, Any]], Tensor | Interval]
 ROW_BUDGET = 2**25
 """Coefficients of one chunk of rows at its widest node, if the caller names no number of rows."""
 CACHED = 2**20
@@ -78,6 +79,8 @@ def checked(node: Node, interval: Interval) -> Interval:
     if an end is NaN or infinite, or the ends cross by more than rounding explains (contradictory known bounds).
     """
     lower, upper = interval.lower, interval.upper
+    if in_order(interval):
+        return interval
     finite = torch.isfinite(upper - lower)  # the width too: lines are made of quotients by it
     if not bool(finite.all()):
         raise BoundError(f"the bounds of {node.describe()} are NaN or infinite at {int((~finite).sum())} coordinates; "
@@ -106,15 +109,27 @@ def propagate(model: Model, sets: Sets, inputs: Mapping[str, Tensor], env: dict[
               observe: Observer | None = None) -> Env:
     """Fill `env` (which `refine` may watch) in topological order: the operator's interval, met with what `refine` finds."""
     env.update(source_environment(model, sets, inputs))
-    for node in model.graph:
+    return fill(model.graph, env, refine, observe)
+
+
+def by_operator(node: Node, env: dict[int, Any]) -> Tensor | Interval:
+    """The operator's value where all arguments are constant, else its interval."""
+    op, arguments = lookup(node.op), [env[arg] for arg in node.args]
+    rule = op.interval if any(perturbed_pattern(node, env)) else op.evaluate
+    return rule(*arguments, **node.attrs)
+
+
+def fill(graph: Graph, env: dict[int, Any], refine: Refine, observe: Observer | None = None,
+         evaluate: Evaluator = by_operator) -> Env:
+    """The loop of `propagate`, on an `env` that holds the sources; `evaluate` gives a node's value or its first interval."""
+    for node in graph:
         if node.source:
             continue
-        op, arguments = lookup(node.op), [env[arg] for arg in node.args]
-        if not any(perturbed_pattern(node, env)):
-            env[node.index] = op.evaluate(*arguments, **node.attrs)
+        perturbed = any(perturbed_pattern(node, env))
+        with watch(observe if perturbed else None, node, "interval"):
+            env[node.index] = evaluate(node, env)
+        if not perturbed:
             continue
-        with watch(observe, node, "interval"):
-            env[node.index] = op.interval(*arguments, **node.attrs)
         better = refine(node, env)
         if better is not None:
             env[node.index] = env[node.index].meet(better)

@@ -38,7 +38,9 @@ def unfolded(model: Model, perturbed: set[int]) -> Model:
             writer.write_layer(graph, node, layers[node.index])
         else:
             writer.add(replace(node, args=tuple(writer.place[arg] for arg in node.args)))
-    return replace(model, graph=Graph(tuple(writer.nodes), tuple(writer.place[index] for index in graph.outputs)))
+    norms = tuple(replace(norm, folded=None) if norm.folded in layers else norm for norm in graph.norms)
+    outputs = tuple(writer.place[index] for index in graph.outputs)
+    return replace(model, graph=Graph(tuple(writer.nodes), outputs, tuple(norm.at(writer.place) for norm in norms)))
 
 
 def scaled_layer(graph: Graph, node: Node, perturbed: set[int]) -> Scaled | None:

@@ -106,11 +106,11 @@ def batch_norm(low: Lowering, node: fx.Node) -> Any:
     x, weight, bias, mean, variance = node.args[:5]
     legit = "no_training" in str(node.target)
     if not legit and node.args[5]:
-        raise unsupported(node, "is batch norm in training mode; call module.eval() first")
+        raise unsupported(node, "is batch norm in training mode; call module.eval() first (boundlab.train.statistics has "
+                                "bounds with the statistics of a batch)")
     eps = float(node.args[6 if legit else 7])  # type: ignore[arg-type]
-    scale, shift = composed.frozen_batch_norm(low.builder, low.index(mean), low.index(variance), optional(low, weight),
-                                              optional(low, bias), eps)
-    found = composed.affine_channels(low.builder, low.index(x), scale, shift, fold=len(x.users) == 1)  # type: ignore[union-attr]
+    statistics, affine = (low.index(mean), low.index(variance)), (optional(low, weight), optional(low, bias))
+    found = composed.batch_norm(low.builder, low.index(x), statistics, affine, eps, fold=len(x.users) == 1)  # type: ignore[union-attr]
     return found if str(node.target) == "aten.batch_norm.default" else [found, None, None]
 
 

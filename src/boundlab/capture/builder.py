@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from boundlab.errors import CaptureError
-from boundlab.graph import INPUT, PARAMETER, Graph, Model, Node
+from boundlab.graph import INPUT, PARAMETER, BatchNorm, Graph, Model, Node
 from boundlab.ops import lookup
 
 
@@ -22,6 +22,7 @@ class Builder:
         self.params: dict[str, Tensor] = {}
         self.varying: set[int] = set()
         self.written: set[int] = set()
+        self.norms: list[BatchNorm] = []
         self.dtype = dtype
         self.name, self.origin = "", ""
 
@@ -101,7 +102,8 @@ class Builder:
             replace(node, index=place[node.index], args=tuple(place[arg] for arg in node.args)) for node in kept)
         names = {node.name for node in nodes if node.op == PARAMETER}
         params = {name: tensor for name, tensor in self.params.items() if name in names}
-        return Model(Graph(nodes, tuple(place[index] for index in outputs)), params)
+        norms = tuple(norm.at(place) for norm in self.norms if norm.scale in place)
+        return Model(Graph(nodes, tuple(place[index] for index in outputs), norms), params)
 
     def _kind(self, index: int) -> torch.dtype:
         """Element type of a parameter node; everything computed counts as floating."""

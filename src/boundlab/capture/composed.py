@@ -10,7 +10,7 @@ from torch import Tensor
 
 from boundlab.capture.builder import Builder
 from boundlab.errors import CaptureError
-from boundlab.graph import PARAMETER
+from boundlab.graph import PARAMETER, BatchNorm
 from boundlab.ops import lookup
 
 MASKED = -1e9
@@ -66,6 +66,16 @@ def frozen_batch_norm(build: Builder, mean: int, variance: int, weight: int | No
     scale = scale if weight is None else build.add("mul", weight, scale)
     shift = build.add("neg", build.add("mul", mean, scale))
     return scale, shift if bias is None else build.add("add", bias, shift)
+
+
+def batch_norm(build: Builder, x: int, statistics: tuple[int, int], affine: tuple[int | None, int | None], eps: float, *,
+               fold: bool) -> int:
+    """Batch norm of x with frozen `statistics` (mean, variance) and `affine` (weight, bias); the graph makes a note of it."""
+    scale, shift = frozen_batch_norm(build, *statistics, *affine, eps)
+    found = affine_channels(build, x, scale, shift, fold=fold)
+    apart = build.nodes[found].op not in ("conv", "linear")
+    build.norms.append(BatchNorm(build.nodes[x], None if apart else found, *statistics, scale, shift))
+    return found
 
 
 def affine_channels(build: Builder, x: int, scale: int, shift: int, *, fold: bool) -> int:

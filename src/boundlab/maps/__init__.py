@@ -1,6 +1,7 @@
 """Structured linear maps and the rows that are pulled through them; torch only."""
 
 from boundlab.maps.base import LinearMap, Shape, at_owner, channels_last, flat
+from boundlab.maps.boxes import CenterAndRadius, Ends
 from boundlab.maps.compose import add, compose
 from boundlab.maps.conv import Conv, OwnConv, conv_out_space
 from boundlab.maps.dense import Diagonal, Identity, MatmulLeft, MatmulRight, Matrix, Outer, Sum, Zero, diagonal, identity
@@ -13,7 +14,8 @@ from boundlab.maps.weights import Chain, EndToEnd, RankOne, chain
 from boundlab.maps.windows import Origin, Windows
 
 __all__ = [
-    "Chain", "Conv", "Dense", "Diagonal", "EndToEnd", "Explicit", "Gather", "Identity", "LinearMap", "Local", "MatmulLeft",
+    "CenterAndRadius", "Chain", "Conv", "Dense", "Diagonal", "EndToEnd", "Ends", "Explicit", "Gather", "Identity",
+    "LinearMap", "Local", "MatmulLeft",
     "MatmulRight", "Matrix", "Origin", "Outer", "OwnConv", "Partial", "Permute", "Pieces", "RankOne", "Reduce", "Reshape",
     "Rows", "Select", "Shape", "Slice", "Sum", "Table", "Transposed", "Windows", "Zero",
     "add", "at_owner", "chain", "channels_last", "compose", "conv_out_space", "diagonal", "dot", "flat", "identity", "norm",

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from boundlab.maps.boxes import CenterAndRadius, Ends
+
 Shape = tuple[int, ...]
 
 
@@ -30,6 +32,12 @@ def at_owner(tensor: Tensor, owner: Tensor | None) -> Tensor:
     if owner is None or tensor.dim() == 0 or tensor.shape[0] == 1:
         return tensor
     return tensor.index_select(0, owner)
+
+
+def ends(center: Tensor, radius: Tensor, offset: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """center + offset, less and plus the radius."""
+    low, high = Ends.apply(center if offset is None else center + offset, radius)
+    return low, high
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,18 @@ class LinearMap(ABC):
     def at(self, owner: Tensor | None) -> LinearMap:
         """The same map with its per-problem tensors gathered for ragged rows; a shared map is its own answer."""
         return self
+
+    def image(self, lower: Tensor, upper: Tensor, offset: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Ends (b, *out_shape) of the image of boxes with ends (b, *in_shape), moved by `offset` (broadcastable).
+
+        Both ends pass a map without negative entries, center and radius any other; exact, except for sums of maps.
+        """
+        size = self.abs()
+        if size is self:
+            low, high = self.apply(lower), self.apply(upper)
+            return (low, high) if offset is None else (low + offset, high + offset)
+        center, radius = CenterAndRadius.apply(lower, upper)
+        return ends(self.apply(center), size.apply(radius), offset)
 
     def apply(self, value: Tensor) -> Tensor:
         """One value a problem, (b, *in_shape) to (b, *out_shape)."""

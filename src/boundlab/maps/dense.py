@@ -7,9 +7,11 @@ import operator
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
-from boundlab.maps.base import LinearMap, Shape, at_owner
+from boundlab.maps.base import LinearMap, Shape, at_owner, ends
+from boundlab.maps.boxes import CenterAndRadius, MatrixImage
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,11 @@ class Diagonal(LinearMap):
     def pull(self, rows: Tensor) -> Tensor:
         return rows * self.scale
 
+    def image(self, lower: Tensor, upper: Tensor, offset: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        low, high = self.apply(lower), self.apply(upper)
+        low, high = torch.minimum(low, high), torch.maximum(low, high)
+        return (low, high) if offset is None else (low + offset, high + offset)
+
     def abs(self) -> LinearMap:
         return Diagonal(self.in_shape, self.out_shape, self.scale.abs())
 
@@ -92,6 +99,13 @@ class Matrix(LinearMap):
         if self.live is None:
             return held
         return held.new_zeros(*held.shape[:-1], self.in_shape[-1]).index_copy(-1, self.live, held)
+
+    def image(self, lower: Tensor, upper: Tensor, offset: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        if self.live is not None:
+            return super().image(lower, upper, offset)
+        vectors = (end.reshape(-1, end.shape[-1]) for end in CenterAndRadius.apply(lower, upper))
+        center, radius = (part.reshape(-1, *self.out_shape) for part in MatrixImage.apply(*vectors, self.weight))
+        return ends(center, radius, offset)
 
     def abs(self) -> LinearMap:
         return Matrix(self.in_shape, self.out_shape, self.weight.abs(), self.live)

@@ -162,8 +162,8 @@ def layer_op(name: str, values: Callable[..., Tensor], product: Callable[..., Pr
         return LinearBound(lower, lower if bound.exact else with_bias(bound.upper, bias, wide(out), out))
 
     def interval(x: Argument, weight: Argument, bias: Argument | None = None, **attributes: Any) -> Interval:
-        if isinstance(x, Tensor) and isinstance(weight, Tensor):
-            return affine_interval(relax(x, weight, bias, **attributes), intervals_of((bias,)))  # type: ignore[arg-type]
+        if isinstance(weight, Tensor):
+            return affine_interval(relax(x, weight, bias, **attributes), intervals_of((x, bias)))  # type: ignore[arg-type]
         found = product_interval(product(**attributes), x, weight)
         shape = wide(shape_of(found))
         if bias is None:

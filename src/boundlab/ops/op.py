@@ -16,8 +16,8 @@ from torch import Tensor
 
 from boundlab.affine import LinearBound, constants, exact
 from boundlab.errors import UnsupportedOperator
-from boundlab.interval import Interval, around, point
-from boundlab.maps import Diagonal, LinearMap
+from boundlab.interval import Interval, point
+from boundlab.maps import LinearMap
 
 Argument = Tensor | Interval
 Choice = float | Callable[..., Tensor]
@@ -132,27 +132,20 @@ def at_most_one(perturbed: tuple[bool, ...]) -> bool:
     return sum(perturbed) <= 1
 
 
-def push_interval(layer: LinearMap, x: Interval) -> Interval:
-    """The exact image of an interval: both ends through a map without negative entries, else center and radius."""
-    if layer.abs() is layer:
-        return x.map(layer.apply)
-    if isinstance(layer, Diagonal):
-        low, high = layer.apply(x.lower), layer.apply(x.upper)
-        return Interval(torch.minimum(low, high), torch.maximum(low, high))
-    center, radius = x.center_and_radius()
-    return around(layer.apply(center), layer.abs().apply(radius))
+def push_interval(layer: LinearMap, x: Interval, offset: Tensor | None = None) -> Interval:
+    """The image of an interval, moved by `offset` (b or 1, *out or broadcastable)."""
+    return Interval(*layer.image(x.lower, x.upper, offset))
 
 
 def affine_interval(bound: LinearBound, perturbed: list[Interval]) -> Interval:
     """Interval of an exact relaxation: the sum of the images, plus the bias."""
-    images = [push_interval(layer, x) for layer, x in zip(bound.lower.maps, perturbed, strict=True)]
-    lower, upper = images[0].lower, images[0].upper
-    for image in images[1:]:
-        lower, upper = lower + image.lower, upper + image.upper
-    if bound.lower.bias is not None:
-        bias = bound.lower.bias.squeeze(1)
-        lower, upper = lower + bias, upper + bias
-    return Interval(lower, upper)
+    bias = None if bound.lower.bias is None else bound.lower.bias.squeeze(1)
+    pairs = list(zip(bound.lower.maps, perturbed, strict=True))
+    total = push_interval(*pairs[0], bias)
+    for pair in pairs[1:]:
+        image = push_interval(*pair)
+        total = Interval(total.lower + image.lower, total.upper + image.upper)
+    return total
 
 
 def intervals_of(arguments: tuple[Argument, ...]) -> list[Interval]:
