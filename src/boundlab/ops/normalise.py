@@ -148,7 +148,8 @@ def relax_logsumexp(x: Interval, alpha: Alpha = None, *, dim: int, keepdim: bool
 logsumexp = register(elementwise_op(
     "logsumexp", lambda x, *, dim, keepdim=False: torch.logsumexp(x, dim + 1, keepdim=keepdim),
     lambda x, *, dim, keepdim=False: x.map(lambda end: torch.logsumexp(end, dim + 1, keepdim=keepdim)), relax_logsumexp,
-    alpha={"lower": Free(0.0, 1.0, 0.5), "upper": Free(LEAST_SHARE, 1.0, 0.5)}, meaning="log of the sum of exponentials along an axis",
+    alpha={"lower": Free(0.0, 1.0, 0.5), "upper": Free(LEAST_SHARE, 1.0, 0.5)},
+    meaning="log of the sum of exponentials along an axis",
 ))
 
 

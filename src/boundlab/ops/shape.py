@@ -76,17 +76,20 @@ reshape = register(affine_op(
 
 permute = register(affine_op(
     "permute", lambda x, *, dims: x.permute(0, *(d + 1 for d in dims)),
-    lambda x, *, dims: (Permute(shape_of(x), tuple(shape_of(x)[d] for d in dims), tuple(dims)),), meaning="axes in another order",
+    lambda x, *, dims: (Permute(shape_of(x), tuple(shape_of(x)[d] for d in dims), tuple(dims)),),
+    meaning="axes in another order",
 ))
 
 slice_ = register(affine_op(
     "slice", lambda x, *, slices: x[(slice(None), *slices)],
-    lambda x, *, slices: (Slice(shape_of(x), slice_shape(shape_of(x), slices), tuple(slices)),), meaning="a slice along every axis",
+    lambda x, *, slices: (Slice(shape_of(x), slice_shape(shape_of(x), slices), tuple(slices)),),
+    meaning="a slice along every axis",
 ))
 
 gather = register(affine_op(
     "gather", lambda x, *, index, shape: flat(x, 1)[:, index.to(x.device)].reshape(x.shape[0], *shape),
-    lambda x, *, index, shape: (Gather(shape_of(x), tuple(shape), index.to(x.lower.device)),), meaning="entries at known places",
+    lambda x, *, index, shape: (Gather(shape_of(x), tuple(shape), index.to(x.lower.device)),),
+    meaning="entries at known places",
 ))
 
 expand = register(affine_op(
