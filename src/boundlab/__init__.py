@@ -12,6 +12,8 @@ from boundlab.errors import BoundError, BoundlabError, CaptureError, MissingRule
 from boundlab.evaluate import evaluate
 from boundlab.graph import Graph, Model, Node
 from boundlab.interval import Interval
+from boundlab.ops.curves import curve_op
+from boundlab.ops.hull import Curve
 from boundlab.ops.op import Free, Op, affine_op, elementwise_op, monotone, register, register_rule
 from boundlab.perturbations.ball import LpBall
 from boundlab.perturbations.sets import Box, PerturbationSet
@@ -30,6 +32,7 @@ __all__ = [
     "Bounds",
     "Box",
     "CaptureError",
+    "Curve",
     "Forward",
     "Free",
     "Graph",
@@ -59,6 +62,7 @@ __all__ = [
     "bound",
     "capture",
     "chord",
+    "curve_op",
     "elementwise_op",
     "evaluate",
     "exact",

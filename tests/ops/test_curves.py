@@ -161,4 +161,4 @@ def test_lines_have_the_gradients_of_what_they_solve(name, share):
 
     low = torch.tensor([[-1.0, -0.5, -2.0, -3.2]], dtype=torch.float64, requires_grad=True)
     high = torch.tensor([[1.5, 3.0, 0.4, 2.9]], dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(slopes, (low, high), eps=1e-2, atol=4e-3, rtol=2e-2)
+    assert torch.autograd.gradcheck(slopes, (low, high), eps=3e-3, atol=4e-3, rtol=2e-2)
