@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from boundlab.interval import Interval
-from boundlab.maps import Diagonal, LinearMap
+from boundlab.maps import Diagonal, LinearMap, Table, Zero
 
 Number = Tensor | float
 
@@ -38,11 +39,38 @@ class LinearBound:
         """Whether the operator is affine here, known from structure and not from numbers."""
         return self.lower is self.upper
 
+    @property
+    def elementwise(self) -> bool:
+        """Whether every map of both sides is diagonal, so that signs can be chosen coordinate by coordinate."""
+        return all(isinstance(layer, Diagonal) for layer in (*self.lower.maps, *self.upper.maps))
+
+    @cached_property
+    def choice(self) -> Table:
+        """What rows meet where both sides are elementwise, each (b, 1 or s, *shape).
+
+        The lower slopes, one for each argument; how much steeper the upper ones are; the lower intercept, if any; how much
+        higher the upper one is, unless there is neither. A row r then is r * lower + min(r, 0) * (upper - lower).
+        """
+        low = [layer.scale for layer in self.lower.maps if isinstance(layer, Diagonal)]
+        high = [layer.scale for layer in self.upper.maps if isinstance(layer, Diagonal)]
+        below, above = self.lower.bias, self.upper.bias
+        offsets = [] if below is None else [below, -below if above is None else above - below]
+        if below is None and above is not None:
+            offsets = [above]
+        turns = [steep - flat for flat, steep in zip(low, high, strict=True)]
+        return Table(self.lower.maps[0].out_shape, (*low, *turns, *offsets))
+
 
 def exact(*maps: LinearMap, bias: Tensor | None = None) -> LinearBound:
     """The relaxation of an affine operator: itself."""
     affine = Affine(maps, bias)
     return LinearBound(affine, affine)
+
+
+def constants(value: Interval, perturbed: Sequence[Interval]) -> LinearBound:
+    """Between the ends of an interval (b, *out), whatever the perturbed arguments are."""
+    maps = tuple(Zero(tuple(x.shape[1:]), tuple(value.shape[1:])) for x in perturbed)
+    return LinearBound(Affine(maps, value.row_lower), Affine(maps, value.row_upper))
 
 
 Line = tuple[Tensor, Tensor | None]

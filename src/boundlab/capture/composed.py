@@ -86,7 +86,7 @@ def folded(build: Builder, x: int, scale: int, shift: int) -> int:
     node = build.nodes[x]
     source, weight, *bias = node.args
     shape = (build.shape(scale)[0], *[1] * (len(build.shape(weight)) - 1))
-    weight = build.add("mul", weight, build.add("reshape", scale, shape=shape))
+    weight = build.broadcast("mul", weight, build.add("reshape", scale, shape=shape))
     if bias:
         shift = build.add("add", build.add("mul", bias[0], scale), shift)
     return build.add(node.op, source, weight, shift, **node.attrs)

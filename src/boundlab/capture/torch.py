@@ -6,7 +6,7 @@ import io
 import logging
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from boundlab.capture.table import LOWERINGS
 from boundlab.errors import CaptureError, UnsupportedOperator
 from boundlab.evaluate import evaluate_all
 from boundlab.graph import Model
-from boundlab.ops import by_source
+from boundlab.ops import Op, by_source
 
 TABLES = (aten, aten_functions, aten_layers, aten_shape)
 """The modules whose import fills the table of rules."""
@@ -33,6 +33,7 @@ DECOMPOSED = (
     "rnn_tanh_cell.default", "rnn_relu_cell.default", "einsum.default", "_weight_norm.default", "cross_entropy_loss.default",
 )
 """Composite operators that are captured through their parts; all others are kept whole."""
+Handle = Callable[[Lowering, fx.Node, dict[str, Op]], Any]
 TOLERANCE = 1e-3
 """How far graph and module may differ, relative to the largest output, before a capture is refused."""
 
@@ -114,8 +115,8 @@ def raised_at(problem: BaseException) -> str:
     return f", from {places[-1].filename}:{places[-1].lineno}" if places else ""
 
 
-def lower(program: ExportedProgram, dtype: torch.dtype) -> Model:
-    """Every node of an exported program as nodes of our graph."""
+def lower(program: ExportedProgram, dtype: torch.dtype, handle: Handle | None = None) -> Model:
+    """Every node of an exported program as nodes of our graph; `handle` makes those of one call (None: as `call` does)."""
     low = Lowering(Builder(dtype))
     placeholders = [node for node in program.graph.nodes if node.op == "placeholder"]
     specs = {node.name: spec for node, spec in zip(placeholders, program.graph_signature.input_specs, strict=True)}
@@ -125,7 +126,7 @@ def lower(program: ExportedProgram, dtype: torch.dtype) -> Model:
         if node.op == "placeholder":
             place(low, program, specs[node.name], node)
         elif node.op == "call_function":
-            low.values[node] = call(low, node, one_to_one)
+            low.values[node] = (handle or call)(low, node, one_to_one)
         elif node.op == "output":
             mutated = len(program.graph_signature.buffers_to_mutate)
             results = [low.index(value) for value in node.args[0][mutated:] if value is not None]
@@ -145,7 +146,7 @@ def place(low: Lowering, program: ExportedProgram, spec: InputSpec, node: fx.Nod
     low.values[node] = low.builder.parameter(spec.target, value)
 
 
-def call(low: Lowering, node: fx.Node, one_to_one: dict[str, Any]) -> Any:
+def call(low: Lowering, node: fx.Node, one_to_one: dict[str, Op]) -> Any:
     """One call of the program, lowered by the table or by the operator that names it as its source."""
     target = str(node.target)
     if isinstance(node.meta.get("val"), (torch.SymInt, torch.SymBool, int, bool)):

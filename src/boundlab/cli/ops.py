@@ -49,6 +49,8 @@ def words(function: object, otherwise: str) -> str:
 
 def lines_of(op: Op) -> str:
     """How the operator is relaxed."""
+    if op.relax is None:
+        return "none: its interval"
     return "the operator itself" if op.affine is always else words(op.relax, "a line below and a line above")
 
 
@@ -104,7 +106,7 @@ def markdown(table: Table) -> str:
 
 def measured(session: Session) -> Answer:
     """Mean gaps between the two lines of every operator of one number, and the least that two lines can have."""
-    cases = [(op, case) for _, op in sorted(REGISTRY.items()) if op.affine is never for case in single_cases(op)]
+    cases = [(op, case) for _, op in sorted(REGISTRY.items()) if op.affine is never and op.relax for case in single_cases(op)]
     rows = []
     for op, case in session.track(cases, len(cases), "measuring"):
         gaps = gaps_of(op, case)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor
 
@@ -20,6 +21,20 @@ class Identity(LinearMap):
 
     def pull(self, rows: Tensor) -> Tensor:
         return rows
+
+    def abs(self) -> LinearMap:
+        return self
+
+
+@dataclass(frozen=True)
+class Zero(LinearMap):
+    """The map that forgets its argument: a constant bound."""
+
+    def push(self, columns: Tensor) -> Tensor:
+        return columns.new_zeros(*columns.shape[:2], *self.out_shape)
+
+    def pull(self, rows: Tensor) -> Tensor:
+        return rows.new_zeros(*rows.shape[:2], *self.in_shape)
 
     def abs(self) -> LinearMap:
         return self
@@ -46,18 +61,40 @@ class Diagonal(LinearMap):
 
 @dataclass(frozen=True)
 class Matrix(LinearMap):
-    """A matrix (out, in), shared by all problems, on the last axis; earlier axes are carried along."""
+    """A matrix (out, in), shared by all problems, on the last axis; earlier axes are carried along.
+
+    With `live` (k,) it reads only these inputs: the other columns count as zero.
+    """
 
     weight: Tensor
+    live: Tensor | None = None
+
+    def reading(self, live: Tensor) -> Matrix:
+        """The same matrix with all columns but `live` set to zero, for a vector; products skip them."""
+        return Matrix(self.in_shape, self.out_shape, self.weight, live)
+
+    @cached_property
+    def columns(self) -> Tensor:
+        """The columns that are read, (out, k)."""
+        return self.weight if self.live is None else self.weight.index_select(1, self.live)
+
+    @cached_property
+    def transposed(self) -> Tensor:
+        """The weight as (in, out), laid out so that blocks of inputs are read in order."""
+        return self.weight.mT.contiguous()
 
     def push(self, columns: Tensor) -> Tensor:
-        return columns @ self.weight.mT
+        held = columns if self.live is None else columns.index_select(-1, self.live)
+        return held @ self.columns.mT
 
     def pull(self, rows: Tensor) -> Tensor:
-        return rows @ self.weight
+        held = rows @ self.columns
+        if self.live is None:
+            return held
+        return held.new_zeros(*held.shape[:-1], self.in_shape[-1]).index_copy(-1, self.live, held)
 
     def abs(self) -> LinearMap:
-        return Matrix(self.in_shape, self.out_shape, self.weight.abs())
+        return Matrix(self.in_shape, self.out_shape, self.weight.abs(), self.live)
 
 
 @dataclass(frozen=True)

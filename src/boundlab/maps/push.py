@@ -16,8 +16,10 @@ from torch import Tensor
 from boundlab.maps.base import LinearMap, Shape, flat
 from boundlab.maps.conv import Conv, conv_in_space
 from boundlab.maps.dense import Diagonal, Identity, Matrix
-from boundlab.maps.rows import Corners, Dense, Windows
+from boundlab.maps.rows import Dense
+from boundlab.maps.select import Select
 from boundlab.maps.shape import Reshape
+from boundlab.maps.windows import Corners, Windows
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,22 @@ class Reshaped:
     windows: Windows
 
 
-Columns = Dense | Windows | Reshaped
+@dataclass(frozen=True)
+class Single:
+    """Columns that move one coordinate each: of problem `owner`, at flat `index`, by `size`; all (n,). Symbols are born so."""
+
+    shape: Shape
+    owner: Tensor
+    index: Tensor
+    size: Tensor
+
+    def spread(self) -> Dense | Windows:
+        """The same columns as rows hold them."""
+        columns = Select(self.shape, self.owner, self.index, self.size[:, None])
+        return columns.window() if len(self.shape) == 3 else Dense(self.shape, self.owner, columns.dense())
+
+
+Columns = Dense | Windows | Reshaped | Single
 DENSE_AREA = 0.5
 """Windows of columns become dense beyond this multiple of the map's area (measured, as for rows)."""
 CHUNK = 1024
@@ -39,6 +56,8 @@ def push(columns: Columns, layer: LinearMap) -> Columns:
     """The columns of `layer`'s output from those of its input."""
     if isinstance(layer, Identity):
         return columns
+    if isinstance(columns, Single):
+        return push_single(columns, layer)
     if isinstance(layer, Reshape) and not isinstance(columns, Dense):
         windows = columns.windows if isinstance(columns, Reshaped) else columns
         return windows if layer.out_shape == windows.shape else Reshaped(layer.out_shape, windows)
@@ -54,31 +73,97 @@ def push(columns: Columns, layer: LinearMap) -> Columns:
     return push_dense(columns, layer)
 
 
+def push_single(columns: Single, layer: LinearMap) -> Columns:
+    """Single coordinates through a map: other sizes, other places, or columns of a matrix."""
+    if isinstance(layer, Reshape):
+        return Single(layer.out_shape, columns.owner, columns.index, columns.size)
+    if isinstance(layer, Diagonal):
+        scale = layer.scale.expand(-1, 1, *columns.shape).flatten(1)
+        own = scale[columns.owner if len(scale) > 1 else torch.zeros_like(columns.owner), columns.index]
+        return Single(columns.shape, columns.owner, columns.index, columns.size * own)
+    if isinstance(layer, Matrix) and len(columns.shape) == 1:
+        read = layer.transposed.index_select(0, columns.index)
+        return Dense(layer.out_shape, columns.owner, (read * columns.size[:, None]).unsqueeze(1))
+    if isinstance(layer, Conv) and len(layer.stride) == 2 and layer.groups == 1:
+        return kernels(columns, layer)
+    return push(columns.spread(), layer)
+
+
+def kernels(columns: Single, layer: Conv) -> Columns:
+    """Single cells through a convolution: windows that hold pieces of the kernel.
+
+    Cell (y, x) reaches the outputs o with y = o * stride - padding + k * dilation for some kernel index k; `reached` gives k
+    for each output of the window, and one past the kernel where there is none.
+    """
+    corner = place_of(columns.index, columns.shape)
+    first, size = window_after(corner, (1, 1), layer)
+    if math.prod(size) > DENSE_AREA * math.prod(layer.out_shape[1:]):
+        return push(columns.spread(), layer)
+    width, channel = layer.weight.shape[3], columns.index // math.prod(columns.shape[1:])
+    table = F.pad(layer.weight, (0, 1, 0, 1)).permute(2, 3, 1, 0).flatten(0, 2).contiguous()
+    y, x = (reached(corner[:, axis], first[:, axis], size[axis], layer, axis) for axis in (0, 1))
+    index = (y[:, :, None] * (width + 1) + x[:, None, :]) * columns.shape[0] + channel[:, None, None]
+    found = table.index_select(0, index.flatten()).reshape(len(index), 1, *size, -1) * columns.size.reshape(-1, 1, 1, 1, 1)
+    return Windows(layer.out_shape, columns.owner, found, Corners(first), clean=False)
+
+
+def reached(corner: Tensor, first: Tensor, size: int, layer: Conv, axis: int) -> Tensor:
+    """Along one axis, which kernel index carries the cell at `corner` (n,) to each output from `first` (n,) on, (n, size)."""
+    stride, padding, step = layer.stride[axis], layer.padding[axis], layer.dilation[axis]
+    kernel = layer.weight.shape[2 + axis]
+    output = first[:, None] + torch.arange(size, device=first.device)
+    distance = corner[:, None] - output * stride + padding
+    valid = (distance >= 0) & (distance <= step * (kernel - 1)) & (distance % step == 0)
+    return torch.where(valid, distance // step, kernel)
+
+
+def place_of(index: Tensor, shape: Shape) -> Tensor:
+    """Row and column (n, 2) of flat coordinates of an image."""
+    place = index % (shape[1] * shape[2])
+    return torch.stack([place // shape[2], place % shape[2]], dim=1)
+
+
+def window_after(corner: Tensor, size: tuple[int, int], layer: Conv) -> tuple[Tensor, tuple[int, ...]]:
+    """Corners (n, 2) and size of the windows of outputs that windows of inputs reach.
+
+    Output cell o reads input cells o * stride - padding + k * dilation, so a window with corner c reaches the cells from
+    ceil((c + padding - reach) / stride) on, with reach = dilation * (kernel - 1).
+    """
+    reach = reach_of(layer)
+    stride, padding = corner.new_tensor(layer.stride), corner.new_tensor(layer.padding)
+    first = -((corner.new_tensor(reach) - corner - padding) // stride)
+    return first, tuple((length - 1 + r) // s + 1 for length, r, s in zip(size, reach, layer.stride, strict=True))
+
+
+def reach_of(layer: Conv) -> Shape:
+    """How far apart the first and the last cell lie that one output reads, for each axis."""
+    return tuple(step * (kernel - 1) for step, kernel in zip(layer.dilation, layer.weight.shape[2:], strict=True))
+
+
 def scaled(columns: Windows, scale: Tensor) -> Windows:
     """Windows times a per-example tensor (b, 1, *shape)."""
     return columns.with_coefficients(columns.coefficients * columns.aligned(scale))
 
 
-def count(columns: Columns) -> int:
-    """Number of columns."""
-    return len(held(columns).coefficients)
-
-
-def held(columns: Columns) -> Dense | Windows:
-    """The rows that hold the numbers."""
-    return columns.windows if isinstance(columns, Reshaped) else columns
+def numbers(columns: Columns) -> Tensor:
+    """What is held for each column, (n, ...)."""
+    if isinstance(columns, Single):
+        return columns.size
+    return columns.windows.coefficients if isinstance(columns, Reshaped) else columns.coefficients
 
 
 def owners(columns: Columns) -> Tensor:
     """The problem that each column belongs to, (n,)."""
-    owner = held(columns).owner
+    owner = columns.windows.owner if isinstance(columns, Reshaped) else columns.owner
     assert owner is not None
     return owner
 
 
 def dense(columns: Columns) -> Tensor:
     """All coefficients, (n, 1, *shape)."""
-    full = held(columns).dense()
+    if isinstance(columns, Single):
+        return columns.spread().dense()
+    full = columns.windows.dense() if isinstance(columns, Reshaped) else columns.dense()
     return full.reshape(*full.shape[:2], *columns.shape)
 
 
@@ -86,7 +171,7 @@ def push_dense(columns: Columns, layer: LinearMap) -> Dense:
     """Explicit columns through the map itself; flattened windows a chunk at a time, since they grow most."""
     parts = [columns]
     if isinstance(columns, Reshaped):
-        places = torch.arange(count(columns), device=owners(columns).device)
+        places = torch.arange(len(owners(columns)), device=owners(columns).device)
         parts = [take(columns, part) for part in places.split(CHUNK)]
     images = [layer.at(owners(part)).push(dense(part)) for part in parts]
     return Dense(layer.out_shape, owners(columns), torch.cat(images) if len(images) > 1 else images[0])
@@ -98,22 +183,23 @@ def push_flattened(columns: Windows, layer: Matrix) -> Dense:
     Costs what the windows hold, not what the map holds.
     """
     channels, height, width = columns.shape
-    places, inside = columns.places()
-    held = inside.flatten().nonzero().squeeze(1)
-    order = held[places.flatten()[held].argsort(stable=True)]
+    places, within = columns.places(), columns.inside().flatten().nonzero().squeeze(1)
+    order = within[places.flatten()[within].argsort(stable=True)]
     cells, sizes = places.flatten()[order].unique_consecutive(return_counts=True)
     numbers = columns.coefficients.reshape(-1, channels)
-    blocks = F.pad(layer.weight.reshape(-1, channels, height, width), (1, 1, 1, 1)).permute(2, 3, 1, 0).flatten(0, 1)
+    blocks = layer.transposed.reshape(channels, height, width, -1)
     result = numbers.new_zeros(len(places), layer.weight.shape[0])
-    area = math.prod(columns.size)
-    for cell, entries in zip(cells.tolist(), order.split(sizes.tolist()), strict=True):
-        result.index_add_(0, entries // area, numbers.index_select(0, entries) @ blocks[cell])
+    column = order // math.prod(columns.size)
+    parts = zip(cells.tolist(), order.split(sizes.tolist()), column.split(sizes.tolist()), strict=True)
+    for cell, entries, owners in parts:
+        y, x = divmod(cell, width + 2)
+        result.index_add_(0, owners, numbers.index_select(0, entries) @ blocks[:, y - 1, x - 1])
     return Dense(layer.out_shape, columns.owner, result.unsqueeze(1))
 
 
 def without_zeros(columns: Columns) -> Columns:
     """The columns that move anything at all."""
-    moving = flat(held(columns).coefficients, 1).any(1)
+    moving = flat(numbers(columns), 1).any(1)
     return take(columns, moving.nonzero().squeeze(1))
 
 
@@ -123,6 +209,9 @@ def take(columns: Columns, index: Tensor) -> Columns:
         windows = take(columns.windows, index)
         assert isinstance(windows, Windows)
         return Reshaped(columns.shape, windows)
+    if isinstance(columns, Single):
+        owner, place, size = (part.index_select(0, index) for part in (columns.owner, columns.index, columns.size))
+        return Single(columns.shape, owner, place, size)
     owner, coefficients = owners(columns).index_select(0, index), columns.coefficients.index_select(0, index)
     if isinstance(columns, Dense):
         return Dense(columns.shape, owner, coefficients)
@@ -130,20 +219,16 @@ def take(columns: Columns, index: Tensor) -> Columns:
 
 
 def push_windows(columns: Windows, layer: Conv) -> Columns:
-    """A convolution of small images. With a stride, windows whose corners differ in parity cover different cells.
-
-    Output cell o reads input cells o * stride - padding + k * dilation, so a window with corner c reaches the cells from
-    ceil((c + padding - reach) / stride) on, with reach = dilation * (kernel - 1).
-    """
-    corner = columns.origin.corner()
-    stride, padding = corner.new_tensor(layer.stride), corner.new_tensor(layer.padding)
-    reach = [d * (k - 1) for d, k in zip(layer.dilation, layer.weight.shape[2:], strict=True)]
-    first = -((corner.new_tensor(reach) - corner - padding) // stride)
-    lead = corner - (first * stride - padding)
-    size = tuple((h - 1 + r) // s + 1 for h, r, s in zip(columns.size, reach, layer.stride, strict=True))
+    """A convolution of small images. With a stride, windows whose corners differ in parity cover different cells."""
+    corner, reach = columns.origin.corner(), reach_of(layer)
+    first, size = window_after(corner, columns.size, layer)
     if math.prod(size) > DENSE_AREA * math.prod(layer.out_shape[1:]):
         return push_dense(columns, layer)
     images = columns.masked().coefficients.flatten(0, 1)
+    if layer.stride == (1, 1):
+        whole = F.conv2d(images.permute(0, 3, 1, 2), layer.weight, None, 1, reach, layer.dilation, layer.groups)
+        return Windows(layer.out_shape, columns.owner, whole.permute(0, 2, 3, 1).unsqueeze(1), Corners(first), clean=False)
+    lead = corner - (first * corner.new_tensor(layer.stride) - corner.new_tensor(layer.padding))
     result = images.new_zeros(len(images), *size, layer.out_shape[0])
     for y in range(reach[0] - layer.stride[0] + 1, reach[0] + 1):
         for x in range(reach[1] - layer.stride[1] + 1, reach[1] + 1):
@@ -168,6 +253,9 @@ def convolve(images: Tensor, layer: Conv, lead: tuple[int, int], size: tuple[int
 
 def add_columns(first: Columns, second: Columns) -> Columns:
     """The sum, symbol by symbol, of columns that reach a node on two paths."""
+    if isinstance(first, Single) and isinstance(second, Single) and torch.equal(first.index, second.index):
+        return Single(first.shape, first.owner, first.index, first.size + second.size)
+    first, second = (part.spread() if isinstance(part, Single) else part for part in (first, second))
     if isinstance(first, Windows) and isinstance(second, Windows):
         corners = torch.stack([first.origin.corner(), second.origin.corner()])
         sizes = corners.new_tensor([first.size, second.size])[:, None]
@@ -191,16 +279,29 @@ def placed(columns: Windows, corner: Tensor, size: list[int]) -> Tensor:
     return canvas.scatter(1, index, columns.coefficients.flatten(1, 3)).reshape(number, 1, *size, channels)
 
 
+def sum_of_all(values: Tensor) -> Tensor:
+    """Sum over all columns (n, 1, *shape), (1, *shape): a product with ones, in the order in memory."""
+    order = (0, 1, 3, 4, 2) if values.dim() == 5 else tuple(range(values.dim()))
+    stored = values.permute(order)
+    total = (values.new_ones(1, len(values)) @ flat(stored, 1)).reshape(1, *stored.shape[2:])
+    return total.permute(0, 3, 1, 2) if values.dim() == 5 else total
+
+
 def absolute_sum(columns: Columns, batch: int) -> Tensor:
     """Sum over each problem's columns of absolute coefficients, (batch, *shape): how far the symbols move the value."""
     if isinstance(columns, Reshaped):
         return absolute_sum(columns.windows, batch).reshape(batch, *columns.shape)
     owner = owners(columns)
+    if isinstance(columns, Single):
+        total = columns.size.new_zeros(batch, math.prod(columns.shape))
+        return total.index_put((owner, columns.index), columns.size.abs(), accumulate=True).reshape(batch, *columns.shape)
+    if isinstance(columns, Dense) and batch == 1:
+        return sum_of_all(columns.coefficients.abs())
     if isinstance(columns, Dense):
         total = columns.coefficients.new_zeros(batch, *columns.shape)
         return total.index_add(0, owner, columns.coefficients.squeeze(1).abs())
     channels, height, width = columns.shape
-    places, _ = columns.places()
+    places = columns.places()
     cells = (height + 2) * (width + 2)
     flat = (places + (owner * cells)[:, None, None]).flatten()
     total = columns.coefficients.new_zeros(batch * cells, channels)

@@ -24,6 +24,7 @@ from boundlab.ops.op import (
     antitone,
     by_source,
     elementwise_op,
+    interval_op,
     lookup,
     monotone,
     register,
@@ -33,6 +34,6 @@ from boundlab.ops.op import (
 
 __all__ = [
     "Free", "Op", "affine_op", "antitone", "arith", "by_source", "conv", "conv_transpose", "convex", "elementwise_op",
-    "extremum", "gated", "linear", "lookup", "monotone", "norm", "normalise", "piecewise", "register", "register_rule", "rule",
-    "select", "shape", "sshaped", "steps", "wavy",
+    "extremum", "gated", "interval_op", "linear", "lookup", "monotone", "norm", "normalise", "piecewise", "register",
+    "register_rule", "rule", "select", "shape", "sshaped", "steps", "wavy",
 ]

@@ -6,6 +6,7 @@ Hinges (relu, leaky_relu, prelu, abs) have one break at zero; clip has one at ea
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,25 +22,47 @@ Alpha = Mapping[str, Tensor] | None
 
 def steeper_side(x: Interval) -> Tensor:
     """The lower slope with the smaller area: 1 where the interval reaches farther up than down, else 0."""
-    return (x.row_upper > -x.row_lower).to(x.lower.dtype)
+    return (x.row_upper + x.row_lower).detach().sign().clamp_(min=0)
+
+
+class ShareAbove(torch.autograd.Function):
+    """The share of an interval that lies above zero, u / (u - l) cut off to [0, 1]; 0 for the interval [0, 0].
+
+    Written with clamps, since they are many times faster than `where`; the gradient is exactly zero where no zero is inside.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, lower: Tensor, upper: Tensor) -> Tensor:
+        ctx.save_for_backward(lower, upper)
+        above, below = upper.clamp(min=0), lower.clamp(max=0)
+        kind = torch.finfo(above.dtype)
+        return above.div_(torch.sub(above, below, out=below).clamp_(min=kind.tiny * kind.eps))  # the least number above zero
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        lower, upper = ctx.saved_tensors
+        above, below = upper.clamp(min=0), lower.clamp(max=0)
+        width = (above - below).clamp_(min=torch.finfo(above.dtype).tiny)
+        change = (gradient / width).mul_(above.sign()).mul_(below.sign())  # minus the quotient where zero lies inside
+        return change * above.div_(-width), change.mul_(below.div_(width))
+
+
+def share_above(x: Interval) -> tuple[Tensor, Tensor]:
+    """Slope and intercept of the chord of relu, its line through both ends; quotients of size at most 1 cannot overflow."""
+    share = ShareAbove.apply(x.row_lower, x.row_upper)
+    return share, share * -x.row_lower.clamp(max=0)
 
 
 def hinge_chord(x: Interval, left: Number, right: Number) -> tuple[Tensor, Tensor]:
-    """Slope and intercept of the chord of `left * x` before zero and `right * x` after it; the side itself if there is one.
-
-    Written with quotients of size at most 1, so that nothing overflows or cancels.
-    """
-    l, u = x.row_lower, x.row_upper
-    above, below = l >= 0, u <= 0
-    crossing = ~(above | below)
-    share = u / torch.where(crossing, u - l, 1.0)
-    slope = where3(above, right, below, left, left + (right - left) * share)
-    return slope, torch.where(crossing, (right - left) * share * -l, 0.0)
+    """Slope and intercept of the chord of `left * x` before zero and `right * x` after it; the side itself if there is one."""
+    share, offset = share_above(x)
+    start, end = (torch.as_tensor(side, dtype=share.dtype, device=share.device) for side in (left, right))
+    return torch.lerp(start, end, share), (right - left) * offset
 
 
 def one_sided(x: Interval, left: Number, right: Number, slope: Tensor) -> Tensor:
     """A line through the kink with `slope` where zero lies inside, else the slope of the side."""
-    return where3(x.row_lower >= 0, right, x.row_upper <= 0, left, slope)
+    return where3(x.row_upper <= 0, left, x.row_lower >= 0, right, slope)
 
 
 def relax_hinge(x: Interval, left: float, right: float, slope: Tensor) -> LinearBound:
@@ -53,7 +76,8 @@ def relax_hinge(x: Interval, left: float, right: float, slope: Tensor) -> Linear
 
 def relax_relu(x: Interval, alpha: Alpha = None) -> LinearBound:
     """Triangle relaxation; the lower slope is free in [0, 1]."""
-    return relax_hinge(x, 0.0, 1.0, steeper_side(x) if alpha is None else alpha["slope"])
+    slope = steeper_side(x) if alpha is None else one_sided(x, 0.0, 1.0, alpha["slope"])
+    return lines((slope, None), share_above(x))
 
 
 relu = register(elementwise_op(

@@ -41,6 +41,15 @@ def binary(*shapes: tuple[Shape, Shape]) -> tuple[Case, ...]:
     return (Case((Vary(first), Vary(first))), Case((Vary(first), numbers(*small))), Case((numbers(*small), Vary(first))))
 
 
+def weighted(x: Shape, weight: Shape, bias: int, **attributes: Any) -> tuple[Case, ...]:
+    """A layer with its weight perturbed: alone, beside its input, and all three arguments; and its bias alone."""
+    varied, fixed = (Vary(x), Vary(weight), Vary((bias,))), (numbers(*x), numbers(*weight), numbers(bias))
+    chosen = ((False, True, False), (True, True, True), (True, True, False), (False, True, True), (True, False, True),
+              (False, False, True))
+    return tuple(Case(tuple(vary if yes else constant for yes, vary, constant in zip(which, varied, fixed, strict=True)),
+                      attributes) for which in chosen)
+
+
 def pooled(size: Shape, **attributes: Any) -> Case:
     """One perturbed image."""
     return Case((Vary(size),), attributes)
@@ -52,7 +61,10 @@ CASES: dict[str, tuple[Case, ...]] = {
     "add": binary(((3, 4), (1, 4))),
     "sub": binary(((3, 4), (1, 4))),
     "mul": binary(((3, 4), (1, 4))),
-    "linear": (Case((Vary((4,)), numbers(3, 4), numbers(3))), Case((Vary((2, 4)), numbers(3, 4)))),
+    "linear": (
+        Case((Vary((4,)), numbers(3, 4), numbers(3))), Case((Vary((2, 4)), numbers(3, 4))),
+        *weighted((4,), (3, 4), 3), *weighted((2, 4), (3, 4), 3),
+    ),
     "matmul": (
         Case((Vary((2, 3, 4)), Vary((2, 4, 2)))), Case((Vary((2, 3, 4)), numbers(2, 4, 2))),
         Case((numbers(2, 3, 4), Vary((2, 4, 2)))),
@@ -61,6 +73,9 @@ CASES: dict[str, tuple[Case, ...]] = {
         Case((Vary((2, 5, 4)), numbers(4, 1, 3, 2), numbers(4)),
              {"stride": (2, 1), "padding": (1, 0), "dilation": (1, 2), "groups": 2}),
         Case((Vary((2, 6)), numbers(3, 2, 3)), {"stride": (1,), "padding": (1,), "dilation": (1,), "groups": 1}),
+        *weighted((2, 5, 4), (4, 1, 3, 2), 4, stride=(2, 1), padding=(1, 0), dilation=(1, 2), groups=2),
+        *weighted((2, 5), (3, 2, 3), 3, stride=(2,), padding=(1,), dilation=(1,), groups=1)[:2],
+        *weighted((2, 3, 2, 3), (2, 1, 2, 1, 2), 2, stride=(1, 1, 2), padding=(0, 1, 0), dilation=(2, 1, 1), groups=2)[:2],
     ),
     "reshape": (pooled((2, 3, 4), shape=(6, 4)),),
     "permute": (pooled((2, 3, 4), dims=(2, 0, 1)),),
@@ -71,8 +86,12 @@ CASES: dict[str, tuple[Case, ...]] = {
     "concat": (Case((Vary((2, 3)), numbers(1, 3), Vary((2, 3))), {"dim": 0}), Case((Vary((2, 3)), Vary((2, 1))), {"dim": 1})),
     "sum": (pooled((2, 3, 4), dims=(0, 2), keepdim=False), pooled((2, 3), dims=(1,), keepdim=True)),
     "mean": (pooled((2, 3, 4), dims=(1, 2), keepdim=True), pooled((2, 3), dims=(0,))),
-    "conv_transpose": (Case((Vary((4, 3, 4)), numbers(4, 1, 3, 2), numbers(2)), {
-        "stride": (2, 1), "padding": (1, 0), "dilation": (1, 2), "output_padding": (1, 0), "groups": 2}),),
+    "conv_transpose": (
+        Case((Vary((4, 3, 4)), numbers(4, 1, 3, 2), numbers(2)), {
+            "stride": (2, 1), "padding": (1, 0), "dilation": (1, 2), "output_padding": (1, 0), "groups": 2}),
+        *weighted((4, 3, 4), (4, 1, 3, 2), 2, stride=(2, 1), padding=(1, 0), dilation=(1, 2), output_padding=(1, 0), groups=2),
+        *weighted((3, 4), (3, 2, 2), 2, stride=(3,), padding=(2,), dilation=(1,), output_padding=(0,), groups=1)[:2],
+    ),
     "log": (Case((POSITIVE,)),),
     "pow": tuple(Case((vary,), {"exponent": float(exponent)}) for vary, exponent in (
         (Vary(), 2), (Vary(), 4), (Vary(low=0.0), 0.5), (POSITIVE, 1.5), (POSITIVE, -1), (Vary(high=-0.05), -3),

@@ -97,4 +97,4 @@ def gaps_of(op: Op, case: Case, count: int = 200, seed: int = 0) -> Gaps:
     x = sampled_boxes(vary, count, seed)
     points, values = samples_of(op, x, case.attributes)
     below, above = (hull_in_the_middle(points, sign * values, x.center[0]) for sign in (1.0, -1.0))
-    return Gaps(x, gap(op.relax(x, **case.attributes), x), -above - below)
+    return Gaps(x, gap(op.lines(x, **case.attributes), x), -above - below)
