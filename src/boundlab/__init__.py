@@ -14,6 +14,8 @@ from boundlab.errors import BoundError, BoundlabError, CaptureError, MissingRule
 from boundlab.evaluate import evaluate
 from boundlab.graph import Graph, Model, Node
 from boundlab.interval import Interval
+from boundlab.ops.curves import curve_op
+from boundlab.ops.hull import Curve
 from boundlab.ops.op import Free, Op, affine_op, elementwise_op, interval_op, monotone, register, register_rule
 from boundlab.perturbations.altered import L0Ball, Patches
 from boundlab.perturbations.ball import LpBall
@@ -42,6 +44,7 @@ __all__ = [
     "Bounds",
     "Box",
     "CaptureError",
+    "Curve",
     "Forward",
     "Free",
     "Graph",
@@ -81,6 +84,7 @@ __all__ = [
     "capture",
     "check",
     "chord",
+    "curve_op",
     "elementwise_op",
     "evaluate",
     "exact",

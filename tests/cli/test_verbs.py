@@ -186,7 +186,7 @@ def test_ops_lists_the_registry(run):
     assert [op["name"] for op in listed] == sorted(REGISTRY)
     relu = next(op for op in listed if op["name"] == "relu")
     assert (relu["breaks"], relu["free variables"], relu["exact when"]) == ("0", "slope", "between its breaks")
-    assert "onnx:Relu" in relu["sources"]
+    assert "Relu" in relu["ONNX"] and "relu" in relu["torch"] and relu["what it is"] == "max(x, 0)"
 
 
 def test_output_in_a_pipe_is_plain(folder):

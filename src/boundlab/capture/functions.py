@@ -182,6 +182,6 @@ def slope_at(build: Builder, output: int, op: str) -> int:
     """The slope of sigmoid or tanh from its value y: an operator of the argument if that is known, else y - y^2 or 1 - y^2."""
     node = build.nodes[output]
     if node.op == op:
-        return build.add(f"{op}_grad", node.args[0])
+        return build.add({"sigmoid": "sigmoid_grad", "tanh": "tanh_grad"}[op], node.args[0])
     square = build.add("square", output)
     return build.broadcast("sub", output, square) if op == "sigmoid" else negation(build, square)

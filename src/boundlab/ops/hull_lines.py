@@ -24,15 +24,18 @@ from boundlab.ops.hull import Curve, Line, Pieces, contact, secant, valley
 class Hull:
     """The hull below sign * f on x: its pieces (pieces, b, 1, *shape), and the slopes `low` to `high` of lines that touch each.
 
-    Of the slopes' range `weight` (0 off the hull), the lines from `low` on turn about the first touching point for `rise`, then
-    the touching point moves to the last one for `spread`, and about that they turn for the rest. Where f is smooth, the
-    touching point moves for all of it.
+    `first` and `last` are the first and the last touching point of each, and move with the ends of the interval. Of the slopes'
+    range `weight` (0 off the hull), the lines from `low` on turn about the first touching point for `rise`, then the touching
+    point moves to the last one for `spread`, and about that they turn for the rest. Where f is smooth, the touching point
+    moves for all of it.
     """
 
     curve: Curve
     x: Interval
     sign: float
     pieces: Pieces
+    first: Tensor
+    last: Tensor
     low: Tensor
     high: Tensor
     weight: Tensor
@@ -53,6 +56,20 @@ class Hull:
 def within(value: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """The value moved into a range, with its own gradient."""
     return torch.minimum(torch.maximum(value, low), high).detach() + (value - value.detach())
+
+
+def moving(curve: Curve, touch: Tensor, end: Tensor) -> Tensor:
+    """A point t whose tangent meets f at `end`, with its derivative (f'(end) - f'(t)) / (f''(t) (end - t)) in that end."""
+    if not end.requires_grad:
+        return touch
+    with torch.no_grad():
+        step = torch.finfo(touch.dtype).eps ** (1 / 3) * (1 + touch.abs())
+        bend = (curve.slope(touch + step) - curve.slope(touch - step)) / (2 * step)
+        steep = bend * (end - touch)
+        regular = steep.abs() > torch.finfo(touch.dtype).eps
+        turn = curve.slope(end) - curve.slope(touch)
+        rate = torch.where(regular, turn / torch.where(regular, steep, 1.0), 0.0).clamp(-1, 1)
+    return touch + rate * (end - end.detach())
 
 
 def hull_of(curve: Curve, x: Interval, pieces: Pieces, sign: float) -> Hull:
@@ -77,17 +94,18 @@ def hull_of(curve: Curve, x: Interval, pieces: Pieces, sign: float) -> Hull:
         weight = torch.where(touched & own.present, (high - low).clamp(min=0), 0.0)
         rise = torch.minimum((slope_first - low).clamp(min=0), weight)
         spread = torch.minimum((slope_last - slope_first).clamp(min=0), weight - rise)
-    return Hull(curve, x, sign, own, low, high, weight, rise, spread)
+    first_touch = torch.where(own.start > l, moving(curve, first, l), l)
+    last_touch = torch.where(own.end < u, moving(curve, last, u), u)
+    return Hull(curve, x, sign, own, first_touch, last_touch, low, high, weight, rise, spread)
 
 
 def best_share(hull: Hull) -> Tensor:
     """The share whose line is the hull's in the middle of the interval, (b, 1, *shape)."""
-    middle = hull.x.center.unsqueeze(1)
-    first, last = hull.pieces.first[1], hull.pieces.last[0]
+    middle, first, last = hull.x.center.unsqueeze(1), hull.first, hull.last
     apart = last > first
     way = (middle - first) / torch.where(apart, last - first, 1.0)
-    moving = torch.where(apart & (middle < last), hull.rise + hull.spread * way, hull.weight)
-    passed = torch.where(middle <= first, 0.0, moving).sum(0)
+    begun = torch.where(apart & (middle < last), hull.rise + hull.spread * way, hull.weight)
+    passed = torch.where(middle <= first, 0.0, begun).sum(0)
     total = hull.weight.sum(0)
     return passed / torch.where(total > 0, total, 1.0)
 
@@ -101,7 +119,8 @@ def line_of(hull: Hull, share: Tensor) -> Line:
     hit = hit & (hit.cumsum(0) == 1)
     inner = torch.minimum((place - (sums - hull.weight)).clamp(min=0), hull.weight)
     way = ((inner - hull.rise) / torch.where(hull.spread > 0, hull.spread, 1.0)).clamp(0, 1)
-    touch = torch.minimum(first[1] + way * (last[0] - first[1]), last[1])
+    touch = hull.first + way * (hull.last - hull.first)
+    touch = torch.where(touch > last[1], last[1], touch)
     turn_first = hull.begins & (inner <= hull.rise)
     turn_last = hull.finishes & (inner >= hull.rise + hull.spread) & ~turn_first
     slope = torch.where(turn_first, hull.low + inner, torch.where(

@@ -184,7 +184,7 @@ def relax_abs(x: Interval, alpha: Alpha = None) -> LinearBound:
 
 abs_ = register(elementwise_op(
     "abs", torch.abs, abs_interval, relax_abs, alpha={"slope": Free(-1.0, 1.0, start_abs)},
-    breaks=(0.0,), piecewise=True, sources=("aten.abs.default", "onnx:Abs"),
+    breaks=(0.0,), piecewise=True, meaning="size of x", sources=("aten.abs.default", "onnx:Abs"),
 ))
 
 

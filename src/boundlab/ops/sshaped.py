@@ -74,8 +74,8 @@ acos = register(curve_op("acos", Curve(lambda x: arc(torch.acos, x), lambda x: -
 sinh = register(curve_op("sinh", Curve(torch.sinh, torch.cosh, (0.0,), convex=False), meaning="hyperbolic sine",
                          sources=("aten.sinh.default", "onnx:Sinh")))
 asin = register(curve_op("asin", Curve(lambda x: arc(torch.asin, x), lambda x: off_zero(1 - x.square()).rsqrt(), (0.0,),
-                                       convex=False), derivative=None,
-                                       meaning="arc sine, -1 <= x <= 1", sources=("aten.asin.default", "onnx:Asin")))
+                                       convex=False), derivative=None, meaning="arc sine, -1 <= x <= 1",
+                         sources=("aten.asin.default", "onnx:Asin")))
 atanh = register(curve_op("atanh", Curve(torch.atanh, lambda x: off_zero(1 - x.square()).reciprocal(), (0.0,), convex=False),
                           meaning="inverse of tanh, -1 < x < 1", sources=("aten.atanh.default", "onnx:Atanh")))
 tanhshrink = register(curve_op("tanhshrink", Curve(tanhshrink_values, lambda x: torch.tanh(x).square(), (0.0,), convex=False),

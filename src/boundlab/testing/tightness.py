@@ -37,8 +37,9 @@ class Gaps:
 
 
 def single_cases(op: Op) -> list[Case]:
-    """The example calls with one perturbed argument, each coordinate for itself."""
-    return [case for case in cases_of(op.name) if len(case.arguments) == 1 and isinstance(case.arguments[0], Vary)]
+    """The example calls with one perturbed argument, of which each coordinate is for itself."""
+    cases = [case for case in cases_of(op.name) if len(case.arguments) == 1 and isinstance(case.arguments[0], Vary)]
+    return [case for case in cases if not {"dim", "dims", "shape"} & set(case.attributes)]
 
 
 def sampled_boxes(vary: Vary, count: int, seed: int = 0) -> Interval:
