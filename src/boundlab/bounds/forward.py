@@ -57,7 +57,7 @@ class Basis:
     radius: Tensor
 
 
-@dataclass
+@dataclass(frozen=True)
 class Found:
     """What a pass has found so far: the forms that are still read, and the coordinates of each base node."""
 
