@@ -116,9 +116,11 @@ def stops(problem: Problem, perturbed: set[int]) -> frozenset[int]:
     waiting, found = [problem.target], set()
     while waiting:
         node = waiting.pop()
+        if node.source:
+            continue
         if stop(node):
             found.add(node.index)
-        elif not node.source:
+        else:
             waiting += [graph[arg] for arg in node.args if arg in perturbed]
     return frozenset(found)
 
