@@ -277,11 +277,11 @@ def over_sources(pulling: Pulling, found: Found, rows: Mapping[int, Tensor], own
     graph, total = pulling.model.graph, bias
     reached, references = dict[int, Rows](), dict[int, Tensor]()
     for basis, coefficients in rows.items():
-        interval, shape = pulling.env[basis], graph[basis].shape
+        interval, shape, places = pulling.env[basis], graph[basis].shape, found.bases[basis].place
         assert isinstance(interval, Interval)
-        whole = Dense(shape, owner, spread_out(coefficients, at_owner(found.bases[basis].place, owner), shape))
+        whole = Dense(shape, owner, spread_out(coefficients, at_owner(places, owner), shape))
         pulled = backward(graph, pulling.env, pulling.about.relax, basis, whole)
-        apart = flat(pulling.about.value(basis) - interval.center, 1).gather(1, found.bases[basis].place)
+        apart = flat(pulling.about.value(basis) - interval.center, 1).expand(len(places), -1).gather(1, places)
         total = plus(plus(total, dot(coefficients, at_owner(apart.unsqueeze(1), owner))), pulled.bias)
         reached.update(pulled.coefficients)
         references.update({source: pulling.about.value(source) for source in pulled.coefficients})
