@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from boundlab import maps as bm
 from boundlab.maps import conv_out_space, transposed
@@ -190,3 +191,17 @@ def test_factors_that_differ_between_rows():
         assert torch.equal(bm.compose(rows, own).dense(), want)
     x = randn(2, 3, 2, 4, 5)
     assert torch.equal(layer.push(x), x * scale)
+
+
+@pytest.mark.parametrize("stride,padding,kernel", [
+    option for option in itertools.product([(1, 2), (2, 2), (3, 2)], [(0, 0), (1, 1), (2, 0)], [(1, 1), (3, 3), (2, 3), (5, 4)])
+])
+def test_pulls_by_phase_are_transposed_convolutions(stride, padding, kernel):
+    for space in ((5, 6), (8, 9)):
+        layer = conv(space, kernel, stride, padding, (1, 1), 1, (3, 5))
+        rows = randn(2, 3, *layer.out_shape)
+        more = layer.output_padding()
+        expected = F.conv_transpose2d(rows.flatten(0, 1), layer.weight, None, stride, padding, more)
+        assert torch.allclose(layer.pull(rows).flatten(0, 1), expected, atol=1e-12)
+        whole = F.conv_transpose2d(rows.flatten(0, 1), layer.weight, None, stride)
+        assert torch.allclose(layer.pull_images(rows.flatten(0, 1), (0, 0), (0, 0)), whole, atol=1e-12)

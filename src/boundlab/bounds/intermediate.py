@@ -146,6 +146,15 @@ def consumers(graph: Graph) -> Mapping[int, list[Node]]:
     return readers
 
 
+def last_readers(graph: Graph) -> list[int]:
+    """The last node that reads each node; the node itself if none does."""
+    last = list(range(len(graph.nodes)))
+    for node in graph:
+        for arg in node.args:
+            last[arg] = max(last[arg], node.index)
+    return last
+
+
 MOVES = ("reshape", "permute", "slice", "pad")
 """Operators that only move the coordinates of one argument, each to one place at most."""
 
@@ -202,6 +211,19 @@ def fed_by_inputs(graph: Graph) -> set[int]:
         if node.op == INPUT or any(arg in found for arg in node.args):
             found.add(node.index)
     return found
+
+
+def bending(graph: Graph, sources: Collection[int]) -> Callable[[Node], bool]:
+    """Where rows that are merged into the last layers stop: at nodes that are not affine in what comes from the inputs.
+
+    A layer is affine in its input, whether its weights are perturbed or not.
+    """
+    varying = fed_by_inputs(graph) & perturbed_nodes(graph, sources)
+
+    def stop(node: Node) -> bool:
+        return not lookup(node.op).affine(tuple(arg in varying for arg in node.args))
+
+    return stop
 
 
 def box_exact(graph: Graph, sets: Sets, perturbed: set[int]) -> set[int]:

@@ -10,12 +10,13 @@ from typing import Any
 import torch
 
 from boundlab.bounds.backward import Env, Pulled, Relaxer, Sets, backward, concretize
-from boundlab.bounds.forward import Form, concretize_form, forward_step, layout, rows_of_forms, source_forms
+from boundlab.bounds.forward import Found, forms_at_once, forms_batch, forward_refinement, rows_of_forms
 from boundlab.bounds.intermediate import (
     Policy,
     Pulling,
     Readers,
     Refine,
+    bending,
     box_exact,
     checked,
     consumers,
@@ -27,12 +28,12 @@ from boundlab.bounds.intermediate import (
     tighten,
 )
 from boundlab.bounds.observe import Observer, watch, watched
-from boundlab.bounds.problem import Bounds, Method, Problem, finite_rows, joined, problem_of
+from boundlab.bounds.problem import Bounds, Method, Problem, finite_rows, joined, joined_bounds, problem_of
 from boundlab.bounds.reference import pull, reference
 from boundlab.bounds.thin import thinned
 from boundlab.bounds.zonotope import Filter, zonotope_filter
 from boundlab.errors import SpecError
-from boundlab.graph import INPUT, Graph, Model, Node
+from boundlab.graph import INPUT, Model, Node
 from boundlab.interval import Ball, Interval
 from boundlab.maps import Dense
 from boundlab.ops import lookup
@@ -97,19 +98,6 @@ def first_layer(problem: Problem, pulling: Pulling) -> Refine:
     return refine
 
 
-def bending(graph: Graph, env: Env) -> Callable[[Node], bool]:
-    """Where rows that are merged into the last layers stop: at nodes that are not affine in what comes from the inputs.
-
-    A layer is affine in its input, whether its weights are perturbed or not.
-    """
-    fed = fed_by_inputs(graph)
-
-    def stop(node: Node) -> bool:
-        return not lookup(node.op).affine(tuple(arg in fed and isinstance(env[arg], Interval) for arg in node.args))
-
-    return stop
-
-
 def interval_rows(problem: Problem, env: Env) -> Bounds:
     """A specification on top of intervals: its rows pulled through affine nodes only, so that the last layer is merged."""
     graph, spec = problem.model.graph, problem.spec
@@ -119,7 +107,7 @@ def interval_rows(problem: Problem, env: Env) -> Bounds:
         return Bounds(interval.lower, interval.upper, graph, env)
     rows = Dense(problem.target.shape, None, spec.rows)
     with watch(problem.observe, problem.target, "rows", spec.rows.shape[0] * spec.rows.shape[1]):
-        pulled = backward(graph, env, relaxer(env), problem.target.index, rows, stop=bending(graph, env))
+        pulled = backward(graph, env, relaxer(env), problem.target.index, rows, stop=bending(graph, problem.sets))
         lower = concretize(pulled, env, problem.sets) + spec.offset
     return Bounds(finite_rows(lower, problem), None, graph, env, pulled)
 
@@ -143,43 +131,53 @@ class IBP:
 
 @dataclass(frozen=True)
 class Forward:
-    """Forward LiRPA, met with intervals (Xu et al. 2020, Sec. 3.1)."""
+    """Forward LiRPA, met with intervals (Xu et al. 2020, Sec. 3.1).
+
+    `problems` are bounded at a time: that changes memory, not results.
+    """
 
     alpha: Policy | None = None
+    problems: int | None = None
 
-    def forms(self, problem: Problem) -> tuple[Env, dict[int, Form]]:
-        """Intervals and affine forms of every perturbed node."""
-        env: dict[int, Any] = {}
-        forms: dict[int, Form] = {}
-        relax = relaxer(env, self.alpha)
+    def groups(self, problem: Problem) -> list[Problem]:
+        """The problem in parts that are bounded one after the other."""
+        size = self.problems or forms_at_once(problem)
+        if forms_batch(problem) <= size:
+            return [problem]
+        return [problem.take(part) for part in torch.arange(problem.batch).split(size)]
 
-        def push(node: Node, env: Env) -> Interval | None:
-            places = layout(problem.sets, env)
-            if not forms:
-                forms.update(source_forms(problem.sets, env, places))
-            forms[node.index] = forward_step(node, env, relax, forms)
-            return concretize_form(forms[node.index], problem.sets, env, places)
-
-        refine = refiner(problem, watched(problem.observe, "forms", push))
-        propagate(problem.model, problem.sets, problem.inputs, env, refine, problem.observe)
-        return env, forms
+    def forms(self, problem: Problem) -> tuple[Pulling, Found]:
+        """Intervals of every perturbed node, and the affine forms of those that a specification's rows end at."""
+        graph, env = problem.model.graph, dict[int, Any]()
+        relax = thinned(env, relaxer(env, self.alpha))
+        pulling = Pulling(problem.model, problem.sets, env, reference(graph, env, relax), None, problem.observe)
+        found = Found()
+        step = watched(problem.observe, "forms", forward_refinement(problem, pulling, relax, found))
+        propagate(problem.model, problem.sets, problem.inputs, env, refiner(problem, step), problem.observe)
+        return pulling, found
 
     def environment(self, problem: Problem) -> Env:
-        return self.forms(problem)[0]
+        parts = [self.forms(part)[0].env for part in self.groups(problem)]
+        return parts[0] if len(parts) == 1 else joined(parts, problem)
 
     def run(self, problem: Problem) -> Bounds:
-        env, forms = self.forms(problem)
-        return interval_rows(problem, env) if problem.spec is None else forward_rows(problem, env, forms)
+        if problem.spec is None:
+            return interval_rows(problem, self.environment(problem))
+        groups = self.groups(problem)
+        parts = [forward_rows(part, *self.forms(part)) for part in groups]
+        if len(parts) == 1:
+            return parts[0]
+        return replace(joined_bounds(parts, groups), env=joined([part.env for part in parts], problem))
 
 
-def forward_rows(problem: Problem, env: Env, forms: Mapping[int, Form]) -> Bounds:
+def forward_rows(problem: Problem, pulling: Pulling, found: Found) -> Bounds:
     """A specification on top of forward forms: pulled through the last affine nodes, applied to the forms, concretized."""
-    graph, spec = problem.model.graph, problem.spec
+    graph, spec, env = problem.model.graph, problem.spec, pulling.env
     assert spec is not None
     rows = Dense(problem.target.shape, None, spec.rows)
     with watch(problem.observe, problem.target, "rows", spec.rows.shape[0] * spec.rows.shape[1]):
-        pulled = backward(graph, env, relaxer(env), problem.target.index, rows, stop=bending(graph, env))
-        linear = rows_of_forms(pulled, forms, problem.sets, env)
+        pulled = backward(graph, env, relaxer(env), problem.target.index, rows, stop=bending(graph, problem.sets))
+        linear = rows_of_forms(pulling, found, pulled)
         lower = concretize(linear, env, problem.sets) + spec.offset
     return Bounds(finite_rows(lower, problem), None, graph, env, linear)
 

@@ -18,6 +18,7 @@ from boundlab.bounds.unfold import unfolded
 from boundlab.errors import BoundError, ShapeError
 from boundlab.graph import INPUT, Graph, Model, Node
 from boundlab.interval import Interval, laid_together
+from boundlab.maps import Dense
 from boundlab.ops import lookup
 from boundlab.perturbations.joint import Key, Member, Regions, members, names_of
 from boundlab.perturbations.sets import PerturbationSet
@@ -52,10 +53,15 @@ class Problem:
         return self.model.graph.output
 
     @property
+    def alone(self) -> list[Tensor]:
+        """What may differ between problems beside their sets: constant inputs and known bounds, (b or 1, ...) each."""
+        return [*self.inputs.values(), *(interval.lower for interval in self.known.values())]
+
+    @property
     def batch(self) -> int:
         """Number of problems b."""
         shared = [] if self.spec is None else [len(self.spec.rows)]
-        shared += [len(value) for value in self.inputs.values()]
+        shared += [len(value) for value in self.alone]
         return max([len(region.box().lower) for region in self.sets.values()] + shared)
 
     def take(self, index: Tensor) -> Problem:
@@ -148,13 +154,30 @@ def joined(parts: list[Env], problem: Problem) -> Env:
     return {index: together(index) for index in parts[0]}
 
 
+def joined_bounds(parts: list[Bounds], groups: list[Problem]) -> Bounds:
+    """Bounds of a specification's rows for several groups of problems as one, given those that were asked about them."""
+    sizes = [group.batch for group in groups]
+
+    def whole(values: list[Tensor]) -> Tensor:
+        """Tensors (group or 1, ...) one after the other."""
+        return torch.cat([value.expand(size, *value.shape[1:]) for value, size in zip(values, sizes, strict=True)])
+
+    pulled = [part.linear for part in parts if part.linear is not None]
+    rows = {index: Dense(first.shape, None, whole([part.coefficients[index].dense() for part in pulled]))
+            for index, first in pulled[0].coefficients.items()}
+    biases = [part.bias for part in pulled if part.bias is not None]
+    references = {index: whole([part.reference[index] for part in pulled]) for index in pulled[0].reference}
+    return Bounds(whole([part.lower for part in parts]), None, parts[0].graph, {},
+                  Pulled(rows, whole(biases) if biases else None, references))
+
+
 def alike(problem: Problem) -> Problem:
-    """Sets of inputs with one batch: shared ones are repeated beside sets or constants that have one for each problem.
+    """Sets of inputs with one batch: shared ones are repeated beside sets, constants and known bounds of single problems.
 
     Sets of parameters stay shared: they are large, and all problems have the same.
     """
     graph = problem.model.graph
-    batch = max(*(len(region.box().lower) for region in problem.sets.values()), *(len(x) for x in problem.inputs.values()), 1)
+    batch = max(*(len(region.box().lower) for region in problem.sets.values()), *(len(value) for value in problem.alone), 1)
     first = torch.zeros(batch, dtype=torch.long)
 
     def repeated(index: int, region: PerturbationSet) -> bool:
@@ -187,10 +210,11 @@ def problem_of(model: Model, sets: PerturbationSet | Regions,
     problem = Problem(model, regions, inputs, spec, known or {})
     if model.graph.output.index not in perturbed_nodes(model.graph, regions):
         raise ShapeError(f"the output, {model.graph.output.describe()}, depends on nothing that varies; evaluate it instead.")
-    sizes = [len(region.box().lower) for region in regions.values()] + [len(value) for value in inputs.values()]
+    sizes = [len(region.box().lower) for region in regions.values()] + [len(value) for value in problem.alone]
     sizes += [] if spec is None else [len(spec.rows)]
     if any(size not in (1, problem.batch) for size in sizes):
-        raise ShapeError(f"sets, inputs and specification speak of {sorted(set(sizes))} problems; all must agree or be 1.")
+        raise ShapeError(f"sets, inputs, known bounds and specification speak of {sorted(set(sizes))} problems; all must agree "
+                         "or be 1.")
     return alike(problem)
 
 

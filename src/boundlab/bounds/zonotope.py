@@ -17,9 +17,9 @@ from torch import Tensor
 
 from boundlab.affine import Affine, LinearBound
 from boundlab.bounds.backward import Relaxer
-from boundlab.bounds.intermediate import Readers, Refine, fed_by_inputs
+from boundlab.bounds.intermediate import Readers, Refine, fed_by_inputs, last_readers
 from boundlab.bounds.problem import Problem
-from boundlab.graph import Graph, Node
+from boundlab.graph import Node
 from boundlab.interval import Interval
 from boundlab.maps import Diagonal, channels_last, diagonal, flat
 from boundlab.maps.push import Columns, Single, absolute_sum, add_columns, numbers, owners, push, take, without_zeros
@@ -170,15 +170,6 @@ def zonotope_filter(problem: Problem, relax: Relaxer, reading: Readers, limits: 
         return met
 
     return refine
-
-
-def last_readers(graph: Graph) -> list[int]:
-    """The last node that reads each node; the node itself if none does."""
-    last = list(range(len(graph.nodes)))
-    for node in graph:
-        for arg in node.args:
-            last[arg] = max(last[arg], node.index)
-    return last
 
 
 def only(form: Zonotope, alive: Tensor) -> Zonotope:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.grad import conv1d_weight, conv2d_weight, conv3d_weight
@@ -16,6 +17,8 @@ MANY = 32
 FORWARD = (F.conv1d, F.conv2d, F.conv3d)
 WEIGHT_GRADIENT = (conv1d_weight, conv2d_weight, conv3d_weight)
 BACKWARD = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
+FEW_CHANNELS = 4
+"""Strided convolutions with at most so many input channels are pulled through by phase."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,28 @@ class Conv(LinearMap):
 
     def pull_images(self, images: Tensor, padding: Shape, output_padding: Shape) -> Tensor:
         """The transposed convolution of images (m, out channels, *space), with the padding that the caller wants."""
+        strided = len(self.stride) == 2 and max(self.stride) > 1
+        if strided and self.groups == 1 and set(self.dilation) == {1} and self.weight.shape[1] <= FEW_CHANNELS:
+            return self.pull_by_phase(images, padding, output_padding)
         convolve = BACKWARD[len(self.stride) - 1]
         return convolve(many_last(images), self.weight, None, self.stride, padding, output_padding, self.groups, self.dilation)
+
+    def pull_by_phase(self, images: Tensor, padding: Shape, output_padding: Shape) -> Tensor:
+        """The same without a stride: one convolution gives all cells between two strides as channels, which then are laid out.
+
+        Transposed convolutions to few channels leave the processor idle; this one has stride^2 times as many
+        (Shi et al. 2016, sub-pixel convolution).
+        """
+        axes = zip(images.shape[2:], self.weight.shape[2:], self.stride, padding, output_padding, strict=True)
+        (height, up, rows), (width, left, columns) = (phases(*axis, device=images.device) for axis in axes)
+        weight = F.pad(self.weight, (0, 1, 0, 1))[:, :, rows][..., columns]
+        weight = weight.permute(2, 4, 1, 0, 3, 5).flatten(0, 2)
+        down, across = -(-height // len(rows)), -(-width // len(columns))
+        margins = (left, across - 1 + columns.shape[1] - left - images.shape[3],
+                   up, down - 1 + rows.shape[1] - up - images.shape[2])
+        cells = F.conv2d(F.pad(images, margins), weight).unflatten(1, (len(rows), len(columns), -1))
+        laid = cells.permute(0, 4, 1, 5, 2, 3).flatten(3, 4).flatten(1, 2)  # channels stay innermost
+        return laid[:, :height, :width].permute(0, 3, 1, 2)
 
     def weight_gradient(self, columns: Tensor, rows: Tensor) -> Tensor:
         """The gradient in the weight of <push(columns), rows>, for columns and rows (b, d, *shape)."""
@@ -101,6 +124,19 @@ class OwnConv(LinearMap):
 
     def at(self, owner: Tensor | None) -> LinearMap:
         return replace(self, weight=at_owner(self.weight, owner))
+
+
+def phases(size: int, kernel: int, stride: int, padding: int, more: int, device: torch.device) -> tuple[int, int, Tensor]:
+    """Along one axis of a transposed convolution of `size` cells: the cells it gives, the lead of its first tap, and the taps.
+
+    Output stride * q + r gets input q + j through kernel index r + padding - stride * j: `taps` (stride, number of j) holds
+    these, with one past the kernel where there is none; j begins at minus the lead.
+    """
+    length = (size - 1) * stride + kernel - 2 * padding + more
+    first, last = -((kernel - 1 - padding) // stride), (stride - 1 + padding) // stride
+    j = torch.arange(first, last + 1, device=device)
+    index = torch.arange(stride, device=device)[:, None] + padding - stride * j
+    return length, -first, torch.where((index >= 0) & (index < kernel), index, kernel)
 
 
 def conv_out_space(space: Shape, kernel: Shape, stride: Shape, padding: Shape, dilation: Shape) -> Shape:

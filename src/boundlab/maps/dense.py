@@ -87,8 +87,10 @@ class Matrix(LinearMap):
 
     @cached_property
     def transposed(self) -> Tensor:
-        """The weight as (in, out), laid out so that blocks of inputs are read in order."""
-        return self.weight.mT.contiguous()
+        """The weight as (in, out), laid out so that blocks of inputs are read in order; zero where it reads nothing."""
+        if self.live is None:
+            return self.weight.mT.contiguous()
+        return self.weight.new_zeros(self.weight.mT.shape).index_copy(0, self.live, self.columns.mT)
 
     def push(self, columns: Tensor) -> Tensor:
         held = columns if self.live is None else columns.index_select(-1, self.live)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from boundlab.maps.base import flat
 from boundlab.maps.rows import Explicit, Table, dot
 
 
@@ -119,12 +118,11 @@ class Windows(Explicit):
         return self.with_coefficients(self.coefficients * self.inside()[:, None, :, :, None])
 
     def dense(self) -> Tensor:
-        places = self.places()
-        channels, height, width = self.shape
+        (y, x), (channels, height, width) = self.lines(), self.shape
         count, rows = self.coefficients.shape[:2]
-        cells = (height + 2) * (width + 2)
-        start = torch.arange(count * rows, device=places.device).reshape(count, rows, 1) * cells
-        index = (start + flat(places, 1)[:, None, :]).flatten()
-        full = self.coefficients.new_zeros(count * rows * cells, channels)
-        full.index_copy_(0, index, self.coefficients.reshape(-1, channels))
-        return full.reshape(count, rows, height + 2, width + 2, channels)[:, :, 1:-1, 1:-1].permute(0, 1, 4, 2, 3)
+        cell = ((y - 1) * width)[:, :, None] + (x - 1)[:, None, :]
+        start = torch.arange(count * rows, device=cell.device).reshape(count, rows, 1, 1) * (height * width)
+        index = torch.where(self.inside()[:, None], start + cell[:, None], count * rows * height * width)
+        full = self.coefficients.new_zeros(count * rows * height * width + 1, channels)  # the last line takes what lies outside
+        full.index_copy_(0, index.flatten(), self.coefficients.reshape(-1, channels))
+        return full[:-1].reshape(count, rows, height, width, channels).permute(0, 1, 4, 2, 3)
