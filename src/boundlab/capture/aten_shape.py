@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import fx
 
+from boundlab.capture.aten_moves import traced
 from boundlab.capture.composed import known_value
 from boundlab.capture.lowering import Lowering, batched
+from boundlab.capture.moves import joined
 from boundlab.capture.table import LOWERINGS, argument, lowers, operands, unsupported, without_batch
 
 
@@ -132,16 +134,20 @@ def concat(low: Lowering, node: fx.Node) -> int:
 
 @lowers("constant_pad_nd.default", "pad.default")
 def pad(low: Lowering, node: fx.Node) -> int:
-    """Padding by a constant; pairs are given from the last axis on."""
-    x, sizes = low.index(node.args[0]), [int(size) for size in node.args[1]]  # type: ignore[union-attr, arg-type]
+    """Padding by a constant, or by what is there; pairs are given from the last axis on, and negative ones cut."""
     if "pad.default" in str(node.target) and argument(node, 2, "mode", "constant") != "constant":
-        raise unsupported(node, f"pads with mode {node.args[2]!r}; only 'constant' is supported")
+        return joined(low.builder, *traced(low, node))
+    x, sizes = low.index(node.args[0]), [int(size) for size in node.args[1]]  # type: ignore[union-attr, arg-type]
     value = argument(node, 2 if "constant" in str(node.target) else 3, "value", 0.0) or 0.0
     source: Any = node.args[0]
     shape, rank = low.builder.shape(x), low.rank(source)
     pairs = [(0, 0)] * (rank - len(sizes) // 2) + list(zip(sizes[-2::-2], sizes[::-2], strict=True))
     if batched(source) and len(shape) < rank and pairs.pop(low.batch(source).place) != (0, 0):
         raise unsupported(node, "pads the batch axis; examples of a batch must not be mixed")
+    if any(side < 0 for pair in pairs for side in pair):
+        kept = tuple(slice(max(-before, 0), size + min(after, 0), 1) for size, (before, after) in zip(shape, pairs, strict=True))
+        x, pairs = low.builder.add("slice", x, slices=kept), [(max(before, 0), max(after, 0)) for before, after in pairs]
+        shape = low.builder.shape(x)
     whole = tuple(size + before + after for size, (before, after) in zip(shape, pairs, strict=True))
     return low.builder.add("pad", x, before=tuple(pair[0] for pair in pairs), shape=whole, value=float(value))
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from boundlab.errors import CaptureError
-from boundlab.graph import INPUT, PARAMETER, Graph, Model, Node
+from boundlab.graph import INPUT, PARAMETER, Graph, Model, Node, pruned
 from boundlab.ops import lookup
 
 
@@ -23,15 +22,18 @@ class Builder:
         self.varying: set[int] = set()
         self.dtype = dtype
         self.name, self.origin = "", ""
+        self.counted: dict[str, int] = {}
+        self.kinds: dict[int, torch.dtype] = {}
 
     def shape(self, index: int) -> tuple[int, ...]:
         """Shape of a node, without batch."""
         return self.nodes[index].shape
 
-    def input(self, name: str, shape: Sequence[int]) -> int:
-        """An input of (batch, *shape)."""
+    def input(self, name: str, shape: Sequence[int], kind: torch.dtype | None = None) -> int:
+        """An input of (batch, *shape); `kind` is its element type if that is not the network's floating type."""
         index = self._append(INPUT, (), {}, tuple(shape), name)
         self.varying.add(index)
+        self.kinds[index] = kind or self.dtype
         return index
 
     def parameter(self, name: str, value: Tensor) -> int:
@@ -75,31 +77,22 @@ class Builder:
         shape = torch.broadcast_shapes(*(self.shape(arg) for arg in args))
         return self.add(op, *(self.aligned(arg, shape) for arg in args), **attrs)
 
-    def model(self, outputs: Sequence[int]) -> Model:
-        """The finished network: only what the outputs need, in order."""
-        needed, waiting = set[int](), list(outputs)
-        while waiting:
-            index = waiting.pop()
-            if index not in needed:
-                needed.add(index)
-                waiting.extend(self.nodes[index].args)
-        kept = [node for node in self.nodes if node.index in needed or node.op == INPUT]
-        place = {node.index: new for new, node in enumerate(kept)}
-        nodes = tuple(
-            replace(node, index=place[node.index], args=tuple(place[arg] for arg in node.args)) for node in kept)
-        names = {node.name for node in nodes if node.op == PARAMETER}
-        params = {name: tensor for name, tensor in self.params.items() if name in names}
-        return Model(Graph(nodes, tuple(place[index] for index in outputs)), params)
+    def model(self, outputs: Sequence[int], names: Sequence[str] = ()) -> Model:
+        """The finished network: only what the outputs need, in order, and all inputs; `names` of the outputs, if they have any."""
+        graph = pruned(Graph(tuple(self.nodes), tuple(outputs), tuple(names)))
+        kept = {node.name for node in graph if node.op == PARAMETER}
+        return Model(graph, {name: tensor for name, tensor in self.params.items() if name in kept})
 
     def _kind(self, index: int) -> torch.dtype:
-        """Element type of a parameter node; everything computed counts as floating."""
+        """Element type of an input or parameter node; everything computed counts as floating."""
         node = self.nodes[index]
-        return self.params[node.name].dtype if node.op == PARAMETER else self.dtype
+        return self.params[node.name].dtype if node.op == PARAMETER else self.kinds.get(index, self.dtype)
 
     def _append(self, op: str, args: tuple[int, ...], attrs: dict[str, Any], shape: tuple[int, ...], name: str) -> int:
-        used = {node.name for node in self.nodes}
-        unique, count = name, 2
-        while unique in used:
-            unique, count = f"{name}#{count}", count + 1
+        unique = name
+        while unique in self.counted:
+            self.counted[name] = self.counted.get(name, 0) + 1
+            unique = f"{name}#{self.counted[name]}"
+        self.counted[unique] = 1
         self.nodes.append(Node(len(self.nodes), op, args, attrs, shape, unique, self.origin))
         return len(self.nodes) - 1

@@ -83,12 +83,16 @@ class Lowering:
         return tuple(self.axis(value, dim) for dim in dims)
 
     def result_shape(self) -> tuple[int, ...]:
-        """Shape of the program node's result as ours: without the batch, and with what is merged into its axis."""
+        """Shape of the program node's result as ours."""
         assert self.node is not None
-        shape = self.node.meta["val"].shape
-        if not batched(self.node):
+        return self.shape_of(self.node)
+
+    def shape_of(self, value: fx.Node) -> tuple[int, ...]:
+        """Shape of a program value as ours: without the batch, and with what is merged into its axis."""
+        shape = value.meta["val"].shape
+        if not batched(value):
             return tuple(int(size) for size in shape)
-        batch = self.batch(self.node)
+        batch = self.batch(value)
         middle = () if batch.factor == 1 else (batch.factor,)
         return (*map(int, shape[:batch.place]), *middle, *map(int, shape[batch.place + 1:]))
 
@@ -146,7 +150,7 @@ def where_from(node: fx.Node | None) -> str:
     """", from file:line" of the user's source, if torch knows it: the innermost line that is not torch's own."""
     trace = (node.meta.get("stack_trace") or "") if node is not None else ""
     places = re.findall(r'File "([^"]+)", line (\d+)', trace)
-    places = [place for place in places if not place[0].startswith(torch.__path__[0])] or places
+    places = [place for place in places if not place[0].startswith((torch.__path__[0], "<"))]
     return f", from {places[-1][0]}:{places[-1][1]}" if places else ""
 
 

@@ -2,59 +2,61 @@
 
 from __future__ import annotations
 
-import io
-import logging
-import traceback
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.export import Dim, ExportedProgram
+from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec
+from torch.utils import _pytree as pytree
 
-from boundlab.capture import aten, aten_layers, aten_shape
+from boundlab.capture import aten, aten_layers, aten_moves, aten_shape
+from boundlab.capture.agreement import check_capture
 from boundlab.capture.builder import Builder
 from boundlab.capture.composed import known_value
+from boundlab.capture.export import Call, Program, export
 from boundlab.capture.lowering import Lowering, batched, lower_by_source, where_from
 from boundlab.capture.table import LOWERINGS
 from boundlab.errors import CaptureError, UnsupportedOperator
-from boundlab.evaluate import evaluate_all
 from boundlab.graph import Model
 from boundlab.ops import by_source
 
-TABLES = (aten, aten_layers, aten_shape)
+TABLES = (aten, aten_layers, aten_moves, aten_shape)
 """The modules whose import fills the table of rules."""
-DECOMPOSED = (
-    "lstm.input", "gru.input", "rnn_tanh.input", "rnn_relu.input", "lstm_cell.default", "gru_cell.default",
-    "rnn_tanh_cell.default", "rnn_relu_cell.default", "einsum.default", "_weight_norm.default", "cross_entropy_loss.default",
-)
-"""Composite operators that are captured through their parts; all others are kept whole."""
-TOLERANCE = 1e-3
-"""How far graph and module may differ, relative to the largest output, before a capture is refused."""
 
 
-def capture(module: nn.Module, *example: Tensor) -> Model:
+def capture(module: nn.Module, *example: Any, **named: Any) -> Model:
     """A PyTorch module as a Model.
 
-    `example` are inputs as the module takes them, (batch, ...) each; only their shapes and types matter, and the batch
-    may be of any size later. The module's parameters stay the live objects, so gradients of bounds reach them. Dropout,
-    batch norm and the like are captured in the mode that the module is in.
+    `example` and `named` are inputs as the module takes them: tensors (batch, ...), alone or in dictionaries, lists and
+    tuples, and plain values, which are fixed. Only shapes and types of the tensors matter, and the batch may be of any size
+    later. Inputs are named after the module's arguments (`Model.graph.inputs`), outputs after their keys (`Model.outputs`);
+    an output whose batch is not its first axis has it first in the Model. The module's parameters stay the live objects, so
+    gradients of bounds reach them. Layers are captured in the mode that the module is in.
 
     UnsupportedOperator names what nobody registered and where it stands in the source; CaptureError says that the module
-    cannot be exported, mixes examples of a batch, or differs from its graph.
+    cannot be exported, mixes examples of a batch, changes its own buffers, or differs from its graph.
     """
-    if not example or not all(isinstance(tensor, Tensor) and tensor.dim() > 0 for tensor in example):
-        raise CaptureError("capture needs one example tensor for each input of the module, with a batch axis first.")
+    call = Call(example, named)
+    if not isinstance(module, nn.Module):
+        raise CaptureError(f"capture takes a torch.nn.Module, got {type(module).__name__}; put a function into a Module.")
+    if not call.tensors() or any(tensor.dim() == 0 for tensor in call.tensors()):
+        raise CaptureError("capture needs an example tensor for each input of the module, with a batch axis first.")
     check_numbers(module)
-    inputs = tuple(two_examples(tensor) for tensor in example)
-    program = export(module, inputs)
-    model = lower(program, next((tensor.dtype for tensor in inputs if tensor.is_floating_point()), torch.float32))
-    check_capture(model, module, inputs)
+    call = call.map(two_examples)
+    program = export(module, call)
+    kind = next((tensor.dtype for tensor in call.tensors() if tensor.is_floating_point()), type_of(module))
+    low = lower(program, kind)
+    results = outputs_of(program.exported)
+    model = low.builder.model([low.index(node) for _, node in results], names_of(results))
+    check_capture(model, module, call, [low.batch(node).place if batched(node) else None for _, node in results])
     return model
+
+
+def type_of(module: nn.Module) -> torch.dtype:
+    """The floating type of a module's parameters, float32 if there are none."""
+    return next((tensor.dtype for tensor in module.parameters() if tensor.is_floating_point()), torch.float32)
 
 
 def check_numbers(module: nn.Module) -> None:
@@ -71,81 +73,72 @@ def two_examples(tensor: Tensor) -> Tensor:
     return tensor.detach()[:2] if tensor.shape[0] >= 2 else torch.cat([tensor.detach()] * 2)
 
 
-def export(module: nn.Module, inputs: tuple[Tensor, ...]) -> ExportedProgram:
-    """The module as a functional program over a dynamic batch; CaptureError if torch cannot export it."""
-    shapes = tuple({0: Dim.DYNAMIC} for _ in inputs)
-    try:
-        with quiet(), warnings.catch_warnings():  # recurrent modules list their weights in every call, which torch remarks on
-            warnings.filterwarnings("ignore", message="The tensor attributes.*were assigned during export")
-            warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # torch's own bookkeeping
-            program = torch.export.export(module, inputs, dynamic_shapes=shapes, strict=False)
-            table = {key: rule for key, rule in torch.export.default_decompositions().items()
-                     if str(key).removeprefix("aten.") in DECOMPOSED}
-            return program.run_decompositions(table)
-    except Exception as problem:  # torch raises many kinds; all of them mean that the module cannot be captured
-        reason = (str(problem).strip().splitlines() or [repr(problem)])[0].rstrip(".")
-        shapes_given = ", ".join(str(list(tensor.shape)) for tensor in inputs)
-        remedy = "Branches that depend on values of a tensor must be rewritten." if "data-dependent" in reason else \
-            f"Its inputs had the shapes {shapes_given}, the batch axis first."
-        raise CaptureError(f"torch.export cannot capture {type(module).__name__}{raised_at(problem)}: {reason}. "
-                           f"{remedy}") from problem
+# -- the walk ------------------------------------------------------------------------------------------------------------
 
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without the graphs and tracebacks that torch writes to standard error before it raises; the error says it all."""
-    loggers = [logger for name, logger in logging.root.manager.loggerDict.items()
-               if name.split(".")[0] == "torch" and isinstance(logger, logging.Logger) and not logger.disabled]
-    try:
-        for logger in loggers:
-            logger.disabled = True
-        with redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        for logger in loggers:
-            logger.disabled = False
-
-
-def raised_at(problem: BaseException) -> str:
-    """", from file:line" of the innermost line of the user's own source that an exception went through."""
-    own = [torch.__path__[0], str(Path(__file__).parent)]
-    frames = traceback.extract_tb(problem.__traceback__)
-    places = [frame for frame in frames if not frame.filename.startswith((*own, "<"))]
-    return f", from {places[-1].filename}:{places[-1].lineno}" if places else ""
-
-
-def lower(program: ExportedProgram, dtype: torch.dtype) -> Model:
+def lower(program: Program, dtype: torch.dtype) -> Lowering:
     """Every node of an exported program as nodes of our graph."""
-    low = Lowering(Builder(dtype))
-    placeholders = [node for node in program.graph.nodes if node.op == "placeholder"]
-    specs = {node.name: spec for node, spec in zip(placeholders, program.graph_signature.input_specs, strict=True)}
+    low, exported = Lowering(Builder(dtype)), program.exported
+    placeholders = [node for node in exported.graph.nodes if node.op == "placeholder"]
+    specs = {node.name: spec for node, spec in zip(placeholders, exported.graph_signature.input_specs, strict=True)}
     one_to_one = by_source()
-    for node in program.graph.nodes:
+    for node in exported.graph.nodes:
         low.at(node)
         if node.op == "placeholder":
             place(low, program, specs[node.name], node)
         elif node.op == "call_function":
-            low.values[node] = call(low, node, one_to_one)
-        elif node.op == "output":
-            mutated = len(program.graph_signature.buffers_to_mutate)
-            results = [low.index(value) for value in node.args[0][mutated:] if value is not None]
-            return low.builder.model(results)
-    raise CaptureError("the exported program has no output.")
+            low.values[node] = call_function(low, node, one_to_one)
+    check_mutation(exported)
+    return low
 
 
-def place(low: Lowering, program: ExportedProgram, spec: InputSpec, node: fx.Node) -> None:
+def place(low: Lowering, program: Program, spec: InputSpec, node: fx.Node) -> None:
     """A placeholder: an input, or a parameter, buffer or constant under its own name."""
     if spec.kind == InputKind.USER_INPUT:
-        shape = tuple(int(size) for size in node.meta["val"].shape[1:])
-        low.values[node] = low.builder.input(node.name, shape)
+        value = node.meta.get("val")
+        if isinstance(value, Tensor):
+            shape = tuple(int(size) for size in value.shape[1:])
+            low.values[node] = low.builder.input(node.name, shape, value.dtype)
         return
     assert spec.target is not None
-    held = program.constants if spec.kind in (InputKind.CONSTANT_TENSOR, InputKind.CUSTOM_OBJ) else program.state_dict
-    value = held[spec.target] if spec.target in held else program.constants[spec.target]
-    low.values[node] = low.builder.parameter(spec.target, value)
+    exported = program.exported
+    held = exported.constants if spec.kind in (InputKind.CONSTANT_TENSOR, InputKind.CUSTOM_OBJ) else exported.state_dict
+    value = held[spec.target] if spec.target in held else exported.constants[spec.target]
+    low.values[node] = low.builder.parameter(spec.target.removeprefix(program.prefix), value)
 
 
-def call(low: Lowering, node: fx.Node, one_to_one: dict[str, Any]) -> Any:
+def check_mutation(exported: ExportedProgram) -> None:
+    """CaptureError if forward changes a buffer: such a module is another function at every call."""
+    for result, buffer in exported.graph_signature.buffers_to_mutate.items():
+        node = next((node for node in exported.graph.nodes if node.name == result), None)
+        raise CaptureError(f"forward changes the buffer '{buffer}'{where_from(node)}, so the module is another function at every "
+                           "call; call module.eval() if that stops it, else move the change out of forward.")
+
+
+def outputs_of(exported: ExportedProgram) -> list[tuple[str, fx.Node]]:
+    """The tensors that the module returns, with the path of keys and places that leads to each ("" for a lone tensor)."""
+    results = next(node for node in exported.graph.nodes if node.op == "output").args[0]
+    mine = len(exported.graph_signature.user_outputs)
+    structure = pytree.tree_unflatten(list(results[len(results) - mine:]), exported.call_spec.out_spec)  # type: ignore[index, arg-type]
+    found = [(".".join(key_text(key) for key in path), leaf)
+             for path, leaf in pytree.tree_flatten_with_path(structure, is_leaf=lambda part: isinstance(part, fx.Node))[0]]
+    tensors = [(path, node) for path, node in found
+               if isinstance(node, fx.Node) and isinstance(node.meta.get("val"), Tensor)]
+    if not tensors:
+        raise CaptureError("the module returns no tensor.")
+    return tensors
+
+
+def key_text(key: Any) -> str:
+    """One step into a nested result: a dictionary's key, a place in a list, a field's name."""
+    return str(key).strip("[].'\"")
+
+
+def names_of(results: Sequence[tuple[str, fx.Node]]) -> tuple[str, ...]:
+    """The names of the outputs; none for a lone tensor, which is called like its node."""
+    return () if results[0][0] == "" else tuple(path for path, _ in results)
+
+
+def call_function(low: Lowering, node: fx.Node, one_to_one: dict[str, Any]) -> Any:
     """One call of the program, lowered by the table or by the operator that names it as its source."""
     target = str(node.target)
     if isinstance(node.meta.get("val"), (torch.SymInt, torch.SymBool, int, bool)):
@@ -165,64 +158,15 @@ def call(low: Lowering, node: fx.Node, one_to_one: dict[str, Any]) -> Any:
 @torch.enable_grad()
 def computed_now(low: Lowering, node: fx.Node) -> Tensor | None:
     """The value of a call that depends on no input and on no trained parameter (a mask, a table of positions), else None."""
+    function: Any = node.target
+    if torch.Tag.nondeterministic_seeded in function.tags:
+        raise UnsupportedOperator(f"'{node.name}'{where_from(node)} draws random numbers, so the module is another function at "
+                                  "every call; call module.eval(), or hold the numbers in a buffer.")
     values = {}
     for arg in node.all_input_nodes:
         index = low.values.get(arg)
         if low.varies(arg) or batched(arg) or not isinstance(index, int):
             return None
         values[arg] = known_value(low.builder, index)[0]
-    function: Any = node.target
     result = function(*fx.map_arg(node.args, values.__getitem__), **fx.map_arg(node.kwargs, values.__getitem__))
     return result if isinstance(result, Tensor) and not result.requires_grad else None
-
-
-@torch.enable_grad()
-def check_capture(model: Model, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-    """Graph and module agree at two batch sizes, in value and in the gradients of their parameters."""
-    names = [node.name for node in model.graph.inputs]
-    for batch in (2, 3):
-        values = [torch.cat([tensor, tensor])[:batch] for tensor in inputs]
-        expected = tensors_of(module(*values))
-        found = evaluate_all(model, dict(zip(names, values, strict=True)))
-        results = [found[index] for index in model.graph.outputs]
-        for index, result, want in zip(model.graph.outputs, results, expected, strict=True):
-            compare(model.graph[index].describe(), result, want)
-    shared = [result.expand(want.shape) for result, want in zip(results, expected, strict=True)]
-    compare_gradients(module, shared, expected)
-
-
-def compare_gradients(module: nn.Module, results: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
-    """Both ways from the parameters to the outputs have one derivative, so that training the graph trains the module."""
-    named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
-    if not named or not any(want.requires_grad for want in expected):
-        return
-
-    def gradients(outputs: Sequence[Tensor]) -> Sequence[Tensor | None]:
-        reached = [output.sum() for output in outputs if output.requires_grad]
-        if not reached:
-            return [None] * len(named)
-        return torch.autograd.grad(torch.stack(reached).sum(), [parameter for _, parameter in named], allow_unused=True)
-
-    for (name, parameter), ours, theirs in zip(named, gradients(results), gradients(expected), strict=True):
-        nothing = torch.zeros_like(parameter)
-        compare(f"gradient of '{name}'", nothing if ours is None else ours, nothing if theirs is None else theirs)
-
-
-def compare(place: str, found: Tensor, want: Tensor) -> None:
-    """CaptureError unless the two agree to rounding, relative to the largest entry."""
-    sizes = zip(found.shape, want.shape, strict=True) if found.dim() == want.dim() else [(0, 1)]
-    if any(size not in (1, wanted) for size, wanted in sizes):
-        raise CaptureError(f"the captured graph gives {list(found.shape)} at output {place}, where the module gives "
-                           f"{list(want.shape)}; examples of a batch must not be mixed, and the batch stays the first axis.")
-    found = found.expand(want.shape)
-    scale = 1 + want.detach().abs().max() if want.numel() else 1
-    difference = (found - want).detach().abs().max() / scale if want.numel() else torch.zeros(())
-    if not bool(difference <= TOLERANCE):
-        raise CaptureError(f"the captured graph disagrees with the module at output {place}: relative difference "
-                           f"{float(difference):.2g}. This is a defect of the capture; please report the module.")
-
-
-def tensors_of(result: Any) -> Sequence[Tensor]:
-    """The tensors of a module's result, in the order in which torch.export lists them."""
-    leaves, _ = torch.utils._pytree.tree_flatten(result)
-    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
