@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from boundlab.capture.composed import known_value
 from boundlab.capture.lowering import Lowering, batched, where_from
 from boundlab.capture.moves import joined
 from boundlab.capture.table import Rule, lowers, unsupported
@@ -85,10 +84,15 @@ def concrete(low: Lowering, node: fx.Node, numbering: Numbering) -> tuple[tuple[
             return with_batch(low, part, numbering.positions(index, low.varies(part)))
         if low.varies(part):
             raise unsupported(node, f"picks entries by '{part}', which depends on an input; only constant places can be bounded")
-        known = known_value(low.builder, index)[0].to(held.dtype)
+        known = low.builder.known(index)[0].to(held.dtype)
         return with_batch(low, part, torch.stack([known] * EXAMPLES))
 
     return fx.map_arg(node.args, one), fx.map_arg(node.kwargs, one)
+
+
+def concrete_size(part: Any) -> Any:
+    """An argument that holds sizes, for EXAMPLES examples."""
+    return fx.map_arg(part, lambda size: size_at(size.meta.get("val"), EXAMPLES))
 
 
 def size_at(size: Any, batch: int) -> Any:

@@ -8,7 +8,6 @@ import torch
 from torch import fx
 
 from boundlab.capture.aten_moves import traced
-from boundlab.capture.composed import known_value
 from boundlab.capture.lowering import Lowering, batched
 from boundlab.capture.moves import joined
 from boundlab.capture.table import LOWERINGS, argument, lowers, operands, unsupported, without_batch
@@ -158,6 +157,6 @@ def embedding(low: Lowering, node: fx.Node) -> int:
     table, place = (low.index(part) for part in node.args[:2])
     if place in low.builder.varying:
         raise unsupported(node, "looks up rows by numbers that depend on an input; perturb the embedded vectors instead")
-    rows, width = known_value(low.builder, place)[0], low.builder.shape(table)[1]
+    rows, width = low.builder.known(place)[0], low.builder.shape(table)[1]
     index = rows[..., None] * width + torch.arange(width)
     return low.builder.add("gather", table, index=index.flatten(), shape=tuple(index.shape))

@@ -13,6 +13,10 @@ from boundlab.graph import INPUT, PARAMETER, Graph, Model, Node, pruned
 from boundlab.ops import lookup
 
 
+INDEXING = ("pick",)
+"""Operators that read whole numbers as numbers of places."""
+
+
 class Builder:
     """A graph under construction. Nodes are known by index; shapes leave out the batch and follow from `evaluate`."""
 
@@ -23,7 +27,7 @@ class Builder:
         self.dtype = dtype
         self.name, self.origin = "", ""
         self.counted: dict[str, int] = {}
-        self.kinds: dict[int, torch.dtype] = {}
+        self.kinds: list[torch.dtype] = []
 
     def shape(self, index: int) -> tuple[int, ...]:
         """Shape of a node, without batch."""
@@ -31,14 +35,13 @@ class Builder:
 
     def input(self, name: str, shape: Sequence[int], kind: torch.dtype | None = None) -> int:
         """An input of (batch, *shape); `kind` is its element type if that is not the network's floating type."""
-        index = self._append(INPUT, (), {}, tuple(shape), name)
+        index = self._append(INPUT, (), {}, tuple(shape), name, kind or self.dtype)
         self.varying.add(index)
-        self.kinds[index] = kind or self.dtype
         return index
 
     def parameter(self, name: str, value: Tensor) -> int:
         """A parameter, buffer or constant under its own name; the tensor itself is kept, not a copy."""
-        index = self._append(PARAMETER, (), {}, tuple(value.shape), name)
+        index = self._append(PARAMETER, (), {}, tuple(value.shape), name, value.dtype)
         self.params[self.nodes[index].name] = value
         return index
 
@@ -50,17 +53,32 @@ class Builder:
 
     def add(self, op: str, *args: int, **attrs: Any) -> int:
         """A node that applies operator `op`; its shape is found by running `evaluate` on tensors without data."""
-        values = [torch.empty((1, *self.shape(arg)), dtype=self._kind(arg), device="meta") for arg in args]
+        if any(arg in self.varying for arg in args) and op not in INDEXING:
+            args = tuple(self.floating(arg) for arg in args)
+        values = [torch.empty((1, *self.shape(arg)), dtype=self.kinds[arg], device="meta") for arg in args]
         try:
-            shape = tuple(lookup(op).evaluate(*values, **attrs).shape[1:])
+            result = lookup(op).evaluate(*values, **attrs)
         except (RuntimeError, IndexError, ValueError, TypeError) as problem:
             shapes = ", ".join(str(list(self.shape(arg))) for arg in args)
             raise CaptureError(f"'{self.name}' applies {op} to shapes {shapes} with {attrs}, which does not fit: "
                                f"{problem}") from problem
-        index = self._append(op, args, attrs, shape, self.name or op)
+        index = self._append(op, args, attrs, tuple(result.shape[1:]), self.name or op, result.dtype)
         if any(arg in self.varying for arg in args):
             self.varying.add(index)
         return index
+
+    def known(self, index: int) -> Tensor:
+        """The value (1, *shape) of a node that depends on no input, computed now."""
+        node = self.nodes[index]
+        if node.op == PARAMETER:
+            return self.params[node.name].unsqueeze(0)
+        return lookup(node.op).evaluate(*(self.known(arg) for arg in node.args), **node.attrs)
+
+    def floating(self, index: int) -> int:
+        """The node in the network's floating type, where it holds constant whole numbers or truth values."""
+        if self.kinds[index].is_floating_point or index in self.varying:
+            return index
+        return self.constant(self.known(index)[0].to(self.dtype))
 
     def aligned(self, index: int, shape: Sequence[int]) -> int:
         """The node with as many axes as `shape`, and of that shape if it varies (constants may broadcast)."""
@@ -83,16 +101,13 @@ class Builder:
         kept = {node.name for node in graph if node.op == PARAMETER}
         return Model(graph, {name: tensor for name, tensor in self.params.items() if name in kept})
 
-    def _kind(self, index: int) -> torch.dtype:
-        """Element type of an input or parameter node; everything computed counts as floating."""
-        node = self.nodes[index]
-        return self.params[node.name].dtype if node.op == PARAMETER else self.kinds.get(index, self.dtype)
-
-    def _append(self, op: str, args: tuple[int, ...], attrs: dict[str, Any], shape: tuple[int, ...], name: str) -> int:
+    def _append(self, op: str, args: tuple[int, ...], attrs: dict[str, Any], shape: tuple[int, ...], name: str,
+                kind: torch.dtype) -> int:
         unique = name
         while unique in self.counted:
             self.counted[name] = self.counted.get(name, 0) + 1
             unique = f"{name}#{self.counted[name]}"
         self.counted[unique] = 1
         self.nodes.append(Node(len(self.nodes), op, args, attrs, shape, unique, self.origin))
+        self.kinds.append(kind)
         return len(self.nodes) - 1

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from boundlab.capture.builder import Builder
 from boundlab.errors import CaptureError
-from boundlab.graph import PARAMETER
-from boundlab.ops import lookup
 
 MASKED = -1e9
 """What stands for minus infinity in additive masks: softmax is exactly 0 there, and bounds stay finite."""
@@ -64,6 +62,16 @@ def largest(build: Builder, x: int, dims: Sequence[int], keepdim: bool) -> int:
 def smallest(build: Builder, x: int, dims: Sequence[int], keepdim: bool) -> int:
     """The smallest entry over several axes."""
     return build.add("neg", largest(build, build.add("neg", x), dims, keepdim))
+
+
+def products(build: Builder, x: int, axis: int) -> list[int]:
+    """The products of the first entries along an axis, for one, two and up to all of them; each keeps the axis with size 1."""
+    shape, parts = build.shape(x), []
+    for place in range(shape[axis]):
+        slices = tuple(slice(place, place + 1, 1) if d == axis else slice(0, size, 1) for d, size in enumerate(shape))
+        part = build.add("slice", x, slices=slices)
+        parts.append(build.add("mul", parts[-1], part) if parts else part)
+    return parts
 
 
 # -- activations ---------------------------------------------------------------------------------------------------------
@@ -203,17 +211,9 @@ def max_pool(build: Builder, x: int, cells: Sequence[Tensor]) -> int:
 
 # -- attention -----------------------------------------------------------------------------------------------------------
 
-def known_value(build: Builder, index: int) -> Tensor:
-    """The value (1, *shape) of a node that depends on no input, computed now."""
-    node = build.nodes[index]
-    if node.op == PARAMETER:
-        return build.params[node.name].unsqueeze(0)
-    return lookup(node.op).evaluate(*(known_value(build, arg) for arg in node.args), **node.attrs)
-
-
 def additive_mask(build: Builder, mask: int) -> int:
     """A constant mask as numbers to add: true keeps, false and minus infinity leave out."""
-    value = known_value(build, mask)[0]
+    value = build.known(mask)[0]
     if value.dtype == torch.bool:
         return build.constant(torch.where(value, 0.0, MASKED).to(build.dtype))
     return build.constant(value.clamp(min=MASKED)) if bool((value < MASKED).any()) else mask

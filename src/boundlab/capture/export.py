@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch._dynamo.source import ConstantSource
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import Dim, ExportedProgram, ShapesCollection
+from torch.export.graph_signature import InputKind
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 from torch.utils import _pytree as pytree
@@ -27,11 +28,12 @@ from boundlab.errors import CaptureError
 DECOMPOSED = (
     "lstm.input", "gru.input", "rnn_tanh.input", "rnn_relu.input", "lstm_cell.default", "gru_cell.default",
     "rnn_tanh_cell.default", "rnn_relu_cell.default", "einsum.default", "cross_entropy_loss.default", "nll_loss_nd.default",
-    "_weight_norm.default", "_weight_norm_interface.default", "bilinear.default", "addcmul.default", "addcdiv.default",
+    "_weight_norm.default", "_weight_norm_interface.default", "addcmul.default", "addcdiv.default",
     "tensordot.default", "diff.default", "hstack.default", "vstack.default", "dstack.default", "column_stack.default",
     "broadcast_tensors.default", "meshgrid.default", "meshgrid.indexing", "affine_grid_generator.default", "outer.default",
     "kron.default", "trace.default", "cosine_similarity.default", "pairwise_distance.default", "smooth_l1_loss.default",
-    "take_along_dim.default", "linalg_norm.default",
+    "take_along_dim.default", "linalg_norm.default", "atleast_1d.default", "atleast_1d.Sequence", "atleast_2d.default",
+    "atleast_2d.Sequence", "atleast_3d.default", "atleast_3d.Sequence", "lerp.Scalar", "lerp.Tensor", "mse_loss.default",
 )
 """Composite operators that are captured through their parts; all others are kept whole."""
 
@@ -109,9 +111,18 @@ def functional(module: nn.Module, call: Call) -> ExportedProgram:
     with quiet():
         dynamic = shapes.dynamic_shapes(module, call.positional, dict(call.named))
         program = torch.export.export(module, call.positional, dict(call.named), dynamic_shapes=dynamic, strict=False)
+        check_batch(program)
         table = {key: rule for key, rule in torch.export.default_decompositions().items()
                  if str(key).removeprefix("aten.") in DECOMPOSED}
         return program.run_decompositions(table)
+
+
+def check_batch(program: ExportedProgram) -> None:
+    """ValueError if torch has fixed the size of the batch without a word."""
+    for node, spec in zip(program.graph.nodes, program.graph_signature.input_specs, strict=False):
+        held = node.meta.get("val")
+        if spec.kind == InputKind.USER_INPUT and isinstance(held, Tensor) and not isinstance(held.shape[0], torch.SymInt):
+            raise ValueError(f"Constraints violated: '{node.name}' is fixed to a batch of {held.shape[0]}")
 
 
 def trace(module: nn.Module, call: Call) -> nn.Module:

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -133,7 +134,10 @@ def batch_factor(size: Any) -> int | None:
     """k if a size is k times the batch, None if it is a number; CaptureError for other formulas of the batch."""
     if not isinstance(size, torch.SymInt):
         return None
-    parts = re.fullmatch(r"(?:(\d+)\*)?([a-z]\w*)", str(size))
+    parts = re.fullmatch(r"(?:(\d+)\*)?(s\w*)", str(size))
+    if re.search(r"\bu\d+", str(size)):
+        raise CaptureError("an axis has a size that depends on values of a tensor, such as a boolean mask or repeats; name the "
+                           "places by whole numbers instead.")
     if parts is None:
         raise CaptureError(f"an axis has the size {size}; only the batch, or a multiple of it, may depend on the batch.")
     return int(parts[1] or 1)
@@ -147,10 +151,10 @@ def path_of(node: fx.Node) -> str:
 
 
 def where_from(node: fx.Node | None) -> str:
-    """", from file:line" of the user's source, if torch knows it: the innermost line that is not torch's own."""
+    """", from file:line" of the user's source, if torch knows it: the innermost line that is not torch's or ours."""
     trace = (node.meta.get("stack_trace") or "") if node is not None else ""
     places = re.findall(r'File "([^"]+)", line (\d+)', trace)
-    places = [place for place in places if not place[0].startswith((torch.__path__[0], "<"))]
+    places = [place for place in places if not place[0].startswith((torch.__path__[0], str(Path(__file__).parent), "<"))]
     return f", from {places[-1][0]}:{places[-1][1]}" if places else ""
 
 

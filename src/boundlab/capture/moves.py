@@ -42,6 +42,9 @@ def with_zeros(build: Builder, x: int, positions: Tensor) -> int:
     inside = tuple(slice(first, last) for first, last in zip(low, high, strict=True))
     if bool(present[inside].all()):
         return build.add("pad", picked(build, x, positions[inside]), before=tuple(low), shape=tuple(positions.shape))
+    if x not in build.varying:  # which may hold infinity, as attention masks do
+        whole = side_by_side(build, [x, build.constant(torch.zeros(1, dtype=build.kinds[x]))])
+        return picked(build, whole, torch.where(present, positions, math.prod(build.shape(x))))
     mask = build.constant(present.to(build.dtype))
     return build.broadcast("mul", picked(build, x, positions.clamp(min=0)), mask)
 

@@ -11,10 +11,9 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec
 from torch.utils import _pytree as pytree
 
-from boundlab.capture import aten, aten_layers, aten_moves, aten_shape
+from boundlab.capture import aten, aten_layers, aten_moves, aten_shape, aten_windows
 from boundlab.capture.agreement import check_capture
 from boundlab.capture.builder import Builder
-from boundlab.capture.composed import known_value
 from boundlab.capture.export import Call, Program, export
 from boundlab.capture.lowering import Lowering, batched, lower_by_source, where_from
 from boundlab.capture.table import LOWERINGS
@@ -22,8 +21,10 @@ from boundlab.errors import CaptureError, UnsupportedOperator
 from boundlab.graph import Model
 from boundlab.ops import by_source
 
-TABLES = (aten, aten_layers, aten_moves, aten_shape)
+TABLES = (aten, aten_layers, aten_moves, aten_shape, aten_windows)
 """The modules whose import fills the table of rules."""
+EXPORTED = 13
+"""Examples that a module is exported with: a number that no other axis is likely to have."""
 
 
 def capture(module: nn.Module, *example: Any, **named: Any) -> Model:
@@ -44,7 +45,7 @@ def capture(module: nn.Module, *example: Any, **named: Any) -> Model:
     if not call.tensors() or any(tensor.dim() == 0 for tensor in call.tensors()):
         raise CaptureError("capture needs an example tensor for each input of the module, with a batch axis first.")
     check_numbers(module)
-    call = call.map(two_examples)
+    call = call.map(repeated)
     program = export(module, call)
     kind = next((tensor.dtype for tensor in call.tensors() if tensor.is_floating_point()), type_of(module))
     low = lower(program, kind)
@@ -68,9 +69,10 @@ def check_numbers(module: nn.Module) -> None:
                            "with them has no bounds.")
 
 
-def two_examples(tensor: Tensor) -> Tensor:
-    """The first two examples, or the only one twice: a batch of one would be captured as a constant."""
-    return tensor.detach()[:2] if tensor.shape[0] >= 2 else torch.cat([tensor.detach()] * 2)
+def repeated(tensor: Tensor) -> Tensor:
+    """The examples over and over, EXPORTED of them: torch tells sizes apart by their values while it exports."""
+    times = -(-EXPORTED // max(len(tensor), 1))
+    return torch.cat([tensor.detach()] * times)[:EXPORTED]
 
 
 # -- the walk ------------------------------------------------------------------------------------------------------------
@@ -167,6 +169,6 @@ def computed_now(low: Lowering, node: fx.Node) -> Tensor | None:
         index = low.values.get(arg)
         if low.varies(arg) or batched(arg) or not isinstance(index, int):
             return None
-        values[arg] = known_value(low.builder, index)[0]
+        values[arg] = low.builder.known(index)[0]
     result = function(*fx.map_arg(node.args, values.__getitem__), **fx.map_arg(node.kwargs, values.__getitem__))
     return result if isinstance(result, Tensor) and not result.requires_grad else None
