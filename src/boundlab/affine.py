@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from boundlab.interval import Interval
-from boundlab.maps import Diagonal, LinearMap, Table
+from boundlab.maps import Diagonal, LinearMap, Table, Zero
 
 Number = Tensor | float
 
@@ -65,6 +65,12 @@ def exact(*maps: LinearMap, bias: Tensor | None = None) -> LinearBound:
     """The relaxation of an affine operator: itself."""
     affine = Affine(maps, bias)
     return LinearBound(affine, affine)
+
+
+def constants(value: Interval, perturbed: Sequence[Interval]) -> LinearBound:
+    """Between the ends of an interval (b, *out), whatever the perturbed arguments are."""
+    maps = tuple(Zero(tuple(x.shape[1:]), tuple(value.shape[1:])) for x in perturbed)
+    return LinearBound(Affine(maps, value.row_lower), Affine(maps, value.row_upper))
 
 
 Line = tuple[Tensor, Tensor | None]

@@ -46,7 +46,7 @@ def relaxer(env: Env, policy: Policy | None = None) -> Relaxer:
         if node.index not in made:
             op, arguments = lookup(node.op), [env[arg] for arg in node.args]
             alpha = policy(op, *arguments, **node.attrs) if policy and op.alpha and not is_affine(node, env) else None
-            made[node.index] = op.relax(*arguments, alpha=alpha, **node.attrs)
+            made[node.index] = op.lines(*arguments, alpha=alpha, **node.attrs)
         return made[node.index]
 
     return relax

@@ -34,6 +34,7 @@ from boundlab.errors import SpecError
 from boundlab.graph import Model, Node
 from boundlab.interval import Interval
 from boundlab.maps import Dense
+from boundlab.ops import lookup
 from boundlab.perturbations.sets import PerturbationSet
 from boundlab.spec import Specification
 
@@ -232,6 +233,8 @@ def one_curve(node: Node, env: Env, relax: Relaxer) -> bool:
     end no better than that interval's; the operator's own range over the interval is never looser.
     """
     perturbed = [arg for arg in node.args if isinstance(env[arg], Interval)]
+    if lookup(node.op).relax is None:  # its lines are the ends of its interval
+        return True
     return len(perturbed) == 1 and not is_affine(node, env) and relax(node).elementwise
 
 

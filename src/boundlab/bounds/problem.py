@@ -15,6 +15,7 @@ from boundlab.bounds.intermediate import perturbed_nodes
 from boundlab.errors import BoundError, ShapeError
 from boundlab.graph import Graph, Model, Node
 from boundlab.interval import Interval
+from boundlab.ops import lookup
 from boundlab.perturbations.sets import PerturbationSet
 from boundlab.spec import Specification
 
@@ -76,6 +77,14 @@ class Bounds:
     env: Env = field(repr=False)
     linear: Pulled | None = field(default=None, repr=False)
     rigour: Rigour = Rigour.FLOAT
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What made these bounds looser than they need be: nodes where the interval stood in for a missing relaxation."""
+        return tuple(
+            f"{node.describe()} was bounded by its interval alone: its operator has no relaxation (docs: add an operator)."
+            for node in self.graph if not node.source and lookup(node.op).relax is None
+            and isinstance(self.env.get(node.index), Interval))
 
     @property
     def intermediate(self) -> Mapping[str, Interval]:

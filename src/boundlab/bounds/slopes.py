@@ -15,7 +15,7 @@ def parallel(op: Any, *arguments: Any, **attributes: Any) -> Mapping[str, Tensor
     """Fast-Lin and CAP slopes: a free lower slope is set to the upper line's (Weng et al. 2018; Wong and Kolter 2018)."""
     if "slope" not in op.alpha:
         return None
-    return {"slope": op.relax(*arguments, **attributes).upper.maps[0].scale}
+    return {"slope": op.lines(*arguments, **attributes).upper.maps[0].scale}
 
 
 def constant_slope(value: float) -> Policy:

@@ -44,7 +44,8 @@ def nothing(low: Lowering, node: fx.Node) -> Any:
 
 
 FILLS = {"zeros": 0.0, "ones": 1.0, "zeros_like": 0.0, "ones_like": 1.0, "new_zeros": 0.0, "new_ones": 1.0,
-         "empty": 0.0, "empty_like": 0.0, "new_empty": 0.0}
+         "empty": 0.0, "empty_like": 0.0, "new_empty": 0.0, "full_like": None, "new_full": None}
+"""Operators that take a shape from their argument and nothing else; with None, the number is an argument of its own."""
 
 
 @lowers("zeros.default", "ones.default", "full.default", "zeros_like.default", "ones_like.default", "full_like.default",
@@ -54,7 +55,7 @@ def filled(low: Lowering, node: fx.Node) -> int:
     """A tensor of one number for every example (memory that is still to be written counts as zeros); the batch axis goes."""
     kind = str(node.target).removeprefix("aten.").split(".")[0]
     place = {"full": 1, "full_like": 1, "new_full": 2, "scalar_tensor": 0}.get(kind)
-    value: Any = FILLS[kind] if place is None else node.args[place]
+    value: Any = FILLS.get(kind) if place is None else node.args[place]
     return low.builder.constant(torch.full(low.result_shape(), value, dtype=node.meta["val"].dtype))
 
 

@@ -46,6 +46,21 @@ def dot(low: Lowering, node: fx.Node) -> int:
     return product(low, node, node.args[0], node.args[1])
 
 
+@lowers("bilinear.default")
+def bilinear(low: Lowering, node: fx.Node) -> int:
+    """x' W_k y + b_k for each k: a linear layer of x, times y, summed."""
+    build, (first, second) = low.builder, operands(low, node.args[0], node.args[1])
+    weight = low.index(node.args[2])
+    count, left, right = build.shape(weight)
+    flat = build.add("reshape", build.add("permute", weight, dims=(0, 2, 1)), shape=(count * right, left))
+    lead = build.shape(first)[:-1]
+    rows = build.add("reshape", build.add("linear", first, flat), shape=(*lead, count, right))
+    wide = build.add("reshape", second, shape=(*lead, 1, right))
+    total = build.add("sum", build.broadcast("mul", rows, wide), dims=(len(lead) + 1,))
+    bias = optional(low, argument(node, 3, "bias"))
+    return total if bias is None else build.broadcast("add", total, bias)
+
+
 @lowers("addmm.default", "baddbmm.default", "addmv.default", "addbmm.default")
 def sum_and_product(low: Lowering, node: fx.Node) -> int:
     """beta * term + alpha * (x @ y)."""
@@ -99,6 +114,24 @@ def optional(low: Lowering, value: Any) -> int | None:
     return None if value is None else low.index(value)
 
 
+@lowers("_native_batch_norm_legit_functional.default", "_native_batch_norm_legit.default",
+        "_native_batch_norm_legit.no_stats", "_batch_norm_with_update_functional.default")
+def batch_statistics(low: Lowering, node: fx.Node) -> Any:
+    """Batch norm in training mode, refused: examples of a batch would depend on each other."""
+    raise unsupported(node, BATCH_STATISTICS)
+
+
+BATCH_STATISTICS = ("is batch norm in training mode, where examples of a batch depend on each other; call module.eval(), or "
+                    "give the statistics of a batch as parameters: "
+                    "capture(module.eval(), x).with_params(batch_statistics(module, x))")
+
+
+@lowers("native_dropout.default", "rrelu_with_noise_functional.default")
+def noise(low: Lowering, node: fx.Node) -> Any:
+    """Layers that draw random numbers while they train, refused."""
+    raise unsupported(node, "draws random numbers, as dropout does in training mode; call module.eval() first")
+
+
 @lowers("batch_norm.default", "_native_batch_norm_legit_no_training.default", "cudnn_batch_norm.default",
         "native_batch_norm.default")
 def batch_norm(low: Lowering, node: fx.Node) -> Any:
@@ -106,7 +139,7 @@ def batch_norm(low: Lowering, node: fx.Node) -> Any:
     x, weight, bias, mean, variance = node.args[:5]
     legit = "no_training" in str(node.target)
     if not legit and node.args[5]:
-        raise unsupported(node, "is batch norm in training mode; call module.eval() first")
+        raise unsupported(node, BATCH_STATISTICS)
     eps = float(node.args[6 if legit else 7])  # type: ignore[arg-type]
     scale, shift = composed.frozen_batch_norm(low.builder, low.index(mean), low.index(variance), optional(low, weight),
                                               optional(low, bias), eps)
@@ -176,8 +209,11 @@ def attention(low: Lowering, node: fx.Node) -> int:
     """softmax(scale * Q K' + mask) V; Vaswani et al. 2017, Sec. 3.2.1."""
     query, key, value, *_ = node.args
     parts = operands(low, query, key, value)
-    if argument(node, 4, "dropout_p", 0.0) or node.kwargs.get("enable_gqa", False):
-        raise unsupported(node, "is attention with dropout or grouped queries, which is not supported")
+    if argument(node, 4, "dropout_p", 0.0):
+        raise unsupported(node, "is attention with dropout; call module.eval() or set dropout_p to 0")
+    if node.kwargs.get("enable_gqa", False):
+        parts[1:] = (composed.repeated(low.builder, part, len(low.builder.shape(part)) - 3, low.builder.shape(parts[0])[-3])
+                     for part in parts[1:])
     given, scale = argument(node, 3, "attn_mask"), node.kwargs.get("scale")
     shape = low.builder.shape(parts[0])
     factor = 1 / math.sqrt(shape[-1]) if scale is None else float(scale)  # type: ignore[arg-type]

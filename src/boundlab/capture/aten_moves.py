@@ -83,7 +83,7 @@ def concrete(low: Lowering, node: fx.Node, numbering: Numbering) -> tuple[tuple[
         if held.is_floating_point():
             return with_batch(low, part, numbering.positions(index, low.varies(part)))
         if low.varies(part):
-            raise unsupported(node, f"picks entries by '{part}', which depends on an input; only constant places can be bounded")
+            raise unsupported(node, f"picks entries by '{part}', which depends on an input; places must be constant here")
         known = low.builder.known(index)[0].to(held.dtype)
         return with_batch(low, part, torch.stack([known] * EXAMPLES))
 
@@ -128,7 +128,7 @@ def split_batch(low: Lowering, node: fx.Node, result: Tensor, example: int) -> T
 for target in (
     "flip", "fliplr", "flipud", "roll", "rot90", "repeat", "tile", "repeat_interleave.self_int",
     "repeat_interleave.self_Tensor", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "im2col", "unfold", "diagonal",
-    "diag", "diag_embed", "tril", "triu", "index.Tensor", "_unsafe_index.Tensor", "index_select", "gather", "take",
+    "diag", "diag_embed", "tril", "triu", "index.Tensor", "_unsafe_index.Tensor", "gather", "take",
     "reflection_pad1d", "reflection_pad2d", "reflection_pad3d", "replication_pad1d", "replication_pad2d",
     "replication_pad3d", "upsample_nearest1d", "upsample_nearest1d.vec", "upsample_nearest2d", "upsample_nearest2d.vec",
     "upsample_nearest3d", "upsample_nearest3d.vec", "_upsample_nearest_exact1d", "_upsample_nearest_exact1d.vec",

@@ -12,7 +12,6 @@ from boundlab.errors import CaptureError
 from boundlab.graph import INPUT, PARAMETER, Graph, Model, Node, pruned
 from boundlab.ops import lookup
 
-
 INDEXING = ("pick",)
 """Operators that read whole numbers as numbers of places."""
 
@@ -96,7 +95,7 @@ class Builder:
         return self.add(op, *(self.aligned(arg, shape) for arg in args), **attrs)
 
     def model(self, outputs: Sequence[int], names: Sequence[str] = ()) -> Model:
-        """The finished network: only what the outputs need, in order, and all inputs; `names` of the outputs, if they have any."""
+        """The finished network: what the outputs need, in order, and all inputs; `names` of the outputs, if they have any."""
         graph = pruned(Graph(tuple(self.nodes), tuple(outputs), tuple(names)))
         kept = {node.name for node in graph if node.op == PARAMETER}
         return Model(graph, {name: tensor for name, tensor in self.params.items() if name in kept})

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from boundlab.capture import moves
 from boundlab.capture.builder import Builder
 from boundlab.errors import CaptureError
 
@@ -66,7 +67,7 @@ def smallest(build: Builder, x: int, dims: Sequence[int], keepdim: bool) -> int:
 
 def products(build: Builder, x: int, axis: int) -> list[int]:
     """The products of the first entries along an axis, for one, two and up to all of them; each keeps the axis with size 1."""
-    shape, parts = build.shape(x), []
+    shape, parts = build.shape(x), list[int]()
     for place in range(shape[axis]):
         slices = tuple(slice(place, place + 1, 1) if d == axis else slice(0, size, 1) for d, size in enumerate(shape))
         part = build.add("slice", x, slices=slices)
@@ -235,6 +236,13 @@ def attention(build: Builder, query: int, key: int, value: int, scale: float, ma
     if mask is not None:
         scores = build.broadcast("add", scores, additive_mask(build, mask))
     return product(build, build.add("softmax", scores, dim=len(build.shape(scores)) - 1), value)
+
+
+def repeated(build: Builder, x: int, axis: int, wanted: int) -> int:
+    """Each entry of an axis several times in a row, until there are `wanted`: heads that several queries share."""
+    shape = build.shape(x)
+    positions = torch.arange(math.prod(shape)).reshape(shape).repeat_interleave(wanted // shape[axis], axis)
+    return moves.picked(build, x, positions)
 
 
 # -- products of matrices ------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""A module as a functional program over a dynamic batch: torch.export, and for modules that call autograd a tracer before it."""
+"""A module as a functional program over a dynamic batch: torch.export, after a tracer where modules call autograd."""
 
 from __future__ import annotations
 
@@ -27,13 +27,16 @@ from boundlab.errors import CaptureError
 
 DECOMPOSED = (
     "lstm.input", "gru.input", "rnn_tanh.input", "rnn_relu.input", "lstm_cell.default", "gru_cell.default",
-    "rnn_tanh_cell.default", "rnn_relu_cell.default", "einsum.default", "cross_entropy_loss.default", "nll_loss_nd.default",
+    "rnn_tanh_cell.default", "rnn_relu_cell.default", "einsum.default", "cross_entropy_loss.default",
     "_weight_norm.default", "_weight_norm_interface.default", "addcmul.default", "addcdiv.default",
     "tensordot.default", "diff.default", "hstack.default", "vstack.default", "dstack.default", "column_stack.default",
     "broadcast_tensors.default", "meshgrid.default", "meshgrid.indexing", "affine_grid_generator.default", "outer.default",
     "kron.default", "trace.default", "cosine_similarity.default", "pairwise_distance.default", "smooth_l1_loss.default",
     "take_along_dim.default", "linalg_norm.default", "atleast_1d.default", "atleast_1d.Sequence", "atleast_2d.default",
     "atleast_2d.Sequence", "atleast_3d.default", "atleast_3d.Sequence", "lerp.Scalar", "lerp.Tensor", "mse_loss.default",
+    "gelu_backward.default", "silu_backward.default", "native_layer_norm_backward.default",
+    "native_batch_norm_backward.default", "native_group_norm_backward.default", "_softmax_backward_data.default",
+    "_log_softmax_backward_data.default",
 )
 """Composite operators that are captured through their parts; all others are kept whole."""
 
@@ -132,7 +135,7 @@ def trace(module: nn.Module, call: Call) -> nn.Module:
 
     def fake(tensor: Tensor, batched: bool) -> Tensor:
         kinds = [DimDynamic.DYNAMIC if batched and axis == 0 else DimDynamic.STATIC for axis in range(tensor.dim())]
-        context = StatelessSymbolicContext(dynamic_sizes=kinds, constraint_sizes=[None] * len(kinds))
+        context: Any = StatelessSymbolicContext(dynamic_sizes=kinds, constraint_sizes=[None] * len(kinds))
         return mode.from_tensor(tensor, symbolic_context=context, source=ConstantSource(f"tensor_{next(counter)}"))
 
     def run(state: dict[str, Tensor], positional: tuple[Any, ...], named: dict[str, Any]) -> Any:
@@ -148,16 +151,21 @@ def refusal(module: nn.Module, call: Call, problem: Exception) -> str:
     """One sentence on why a module cannot be exported, where, and what to do."""
     reason = (str(problem).strip().splitlines() or [repr(problem)])[0].rstrip(".")
     shapes = f"Its inputs had the shapes {call.describe()}, the batch axis first."
-    remedies = {
-        "data-dependent": "forward decides by the value of a tensor, and bounds need one formula for all inputs: write the "
-                          "choice with torch.where, relu, maximum or clamp, or capture the branch that you mean.",
-        "Constraints violated": "forward uses the size of the batch as a fixed number; write it as x.shape[0], and give inputs "
-                                f"of which each holds one example a row. {shapes}",
-        "autograd": "forward differentiates in a way that cannot be traced; use torch.func.jacrev under torch.func.vmap, or "
-                    "torch.autograd.grad with create_graph=True.",
-    }
-    remedy = next((text for word, text in remedies.items() if word.lower() in str(problem).lower()), shapes)
-    return f"torch.export cannot capture {type(module).__name__}{raised_at(problem)}: {reason}. {remedy[0].upper()}{remedy[1:]}"
+    text = str(problem).lower()
+    remedy = next((remedy for words, remedy in REMEDIES if any(word in text for word in words)), shapes)
+    return f"torch.export cannot capture {type(module).__name__}{raised_at(problem)}: {reason}. {remedy}"
+
+
+REMEDIES = (
+    (("data-dependent", "datadependent"),
+     "Forward decides by the value of a tensor, and bounds need one formula for all inputs: write the choice with relu, "
+     "maximum, clamp or torch.where, or capture the branch that you mean."),
+    (("constraints violated",), "Forward uses the size of the batch as a fixed number; write it as x.shape[0]."),
+    (("autograd", "no attribute 'constant'"),
+     "Forward differentiates under torch.func in a way that fixes the size of the batch; use torch.autograd.grad on the whole "
+     "batch with create_graph=True (docs/jacobian.md)."),
+)
+"""What to do about the errors that users meet most, by words in torch's own message."""
 
 
 @contextmanager

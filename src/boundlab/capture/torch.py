@@ -11,7 +11,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec
 from torch.utils import _pytree as pytree
 
-from boundlab.capture import aten, aten_layers, aten_moves, aten_shape, aten_windows
+from boundlab.capture import aten, aten_derivative, aten_layers, aten_moves, aten_shape, aten_windows
 from boundlab.capture.agreement import check_capture
 from boundlab.capture.builder import Builder
 from boundlab.capture.export import Call, Program, export
@@ -21,7 +21,7 @@ from boundlab.errors import CaptureError, UnsupportedOperator
 from boundlab.graph import Model
 from boundlab.ops import by_source
 
-TABLES = (aten, aten_layers, aten_moves, aten_shape, aten_windows)
+TABLES = (aten, aten_derivative, aten_layers, aten_moves, aten_shape, aten_windows)
 """The modules whose import fills the table of rules."""
 EXPORTED = 13
 """Examples that a module is exported with: a number that no other axis is likely to have."""
@@ -82,15 +82,27 @@ def lower(program: Program, dtype: torch.dtype) -> Lowering:
     low, exported = Lowering(Builder(dtype)), program.exported
     placeholders = [node for node in exported.graph.nodes if node.op == "placeholder"]
     specs = {node.name: spec for node, spec in zip(placeholders, exported.graph_signature.input_specs, strict=True)}
-    one_to_one = by_source()
+    one_to_one, read = by_source(), values_read(exported)
     for node in exported.graph.nodes:
         low.at(node)
         if node.op == "placeholder":
             place(low, program, specs[node.name], node)
-        elif node.op == "call_function":
-            low.values[node] = call_function(low, node, one_to_one)
+        elif node.op == "call_function" and node in read:
+            low.values[node] = call(low, node, one_to_one)
     check_mutation(exported)
     return low
+
+
+def values_read(exported: ExportedProgram) -> set[fx.Node]:
+    """The nodes whose values the results depend on; sizes, and what only lends its shape to a fill, do not count."""
+    read, waiting = set[fx.Node](), [node for node in exported.graph.nodes if node.op == "output"]
+    while waiting:
+        node = waiting.pop()
+        if node not in read:
+            read.add(node)
+            lends = node.op == "call_function" and str(node.target).removeprefix("aten.").split(".")[0] in aten.FILLS
+            waiting += [] if lends or isinstance(node.meta.get("val"), torch.SymInt) else node.all_input_nodes
+    return read
 
 
 def place(low: Lowering, program: Program, spec: InputSpec, node: fx.Node) -> None:
@@ -112,15 +124,15 @@ def check_mutation(exported: ExportedProgram) -> None:
     """CaptureError if forward changes a buffer: such a module is another function at every call."""
     for result, buffer in exported.graph_signature.buffers_to_mutate.items():
         node = next((node for node in exported.graph.nodes if node.name == result), None)
-        raise CaptureError(f"forward changes the buffer '{buffer}'{where_from(node)}, so the module is another function at every "
-                           "call; call module.eval() if that stops it, else move the change out of forward.")
+        raise CaptureError(f"forward changes the buffer '{buffer}'{where_from(node)}, so the module is another function at "
+                           "every call; call module.eval() if that stops it, else move the change out of forward.")
 
 
 def outputs_of(exported: ExportedProgram) -> list[tuple[str, fx.Node]]:
     """The tensors that the module returns, with the path of keys and places that leads to each ("" for a lone tensor)."""
     results = next(node for node in exported.graph.nodes if node.op == "output").args[0]
     mine = len(exported.graph_signature.user_outputs)
-    structure = pytree.tree_unflatten(list(results[len(results) - mine:]), exported.call_spec.out_spec)  # type: ignore[index, arg-type]
+    structure = pytree.tree_unflatten(list(results[len(results) - mine:]), exported.call_spec.out_spec)
     found = [(".".join(key_text(key) for key in path), leaf)
              for path, leaf in pytree.tree_flatten_with_path(structure, is_leaf=lambda part: isinstance(part, fx.Node))[0]]
     tensors = [(path, node) for path, node in found
@@ -140,7 +152,7 @@ def names_of(results: Sequence[tuple[str, fx.Node]]) -> tuple[str, ...]:
     return () if results[0][0] == "" else tuple(path for path, _ in results)
 
 
-def call_function(low: Lowering, node: fx.Node, one_to_one: dict[str, Any]) -> Any:
+def call(low: Lowering, node: fx.Node, one_to_one: dict[str, Any]) -> Any:
     """One call of the program, lowered by the table or by the operator that names it as its source."""
     target = str(node.target)
     if isinstance(node.meta.get("val"), (torch.SymInt, torch.SymBool, int, bool)):
@@ -149,26 +161,39 @@ def call_function(low: Lowering, node: fx.Node, one_to_one: dict[str, Any]) -> A
         return LOWERINGS[target](low, node)
     if target in one_to_one:
         return lower_by_source(low, node, one_to_one[target].name)
-    constant = computed_now(low, node)
-    if constant is not None:
-        return low.builder.constant(constant)
+    found = of_parameters(low, node)
+    if found is not None:
+        return found
     raise UnsupportedOperator(
         f"node '{node.name}'{where_from(node)} is {target}, which no operator declares. Register one "
         "(docs: add an operator), or rewrite that line with supported operators (`boundlab ops` lists them).")
 
 
-@torch.enable_grad()
-def computed_now(low: Lowering, node: fx.Node) -> Tensor | None:
-    """The value of a call that depends on no input and on no trained parameter (a mask, a table of positions), else None."""
+def of_parameters(low: Lowering, node: fx.Node) -> Any:
+    """A call that depends on no input: its value if no trained parameter enters it (a mask), else a node; None if it does."""
     function: Any = node.target
     if torch.Tag.nondeterministic_seeded in function.tags:
         raise UnsupportedOperator(f"'{node.name}'{where_from(node)} draws random numbers, so the module is another function at "
                                   "every call; call module.eval(), or hold the numbers in a buffer.")
-    values = {}
-    for arg in node.all_input_nodes:
-        index = low.values.get(arg)
-        if low.varies(arg) or batched(arg) or not isinstance(index, int):
-            return None
-        values[arg] = low.builder.known(index)[0]
-    result = function(*fx.map_arg(node.args, values.__getitem__), **fx.map_arg(node.kwargs, values.__getitem__))
-    return result if isinstance(result, Tensor) and not result.requires_grad else None
+    places = {arg: low.values.get(arg) for arg in node.all_input_nodes}
+    held = {arg: index for arg, index in places.items() if isinstance(index, int) and not low.varies(arg) and not batched(arg)}
+    if len(held) < len(places):
+        return None
+    with torch.enable_grad():
+        values = {arg: low.builder.known(index)[0] for arg, index in held.items()}
+    if not any(value.requires_grad for value in values.values()):
+        result = function(*fx.map_arg(node.args, values.__getitem__), **fx.map_arg(node.kwargs, values.__getitem__))
+        return low.builder.constant(result) if isinstance(result, Tensor) else None
+    return live(low, node, list(held))
+
+
+def live(low: Lowering, node: fx.Node, tensors: list[fx.Node]) -> Any:
+    """Nodes that compute a call of trained parameters anew at every use."""
+    if node.kwargs or sum(isinstance(part, fx.Node) for part in node.args) != len(node.all_input_nodes):
+        return None  # tensors in lists or by name
+    call = tuple((True, tensors.index(part)) if isinstance(part, fx.Node) else (False, part) for part in node.args)
+    several = isinstance(node.meta["val"], (list, tuple))
+    results: list[int | None] = list(range(len(node.meta["val"]))) if several else [None]
+    found = [low.builder.add("computed", *(low.index(part) for part in tensors), function=node.target, call=call, result=result)
+             for result in results]
+    return found if several else found[0]

@@ -19,6 +19,13 @@ def words(function: object, otherwise: str) -> str:
     return re.split(r"(?<! al)(?<! Sec)\. |\.$", text)[0] or otherwise
 
 
+def lines_of(op: Op) -> str:
+    """How the operator is relaxed."""
+    if op.relax is None:
+        return "none: its interval"
+    return "the operator itself" if op.affine is always else words(op.relax, "a line below and a line above")
+
+
 def places(op: Op) -> str:
     """Where a split of the argument helps."""
     if callable(op.breaks):
@@ -32,7 +39,7 @@ def described(op: Op) -> dict[str, str]:
     return {
         "name": op.name,
         "interval": words(op.interval, "exact image" if linear else "from the function's shape"),
-        "relaxation": "the operator itself" if linear else words(op.relax, "a line below and a line above"),
+        "relaxation": lines_of(op),
         "free variables": ", ".join(op.alpha) or "-",
         "exact when": "between its breaks" if op.piecewise else "never" if op.affine is never else words(op.affine, "-"),
         "breaks": places(op),

@@ -27,6 +27,20 @@ class Identity(LinearMap):
 
 
 @dataclass(frozen=True)
+class Zero(LinearMap):
+    """The map that forgets its argument: a constant bound."""
+
+    def push(self, columns: Tensor) -> Tensor:
+        return columns.new_zeros(*columns.shape[:2], *self.out_shape)
+
+    def pull(self, rows: Tensor) -> Tensor:
+        return rows.new_zeros(*rows.shape[:2], *self.in_shape)
+
+    def abs(self) -> LinearMap:
+        return self
+
+
+@dataclass(frozen=True)
 class Diagonal(LinearMap):
     """One factor a coordinate; `scale` broadcasts to (b, s, *shape)."""
 

@@ -2,6 +2,8 @@
 
 from boundlab.ops import (
     arith,
+    choice,
+    computed,
     conv,
     conv_transpose,
     convex,
@@ -21,6 +23,7 @@ from boundlab.ops.op import (
     antitone,
     by_source,
     elementwise_op,
+    interval_op,
     lookup,
     monotone,
     register,
@@ -29,7 +32,7 @@ from boundlab.ops.op import (
 )
 
 __all__ = [
-    "Free", "Op", "affine_op", "antitone", "arith", "by_source", "conv", "conv_transpose", "convex", "elementwise_op",
-    "extremum", "linear", "lookup", "monotone", "normalise", "piecewise", "register", "register_rule", "rule", "shape",
-    "sshaped", "steps", "wavy",
+    "Free", "Op", "affine_op", "antitone", "arith", "by_source", "choice", "computed", "conv", "conv_transpose", "convex",
+    "elementwise_op", "extremum", "interval_op", "linear", "lookup", "monotone", "normalise", "piecewise", "register",
+    "register_rule", "rule", "shape", "sshaped", "steps", "wavy",
 ]

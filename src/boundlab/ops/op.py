@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from boundlab.affine import LinearBound, exact
+from boundlab.affine import LinearBound, constants, exact
 from boundlab.errors import UnsupportedOperator
 from boundlab.interval import Interval
 from boundlab.maps import Diagonal, LinearMap
@@ -41,6 +41,7 @@ class Free:
 class Op:
     """One primitive: its meaning, its interval, its relaxation, and what solvers and searches may use.
 
+    Without `relax` (None) bounds fall back to the interval: `lines` is then constant, and results say so in `Bounds.notes`.
     `breaks` are the places where a split of the argument makes the operator simpler: () means anywhere, None nowhere; a
     function of the node's attributes where they depend on them. `piecewise` says that it is affine between them.
     """
@@ -48,7 +49,7 @@ class Op:
     name: str
     evaluate: Callable[..., Tensor]
     interval: Callable[..., Interval]
-    relax: Callable[..., LinearBound]
+    relax: Callable[..., LinearBound] | None
     affine: Callable[[tuple[bool, ...]], bool]
     alpha: Mapping[str, Free] = field(default_factory=dict)
     derivative: Callable[[Interval], Interval] | None = None
@@ -56,6 +57,12 @@ class Op:
     breaks: Breaks | Callable[..., Breaks] | None = None
     piecewise: bool = False
     sources: tuple[str, ...] = ()
+
+    def lines(self, *arguments: Argument, alpha: Mapping[str, Tensor] | None = None, **attributes: Any) -> LinearBound:
+        """The relaxation around a call, with `alpha` for its free variables; without one, the ends of the interval."""
+        if self.relax is None:
+            return constants(self.interval(*arguments, **attributes), intervals_of(arguments))
+        return self.relax(*arguments, alpha=alpha, **attributes)
 
     def breaks_of(self, attributes: Mapping[str, Any]) -> Breaks | None:
         """The breaks of a node with these attributes."""
@@ -181,6 +188,14 @@ def monotone(f: Callable[[Tensor], Tensor]) -> Callable[[Interval], Interval]:
 def antitone(f: Callable[[Tensor], Tensor]) -> Callable[[Interval], Interval]:
     """Interval rule of a decreasing function."""
     return lambda x: Interval(f(x.upper), f(x.lower))
+
+
+def interval_op(name: str, evaluate: Callable[..., Tensor], interval: Callable[..., Interval], **fields: Any) -> Op:
+    """An operator without a relaxation: every method uses its interval there, which is sound and loose.
+
+    It may take several arguments, and mix their coordinates; `fields` are further fields of `Op`.
+    """
+    return Op(name, evaluate, interval, None, never, **fields)
 
 
 def elementwise_op(name: str, evaluate: Callable[..., Tensor], interval: Callable[..., Interval],

@@ -33,7 +33,7 @@ def check_operator(name: str, cases: Sequence[Case] | None = None, *, compiled: 
             generator = torch.Generator().manual_seed(seed)
             trial = trial_of(op, case, dtype, generator)
             check_interval(trial)
-            plain = op.relax(*trial.arguments, **trial.attributes)
+            plain = op.lines(*trial.arguments, **trial.attributes)
             for setting in settings(trial, generator):
                 check_lines(trial, setting, plain)
             check_exactness(trial, plain)
@@ -66,7 +66,7 @@ def check_interval(trial: Trial) -> None:
     lower, upper = interval.lower.double(), interval.upper.double()
     slack = ROUNDINGS * trial.eps * (lower.abs() + upper.abs() + trial.values.abs().amax(0)) + trial.noise
     if is_affine(trial) or len(trial.perturbed) > 1 or trial.perturbed[0].shape != expected:
-        slack = slack + allowance(trial, trial.op.relax(*trial.arguments, **trial.attributes)).amax(1)
+        slack = slack + allowance(trial, trial.op.lines(*trial.arguments, **trial.attributes)).amax(1)
     refuse(trial, "the function falls below the interval", lower - trial.values - slack)
     refuse(trial, "the function rises above the interval", trial.values - upper - slack)
     refuse(trial, "the interval's lower end lies above its upper end", lower - upper - slack)
@@ -75,7 +75,7 @@ def check_interval(trial: Trial) -> None:
 def check_lines(trial: Trial, setting: Setting, plain: LinearBound) -> None:
     """Both lines are finite and on their side of the function at every point; at their start they are the plain ones."""
     label, alpha = setting
-    bound = trial.op.relax(*trial.arguments, **({} if alpha is None else {"alpha": alpha}), **trial.attributes)
+    bound = trial.op.lines(*trial.arguments, **({} if alpha is None else {"alpha": alpha}), **trial.attributes)
     lower, upper = line_at(bound.lower, trial.points), line_at(bound.upper, trial.points)
     slack, values = allowance(trial, bound), trial.values.unsqueeze(2)
     for side, line in (("lower", lower), ("upper", upper)):
@@ -118,7 +118,7 @@ def check_batching(trial: Trial, bound: LinearBound) -> None:
     for problem in range(0, trial.values.shape[1], 9):
         one = trial.take(problem)
         alone = one.op.interval(*one.arguments, **one.attributes)
-        bound_alone = one.op.relax(*one.arguments, **one.attributes)
+        bound_alone = one.op.lines(*one.arguments, **one.attributes)
         near = slack[problem:problem + 1]
         ends = ((alone.lower, whole.lower), (alone.upper, whole.upper))
         gaps = [(end - other[problem]).abs() - near.amax(1) for end, other in ends]
@@ -147,7 +147,7 @@ def check_gradients(trial: Trial) -> None:
     leaves = [end.clone().requires_grad_() for x in trial.perturbed for end in (x.lower, x.upper)]
     waiting = iter(leaves)
     arguments = [Interval(next(waiting), next(waiting)) if isinstance(part, Interval) else part for part in trial.arguments]
-    interval, bound = trial.op.interval(*arguments, **trial.attributes), trial.op.relax(*arguments, **trial.attributes)
+    interval, bound = trial.op.interval(*arguments, **trial.attributes), trial.op.lines(*arguments, **trial.attributes)
     points = [point[4] for point in trial.points]
     total = interval.lower.sum() + interval.upper.sum()
     for affine in (bound.lower, bound.upper):
@@ -170,7 +170,7 @@ def check_compiled(trial: Trial) -> None:
     def at_point(*ends: Tensor) -> Tensor:
         waiting = iter(ends)
         arguments = [Interval(next(waiting), next(waiting)) if isinstance(part, Interval) else part for part in one.arguments]
-        bound = one.op.relax(*arguments, **one.attributes)
+        bound = one.op.lines(*arguments, **one.attributes)
         parts = [layer.push(end.unsqueeze(1)) for affine in (bound.lower, bound.upper)
                  for layer, end in zip(affine.maps, ends[::2], strict=True)]
         return torch.cat([part.flatten() for part in parts])
