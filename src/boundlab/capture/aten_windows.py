@@ -125,19 +125,15 @@ def unit_maps(node: fx.Node, space: Sequence[int], results: int) -> Tensor:
 
 @lowers("col2im.default")
 def fold(low: Lowering, node: fx.Node) -> int:
-    """Windows summed into a map: a transposed convolution whose kernels put each entry into its cell."""
+    """Windows summed into a map, of which the padding is cut off."""
     build, x = low.builder, low.index(node.args[0])
     size, kernel, dilation, padding, stride = (tuple(concrete_size(part)) for part in node.args[1:6])
-    axes = list(zip(size, kernel, dilation, padding, stride, strict=True))
-    places = tuple((wide + 2 * pad - step * (width - 1) - 1) // jump + 1 for wide, width, step, pad, jump in axes)
-    covered = [(count - 1) * jump - 2 * pad + step * (width - 1) + 1
-               for count, (_, width, step, pad, jump) in zip(places, axes, strict=True)]
-    cells = math.prod(kernel)
-    channels = build.shape(x)[0] // cells
-    weight = torch.eye(cells, dtype=build.dtype).reshape(cells, 1, *kernel).repeat(channels, *[1] * (len(kernel) + 1))
-    more = tuple(wide - reached for wide, reached in zip(size, covered, strict=True))
-    return build.add("conv_transpose", build.add("reshape", x, shape=(channels * cells, *places)), build.constant(weight),
-                     stride=stride, padding=padding, dilation=dilation, output_padding=more, groups=channels)
+    wide = [whole + 2 * pad for whole, pad in zip(size, padding, strict=True)]
+    found = resample.fold(build, x, wide, kernel, dilation, stride)
+    if not any(padding):
+        return found
+    cut = tuple(slice(pad, pad + whole, 1) for whole, pad in zip(size, padding, strict=True))
+    return build.add("slice", found, slices=(slice(0, build.shape(found)[0], 1), *cut))
 
 
 # -- along an axis -------------------------------------------------------------------------------------------------------

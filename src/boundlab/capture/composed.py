@@ -238,6 +238,13 @@ def attention(build: Builder, query: int, key: int, value: int, scale: float, ma
     return product(build, build.add("softmax", scores, dim=len(build.shape(scores)) - 1), value)
 
 
+def diagonal(build: Builder, x: int, first: int, second: int) -> int:
+    """The entries whose places on two axes are equal; the second axis goes."""
+    shape = build.shape(x)
+    positions = torch.arange(math.prod(shape)).reshape(shape).diagonal(0, first, second).movedim(-1, first)
+    return moves.picked(build, x, positions)
+
+
 def repeated(build: Builder, x: int, axis: int, wanted: int) -> int:
     """Each entry of an axis several times in a row, until there are `wanted`: heads that several queries share."""
     shape = build.shape(x)

@@ -110,3 +110,21 @@ def symmetric(build: Builder, x: int, pairs: Sequence[tuple[int, int]]) -> tuple
     shape = build.shape(x)
     whole = (shape[0], *(size + before + after for size, (before, after) in zip(shape[1:], pairs, strict=True)))
     return build.add("pad", x, before=(0, *(before for before, _ in pairs)), shape=whole), (0,) * len(pairs)
+
+
+def fold(build: Builder, x: int, size: Sequence[int], kernel: Sequence[int], dilation: Sequence[int],
+         stride: Sequence[int]) -> int:
+    """Windows (channels * cells, places) summed into a map (channels, *size): a transposed convolution.
+
+    Its kernels put each entry into its cell, one channel for each cell of the window.
+    """
+    axes, cells = list(zip(size, kernel, dilation, stride, strict=True)), math.prod(kernel)
+    places = tuple((wide - step * (width - 1) - 1) // jump + 1 for wide, width, step, jump in axes)
+    more = tuple(wide - ((count - 1) * jump + step * (width - 1) + 1)
+                 for count, (wide, width, step, jump) in zip(places, axes, strict=True))
+    channels = build.shape(x)[0] // cells
+    weight = torch.eye(cells, dtype=build.dtype).reshape(cells, 1, *kernel).repeat(channels, *[1] * (len(axes) + 1))
+    settings: dict[str, Any] = {"stride": tuple(stride), "padding": (0,) * len(axes), "dilation": tuple(dilation),
+                                "output_padding": more, "groups": channels}
+    return build.add("conv_transpose", build.add("reshape", x, shape=(channels * cells, *places)), build.constant(weight),
+                     **settings)
