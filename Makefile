@@ -10,7 +10,7 @@ demo: .venv/installed
 	$(BIN)/boundlab demo
 
 test: .venv/installed
-	$(BIN)/ruff check src tests
+	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
 

@@ -8,13 +8,23 @@ from boundlab.bounds.problem import Bounds, Method, Rigour
 from boundlab.bounds.slopes import one_slope, parallel, zero_slope
 from boundlab.capture.onnx import OnnxFile, load_onnx, onnx_reference
 from boundlab.capture.torch import capture
+from boundlab.check.check import check
+from boundlab.check.report import Bounding, Report
 from boundlab.errors import BoundError, BoundlabError, CaptureError, MissingRule, ShapeError, SpecError, UnsupportedOperator
 from boundlab.evaluate import evaluate
 from boundlab.graph import Graph, Model, Node
 from boundlab.interval import Interval
-from boundlab.ops.op import Free, Op, affine_op, elementwise_op, monotone, register, register_rule
+from boundlab.ops.op import Free, Op, affine_op, elementwise_op, interval_op, monotone, register, register_rule
+from boundlab.perturbations.altered import L0Ball, Patches
 from boundlab.perturbations.ball import LpBall
+from boundlab.perturbations.combined import Blocks, Union
+from boundlab.perturbations.joint import joint_ball
+from boundlab.perturbations.polytope import Polytope
+from boundlab.perturbations.programs import PrimalDual, Simplex
 from boundlab.perturbations.sets import Box, PerturbationSet
+from boundlab.perturbations.substitution import Substitution
+from boundlab.perturbations.weights import weight_ball
+from boundlab.perturbations.words import WordVectors, known_words, read_synonyms
 from boundlab.spec import Specification, at_least, margins
 from boundlab.verify.verdict import Result, Verdict, Witness
 from boundlab.verify.verify import verify
@@ -25,7 +35,9 @@ __all__ = [
     "PGD",
     "Affine",
     "AttackResult",
+    "Blocks",
     "BoundError",
+    "Bounding",
     "BoundlabError",
     "Bounds",
     "Box",
@@ -34,6 +46,7 @@ __all__ = [
     "Free",
     "Graph",
     "Interval",
+    "L0Ball",
     "LinearBound",
     "LinearForm",
     "LinearForms",
@@ -44,24 +57,36 @@ __all__ = [
     "Node",
     "OnnxFile",
     "Op",
+    "Patches",
     "PerturbationSet",
+    "Polytope",
+    "PrimalDual",
+    "Report",
     "Result",
     "Rigour",
     "ShapeError",
+    "Simplex",
     "SpecError",
     "Specification",
+    "Substitution",
+    "Union",
     "UnsupportedOperator",
     "Verdict",
     "Witness",
+    "WordVectors",
     "affine_op",
     "at_least",
     "attack",
     "bound",
     "capture",
+    "check",
     "chord",
     "elementwise_op",
     "evaluate",
     "exact",
+    "interval_op",
+    "joint_ball",
+    "known_words",
     "linear_bounds",
     "lines",
     "load_onnx",
@@ -70,9 +95,11 @@ __all__ = [
     "one_slope",
     "onnx_reference",
     "parallel",
+    "read_synonyms",
     "register",
     "register_rule",
     "verify",
+    "weight_ball",
     "where3",
     "zero_slope",
 ]

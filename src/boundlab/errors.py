@@ -10,7 +10,7 @@ class UnsupportedOperator(BoundlabError):
 
 
 class MissingRule(BoundlabError):
-    """A registered operator lacks the rule that a method needs."""
+    """A registered operator, or a perturbation set, lacks the rule that a method needs."""
 
 
 class ShapeError(BoundlabError):

@@ -2,13 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from boundlab.maps import flat
+
+
+class CenterAndRadius(torch.autograd.Function):
+    """Midpoint and half the width of [lower, upper], with two passes over memory each way."""
+
+    @staticmethod
+    def forward(ctx: Any, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        return (lower + upper).mul_(0.5), (upper - lower).mul_(0.5)
+
+    @staticmethod
+    def backward(ctx: Any, center: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
+        return (center - radius).mul_(0.5), (center + radius).mul_(0.5)
+
+
+class Ends(torch.autograd.Function):
+    """center - radius and center + radius, with two passes over memory each way."""
+
+    @staticmethod
+    def forward(ctx: Any, center: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
+        return center - radius, center + radius
+
+    @staticmethod
+    def backward(ctx: Any, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        return lower + upper, upper - lower
 
 
 @dataclass(frozen=True)
@@ -41,6 +67,11 @@ class Interval:
         """Upper minus lower, (b, *shape)."""
         return self.upper - self.lower
 
+    def center_and_radius(self) -> tuple[Tensor, Tensor]:
+        """Both at once, which spares gradients half of the work."""
+        center, radius = CenterAndRadius.apply(self.lower, self.upper)
+        return center, radius
+
     @property
     def row_lower(self) -> Tensor:
         """Lower bound with a row axis, (b, 1, *shape)."""
@@ -69,6 +100,51 @@ class Interval:
         return flat(inside, 1).all(dim=1)
 
 
+def around(center: Tensor, radius: Tensor) -> Interval:
+    """The interval from center - radius to center + radius, both (b, *shape)."""
+    return Interval(*Ends.apply(center, radius))
+
+
 def point(value: Tensor) -> Interval:
     """The interval that holds one value."""
     return Interval(value, value)
+
+
+MOST_ORDER = 16.0
+"""Norms of a higher order are bounded by this one, so that powers of small numbers do not vanish."""
+
+
+@dataclass(frozen=True)
+class Ball(Interval):
+    """The box around an l_p ball, which remembers that all values lie within `eps` (b, 1, ..., 1) of its center in that norm.
+
+    Rules that ask for no more than the ends may treat it as a box, which it is inside of.
+    """
+
+    eps: Tensor
+    p: float
+
+    @property
+    def order(self) -> float:
+        """The order of the norm that bounds linear functions on the ball; of a high one, a lower order that is sound too."""
+        return min(dual_order(self.p), MOST_ORDER)
+
+    @property
+    def sharp(self) -> bool:
+        """Whether that norm is the dual one itself."""
+        return dual_order(self.p) <= MOST_ORDER
+
+
+def dual_order(p: float) -> float:
+    """q with 1/p + 1/q = 1: the norm that bounds linear functions on an l_p ball (Hoelder)."""
+    return math.inf if p == 1 else 1.0 if math.isinf(p) else p / (p - 1)
+
+
+def laid_together(parts: Sequence[Interval]) -> Interval:
+    """The intervals of several groups of problems as one."""
+    lower, upper = torch.cat([part.lower for part in parts]), torch.cat([part.upper for part in parts])
+    balls = [part for part in parts if isinstance(part, Ball)]
+    if len(balls) < len(parts):
+        return Interval(lower, upper)
+    eps = torch.cat([ball.eps.expand(len(ball.lower), *ball.eps.shape[1:]) for ball in balls])
+    return replace(balls[0], lower=lower, upper=upper, eps=eps)

@@ -57,17 +57,23 @@ class Specification:
         return Specification(self.rows[index], self.offset[index], self.clause)
 
 
-def margins(labels: Tensor | Sequence[int], classes: int, dtype: torch.dtype = torch.float32) -> Specification:
-    """Every other class stays below the label: row y minus row j for each j != y, one clause each, (b, classes - 1).
-
-    SpecError if a label is no whole number or outside 0 .. classes - 1.
-    """
+def checked_labels(labels: Tensor | Sequence[int], classes: int) -> Tensor:
+    """Labels as whole numbers (b,); SpecError if one is not, or is outside 0 .. classes - 1."""
     labels = torch.as_tensor(labels)
     if labels.is_floating_point() or labels.dtype is torch.bool:
         raise SpecError(f"labels must be whole numbers, got {labels.dtype}.")
     labels = labels.long()
     if labels.dim() != 1 or bool(((labels < 0) | (labels >= classes)).any()):
         raise SpecError(f"labels must be a (b,) tensor of classes 0 to {classes - 1}, got {labels.tolist()}.")
+    return labels
+
+
+def margins(labels: Tensor | Sequence[int], classes: int, dtype: torch.dtype = torch.float32) -> Specification:
+    """Every other class stays below the label: row y minus row j for each j != y, one clause each, (b, classes - 1).
+
+    SpecError if a label is no whole number or outside 0 .. classes - 1.
+    """
+    labels = checked_labels(labels, classes)
     eye = torch.eye(classes, dtype=dtype, device=labels.device)
     differences = eye[labels].unsqueeze(1) - eye
     others = ~torch.nn.functional.one_hot(labels, classes).bool()

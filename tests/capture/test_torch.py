@@ -236,9 +236,9 @@ def test_mixing_examples_is_refused(name):
         bl.capture(Apply(MIXING[name]), torch.randn(VECTOR))
 
 
-def test_a_choice_by_the_input_is_refused():
-    with pytest.raises(UnsupportedOperator, match=r"aten\.gt"):
-        bl.capture(Apply(lambda m, x: torch.where(x > 0, x, x.square())), torch.randn(VECTOR))
+def test_a_choice_by_equality_is_refused():
+    with pytest.raises(UnsupportedOperator, match=r"aten\.eq"):
+        bl.capture(Apply(lambda m, x: torch.where(x == 0, x, x.square())), torch.randn(VECTOR))
 
 
 def test_dropout_and_batch_norm_in_training_mode_are_refused():

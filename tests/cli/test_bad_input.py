@@ -11,7 +11,7 @@ BAD = {
     "a directory": (("bound", ".", *BALL), "is a directory"),
     "not ONNX": (("show", "text.onnx"), "text.onnx"),
     "truncated ONNX": (("show", "truncated.onnx"), "truncated.onnx"),
-    "unknown operator": (("show", "unknown.onnx"), "Det"),
+    "unknown operator": (("bound", "unknown.onnx", *BALL), "Det"),
     "NaN weights": (("bound", "nan.onnx", *BALL), "'w0' contains NaN"),
     "NaN weights of a factory": (("show", "factory_of_test:nan", "--input-shape", "2"), "NaN, in '0.weight' and 1 more."),
     "no such data": (("bound", "net.onnx", "--data", "none.npy", "--eps", "0.1"), "none.npy"),
@@ -23,6 +23,10 @@ BAD = {
     "NaN data": (("bound", "net.onnx", "--data", "nan.npy", "--eps", "0.1"), "NaN"),
     "wrong method": (("bound", "net.onnx", *BALL, "--method", "magic"), "ibp, crown-ibp, crown, forward, forward-crown"),
     "wrong norm": (("bound", "net.onnx", *BALL, "--norm", "0.5"), "norm"),
+    "norm 0 without domain": (("bound", "net.onnx", "--data", "x.npy", "--eps", "1", "--norm", "0"), "--clip 0 1"),
+    "norm 0 of a share": (("bound", "net.onnx", *BALL, "--norm", "0", "--clip", "0", "1"), "a whole number; got 0.1"),
+    "norm 0 of less than none": (
+        ("bound", "net.onnx", "--data", "x.npy", "--eps", "-1", "--norm", "0", "--clip", "0", "1"), "k must not be negative"),
     "norm in words": (("bound", "net.onnx", *BALL, "--norm", "big"), "norm"),
     "negative eps": (("bound", "net.onnx", "--data", "x.npy", "--eps", "-1"), "eps"),
     "NaN eps": (("bound", "net.onnx", "--data", "x.npy", "--eps", "nan"), "eps"),
@@ -45,11 +49,14 @@ BAD = {
     "factory without shape": (("show", "factory_of_test:make"), "--input-shape"),
     "factory with another shape": (("show", "factory_of_test:make", "--input-shape", "5"), "does not take"),
     "shape in words": (("show", "factory_of_test:make", "--input-shape", "a,b"), "--input-shape"),
+    "no such network of the zoo": (("show", "zoo:4c3f"), "near it are 4c3f-mnist, 4c3f-cifar"),
+    "weights of another network": (("show", "zoo:mlp-b", "--weights", "other.pt"), "do not fit"),
+    "an image for a zoo of sentences": (("show", "zoo:lstm-sst2", "--input-shape", "1,28,28"), "sentences"),
     "no such module": (("show", "no_module_of_this_name:make", "--input-shape", "2"), "ModuleNotFoundError"),
     "no such factory": (("show", "factory_of_test:none", "--input-shape", "2"), "no 'none'"),
     "not a module": (("show", "factory_of_test:wrong_kind", "--input-shape", "2"), "gave a int"),
     "broken factory": (("show", "factory_of_test:broken", "--input-shape", "2"), "itself is broken"),
-    "unsupported module": (("show", "factory_of_test:unsupported", "--input-shape", "2"), "fft"),
+    "unsupported module": (("bound", "factory_of_test:unsupported", "--input-shape", "2", *BALL), "fft"),
     "weights that do not fit": (("show", "factory_of_test:make", "--input-shape", "2", "--weights", "other.pt"), "do not fit"),
     "weights with code": (("show", "factory_of_test:make", "--input-shape", "2", "--weights", "pickled.pt"), "tensors"),
     "weights of noise": (("show", "factory_of_test:make", "--input-shape", "2", "--weights", "noise.pt"), "tensors"),
@@ -104,7 +111,7 @@ def test_the_program_itself(folder):
     command = [sys.executable, "-c", "from boundlab.cli import main; main()", "bound", "none.onnx", *BALL]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (2, "") and done.stderr == "boundlab: the network 'none.onnx' does not exist; " \
-        "give an ONNX file or module:factory.\n"
+        "give an ONNX file, zoo:NAME or module:factory.\n"
 
 
 def test_a_reader_that_goes_away_is_no_error(folder):

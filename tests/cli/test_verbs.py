@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 import boundlab as bl
+from boundlab import zoo
 from boundlab.cli.answer import Table, jsonable
 from boundlab.cli.methods import METHODS
 from boundlab.ops.op import REGISTRY
@@ -27,7 +28,7 @@ def test_version_and_help(run):
     assert run("--version").stdout == f"boundlab {version('boundlab')}\n"
     listed = run("--help")
     assert listed.exit_code == 0
-    assert all(name in listed.stdout for name in ("show", "bound", "verify", "attack", "vnncomp", "ops", "demo"))
+    assert all(name in listed.stdout for name in ("show", "bound", "verify", "attack", "vnncomp", "ops", "zoo", "demo"))
 
 
 def test_show_names_every_node_and_how_it_is_bounded(folder, run):
@@ -38,7 +39,49 @@ def test_show_names_every_node_and_how_it_is_bounded(folder, run):
     assert {node["bounded"] for node in shown["nodes"] if node["operator"] == "linear"} == {"exact"}
     assert [node["output"] for node in shown["nodes"]][-1]
     plain = run("show", "net.onnx").stdout
-    assert plain.splitlines()[0].split() == ["node", "operator", "shape", "bounded", "reads"]
+    assert plain.splitlines()[0].split() == ["node", "operator", "shape", "bounded", "multiply-adds", "reads", "from"]
+
+
+def test_show_says_what_is_missing_and_what_to_expect(folder, run):
+    shown = run("show", "unknown.onnx")
+    assert shown.exit_code == 2 and "missing" in shown.stdout and "ONNX node" in shown.stdout and "To do:" in shown.stdout
+    lacking = json.loads(run("show", "factory_of_test:unsupported", "--input-shape", "2", "--json").stdout)
+    assert not lacking["ok"] and "aten.fft_fft.default" in {node["operator"] for node in lacking["nodes"]}
+    assert all(node["remedy"] for node in lacking["nodes"] if node["bounded"] == "missing")
+    fine = answered(run("show", "net.onnx", "--batch", "7", "--rows", "3", "--json"))
+    assert fine["ok"] and [cost["method"] for cost in fine["costs"]] == ["IBP", "CROWN-IBP", "CROWN, at most"]
+    assert fine["costs"][1]["rows"] == 21 and all(cost["seconds"] > 0 for cost in fine["costs"])
+    assert "seconds" in run("show", "net.onnx").stdout
+
+
+def test_zoo_lists_the_papers_networks(run):
+    listed = answered(run("zoo", "--json"))["networks"]
+    assert [network["name"] for network in listed] == list(zoo.NAMES)
+    few = answered(run("zoo", "4c3f", "wrn", "--json"))["networks"]
+    assert {network["name"]: network["parameters"] for network in few} == {
+        "4c3f-mnist": 1974762, "4c3f-cifar": 2466858, "wrn-cifar": 4214850}
+    assert run("zoo", "nothing-like-this").exit_code == 2
+
+
+def test_zoo_times_bounds(run):
+    timed = answered(run("zoo", "frown-4x20-relu", "--time", "--batch", "2", "--json"))["networks"][0]
+    assert set(timed["measured"]) == set(timed["expected"]) == {"IBP", "CROWN-IBP"} and timed["rows"] == 9
+    assert all(value > 0 for value in (*timed["measured"].values(), *timed["expected"].values(), timed["capture"]))
+
+
+@pytest.mark.parametrize("file", ["weights.pt", "weights.safetensors"])
+def test_a_network_of_the_zoo_with_weights(folder, run, file):
+    torch.manual_seed(3)
+    net = zoo.build("frown-4x20-tanh-drive")
+    (save_file if file.endswith("safetensors") else torch.save)(net.state_dict(), file)
+    x = torch.rand(2, 48)
+    np.save("drive.npy", x.numpy())
+    asked = ("bound", "zoo:frown-4x20-tanh-drive", "--data", "drive.npy", "--eps")
+    found = answered(run(*asked, "0.01", "--weights", file, "--json"))
+    y = net(x).detach()
+    assert (torch.tensor(found["lower"]) <= y).all() and (y <= torch.tensor(found["upper"])).all()
+    first, second = (run(*asked, "0").stdout for _ in range(2))
+    assert first.rsplit(",", 1)[0] == second.rsplit(",", 1)[0]  # the same weights each time; only the seconds differ
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -51,6 +94,28 @@ def test_bound_prints_what_the_library_proves(folder, run, method, norm):
     assert torch.equal(torch.tensor(found["lower"]), expected.lower.detach())
     assert torch.equal(torch.tensor(found["upper"]), expected.upper.detach())
     assert found["rigour"] == "float"
+
+
+def test_profile_says_where_time_went_by_node(folder, run):
+    profile = answered(run("bound", "net.onnx", *BALL, "--profile", "--json"))["profile"]
+    graph = bl.load_onnx("net.onnx").graph
+    assert [node["node"] for node in profile["nodes"]] == [node.name for node in graph if not node.source]
+    assert profile["nodes"][-1]["work"]["rows"]["rows"] == 2 * 2 * 2, "both signs of two outputs of two inputs"
+    assert sum(node["seconds"] for node in profile["nodes"]) + profile["elsewhere"] == pytest.approx(profile["seconds"])
+    plain = run("bound", "net.onnx", *BALL, "--profile").stdout
+    assert all(node["node"] in plain for node in profile["nodes"]) and "(elsewhere)" in plain
+    assert "profile" not in answered(run("bound", "net.onnx", *BALL, "--json"))
+
+
+def test_norm_0_counts_coordinates(folder, run):
+    arguments = ("--data", "x.npy", "--eps", "1", "--norm", "0", "--clip", "-1", "2")
+    found = answered(run("bound", "net.onnx", *arguments, "--json"))
+    expected = bl.bound(bl.load_onnx("net.onnx"), bl.L0Ball(torch.from_numpy(np.load("x.npy")), 1, -1.0, 2.0))
+    for side, ends in (("lower", expected.lower), ("upper", expected.upper)):
+        assert torch.equal(torch.tensor(found[side]), ends)
+    assert run("verify", "net.onnx", *arguments, "--label", "0").exit_code == 0
+    assert run("verify", "net.onnx", *arguments, "--label", "1").exit_code == 10
+    assert run("attack", "net.onnx", *arguments, "--label", "1").exit_code == 10
 
 
 def test_bound_with_labels_gives_margins(folder, run):

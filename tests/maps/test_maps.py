@@ -25,6 +25,12 @@ def conv(space, kernel, stride, padding, dilation, groups, channels=(4, 6), dtyp
     return bm.Conv((inner, *space), (outer, *out), weight, stride, padding, dilation, groups)
 
 
+def own_conv(space, kernel, *how):
+    """A convolution with kernels of its own for each of three problems."""
+    like = conv(space, kernel, *how)
+    return bm.OwnConv(like.in_shape, like.out_shape, randn(3, *like.weight.shape), *how)
+
+
 def convolutions():
     """All strides, paddings, dilations and groups that fit a map of odd and even sides."""
     for stride, padding, dilation, groups in itertools.product((1, 2, 3), (0, 1, 2), (1, 2), (1, 2)):
@@ -43,6 +49,7 @@ def others():
     """The other maps, shared and with tensors of their own for each of three problems."""
     image = (2, 4, 5)
     yield "identity", bm.identity(image)
+    yield "zero", bm.Zero(image, (3, 2))
     yield "matrix", bm.Matrix((4,), (3,), randn(3, 4))
     yield "matrix over tokens", bm.Matrix((2, 3, 4), (2, 3, 5), randn(5, 4))
     for problems in (1, 3):
@@ -52,11 +59,20 @@ def others():
         yield f"diagonal of vectors {problems}", bm.diagonal(randn(problems, 1, 6), (6,))
         yield f"matmul right {problems}", bm.MatmulRight((2, 3, 4), (2, 3, 5), randn(problems, 1, 2, 4, 5))
         yield f"matmul right shared lead {problems}", bm.MatmulRight((2, 3, 4), (2, 3, 5), randn(problems, 1, 1, 4, 5))
+        yield f"matmul right of a vector {problems}", bm.MatmulRight((3, 4), (3, 1), randn(problems, 1, 4, 1))
         yield f"matmul left {problems}", bm.MatmulLeft((2, 4, 3), (2, 5, 3), randn(problems, 1, 2, 5, 4))
         yield f"outer {problems}", bm.Outer((3, 4), (3, 4), randn(problems, 1, 3, 4), randn(problems, 1, 3, 4), 1)
         yield f"reduce {problems}", bm.Reduce(image, (2, 5), randn(problems, 1, *image), (1,))
         terms = (bm.diagonal(randn(problems, 1, 3, 4), (3, 4)), bm.Matrix((3, 4), (3, 4), randn(4, 4)))
         yield f"sum {problems}", bm.Sum((3, 4), (3, 4), terms)
+        yield f"chain {problems}", bm.chain(bm.Reshape((12,), (3, 4)), bm.MatmulRight((3, 4), (3, 2), randn(problems, 1, 4, 2)),
+                                            bm.Permute((3, 2), (2, 3), (1, 0)))
+        yield f"chain from weights to images {problems}", bm.chain(
+            bm.Reshape((4, 1, 3), (2, 2, 3)), bm.MatmulRight((2, 2, 3), (2, 2, 6), randn(problems, 1, 2, 3, 6)),
+            bm.Reshape((2, 2, 6), (4, 2, 3)))
+    yield "own conv2d", own_conv((5, 4), (3, 2), (2, 1), (1, 0), (1, 2), 2)
+    yield "own conv1d", own_conv((7,), (3,), (2,), (1,), (1,), 1)
+    yield "own conv transposed", transposed(own_conv((5, 4), (3, 2), (2, 2), (1, 1), (1, 1), 2))
     yield "reshape to vector", bm.Reshape(image, (40,))
     yield "reshape to image", bm.Reshape((40,), image)
     yield "reshape between images", bm.Reshape((2, 4, 4), (8, 2, 2))
@@ -109,7 +125,7 @@ def test_rows_of_one_owner_add_like_matrices(shape):
 
 def test_windows_that_began_at_different_nodes_are_not_added_by_offset():
     """One path goes through a crop before it reaches a convolution, the other meets the convolution at once."""
-    rows = bm.Select((3, 4, 4), None, torch.arange(48), torch.tensor([1.0, -1.0], dtype=F64))
+    rows = bm.Select((3, 4, 4), None, torch.arange(48), torch.tensor([[1.0, -1.0]], dtype=F64))
     crop = bm.Slice((3, 6, 6), (3, 4, 4), (slice(0, 3, 1), slice(1, 5, 1), slice(1, 5, 1)))
     straight = bm.compose(rows, conv((6, 6), (3, 3), (1, 1), (0, 0), (1, 1), 1, (2, 3)))
     cropped = bm.compose(bm.compose(rows, crop), conv((6, 6), (1, 1), (1, 1), (0, 0), (1, 1), 1, (2, 3)))
@@ -118,7 +134,7 @@ def test_windows_that_began_at_different_nodes_are_not_added_by_offset():
 
 
 def test_windows_that_began_after_different_reshapes_are_not_added_by_offset():
-    rows = bm.Select((4, 4, 4), None, torch.arange(64), torch.tensor([1.0], dtype=F64))
+    rows = bm.Select((4, 4, 4), None, torch.arange(64), torch.tensor([[1.0]], dtype=F64))
     layer = conv((8, 8), (1, 1), (1, 1), (0, 0), (1, 1), 1, (1, 1))
     other = bm.compose(bm.compose(rows, bm.Reshape((1, 8, 8), (4, 4, 4))), layer)
     small = conv((8, 8), (2, 2), (2, 2), (0, 0), (1, 1), 1, (1, 4))
@@ -135,7 +151,7 @@ def chain(rows, layers):
 def test_windows_grow_until_they_are_dense_and_stay_right():
     """Ten convolutions deep: windows at every border, then larger than the map."""
     layers = [conv((6, 6), (3, 3), (1, 1), (1, 1), (1, 1), 1, (2, 2)) for _ in range(5)]
-    start = bm.Select((2, 6, 6), None, torch.arange(72), torch.tensor([1.0], dtype=F64))
+    start = bm.Select((2, 6, 6), None, torch.arange(72), torch.tensor([[1.0]], dtype=F64))
     rows, want = start, start.dense()
     kinds = []
     for layer in layers:
@@ -154,7 +170,7 @@ def test_residual_paths_with_other_offsets_add(stride):
     below = conv((9, 9), (3, 3), (1, 1), (0, 0), (1, 1), 1, (2, 3))
     assert wide.out_shape == narrow.out_shape
     count = math.prod(wide.out_shape)
-    rows = bm.Select(wide.out_shape, None, torch.arange(count), torch.tensor([1.0, -1.0], dtype=F64))
+    rows = bm.Select(wide.out_shape, None, torch.arange(count), torch.tensor([[1.0, -1.0]], dtype=F64))
     met = bm.add(bm.compose(rows, wide), bm.compose(rows, narrow))
     assert isinstance(met, bm.Windows)
     want = below.pull(wide.pull(rows.dense()) + narrow.pull(rows.dense()))

@@ -18,7 +18,7 @@ def unit_columns(shape: tuple[int, ...] = SHAPE) -> Columns:
     """One column for every third coordinate of each problem, with its own size."""
     places = torch.arange(0, BATCH * torch.Size(shape).numel(), 3)
     size = torch.Size(shape).numel()
-    columns = Select(shape, places // size, places % size, torch.ones(1, dtype=torch.float64)).spread()
+    columns = Select(shape, places // size, places % size, torch.ones(1, 1, dtype=torch.float64)).spread()
     scale = torch.rand(len(places), *[1] * (columns.coefficients.dim() - 1), dtype=torch.float64) - 0.5
     return columns.with_coefficients(columns.coefficients * scale)
 

@@ -277,7 +277,7 @@ def test_all_kinds_of_rows_agree(p):
     origin = Origin(torch.tensor([0, 8, 19, 11]), (4, 5), (1, 1), (-1, -1))
     images = torch.randn(4, 2, 3, 3, 2, generator=seeded(2), dtype=torch.float64)
     windows = Windows(shape, owner, images, origin, clean=False)
-    select = Select(shape, owner, torch.tensor([0, 7, 39, 20]), torch.tensor([1.0, -1.0], dtype=torch.float64))
+    select = Select(shape, owner, torch.tensor([0, 7, 39, 20]), torch.tensor([[1.0, -1.0]], dtype=torch.float64))
     for structured in (windows, select):
         dense = Dense(shape, None, structured.dense())
         torch.testing.assert_close(region.concretize(structured), region.take(owner).concretize(dense))

@@ -6,6 +6,7 @@ numbers, so that one alone finds what it finds in a batch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,11 +15,12 @@ from torch import Tensor
 
 from boundlab.errors import ShapeError
 from boundlab.evaluate import evaluate
-from boundlab.graph import PARAMETER, Model
+from boundlab.graph import Model
+from boundlab.perturbations.joint import Key, Regions, apart, names_of
 from boundlab.perturbations.sets import PerturbationSet
 from boundlab.spec import Specification
 
-Points = Mapping[str, Tensor]
+Points = Mapping[Key, Tensor]
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class PGD:
 class AttackResult:
     """The worst point found for each problem: tensors (b, *shape) by source name, and their margins (b, s)."""
 
-    points: Points
+    points: Mapping[str, Tensor]
     margins: Tensor
     worst: Tensor
 
@@ -51,11 +53,11 @@ class AttackResult:
 
 @dataclass(frozen=True)
 class Arena:
-    """One batch of problems under attack: sets and constants by source name, all with b problems."""
+    """One batch of problems under attack: sets by their sources and constants by name, all with b problems."""
 
     model: Model
-    regions: Mapping[str, PerturbationSet]
-    constants: Points
+    regions: Mapping[Key, PerturbationSet]
+    constants: Mapping[str, Tensor]
     spec: Specification
 
     def take(self, index: Tensor) -> Arena:
@@ -65,15 +67,19 @@ class Arena:
         return Arena(self.model, regions, constants, self.spec.take(index))
 
     def outputs(self, points: Points) -> Tensor:
-        """The network at points (r, b, *shape), (r, b, *out); perturbed parameters are evaluated one problem at a time."""
+        """The network at points (r, b, *shape), (r, b, *out)."""
         count = next(iter(points.values())).shape[0]
-        inputs = {name: value.repeat(count, *[1] * (value.dim() - 1)) for name, value in self.constants.items()}
-        inputs |= {name: value.flatten(0, 1) for name, value in points.items()}
-        if all(self.model.graph.source_named(name).op != PARAMETER for name in inputs):
-            return evaluate(self.model, inputs).unflatten(0, (count, -1))
-        problems = range(len(next(iter(inputs.values()))))
-        single = [evaluate(self.model, {name: value[i : i + 1] for name, value in inputs.items()}) for i in problems]
-        return torch.cat(single).unflatten(0, (count, -1))
+        inputs = {name: value.flatten(0, 1) for name, value in self.by_name(points).items()}
+        inputs |= {name: value.repeat(count, *[1] * (value.dim() - 1)) for name, value in self.constants.items()}
+        return evaluate(self.model, inputs).unflatten(0, (count, -1))
+
+    def by_name(self, points: Points) -> Mapping[str, Tensor]:
+        """The same points with vectors of joint sets taken apart."""
+        found: dict[str, Tensor] = {}
+        for key, value in points.items():
+            shapes = [self.model.graph.source_named(name).shape for name in names_of(key)]
+            found |= {key: value} if isinstance(key, str) else dict(zip(key, apart(value, shapes), strict=True))
+        return found
 
     def clauses(self, points: Points) -> Tensor:
         """Best row of every clause at points (r, b, *shape), (r, b, clauses)."""
@@ -102,7 +108,7 @@ class Best:
         value, place = worst.nan_to_num(nan=torch.inf).min(0)
         better, problems = (value < self.worst) & (self.worst > 0), torch.arange(len(value), device=value.device)
 
-        def chosen(name: str, old: Tensor) -> Tensor:
+        def chosen(name: Key, old: Tensor) -> Tensor:
             new = points[name][place, problems]
             return torch.where(better.reshape(-1, *[1] * (new.dim() - 1)), new, old)
 
@@ -118,12 +124,13 @@ class Best:
         return Best({name: value[index] for name, value in self.points.items()}, self.worst[index])
 
 
-def attack(model: Model, sets: PerturbationSet | Mapping[str, PerturbationSet | Tensor], spec: Specification,
+def attack(model: Model, sets: PerturbationSet | Regions, spec: Specification,
            method: PGD | None = None, generator: torch.Generator | None = None) -> AttackResult:
     """The worst points of a specification that a gradient search finds; every one lies in its set.
 
-    `sets` is as for `bound`: the set of the only input, or sets (varying) and tensors (constant) by source name. A
-    problem that is not violated is not thereby proven. Random starts come from `generator`.
+    `sets` is as for `bound`: the set of the only input, or sets (varying) and tensors (constant) by source name; parameters
+    are searched for each problem on its own. A problem that is not violated is not thereby proven. Random starts come from
+    `generator`.
     """
     method, arena = method or PGD(), arena_of(model, sets, spec)
     centers = {name: region.project(region.box().center) for name, region in arena.regions.items()}
@@ -137,7 +144,7 @@ def attack(model: Model, sets: PerturbationSet | Mapping[str, PerturbationSet | 
             part, start = arena.take(open_ones), best.take(open_ones)
             best = best.put(open_ones, descend(part, start, turn, method, generator))
         margins = spec.values(arena.outputs({name: value[None] for name, value in best.points.items()})[0])
-    return AttackResult(best.points, margins, spec.worst(margins))
+    return AttackResult(arena.by_name(best.points), margins, spec.worst(margins))
 
 
 def descend(arena: Arena, best: Best, turn: int, method: PGD, generator: torch.Generator | None) -> Best:
@@ -153,16 +160,8 @@ def descend(arena: Arena, best: Best, turn: int, method: PGD, generator: torch.G
         if step == method.steps or bool((best.worst <= 0).all()):
             break
         length = method.step * (1 - step / method.steps)
-        points = {name: moved(region, points[name], -slopes[name], length) for name, region in arena.regions.items()}
+        points = {name: region.climb(points[name], -slopes[name], length) for name, region in arena.regions.items()}
     return best
-
-
-def moved(region: PerturbationSet, point: Tensor, gradient: Tensor, length: float) -> Tensor:
-    """`length` radii up the gradient and back into the set; coordinates that the box already stops are left out."""
-    box = region.box()
-    near = 8 * torch.finfo(point.dtype).eps * (box.lower.abs() + box.upper.abs())
-    stopped = ((gradient < 0) & (point <= box.lower + near)) | ((gradient > 0) & (point >= box.upper - near))
-    return region.project(point + length * region.ascent(gradient.masked_fill(stopped, 0.0)))
 
 
 def starts(region: PerturbationSet, first: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
@@ -170,16 +169,17 @@ def starts(region: PerturbationSet, first: Tensor, count: int, generator: torch.
     return torch.cat([first.unsqueeze(0), region.sample(count, generator)[1:]])
 
 
-def arena_of(model: Model, sets: PerturbationSet | Mapping[str, PerturbationSet | Tensor], spec: Specification) -> Arena:
+def arena_of(model: Model, sets: PerturbationSet | Regions, spec: Specification) -> Arena:
     """The problems with every set and constant brought to one batch size; ShapeError where shapes do not fit."""
     named = sets if isinstance(sets, Mapping) else {model.graph.inputs[0].name: sets}
     regions = {name: value for name, value in named.items() if not isinstance(value, Tensor)}
-    constants = {name: value for name, value in named.items() if isinstance(value, Tensor)}
+    constants = {name: value for name, value in named.items() if isinstance(name, str) and isinstance(value, Tensor)}
     shapes = {name: region.box().shape for name, region in regions.items()} | {name: x.shape for name, x in constants.items()}
-    for name, shape in shapes.items():
-        expected = model.graph.source_named(name).shape
+    for key, shape in shapes.items():
+        own = [model.graph.source_named(name).shape for name in names_of(key)]
+        expected = own[0] if isinstance(key, str) else (sum(math.prod(one) for one in own),)
         if tuple(shape[1:]) != expected:
-            raise ShapeError(f"'{name}' takes (batch, {', '.join(map(str, expected))}), got {tuple(shape)}.")
+            raise ShapeError(f"'{key}' takes (batch, {', '.join(map(str, expected))}), got {tuple(shape)}.")
     if not regions:
         raise ShapeError("no perturbation set was given: an attack needs at least one input that varies.")
     if tuple(spec.rows.shape[2:]) != model.graph.output.shape:

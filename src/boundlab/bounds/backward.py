@@ -5,18 +5,20 @@ Upper bounds are rows with the other sign. Zhang et al. 2018 (CROWN); Xu et al. 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from boundlab.affine import Affine, LinearBound
+from boundlab.bounds.choice import choose_and_convolve, choose_lines
 from boundlab.errors import BoundError
 from boundlab.graph import Graph, Node
 from boundlab.interval import Interval
-from boundlab.maps import Dense, Diagonal, Rows, Spread, Windows, add, compose, dot
-from boundlab.perturbations.sets import Box, Centred, PerturbationSet
+from boundlab.maps import Conv, Dense, Explicit, Rows, add, compose, dot
+from boundlab.perturbations.joint import Member, together
+from boundlab.perturbations.sets import Box, PerturbationSet
 
 Env = Mapping[int, Tensor | Interval]
 Sets = Mapping[int, PerturbationSet]
@@ -60,11 +62,10 @@ def pull_affine(rows: Rows, affine: Affine) -> tuple[list[Rows], Tensor | None]:
     return [compose(rows, layer) for layer in affine.maps], apply_bias(rows, affine.bias)
 
 
-def choose(rows: Spread, bound: LinearBound) -> tuple[list[Rows], Tensor | None]:
+def choose(rows: Explicit, bound: LinearBound) -> tuple[list[Rows], Tensor | None]:
     """Diagonal relaxations: the lower line where a coefficient is positive, the upper line where it is negative."""
-    tensors = [rows.coefficients, *bound.choice.values]
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        return choose_by_sign(rows, bound)
+    if carries_gradients(rows, bound):
+        return choose_lines(rows, bound)
     count = len(bound.lower.maps)
     laid = rows.laid(bound.choice)
     low, turn, offsets = laid[:count], laid[count:2 * count], laid[2 * count:]
@@ -85,41 +86,40 @@ def in_place(negative: Tensor, turn: Tensor, coefficients: Tensor, low: Tensor) 
     return negative.mul_(turn).addcmul_(coefficients, low)
 
 
-def choose_by_sign(rows: Spread, bound: LinearBound) -> tuple[list[Rows], Tensor | None]:
-    """The same for autograd: a coefficient of zero takes one side only, as it does in the limit."""
-    bias = None if bound.upper.bias is None else dot(rows.coefficients.clamp(max=0), rows.aligned(bound.upper.bias))
-    if bound.lower.bias is not None:
-        bias = plus(bias, dot(rows.coefficients.clamp(min=0), rows.aligned(bound.lower.bias)))
-    pulled: list[Rows] = []
-    for low, high in zip(bound.lower.maps, bound.upper.maps, strict=True):
-        assert isinstance(low, Diagonal) and isinstance(high, Diagonal)
-        sides = rows.aligned(low.scale), rows.aligned(high.scale)
-        pulled.append(rows.with_coefficients(rows.coefficients * torch.where(rows.coefficients >= 0, *sides)))
-    return pulled, bias
+def carries_gradients(rows: Rows, bound: LinearBound) -> bool:
+    """Whether rows that meet an elementwise relaxation must leave a way back for autograd."""
+    if not torch.is_grad_enabled() or bound.exact or not bound.elementwise:
+        return False
+    return rows.spread().coefficients.requires_grad or any(table.requires_grad for table in bound.choice.values)
+
+
+def convolution_below(graph: Graph, env: Env, relax: Relaxer, node: Node) -> Node | None:
+    """The only perturbed argument of a node, if that is a convolution which nothing else reads."""
+    perturbed = [graph[arg] for arg in node.args if isinstance(env[arg], Interval)]
+    if len(perturbed) != 1 or perturbed[0].source:
+        return None
+    bound = relax(perturbed[0])
+    convolves = bound.exact and len(bound.lower.maps) == 1 and isinstance(bound.lower.maps[0], Conv)
+    shared = sum(perturbed[0].index in other.args for other in graph) > 1
+    return perturbed[0] if convolves and not shared else None
 
 
 def pull_back(rows: Rows, bound: LinearBound) -> tuple[list[Rows], Tensor | None]:
     """Rows of an operator's output as rows of its perturbed arguments, and the bias that this leaves."""
     if bound.exact:
         return pull_affine(rows, bound.lower)
-    spread = rows.spread()
-    if bound.elementwise and fits(spread, bound):
-        return choose(spread, bound)
-    full = Dense(rows.shape, rows.owner, rows.dense())
     if bound.elementwise:
-        return choose(full, bound)
-    below, first = pull_affine(full.with_coefficients(full.coefficients.clamp(min=0)), bound.lower)
-    above, second = pull_affine(full.with_coefficients(full.coefficients.clamp(max=0)), bound.upper)
-    return [add(one, other) for one, other in zip(below, above, strict=True)], plus(first, second)
+        spread = rows.spread()
+        return choose(spread if fits(spread, bound) else Dense(rows.shape, rows.owner, rows.dense()), bound)
+    positive, negative = rows.split()
+    pulled = [compose(rows, low) if low is high else add(compose(positive, low), compose(negative, high))
+              for low, high in zip(bound.lower.maps, bound.upper.maps, strict=True)]
+    return pulled, plus(apply_bias(positive, bound.lower.bias), apply_bias(negative, bound.upper.bias))
 
 
-def fits(rows: Spread, bound: LinearBound) -> bool:
-    """Whether the lines can be gathered at windows: they can while they are shared by all rows of a problem."""
-    if not isinstance(rows, Windows):
-        return True
-    tensors = [layer.scale for layer in (*bound.lower.maps, *bound.upper.maps) if isinstance(layer, Diagonal)]
-    tensors += [bias for bias in (bound.lower.bias, bound.upper.bias) if bias is not None]
-    return all(tensor.shape[1] == 1 for tensor in tensors)
+def fits(rows: Explicit, bound: LinearBound) -> bool:
+    """Whether the lines can be laid beside the rows: rows that are held in part want lines that a problem's rows share."""
+    return rows.holds_rows or all(value.shape[1] == 1 for value in bound.choice.values)
 
 
 def backward(graph: Graph, env: Env, relax: Relaxer, target: int, rows: Rows,
@@ -138,7 +138,12 @@ def backward(graph: Graph, env: Env, relax: Relaxer, target: int, rows: Rows,
         if node.source or (stop is not None and stop(node)):
             reached[index] = arrived
             continue
-        pulled, offset = pull_back(arrived, relax(node))
+        step = relax(node)
+        below = convolution_below(graph, env, relax, node) if carries_gradients(arrived, step) else None
+        if below is None or not isinstance(arrived, Dense) or (stop is not None and stop(below)):
+            pulled, offset = pull_back(arrived, step)
+        else:
+            node, (pulled, offset) = below, choose_and_convolve(arrived, step, relax(below).lower)
         bias = plus(bias, offset)
         perturbed = [arg for arg in node.args if isinstance(env[arg], Interval)]
         for arg, part in zip(perturbed, pulled, strict=True):
@@ -146,24 +151,30 @@ def backward(graph: Graph, env: Env, relax: Relaxer, target: int, rows: Rows,
     return Pulled(reached, bias)
 
 
-def fall(region: PerturbationSet, rows: Rows, center: Tensor) -> Tensor:
-    """The minimum over a set of rows that act on the distance from the center of its box, (n, s)."""
-    if isinstance(region, Centred):
-        return region.fall(rows)
-    return region.concretize(rows) - rows.dot(center.unsqueeze(1))
+def regions_of(pulled: Pulled, env: Env, sets: Sets) -> Iterator[tuple[PerturbationSet, Rows, bool]]:
+    """The sets at which rows have arrived, the rows, and whether these act on the distance from the center of the box.
+
+    A set that several sources share comes once.
+    """
+    shared: dict[tuple[int, ...], list[tuple[Member, Rows]]] = {}
+    for index, rows in pulled.coefficients.items():
+        region, interval = sets.get(index), env[index]
+        assert isinstance(interval, Interval)
+        if isinstance(region, Member):
+            shared.setdefault(region.sources, []).append((region, rows))
+        else:
+            region = Box(interval.lower, interval.upper) if region is None else region
+            yield region, rows, index in pulled.reference
+    for sources, parts in shared.items():
+        whole = parts[0][0].whole
+        yield whole, together(parts), bool(pulled.reference.keys() & set(sources))
 
 
 def concretize(pulled: Pulled, env: Env, sets: Sets) -> Tensor:
     """The smallest value of the pulled rows over the sets, (n, s); a node without a set counts with its interval."""
     total = pulled.bias
-    for index, rows in pulled.coefficients.items():
-        interval = env[index]
-        assert isinstance(interval, Interval)
-        region = sets[index] if index in sets else Box(interval.lower, interval.upper)
-        if index in pulled.reference:
-            total = plus(total, fall(region, rows, pulled.reference[index]))
-        else:
-            total = plus(total, region.concretize(rows))
+    for region, rows, centred in regions_of(pulled, env, sets):
+        total = plus(total, region.fall(rows) if centred else region.concretize(rows))
     if total is None:
         raise BoundError("nothing is perturbed on the way to the rows that were asked for; evaluate the network instead.")
     return total

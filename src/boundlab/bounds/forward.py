@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from boundlab.affine import LinearBound
-from boundlab.bounds.backward import Env, Pulled, Relaxer, Sets, plus
+from boundlab.bounds.backward import Env, Pulled, Relaxer, Sets, concretize, plus
+from boundlab.errors import BoundError
 from boundlab.graph import Node
 from boundlab.interval import Interval
-from boundlab.maps import Dense, LinearMap, flat
+from boundlab.maps import Dense, LinearMap, Rows, flat
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,17 @@ def layout(sets: Sets, env: Env) -> Mapping[int, slice]:
     return places
 
 
+MOST_COLUMNS = 2**31
+"""Numbers that the columns of one perturbed source may hold; more would not fit most memories."""
+
+
 def source_form(index: int, box: Interval, places: Mapping[int, slice]) -> Form:
     """The coordinates themselves."""
     count = max(place.stop for place in places.values())
     shape = box.shape[1:]
+    if count * math.prod(shape) > MOST_COLUMNS:
+        raise BoundError(f"forward bounds keep a column for each of {count} perturbed coordinates, too many here; use "
+                         "CROWN(intermediate=IBP()) or IBP().")
     eye = box.lower.new_zeros(1, count, math.prod(shape))
     eye[0, places[index]] = torch.eye(math.prod(shape), dtype=box.lower.dtype, device=box.lower.device)
     columns = Columns(eye.reshape(1, count, *shape), box.lower.new_zeros(1, *shape))
@@ -98,15 +106,13 @@ def concretize_form(form: Form, sets: Sets, env: Env, places: Mapping[int, slice
     """The interval that a form proves: its columns, read as rows, concretized on each set."""
 
     def side(columns: Columns, sign: float) -> Tensor:
-        total = columns.bias
+        rows: dict[int, Rows] = {}
         for index, place in places.items():
-            box = env[index]
-            assert isinstance(box, Interval)
-            rows = flat(columns.coefficients[:, place], 2).mT
-            rows = sign * rows.reshape(*rows.shape[:2], *box.shape[1:])
-            low = sets[index].concretize(Dense(tuple(box.shape[1:]), None, rows))
-            total = total + sign * low.reshape(-1, *columns.bias.shape[1:])
-        return total
+            shape = tuple(env[index].shape[1:])
+            part = sign * flat(columns.coefficients[:, place], 2).mT
+            rows[index] = Dense(shape, None, part.reshape(*part.shape[:2], *shape))
+        low = concretize(Pulled(rows, None), env, sets)
+        return columns.bias + sign * low.reshape(-1, *columns.bias.shape[1:])
 
     return Interval(side(form.lower, 1.0), side(form.upper, -1.0))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +12,11 @@ from torch import Tensor
 
 from boundlab.affine import LinearBound
 from boundlab.bounds.backward import Env, Relaxer, Sets, concretize
+from boundlab.bounds.observe import Observer, watch
 from boundlab.bounds.reference import Reference, pull
-from boundlab.errors import BoundError
+from boundlab.errors import BoundError, ShapeError
 from boundlab.evaluate import source_value
-from boundlab.graph import Graph, Model, Node
+from boundlab.graph import INPUT, Graph, Model, Node
 from boundlab.interval import Interval
 from boundlab.maps import Select, flat
 from boundlab.ops import lookup
@@ -24,8 +25,10 @@ Policy = Callable[..., Mapping[str, Tensor] | None]
 Refine = Callable[[Node, dict[int, Any]], Interval | None]
 ROW_BUDGET = 2**25
 """Coefficients of one chunk of rows at its widest node, if the caller names no number of rows."""
-MOST_ROWS = 256
-"""Rows a chunk at most; measured on two CPU cores, 128 to 512 are alike."""
+CACHED = 2**20
+"""Coefficients of a chunk at its widest node that a CPU's caches still serve well: more rows of narrow networks at once."""
+FEWEST_ROWS = 256
+"""Rows a chunk where memory allows; measured on two CPU cores, 128 to 512 are alike for wide networks."""
 
 
 def perturbed_pattern(node: Node, env: Env) -> tuple[bool, ...]:
@@ -46,14 +49,30 @@ def relaxer(env: Env, policy: Policy | None = None) -> Relaxer:
         if node.index not in made:
             op, arguments = lookup(node.op), [env[arg] for arg in node.args]
             alpha = policy(op, *arguments, **node.attrs) if policy and op.alpha and not is_affine(node, env) else None
-            made[node.index] = op.lines(*arguments, alpha=alpha, **node.attrs)
+            made[node.index] = fitting(node, op.lines(*arguments, alpha=alpha, **node.attrs))
         return made[node.index]
 
     return relax
 
 
+def fitting(node: Node, bound: LinearBound) -> LinearBound:
+    """The relaxation; ShapeError if an argument that was captured as a number, and broadcasts, is perturbed."""
+    if any(layer.out_shape != node.shape for layer in (*bound.lower.maps, *bound.upper.maps)):
+        raise ShapeError(f"an argument of {node.describe()} is perturbed and of another shape than its result: a number "
+                         "written in the network. Make it a parameter to perturb it.")
+    return bound
+
+
+def in_order(interval: Interval) -> bool:
+    """Whether all ends are finite and none cross, from two sums that are read back together; a sum that overflows says no."""
+    width = interval.map(Tensor.detach).width
+    total = width.sum()
+    crossed = width.clamp_(max=0).sum()
+    return bool(torch.isfinite(total) & (crossed == 0))
+
+
 def checked(node: Node, interval: Interval) -> Interval:
-    """The interval with its ends in order.
+    """The interval, with its ends in order.
 
     Two sound bounds of a value that hardly varies may cross by rounding; both ends are kept then, in order. BoundError
     if an end is NaN or infinite, or the ends cross by more than rounding explains (contradictory known bounds).
@@ -67,6 +86,8 @@ def checked(node: Node, interval: Interval) -> Interval:
     if bool((lower > upper + slack).any()):
         raise BoundError(f"the bounds of {node.describe()} contradict each other: a lower end lies above its upper end. "
                          "If you gave bounds of your own, they do not hold on this set.")
+    if bool((lower <= upper).all()):
+        return interval
     return Interval(torch.minimum(lower, upper), torch.maximum(lower, upper))
 
 
@@ -81,7 +102,8 @@ def source_environment(model: Model, sets: Sets, inputs: Mapping[str, Tensor]) -
     return env
 
 
-def propagate(model: Model, sets: Sets, inputs: Mapping[str, Tensor], env: dict[int, Any], refine: Refine) -> Env:
+def propagate(model: Model, sets: Sets, inputs: Mapping[str, Tensor], env: dict[int, Any], refine: Refine,
+              observe: Observer | None = None) -> Env:
     """Fill `env` (which `refine` may watch) in topological order: the operator's interval, met with what `refine` finds."""
     env.update(source_environment(model, sets, inputs))
     for node in model.graph:
@@ -91,7 +113,8 @@ def propagate(model: Model, sets: Sets, inputs: Mapping[str, Tensor], env: dict[
         if not any(perturbed_pattern(node, env)):
             env[node.index] = op.evaluate(*arguments, **node.attrs)
             continue
-        env[node.index] = op.interval(*arguments, **node.attrs)
+        with watch(observe, node, "interval"):
+            env[node.index] = op.interval(*arguments, **node.attrs)
         better = refine(node, env)
         if better is not None:
             env[node.index] = env[node.index].meet(better)
@@ -108,25 +131,60 @@ def consumers(graph: Graph) -> Mapping[int, list[Node]]:
     return readers
 
 
-def unsettled(node: Node, readers: list[Node], env: Env, known: set[int]) -> Tensor | None:
-    """Which neurons of `node` some nonlinear reader would use tighter bounds of, (b, *shape) booleans; None for none.
-
-    A reader is nonlinear if it is not affine in its arguments that are perturbed; `known` are the perturbed nodes.
-    """
-    interval = env[node.index]
-    assert isinstance(interval, Interval)
-    masks = [
-        lookup(reader.op).unsettled(interval, reader.attrs) for reader in readers
-        if not lookup(reader.op).affine(tuple(arg in known for arg in reader.args))
-    ]
-    return torch.stack(masks).any(0) if masks else None
+MOVES = ("reshape", "permute", "slice", "pad")
+"""Operators that only move the coordinates of one argument, each to one place at most."""
 
 
-def perturbed_nodes(graph: Graph, sets: Sets) -> set[int]:
-    """Nodes that depend on a source with a set."""
-    found = set(sets)
+@dataclass(frozen=True)
+class Readers:
+    """Who reads each node, and which nodes are perturbed: what says where tighter bounds would be used."""
+
+    reading: Mapping[int, list[Node]]
+    perturbed: set[int]
+
+    def linear(self, node: Node) -> bool:
+        """Whether a node is affine in its perturbed arguments."""
+        return lookup(node.op).affine(tuple(arg in self.perturbed for arg in node.args))
+
+    def unsettled(self, node: Node, interval: Interval) -> Tensor | None:
+        """Which neurons of `node` a nonlinear operator would use tighter bounds of, (b, *shape) booleans; None for none.
+
+        Operators that only move coordinates are looked through: their argument asks for them, all of them at once. So a node
+        that moves another one's coordinates asks for nothing itself.
+        """
+        return None if self.moved(node) else self.wanted(node, interval)
+
+    def moved(self, node: Node) -> bool:
+        """Whether a node holds nothing but the coordinates of a perturbed one, whose bounds are its bounds."""
+        return node.op in MOVES and node.args[0] in self.perturbed
+
+    def wanted(self, node: Node, interval: Interval) -> Tensor | None:
+        """The same for whatever reads the node, on an interval of it."""
+        masks = []
+        for reader in self.reading[node.index]:
+            if self.moved(reader):
+                layer = lookup(reader.op).lines(interval, **reader.attrs).lower.maps[0]
+                below = self.wanted(reader, interval.map(layer.apply))
+                masks += [] if below is None else [layer.pull(below.unsqueeze(1).to(interval.lower.dtype)).squeeze(1) > 0]
+            elif not self.linear(reader):
+                masks.append(lookup(reader.op).unsettled(interval, reader.attrs))
+        return torch.stack(masks).any(0) if masks else None
+
+
+def perturbed_nodes(graph: Graph, sources: Collection[int]) -> set[int]:
+    """The nodes `sources`, and all that depend on one of them."""
+    found = set(sources)
     for node in graph:
         if any(arg in found for arg in node.args):
+            found.add(node.index)
+    return found
+
+
+def fed_by_inputs(graph: Graph) -> set[int]:
+    """Nodes that depend on an input, perturbed or not; the others depend on parameters alone."""
+    found: set[int] = set()
+    for node in graph:
+        if node.op == INPUT or any(arg in found for arg in node.args):
             found.add(node.index)
     return found
 
@@ -134,38 +192,48 @@ def perturbed_nodes(graph: Graph, sets: Sets) -> set[int]:
 def box_exact(graph: Graph, sets: Sets, perturbed: set[int]) -> set[int]:
     """Nodes whose plain interval is already the best possible: affine functions of coordinates that vary independently.
 
-    Those are the boxes themselves, what only moves their coordinates, and the first affine node after that.
+    Those are the boxes themselves, what only moves their coordinates, and the first affine node after that. Where a set is
+    no box, only what moves its coordinates.
     """
-    moves = ("reshape", "permute", "slice", "expand", "pad")
     free = {index for index, region in sets.items() if region.independent}
-    exact = set(free)
+    moved = set(sets)
+    exact = set(moved)
     for node in graph:
         args = [arg for arg in node.args if arg in perturbed]
-        if node.source or len(args) != 1 or args[0] not in free:
+        if node.source or not args:
             continue
-        if lookup(node.op).affine(tuple(arg in perturbed for arg in node.args)):
-            exact.add(node.index)
-            if node.op in moves and node.op != "expand":
+        if node.op in MOVES and args[0] in moved:
+            moved.add(node.index)
+            if args[0] in free:
                 free.add(node.index)
+        apart = len(args) == 1 or (len(set(args)) == len(args) and all(graph[arg].source for arg in args))
+        alone = apart and all(arg in free for arg in args)
+        if node.index in moved or (alone and lookup(node.op).affine(tuple(arg in perturbed for arg in node.args))):
+            exact.add(node.index)
     return exact
 
 
 @dataclass(frozen=True)
 class Pulling:
-    """What pulling rows back needs: the model, its sets, the bounds so far, relaxations about references, rows a chunk."""
+    """What pulling rows back needs: the model, its sets, the bounds so far, relaxations about references, rows a chunk.
+
+    `observe` is told of it.
+    """
 
     model: Model
     sets: Sets
     env: Env
     about: Reference
     max_rows: int | None = None
+    observe: Observer | None = None
 
     def rows_a_chunk(self) -> int:
         """How many rows are pulled at once."""
         if self.max_rows is not None:
             return self.max_rows
-        widest = max(math.prod(node.shape) for node in self.model.graph if isinstance(self.env.get(node.index), Interval))
-        return max(16, min(MOST_ROWS, ROW_BUDGET // (2 * widest)))
+        widths = (math.prod(node.shape) for node in self.model.graph if isinstance(self.env.get(node.index), Interval))
+        widest = max(widths, default=1)
+        return min(max(FEWEST_ROWS, CACHED // (2 * widest)), max(16, ROW_BUDGET // (2 * widest)))
 
 
 def tighten(pulling: Pulling, node: Node, mask: Tensor) -> Interval:
@@ -178,12 +246,13 @@ def tighten(pulling: Pulling, node: Node, mask: Tensor) -> Interval:
     owner, index = flat(mask.expand(known.shape), 1).nonzero(as_tuple=True)
     if len(owner) == 0:
         return known
-    signs = known.lower.new_tensor([1.0, -1.0])
+    signs = known.lower.new_tensor([[1.0, -1.0]])
     found = []
-    for part in torch.arange(len(owner), device=owner.device).split(pulling.rows_a_chunk()):
-        rows = Select(node.shape, owner[part], index[part], signs)
-        pulled = pull(pulling.model.graph, pulling.env, pulling.about, node.index, rows)
-        found.append(concretize(pulled, pulling.env, pulling.sets))
+    with watch(pulling.observe, node, "rows", 2 * len(owner)):
+        for part in torch.arange(len(owner), device=owner.device).split(pulling.rows_a_chunk()):
+            rows = Select(node.shape, owner[part], index[part], signs)
+            pulled = pull(pulling.model.graph, pulling.env, pulling.about, node.index, rows)
+            found.append(concretize(pulled, pulling.env, pulling.sets))
     low, high = torch.cat(found).unbind(1)
 
     def placed(whole: Tensor, values: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from boundlab.bounds.problem import Method
 from boundlab.errors import MissingRule
 from boundlab.graph import Model
 from boundlab.maps import flat
+from boundlab.perturbations.joint import Regions
 from boundlab.perturbations.sets import PerturbationSet
 from boundlab.spec import at_least
 
@@ -42,7 +43,7 @@ class LinearForms:
     upper: LinearForm
 
 
-def linear_bounds(model: Model, sets: PerturbationSet | Mapping[str, PerturbationSet | Tensor], *, node: str | None = None,
+def linear_bounds(model: Model, sets: PerturbationSet | Regions, *, node: str | None = None,
                   method: Method | None = None) -> LinearForms:
     """Affine lower and upper functions of the perturbed sources for one node (the output, if left out).
 
@@ -53,8 +54,9 @@ def linear_bounds(model: Model, sets: PerturbationSet | Mapping[str, Perturbatio
     size = math.prod(shape)
     eye = torch.eye(size, dtype=model.dtype, device=model.device)
     rows = torch.cat([eye, -eye]).reshape(1, 2 * size, *shape)
-    pulled = bound(part, sets, method=method or CROWN(), spec=at_least(rows)).linear
-    if pulled is None or any(not part.graph[index].source for index in pulled.coefficients):
+    found = bound(part, sets, method=method or CROWN(), spec=at_least(rows))
+    pulled, graph = found.linear, found.graph
+    if pulled is None or any(not graph[index].source for index in pulled.coefficients):
         raise MissingRule(f"{method} has no linear bounds in the inputs of '{part.graph.output.name}'; use CROWN or Forward.")
     batch = max(rows.dense().shape[0] for rows in pulled.coefficients.values())
     offset = pulled.offset
@@ -62,7 +64,7 @@ def linear_bounds(model: Model, sets: PerturbationSet | Mapping[str, Perturbatio
 
     def side(which: slice, sign: float) -> LinearForm:
         coefficients = {
-            part.graph[index].name: sign * rows.dense()[:, which].reshape(-1, *shape, *rows.shape)
+            graph[index].name: sign * rows.dense()[:, which].reshape(-1, *shape, *rows.shape)
             for index, rows in pulled.coefficients.items()}
         return LinearForm(coefficients, sign * bias[:, which].reshape(-1, *shape))
 

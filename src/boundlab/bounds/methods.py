@@ -3,38 +3,40 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from boundlab.bounds.backward import Env, Pulled, Relaxer, backward, concretize
+from boundlab.bounds.backward import Env, Pulled, Relaxer, Sets, backward, concretize
 from boundlab.bounds.forward import Form, concretize_form, forward_step, layout, rows_of_forms, source_forms
 from boundlab.bounds.intermediate import (
     Policy,
     Pulling,
+    Readers,
     Refine,
     box_exact,
     checked,
     consumers,
+    fed_by_inputs,
     is_affine,
     perturbed_nodes,
     propagate,
     relaxer,
     tighten,
-    unsettled,
 )
+from boundlab.bounds.observe import Observer, watch, watched
 from boundlab.bounds.problem import Bounds, Method, Problem, finite_rows, joined, problem_of
 from boundlab.bounds.reference import pull, reference
 from boundlab.bounds.thin import thinned
 from boundlab.bounds.zonotope import Filter, zonotope_filter
 from boundlab.errors import SpecError
-from boundlab.graph import Model, Node
-from boundlab.interval import Interval
+from boundlab.graph import INPUT, Graph, Model, Node
+from boundlab.interval import Ball, Interval
 from boundlab.maps import Dense
 from boundlab.ops import lookup
+from boundlab.perturbations.joint import Member, Regions
 from boundlab.perturbations.sets import PerturbationSet
 from boundlab.spec import Specification
 
@@ -59,20 +61,53 @@ def refiner(problem: Problem, *steps: Refine) -> Refine:
     return refine
 
 
+def next_to_sets(problem: Problem) -> Callable[[Node, Env], bool]:
+    """Whether a node is affine in sources alone (or in what is made of parameters), and some of their sets are no boxes."""
+    graph = problem.model.graph
+    fed = fed_by_inputs(graph)
+    round_nodes = perturbed_nodes(graph, [index for index, region in problem.sets.items() if not region.independent])
+
+    def adjacent(node: Node, env: Env) -> bool:
+        perturbed = {arg for arg in node.args if isinstance(env[arg], Interval)}
+        near = node.index in fed and all(graph[arg].source or arg not in fed for arg in perturbed)
+        return near and bool(perturbed & round_nodes) and is_affine(node, env)
+
+    return adjacent
+
+
+def sees_balls(node: Node, env: Env, sets: Sets) -> bool:
+    """Whether the node's interval is exact: a layer of a constant, with weights in balls that none of them shares."""
+    places = [arg for arg in node.args if isinstance(env[arg], Interval)]
+    balls = all(isinstance(ball := env[arg], Ball) and ball.sharp for arg in places)
+    owners = {region.sources if isinstance(region := sets.get(arg), Member) else arg for arg in places}
+    return lookup(node.op).balls and places[0] != node.args[0] and balls and len(owners) == len(places)
+
+
 def first_layer(problem: Problem, pulling: Pulling) -> Refine:
     """Affine nodes fed by sources alone are bounded by the sets themselves, not by the boxes around them."""
-    graph = problem.model.graph
-    round_sets = {index for index, region in problem.sets.items() if not region.independent}
+    adjacent = next_to_sets(problem)
 
     def refine(node: Node, env: Env) -> Interval | None:
-        perturbed = {arg for arg in node.args if isinstance(env[arg], Interval)}
-        if not perturbed & round_sets or not all(graph[arg].source for arg in perturbed) or not is_affine(node, env):
+        if not adjacent(node, env) or sees_balls(node, env, problem.sets):
             return None
         interval = env[node.index]
         assert isinstance(interval, Interval)
         return tighten(pulling, node, torch.ones_like(interval.lower, dtype=torch.bool))
 
     return refine
+
+
+def bending(graph: Graph, env: Env) -> Callable[[Node], bool]:
+    """Where rows that are merged into the last layers stop: at nodes that are not affine in what comes from the inputs.
+
+    A layer is affine in its input, whether its weights are perturbed or not.
+    """
+    fed = fed_by_inputs(graph)
+
+    def stop(node: Node) -> bool:
+        return not lookup(node.op).affine(tuple(arg in fed and isinstance(env[arg], Interval) for arg in node.args))
+
+    return stop
 
 
 def interval_rows(problem: Problem, env: Env) -> Bounds:
@@ -83,8 +118,10 @@ def interval_rows(problem: Problem, env: Env) -> Bounds:
         assert isinstance(interval, Interval)
         return Bounds(interval.lower, interval.upper, graph, env)
     rows = Dense(problem.target.shape, None, spec.rows)
-    pulled = backward(graph, env, relaxer(env), problem.target.index, rows, stop=lambda node: not is_affine(node, env))
-    return Bounds(finite_rows(concretize(pulled, env, problem.sets) + spec.offset, problem), None, graph, env, pulled)
+    with watch(problem.observe, problem.target, "rows", spec.rows.shape[0] * spec.rows.shape[1]):
+        pulled = backward(graph, env, relaxer(env), problem.target.index, rows, stop=bending(graph, env))
+        lower = concretize(pulled, env, problem.sets) + spec.offset
+    return Bounds(finite_rows(lower, problem), None, graph, env, pulled)
 
 
 @dataclass(frozen=True)
@@ -96,8 +133,9 @@ class IBP:
     def environment(self, problem: Problem) -> Env:
         env: dict[int, Any] = {}
         about = reference(problem.model.graph, env, relaxer(env))
-        pulling = Pulling(problem.model, problem.sets, env, about, self.max_rows)
-        return propagate(problem.model, problem.sets, problem.inputs, env, refiner(problem, first_layer(problem, pulling)))
+        pulling = Pulling(problem.model, problem.sets, env, about, self.max_rows, problem.observe)
+        refine = refiner(problem, first_layer(problem, pulling))
+        return propagate(problem.model, problem.sets, problem.inputs, env, refine, problem.observe)
 
     def run(self, problem: Problem) -> Bounds:
         return interval_rows(problem, self.environment(problem))
@@ -122,7 +160,8 @@ class Forward:
             forms[node.index] = forward_step(node, env, relax, forms)
             return concretize_form(forms[node.index], problem.sets, env, places)
 
-        propagate(problem.model, problem.sets, problem.inputs, env, refiner(problem, push))
+        refine = refiner(problem, watched(problem.observe, "forms", push))
+        propagate(problem.model, problem.sets, problem.inputs, env, refine, problem.observe)
         return env, forms
 
     def environment(self, problem: Problem) -> Env:
@@ -138,9 +177,10 @@ def forward_rows(problem: Problem, env: Env, forms: Mapping[int, Form]) -> Bound
     graph, spec = problem.model.graph, problem.spec
     assert spec is not None
     rows = Dense(problem.target.shape, None, spec.rows)
-    pulled = backward(graph, env, relaxer(env), problem.target.index, rows, stop=lambda node: not is_affine(node, env))
-    linear = rows_of_forms(pulled, forms, problem.sets, env)
-    lower = concretize(linear, env, problem.sets) + spec.offset
+    with watch(problem.observe, problem.target, "rows", spec.rows.shape[0] * spec.rows.shape[1]):
+        pulled = backward(graph, env, relaxer(env), problem.target.index, rows, stop=bending(graph, env))
+        linear = rows_of_forms(pulled, forms, problem.sets, env)
+        lower = concretize(linear, env, problem.sets) + spec.offset
     return Bounds(finite_rows(lower, problem), None, graph, env, linear)
 
 
@@ -166,46 +206,52 @@ class CROWN:
             raise SpecError(f"alpha is a function that chooses slopes, such as boundlab.parallel, got {self.alpha!r}.")
 
     def environment(self, problem: Problem) -> Env:
+        return self.prepared(problem)[0]
+
+    def prepared(self, problem: Problem) -> tuple[Env, Relaxer]:
+        """Intervals of every node and the relaxations that follow from them."""
         if self.intermediate is not None:
-            return self.intermediate.environment(problem)
+            env = self.intermediate.environment(problem)
+            return env, relaxer(env, self.alpha)
         groups = torch.arange(problem.batch).split(self.problems or problems_at_once(problem))
         if len(groups) == 1:
             return self.backward_environment(problem)
-        return joined([self.backward_environment(problem.take(group)) for group in groups], problem)
+        env = joined([self.backward_environment(problem.take(group))[0] for group in groups], problem)
+        return env, relaxer(env, self.alpha)
 
-    def backward_environment(self, problem: Problem) -> Env:
+    def backward_environment(self, problem: Problem) -> tuple[Env, Relaxer]:
         """Intervals of every node: what a nonlinear operator reads is filtered by a zonotope and then pulled back."""
         graph, env = problem.model.graph, dict[int, Any]()
         relax = thinned(env, relaxer(env, self.alpha))
-        pulling = Pulling(problem.model, problem.sets, env, reference(graph, env, relax), self.max_rows)
-        readers, perturbed = consumers(graph), perturbed_nodes(graph, problem.sets)
-        settled = box_exact(graph, problem.sets, perturbed)
-
-        def needed(node: Node, env: Env) -> Tensor | None:
-            return unsettled(node, readers[node.index], env, perturbed)
+        about = reference(graph, env, relax)
+        pulling = Pulling(problem.model, problem.sets, env, about, self.max_rows, problem.observe)
+        readers = Readers(consumers(graph), perturbed_nodes(graph, problem.sets))
+        settled = box_exact(graph, problem.sets, readers.perturbed)
+        adjacent, fed = next_to_sets(problem), fed_by_inputs(graph)
 
         def pull(node: Node, env: Env) -> Interval | None:
-            mask = None if node.index in settled or one_curve(node, env, relax) else needed(node, env)
-            if mask is None:
-                return None
             interval = env[node.index]
             assert isinstance(interval, Interval)
+            skipped = node.index in settled or node.index not in fed or adjacent(node, env) or one_curve(node, env, relax)
+            mask = None if skipped else readers.unsettled(node, interval)
+            if mask is None:
+                return None
             checked(node, interval)
             return tighten(pulling, node, mask)
 
         steps: tuple[Refine, ...] = (first_layer(problem, pulling), pull)
         if self.filter is not None:
-            steps = (steps[0], zonotope_filter(graph, problem.sets, relax, needed, self.filter), pull)
-        return propagate(problem.model, problem.sets, problem.inputs, env, refiner(problem, *steps))
+            zonotope = zonotope_filter(problem, relax, readers, self.filter)
+            steps = (steps[0], watched(problem.observe, "zonotope", zonotope), pull)
+        return propagate(problem.model, problem.sets, problem.inputs, env, refiner(problem, *steps), problem.observe), relax
 
     def run(self, problem: Problem) -> Bounds:
-        env = self.environment(problem)
-        return self.output_rows(problem, env, relaxer(env, self.alpha))
+        return self.output_rows(problem, *self.prepared(problem))
 
     def output_rows(self, problem: Problem, env: Env, relax: Relaxer) -> Bounds:
         """Bounds of the output, or of the specification's rows, given intervals of every node and relaxations."""
         graph, target, spec = problem.model.graph, problem.target, problem.spec
-        pulling = Pulling(problem.model, problem.sets, env, reference(graph, env, relax), self.max_rows)
+        pulling = Pulling(problem.model, problem.sets, env, reference(graph, env, relax), self.max_rows, problem.observe)
         if spec is None:
             interval = env[target.index]
             assert isinstance(interval, Interval)
@@ -213,16 +259,17 @@ class CROWN:
             found = checked(target, interval.meet(tight))
             return Bounds(found.lower, found.upper, graph, {**env, target.index: found})
         starts = [Dense(target.shape, None, rows) for rows in spec.rows.split(pulling.rows_a_chunk(), dim=1)]
-        parts = [pull(graph, env, pulling.about, target.index, rows) for rows in starts]
-        lower = torch.cat([concretize(part, env, problem.sets) for part in parts], dim=1) + spec.offset
+        with watch(problem.observe, target, "rows", spec.rows.shape[0] * spec.rows.shape[1]):
+            parts = [pull(graph, env, pulling.about, target.index, rows) for rows in starts]
+            lower = torch.cat([concretize(part, env, problem.sets) for part in parts], dim=1) + spec.offset
         return Bounds(finite_rows(lower, problem), None, graph, env, beside(parts))
 
 
 def problems_at_once(problem: Problem) -> int:
-    """How many problems share a pass: as many as keep a column for each perturbed coordinate within COLUMN_BUDGET."""
+    """How many problems share a pass: as many as keep a column for each coordinate of perturbed inputs within COLUMN_BUDGET."""
     graph = problem.model.graph
-    coordinates = sum(math.prod(graph[index].shape) for index in problem.sets)
-    widest = max(math.prod(node.shape) for node in graph)
+    coordinates = sum(math.prod(graph[index].shape) for index in problem.sets if graph[index].op == INPUT)
+    widest = max(math.prod(graph[index].shape) for index in fed_by_inputs(graph))
     return max(1, min(MOST_PROBLEMS, COLUMN_BUDGET // max(1, coordinates * widest)))
 
 
@@ -252,15 +299,17 @@ def beside(parts: list[Pulled]) -> Pulled:
     return Pulled({index: together(index) for index in parts[0].coefficients}, bias, parts[0].reference)
 
 
-def bound(model: Model, sets: PerturbationSet | Mapping[str, PerturbationSet | Tensor], *, method: Method | None = None,
-          spec: Specification | None = None, known: Mapping[str, Interval] | None = None) -> Bounds:
+def bound(model: Model, sets: PerturbationSet | Regions, *, method: Method | None = None, spec: Specification | None = None,
+          known: Mapping[str, Interval] | None = None, observe: Observer | None = None) -> Bounds:
     """Proven bounds of a network over perturbation sets.
 
     `sets` is the set of the only input, or a mapping from input or parameter names to sets (perturbed) or tensors
-    (constant inputs). `known` are intervals by node name that are already proven. Without `spec` the output's lower and
-    upper bounds (b, *out); with it lower bounds of its rows (b, s). BoundError if a bound is NaN or infinite.
+    (constant inputs); a tuple of names stands for one set that they share. `known` are intervals by node name that are
+    already proven; `observe` is told of the work by node. Without `spec` the output's lower and upper bounds (b, *out);
+    with it lower bounds of its rows (b, s). BoundError if a bound is NaN or infinite.
     """
-    return method_value(method or CROWN()).run(problem_of(model, sets, spec, known))
+    problem = replace(problem_of(model, sets, spec, known), observe=observe)
+    return method_value(method or CROWN()).run(problem)
 
 
 def method_value(method: Method) -> Method:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from boundlab.bounds.backward import Env, Pulled, Sets
 from boundlab.bounds.intermediate import perturbed_nodes
+from boundlab.bounds.observe import Observer
+from boundlab.bounds.unfold import unfolded
 from boundlab.errors import BoundError, ShapeError
-from boundlab.graph import Graph, Model, Node
-from boundlab.interval import Interval
+from boundlab.graph import INPUT, Graph, Model, Node
+from boundlab.interval import Interval, laid_together
 from boundlab.ops import lookup
+from boundlab.perturbations.joint import Key, Member, Regions, members, names_of
 from boundlab.perturbations.sets import PerturbationSet
 from boundlab.spec import Specification
 
@@ -30,13 +34,17 @@ class Rigour(enum.Enum):
 
 @dataclass(frozen=True)
 class Problem:
-    """One question: a model, the sets of its perturbed sources, its constant inputs, a specification, known bounds."""
+    """One question: a model, the sets of its perturbed sources, its constant inputs, a specification, known bounds.
+
+    `observe` is told of the work that methods do for it.
+    """
 
     model: Model
     sets: Sets
     inputs: Mapping[str, Tensor] = field(default_factory=dict)
     spec: Specification | None = None
     known: Mapping[str, Interval] = field(default_factory=dict)
+    observe: Observer | None = None
 
     @property
     def target(self) -> Node:
@@ -47,6 +55,7 @@ class Problem:
     def batch(self) -> int:
         """Number of problems b."""
         shared = [] if self.spec is None else [len(self.spec.rows)]
+        shared += [len(value) for value in self.inputs.values()]
         return max([len(region.box().lower) for region in self.sets.values()] + shared)
 
     def take(self, index: Tensor) -> Problem:
@@ -61,7 +70,7 @@ class Problem:
         inputs = {name: some(value) for name, value in self.inputs.items()}
         known = {name: interval.map(some) for name, interval in self.known.items()}
         spec = None if self.spec is None else Specification(some(self.spec.rows), some(self.spec.offset), self.spec.clause)
-        return Problem(self.model, sets, inputs, spec, known)
+        return Problem(self.model, sets, inputs, spec, known, self.observe)
 
 
 @dataclass(frozen=True)
@@ -132,42 +141,44 @@ def joined(parts: list[Env], problem: Problem) -> Env:
         if index not in own:
             return values[0]
         tensors = [value for value in values if isinstance(value, Tensor)]
-        intervals = [value for value in values if isinstance(value, Interval)]
         if tensors:
             return torch.cat(tensors)
-        return Interval(torch.cat([i.lower for i in intervals]), torch.cat([i.upper for i in intervals]))
+        return laid_together([value for value in values if isinstance(value, Interval)])
 
     return {index: together(index) for index in parts[0]}
 
 
-def alike(regions: dict[int, PerturbationSet], inputs: Mapping[str, Tensor]) -> dict[int, PerturbationSet]:
-    """All sets with one batch: shared ones are repeated beside sets or constants that have one for each problem."""
-    sizes = {index: len(region.box().lower) for index, region in regions.items()}
-    batch = max(*sizes.values(), *(len(value) for value in inputs.values()), 1)
+def alike(problem: Problem) -> Problem:
+    """Sets of inputs with one batch: shared ones are repeated beside sets or constants that have one for each problem.
+
+    Sets of parameters stay shared: they are large, and all problems have the same.
+    """
+    graph = problem.model.graph
+    batch = max(*(len(region.box().lower) for region in problem.sets.values()), *(len(x) for x in problem.inputs.values()), 1)
     first = torch.zeros(batch, dtype=torch.long)
-    return {index: region.take(first) if sizes[index] < batch else region for index, region in regions.items()}
+
+    def repeated(index: int, region: PerturbationSet) -> bool:
+        sources = region.sources if isinstance(region, Member) else (index,)
+        return len(region.box().lower) < batch and any(graph[source].op == INPUT for source in sources)
+
+    sets = {index: region.take(first) if repeated(index, region) else region for index, region in problem.sets.items()}
+    return replace(problem, sets=sets)
 
 
-def problem_of(model: Model, sets: PerturbationSet | Mapping[str, PerturbationSet | Tensor],
+def problem_of(model: Model, sets: PerturbationSet | Regions,
                spec: Specification | None = None, known: Mapping[str, Interval] | None = None) -> Problem:
     """The question as methods see it: sets by node index, shapes checked."""
     if not isinstance(model, Model):
         raise ShapeError(f"bounds are about a Model, got {type(model).__name__}; bl.capture(module, example) makes one.")
     named = sets if isinstance(sets, Mapping) else {model.graph.inputs[0].name: sets}
-    regions, inputs = {}, {}
-    for name, value in named.items():
-        node = model.graph.source_named(name)
-        if isinstance(value, Tensor):
-            inputs[name] = value
-            continue
-        if not isinstance(value, PerturbationSet):
-            raise ShapeError(f"'{name}' needs a perturbation set, such as LpBall or Box, got {type(value).__name__}.")
-        shape = tuple(value.box().shape)
-        if shape[1:] != node.shape:
-            raise ShapeError(f"the set of '{name}' holds tensors of shape {shape}, the network takes "
-                             f"(batch, {', '.join(map(str, node.shape))}).")
-        check_type(name, value, model)
-        regions[node.index] = value
+    inputs = {name: value for name, value in named.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    names = [name for key in named for name in names_of(key)]
+    sources = {model.graph.source_named(name).index for name in names if name not in inputs}
+    model = unfolded(model, perturbed_nodes(model.graph, sources))
+    regions: dict[int, PerturbationSet] = {}
+    for key, value in named.items():
+        if key not in inputs:
+            regions |= placed(key, value, model, regions)
     if not regions:
         raise ShapeError("no perturbation set was given: bounds need at least one input or parameter that varies.")
     if spec is not None:
@@ -180,7 +191,30 @@ def problem_of(model: Model, sets: PerturbationSet | Mapping[str, PerturbationSe
     sizes += [] if spec is None else [len(spec.rows)]
     if any(size not in (1, problem.batch) for size in sizes):
         raise ShapeError(f"sets, inputs and specification speak of {sorted(set(sizes))} problems; all must agree or be 1.")
-    return replace(problem, sets=alike(regions, inputs))
+    return alike(problem)
+
+
+def placed(key: Key, value: Any, model: Model, taken: Mapping[int, PerturbationSet]) -> dict[int, PerturbationSet]:
+    """A set by the nodes of its sources; ShapeError if it is none, does not fit them, or they have one already."""
+    nodes = [model.graph.source_named(name) for name in names_of(key)]
+    title = " and ".join(f"'{node.name}'" for node in nodes)
+    if not isinstance(value, PerturbationSet):
+        raise ShapeError(f"{title} needs a perturbation set, such as LpBall, Box or a class of your own that inherits from "
+                         f"PerturbationSet, got {type(value).__name__}.")
+    twice = [node.name for place, node in enumerate(nodes) if node.index in taken or node in nodes[:place]]
+    if twice:
+        raise ShapeError(f"'{twice[0]}' is in two sets; every source has one.")
+    found, shapes = tuple(value.box().shape), [node.shape for node in nodes]
+    wanted = shapes[0] if isinstance(key, str) else (sum(math.prod(shape) for shape in shapes),)
+    if found[1:] != wanted:
+        layout = "" if isinstance(key, str) else ", its sources laid end to end (joint_ball makes such a set)"
+        raise ShapeError(f"the set of {title} holds tensors of shape {found}, the network takes "
+                         f"(batch, {', '.join(map(str, wanted))}){layout}.")
+    check_type(title, value, model)
+    if isinstance(key, str):
+        return {nodes[0].index: value}
+    indices = [node.index for node in nodes]
+    return dict(zip(indices, members(value, indices, shapes), strict=True))
 
 
 def check_spec(spec: Specification, model: Model) -> None:
@@ -211,5 +245,5 @@ def check_type(name: str, region: PerturbationSet, model: Model) -> None:
     wanted = {tensor.dtype for tensor in model.params.values() if tensor.is_floating_point()} or {found}
     if wanted != {found} or found not in (torch.float32, torch.float64):
         held = ", ".join(sorted(str(kind) for kind in wanted))
-        raise ShapeError(f"the set of '{name}' holds {found}, the network's parameters {held}; all must be float32 or all "
+        raise ShapeError(f"the set of {name} holds {found}, the network's parameters {held}; all must be float32 or all "
                          "float64 (Model.to and Tensor.to convert).")

@@ -18,6 +18,7 @@ from boundlab.graph import Graph, Node
 from boundlab.interval import Interval
 from boundlab.maps import Rows
 
+
 @dataclass(frozen=True)
 class Reference:
     """Relaxations about reference values (without the constants that these absorb), and the values, (b, *shape) by node."""

@@ -8,7 +8,7 @@ Singh et al. 2018 (DeepZ); Wong and Kolter 2018 give the same bounds as a dual.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 
 from boundlab.affine import Affine, LinearBound
-from boundlab.bounds.backward import Env, Relaxer, Sets
-from boundlab.bounds.intermediate import Refine, consumers
+from boundlab.bounds.backward import Relaxer
+from boundlab.bounds.intermediate import Readers, Refine, fed_by_inputs
+from boundlab.bounds.problem import Problem
 from boundlab.graph import Graph, Node
 from boundlab.interval import Interval
-from boundlab.maps import Diagonal, diagonal, flat
+from boundlab.maps import Diagonal, channels_last, diagonal, flat
 from boundlab.maps.push import Columns, Single, absolute_sum, add_columns, numbers, owners, push, take, without_zeros
-
-Needed = Callable[[Node, Env], Tensor | None]
+from boundlab.ops.op import push_interval
 
 
 @dataclass(frozen=True)
@@ -54,17 +54,26 @@ def box(node: Node, interval: Interval) -> Zonotope:
     return Zonotope(interval.center, fresh(node, interval.radius))
 
 
-def affine_image(affine: Affine, parts: list[Zonotope]) -> Zonotope:
-    """An affine function of several zonotopes; symbols that reach it on two paths are summed."""
+def affine_image(node: Node, affine: Affine, parts: list[Zonotope | Interval]) -> Zonotope:
+    """An affine function of several zonotopes; symbols that reach it on two paths are summed.
+
+    What is known by its interval alone (a weight) becomes new symbols.
+    """
     center: Any = 0 if affine.bias is None else affine.bias.squeeze(1)
+    radius: Any = 0
     groups: dict[int, Columns] = {}
     for layer, part in zip(affine.maps, parts, strict=True):
+        if isinstance(part, Interval):
+            image = push_interval(layer, part)
+            center, radius = center + image.center, radius + image.radius
+            continue
         center = center + layer.apply(part.center)
         for born, columns in part.groups.items():
-            image = push(columns, layer)
-            groups[born] = add_columns(groups[born], image) if born in groups else image
-    batch = len(parts[0].center)
-    return Zonotope(center.expand(batch, *center.shape[1:]), groups)
+            pushed = push(columns, layer)
+            groups[born] = add_columns(groups[born], pushed) if born in groups else pushed
+    batch = max(len(part.center) for part in parts)
+    center = center.expand(batch, *center.shape[1:])
+    return Zonotope(center, groups if isinstance(radius, int) else {**groups, **fresh(node, radius.expand_as(center))})
 
 
 def one_slope(bound: LinearBound, x: Interval) -> tuple[Tensor, Tensor, Tensor]:
@@ -86,17 +95,20 @@ def step(node: Node, env: Mapping[int, Any], relax: Relaxer, forms: Mapping[int,
     """The zonotope of `node` from those of its perturbed arguments.
 
     Affine operators push columns, elementwise ones scale them and add symbols for their gap, others start anew from their
-    interval. Symbols born at the argument end where their slope is 0, if `lone` says that no other node reads it: paths that
-    meet again must hold the same symbols in the same order.
+    interval, and so does what is made of parameters alone. Symbols born at the argument end where their slope is 0, if `lone`
+    says that no other node reads it: paths that meet again must hold the same symbols in the same order.
     """
     perturbed = [arg for arg in node.args if isinstance(env[arg], Interval)]
+    if not any(arg in forms for arg in perturbed):
+        return box(node, env[node.index])
     bound = relax(node)
     if bound.exact:
-        return affine_image(bound.lower, [forms[arg] for arg in perturbed])
+        return affine_image(node, bound.lower, [forms[arg] if arg in forms else env[arg] for arg in perturbed])
     if len(perturbed) != 1 or not bound.elementwise:
         return box(node, env[node.index])
     slope, middle, gap = one_slope(bound, env[perturbed[0]])
-    scaled = affine_image(Affine((diagonal(slope, node.shape),), middle), [forms[perturbed[0]]])
+    slope = channels_last(slope) if slope.dim() == 5 else slope  # as columns of convolutions lie in memory
+    scaled = affine_image(node, Affine((diagonal(slope, node.shape),), middle), [forms[perturbed[0]]])
     ending = {perturbed[0]} & lone
     kept = {born: without_zeros(columns) if born in ending else columns for born, columns in scaled.groups.items()}
     return Zonotope(scaled.center, {**kept, **fresh(node, gap.squeeze(1).expand_as(scaled.center))})
@@ -112,18 +124,21 @@ class Filter:
     most_numbers: int = 2**27
 
 
-def zonotope_filter(graph: Graph, sets: Sets, relax: Relaxer, needed: Needed, limits: Filter) -> Refine:
+def zonotope_filter(problem: Problem, relax: Relaxer, reading: Readers, limits: Filter) -> Refine:
     """A refinement that carries a zonotope along and offers its intervals to all nodes that nonlinear operators read.
 
-    `needed(node, env)` says which neurons would still gain, (b, *shape), or None if no nonlinear operator reads the node.
+    `reading` says which neurons would still gain.
     A problem leaves the zonotope, on its own account and for good, once a limit is passed; so the outcome for a problem
     does not depend on the batch it is in. Where nothing nonlinear was crossed yet and a layer has fewer coordinates than
-    the sets, the zonotope starts anew there: fewer columns, hardly looser.
+    the sets, the zonotope starts anew there: fewer columns, hardly looser. Perturbed parameters, and what all problems
+    share, are held as intervals, never as columns.
     """
+    graph, batch, fed = problem.model.graph, problem.batch, fed_by_inputs(problem.model.graph)
+    sets = {index for index in problem.sets if index in fed}
     forms: dict[int, Zonotope] = {}
     alive: list[Tensor] = []
     readers = last_readers(graph)
-    lone = {index for index, reading in consumers(graph).items() if len(reading) == 1}
+    lone = {index for index, nodes in reading.reading.items() if len(nodes) == 1}
     coordinates = sum(math.prod(graph[index].shape) for index in sets)
 
     def drop(keep: Tensor) -> None:
@@ -133,6 +148,8 @@ def zonotope_filter(graph: Graph, sets: Sets, relax: Relaxer, needed: Needed, li
 
     def refine(node: Node, env: dict[int, Any]) -> Interval | None:
         known = env[node.index]
+        if node.index not in fed or len(known.lower) != batch:
+            return None
         if not alive:
             alive.append(torch.ones(len(known.lower), dtype=torch.bool, device=known.lower.device))
             forms.update({index: box(graph[index], env[index]) for index in sets})
@@ -142,13 +159,13 @@ def zonotope_filter(graph: Graph, sets: Sets, relax: Relaxer, needed: Needed, li
         for index in [index for index in forms if readers[index] <= node.index]:
             del forms[index]
         drop(numbers_held(form, len(alive[0])) <= limits.most_numbers)
-        if needed(node, env) is None or not bool(alive[0].any()):
+        if reading.unsettled(node, known) is None or not bool(alive[0].any()):
             return None
         met = known.meet(within(form.interval(), known, alive[0]))
-        still = needed(node, {**env, node.index: met})
+        still = reading.unsettled(node, met)
         if still is not None:
             drop(flat(still, 1).double().mean(1) <= limits.most_unsettled)
-        if set(form.groups) <= set(sets) and math.prod(node.shape) < coordinates and node.index in forms:
+        if set(form.groups) <= sets and math.prod(node.shape) < coordinates and node.index in forms:
             forms[node.index] = only(box(node, met), alive[0])
         return met
 

@@ -1,4 +1,4 @@
-"""Lowerings of torch operators: values that pass unchanged, arithmetic, activations and reductions."""
+"""Lowerings of torch operators: values that pass unchanged, and reductions."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
-from boundlab.capture import composed
-from boundlab.capture.aten_shape import cut
+from boundlab.capture import composed, functions
 from boundlab.capture.lowering import Lowering
-from boundlab.capture.table import Rule, argument, lowers, operands, unsupported
+from boundlab.capture.table import argument, lowers, unsupported
 
 # -- values that pass unchanged ------------------------------------------------------------------------------------------
 
@@ -21,7 +20,8 @@ def cast(low: Lowering, node: fx.Node) -> Any:
     x: Any = node.args[0]
     kind, held = node.meta["val"].dtype, x.meta["val"].dtype
     finer = kind.is_floating_point and torch.promote_types(kind, low.builder.dtype) == kind
-    if kind == held or (finer and (low.varies(x) or held.is_floating_point)):
+    truth = held == torch.bool and kind.is_floating_point  # 0 or 1 in any type
+    if kind == held or (finer and held.is_floating_point) or ((finer or truth) and low.varies(x)):
         return low.values[x]
     if low.varies(x):
         raise unsupported(node, f"casts a value that depends on an input to {kind}, which rounds it; bounds would not see that")
@@ -59,179 +59,6 @@ def filled(low: Lowering, node: fx.Node) -> int:
     return low.builder.constant(torch.full(low.result_shape(), value, dtype=node.meta["val"].dtype))
 
 
-# -- arithmetic ----------------------------------------------------------------------------------------------------------
-
-def binary(op: str) -> Rule:
-    """x op (alpha * y) with broadcasting."""
-
-    def rule(low: Lowering, node: fx.Node) -> int:
-        first, second = operands(low, node.args[0], node.args[1])
-        alpha = argument(node, 2, "alpha", 1)
-        if alpha != 1:
-            second = low.builder.broadcast("mul", second, low.builder.constant(float(alpha)))
-        if op == "add" and (first in low.builder.varying) != (second in low.builder.varying):
-            first, second = (part if part in low.builder.varying else composed.additive_mask(low.builder, part)
-                             for part in (first, second))
-        return low.builder.broadcast(op, first, second)
-
-    return rule
-
-
-for target, op in (("add.Tensor", "add"), ("add.Scalar", "add"), ("sub.Tensor", "sub"), ("sub.Scalar", "sub"),
-                   ("mul.Scalar", "mul"), ("maximum.default", "maximum"), ("max.other", "maximum")):
-    lowers(target)(binary(op))
-
-
-@lowers("mul.Tensor")
-def multiply(low: Lowering, node: fx.Node) -> int:
-    """A product, or a square."""
-    return composed.multiply(low.builder, *operands(low, node.args[0], node.args[1]))
-
-
-@lowers("rsub.Scalar", "rsub.Tensor")
-def reversed_difference(low: Lowering, node: fx.Node) -> int:
-    """y - x."""
-    return low.builder.broadcast("sub", *operands(low, node.args[1], node.args[0]))
-
-
-@lowers("div.Tensor", "div.Scalar")
-def divide(low: Lowering, node: fx.Node) -> int:
-    """x times the reciprocal of y; a number is inverted here."""
-    divisor: Any = node.args[1]
-    if isinstance(divisor, (int, float)):
-        return low.builder.broadcast("mul", low.index(node.args[0]), low.builder.constant(1 / divisor))
-    first, second = operands(low, node.args[0], divisor)
-    return low.builder.broadcast("mul", first, composed.inverse(low.builder, second))
-
-
-@lowers("reciprocal.default")
-def reciprocal(low: Lowering, node: fx.Node) -> int:
-    """1 / x."""
-    return composed.inverse(low.builder, low.index(node.args[0]))
-
-
-@lowers("pow.Tensor_Scalar")
-def power(low: Lowering, node: fx.Node) -> int:
-    """x to a known exponent."""
-    return composed.power(low.builder, low.index(node.args[0]), float(node.args[1]))  # type: ignore[arg-type]
-
-
-@lowers("pow.Scalar")
-def exponential(low: Lowering, node: fx.Node) -> int:
-    """base ** x, as exp(x log base)."""
-    base: Any = node.args[0]
-    if base <= 0:
-        raise unsupported(node, f"raises {base} to a power; the base must be positive")
-    return low.builder.add("exp", low.builder.broadcast("mul", low.index(node.args[1]), low.builder.constant(math.log(base))))
-
-
-@lowers("minimum.default", "min.other")
-def minimum(low: Lowering, node: fx.Node) -> int:
-    """The smaller of two values."""
-    return composed.minimum(low.builder, *operands(low, node.args[0], node.args[1]))
-
-
-@lowers("where.self", "where.ScalarOther", "where.ScalarSelf", "where.Scalar")
-def where(low: Lowering, node: fx.Node) -> int:
-    """x where a condition holds that no input decides, else y."""
-    condition, x, y = operands(low, *node.args[:3])
-    return composed.chosen(low.builder, condition_value(low, node, node.args[0], condition), x, y)
-
-
-@lowers("masked_fill.Scalar", "masked_fill.Tensor")
-def masked_fill(low: Lowering, node: fx.Node) -> int:
-    """A number where a mask holds that no input decides, else x."""
-    x, mask, value = operands(low, *node.args[:3])
-    return composed.chosen(low.builder, condition_value(low, node, node.args[1], mask), value, x)
-
-
-def condition_value(low: Lowering, node: fx.Node, condition: Any, index: int) -> Tensor:
-    """The value of a condition; UnsupportedOperator if an input decides it."""
-    if index in low.builder.varying:
-        raise unsupported(node, f"chooses by '{condition}', which depends on an input; write it with relu, maximum or clamp")
-    return low.builder.known(index)[0].bool()
-
-
-# -- activations ---------------------------------------------------------------------------------------------------------
-
-@lowers("clamp.default", "clamp_min.default", "clamp_max.default", "hardtanh.default", "relu6.default", "clip.default")
-def clip(low: Lowering, node: fx.Node) -> int:
-    """x cut off below and above by numbers."""
-    kind = str(node.target).removeprefix("aten.").split(".")[0]
-    x = low.index(node.args[0])
-    bottom, top = {
-        "clamp_min": (argument(node, 1, "min"), None), "clamp_max": (None, argument(node, 1, "max")), "relu6": (0.0, 6.0),
-        "hardtanh": (argument(node, 1, "min_val", -1.0), argument(node, 2, "max_val", 1.0)),
-    }.get(kind, (argument(node, 1, "min"), argument(node, 2, "max")))
-    if bottom is None and top is None:
-        return x
-    if bottom == 0 and top is None:
-        return low.builder.add("relu", x)
-    bottom, top = composed.ordered(bottom, top)
-    return low.builder.add("clip", x, min=bottom, max=top)
-
-
-@lowers("clamp.Tensor", "clamp_min.Tensor", "clamp_max.Tensor")
-def clip_between(low: Lowering, node: fx.Node) -> int:
-    """x cut off below and above by tensors."""
-    kind = str(node.target)
-    bottom = None if "clamp_max" in kind else argument(node, 1, "min")
-    top = argument(node, 1, "max") if "clamp_max" in kind else argument(node, 2, "max")
-    x = low.index(node.args[0])
-    if bottom is not None:
-        x = low.builder.broadcast("maximum", x, operands(low, node.args[0], bottom)[1])
-    return x if top is None else composed.minimum(low.builder, x, operands(low, node.args[0], top)[1])
-
-
-@lowers("prelu.default", "_prelu_kernel.default")
-def prelu(low: Lowering, node: fx.Node) -> int:
-    """A slope below zero for each channel (the axis after the batch)."""
-    x, weight = low.index(node.args[0]), low.index(node.args[1])
-    size, axes = math.prod(low.builder.shape(weight)), len(low.builder.shape(x))
-    weight = low.builder.add("reshape", weight, shape=(size, *[1] * max(axes - 1, 0)))
-    return low.builder.broadcast("prelu", x, weight)
-
-
-@lowers("softmax.int", "_softmax.default", "log_softmax.int", "_log_softmax.default")
-def softmax(low: Lowering, node: fx.Node) -> int:
-    """Softmax or its logarithm along an axis."""
-    x: Any = node.args[0]
-    kind = "log_softmax" if "log_softmax" in str(node.target) else "softmax"
-    return low.builder.add(kind, low.index(x), dim=low.axis(x, int(node.args[1])))  # type: ignore[arg-type]
-
-
-@lowers("silu.default", "hardsigmoid.default", "hardswish.default", "glu.default", "log_sigmoid.default", "gelu.default",
-        "elu.default", "selu.default")
-def activation(low: Lowering, node: fx.Node) -> int:
-    """Activations that are made of others."""
-    kind, build, x = str(node.target).removeprefix("aten.").split(".")[0], low.builder, low.index(node.args[0])
-    if kind == "glu":
-        axis = low.axis(node.args[0], argument(node, 1, "dim", -1))  # type: ignore[arg-type]
-        half = build.shape(x)[axis] // 2
-        first, second = cut(low, node.args[0], axis, 0, half), cut(low, node.args[0], axis, half, 2 * half)
-        return build.add("mul", first, build.add("sigmoid", second))
-    if kind in ("elu", "selu"):
-        alpha, scale, inner = (1.6732632423543772, 1.0507009873554805, 1.0) if kind == "selu" else (
-            argument(node, place, name, 1.0) for place, name in ((1, "alpha"), (2, "scale"), (3, "input_scale")))
-        return composed.exponential_unit(build, x, alpha, scale, inner)
-    if kind == "gelu" and argument(node, 1, "approximate", "none") != "none":
-        raise unsupported(node, "is gelu with the tanh approximation; use approximate='none'")
-    return {"silu": composed.silu, "hardsigmoid": composed.hard_sigmoid, "hardswish": composed.hard_swish,
-            "log_sigmoid": composed.log_sigmoid, "gelu": composed.gelu}[kind](build, x)
-
-
-@lowers("softplus.default")
-def softplus(low: Lowering, node: fx.Node) -> int:
-    """log(1 + exp(beta x)) / beta; torch's linear piece beyond a threshold of 20 or more differs by rounding only."""
-    build, x, beta = low.builder, low.index(node.args[0]), float(argument(node, 1, "beta", 1.0))
-    if argument(node, 2, "threshold", 20.0) < 20:
-        raise unsupported(node, "is softplus with a threshold below 20, where it jumps to a line; leave the threshold out")
-    if beta == 1:
-        return build.add("softplus", x)
-    found = build.add("softplus", build.broadcast("mul", x, build.constant(beta)))
-    return build.broadcast("mul", found, build.constant(1 / beta))
-
-
 # -- reductions ----------------------------------------------------------------------------------------------------------
 
 @lowers("mean.dim", "sum.dim_IntList", "mean.default", "sum.default", "sum.dim")
@@ -243,41 +70,48 @@ def reduce(low: Lowering, node: fx.Node) -> int:
                            keepdim=bool(argument(node, 2, "keepdim", False)))
 
 
-@lowers("amax.default", "amin.default", "max.dim", "min.dim")
+@lowers("amax.default", "amin.default", "max.dim", "min.dim", "max.default", "min.default", "aminmax.default")
 def extremum(low: Lowering, node: fx.Node) -> Any:
     """The largest or smallest entry over axes; where torch gives its place too, that is unknown."""
     x, kind = node.args[0], str(node.target)
-    dims: Any = argument(node, 1, "dim", [])
+    dims: Any = argument(node, 1, "dim", []) if "aminmax" not in kind else node.kwargs.get("dim", [])
     dims = low.axes(x, [dims] if isinstance(dims, int) else dims)  # type: ignore[arg-type]
+    keepdim = bool(node.kwargs.get("keepdim", False) if "aminmax" in kind else argument(node, 2, "keepdim", False))
+    index = low.index(x)
+    if "aminmax" in kind:
+        return [rule(low.builder, index, dims, keepdim) for rule in (composed.smallest, composed.largest)]
     rule = composed.largest if "max" in kind else composed.smallest
-    found = rule(low.builder, low.index(x), dims, bool(argument(node, 2, "keepdim", False)))
+    found = rule(low.builder, index, dims, keepdim)
     return [found, None] if kind.endswith(".dim") else found
 
 
 @lowers("logsumexp.default")
 def logsumexp(low: Lowering, node: fx.Node) -> int:
-    """log sum exp over one axis."""
+    """log sum exp over axes."""
     x: Any = node.args[0]
     dims = low.axes(x, argument(node, 1, "dim"))
-    if len(dims) != 1:
-        raise unsupported(node, f"takes log-sum-exp over {len(dims)} axes; only one at a time is supported")
-    return low.builder.add("logsumexp", low.index(x), dim=dims[0], keepdim=bool(argument(node, 2, "keepdim", False)))
+    return composed.along(low.builder, "logsumexp", low.index(x), dims, bool(argument(node, 2, "keepdim", False)))
 
 
-@lowers("linalg_vector_norm.default", "norm.ScalarOpt_dim")
+@lowers("linalg_vector_norm.default", "norm.ScalarOpt_dim", "norm.Scalar")
 def norm(low: Lowering, node: fx.Node) -> int:
-    """The 1, 2 or maximum norm over axes."""
+    """The 1, 2 or maximum norm over axes, or another one from 1 on: (sum |x|^p)^(1/p)."""
     x: Any = node.args[0]
-    build, order, index = low.builder, argument(node, 1, "ord", 2), low.index(x)
+    build, index = low.builder, low.index(x)
+    given = argument(node, 1, "ord" if "vector" in str(node.target) else "p", 2)
+    order = 2.0 if given is None else float(given)
     dims, keepdim = low.axes(x, argument(node, 2, "dim")), bool(argument(node, 3, "keepdim", False))
     if order == 2:
-        return build.add("sqrt", build.add("sum", build.add("square", index), dims=dims, keepdim=keepdim))
+        return composed.along(build, "norm", index, dims, keepdim)
     size = build.add("abs", index)
     if order == 1:
         return build.add("sum", size, dims=dims, keepdim=keepdim)
     if order == math.inf:
         return composed.largest(build, size, dims, keepdim)
-    raise unsupported(node, f"is a norm of order {order}; 1, 2 and infinity are supported")
+    if order < 1:
+        raise unsupported(node, f"is a norm of order {order}; orders from 1 on are supported")
+    total = build.add("sum", functions.power(build, size, order), dims=dims, keepdim=keepdim)
+    return functions.power(build, total, 1 / order)
 
 
 @lowers("var.correction", "var.dim", "std.correction", "std.dim")

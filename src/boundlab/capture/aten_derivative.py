@@ -11,18 +11,14 @@ from typing import Any
 import torch
 from torch import fx
 
-from boundlab.capture import composed
+from boundlab.capture import functions
 from boundlab.capture.lowering import Lowering
 from boundlab.capture.table import argument, lowers, operands, per_axis, unsupported
 
 
 def step(low: Lowering, x: int, place: float = 0.0) -> int:
-    """1 where x is above `place`, else 0: the sign of relu(x - place)."""
-    build = low.builder
-    node = build.nodes[x]
-    shifted = x if place == 0 else composed.plus(build, x, -place)
-    positive = shifted if place == 0 and node.op == "relu" else build.add("relu", shifted)
-    return build.add("sign", positive)
+    """1 where x is above `place`, else 0."""
+    return functions.greater(low.builder, x, low.builder.constant(place))
 
 
 def gated(low: Lowering, node: fx.Node, gate: int) -> int:
@@ -36,18 +32,12 @@ def argument_of(low: Lowering, node: fx.Node) -> int:
     return operands(low, *node.args[:2])[1]
 
 
-@lowers("threshold_backward.default")
-def threshold(low: Lowering, node: fx.Node) -> int:
-    """The derivative of relu."""
-    return gated(low, node, step(low, argument_of(low, node), float(argument(node, 2, "threshold", 0.0))))
-
-
 @lowers("leaky_relu_backward.default")
 def leaky_relu(low: Lowering, node: fx.Node) -> int:
     """1 above zero, the slope below."""
     build, slope = low.builder, float(argument(node, 2, "negative_slope"))
-    rise = composed.times(build, step(low, argument_of(low, node)), 1 - slope)
-    return gated(low, node, composed.plus(build, rise, slope))
+    rise = functions.times(build, step(low, argument_of(low, node)), 1 - slope)
+    return gated(low, node, functions.plus(build, rise, slope))
 
 
 @lowers("hardtanh_backward.default")
@@ -59,29 +49,13 @@ def hardtanh(low: Lowering, node: fx.Node) -> int:
     return gated(low, node, inside)
 
 
-@lowers("tanh_backward.default")
-def tanh(low: Lowering, node: fx.Node) -> int:
-    """1 - y^2, from the layer's value y."""
-    build = low.builder
-    square = build.add("square", argument_of(low, node))
-    return gated(low, node, composed.plus(build, build.add("neg", square), 1.0))
-
-
-@lowers("sigmoid_backward.default")
-def sigmoid(low: Lowering, node: fx.Node) -> int:
-    """y (1 - y) = 1/4 - (y - 1/2)^2, from the layer's value y, which enters once so."""
-    build = low.builder
-    square = build.add("square", composed.plus(build, argument_of(low, node), -0.5))
-    return gated(low, node, composed.plus(build, build.add("neg", square), 0.25))
-
-
 @lowers("softplus_backward.default")
 def softplus(low: Lowering, node: fx.Node) -> int:
     """The sigmoid of beta x; torch's linear piece beyond a threshold of 20 or more differs by rounding only."""
     build, beta = low.builder, float(argument(node, 2, "beta", 1.0))
     if argument(node, 3, "threshold", 20.0) < 20:
         raise unsupported(node, "is softplus with a threshold below 20, where it jumps to a line; leave the threshold out")
-    return gated(low, node, build.add("sigmoid", composed.times(build, argument_of(low, node), beta)))
+    return gated(low, node, build.add("sigmoid", functions.times(build, argument_of(low, node), beta)))
 
 
 @lowers("elu_backward.default")
@@ -91,9 +65,9 @@ def elu(low: Lowering, node: fx.Node) -> int:
     if node.args[4]:
         raise unsupported(node, "is the derivative of an elu in place; write it with inplace=False")
     build, x = low.builder, operands(low, node.args[0], node.args[5])[1]
-    below = build.add("exp", composed.times(build, build.add("neg", build.add("relu", build.add("neg", x))), inner))
-    bent, jump = composed.times(build, below, alpha * inner), composed.times(build, step(low, x), 1 - alpha * inner)
-    return gated(low, node, composed.times(build, bent if alpha * inner == 1 else build.add("add", bent, jump), scale))
+    below = build.add("exp", functions.times(build, build.add("neg", build.add("relu", build.add("neg", x))), inner))
+    bent, jump = functions.times(build, below, alpha * inner), functions.times(build, step(low, x), 1 - alpha * inner)
+    return gated(low, node, functions.times(build, bent if alpha * inner == 1 else build.add("add", bent, jump), scale))
 
 
 @lowers("avg_pool2d_backward.default")

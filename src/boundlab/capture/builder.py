@@ -23,6 +23,7 @@ class Builder:
         self.nodes: list[Node] = []
         self.params: dict[str, Tensor] = {}
         self.varying: set[int] = set()
+        self.written: set[int] = set()
         self.dtype = dtype
         self.name, self.origin = "", ""
         self.counted: dict[str, int] = {}
@@ -48,7 +49,9 @@ class Builder:
         """A number or tensor written in the network, with at least `rank` axes."""
         tensor = torch.as_tensor(value, dtype=None if isinstance(value, Tensor) else self.dtype)
         tensor = tensor.reshape((1,) * (rank - tensor.dim()) + tuple(tensor.shape))
-        return self.parameter(f"constant.{len(self.params)}", tensor)
+        index = self.parameter(f"constant.{len(self.params)}", tensor)
+        self.written.add(index)
+        return index
 
     def add(self, op: str, *args: int, **attrs: Any) -> int:
         """A node that applies operator `op`; its shape is found by running `evaluate` on tensors without data."""
@@ -62,6 +65,15 @@ class Builder:
             raise CaptureError(f"'{self.name}' applies {op} to shapes {shapes} with {attrs}, which does not fit: "
                                f"{problem}") from problem
         index = self._append(op, args, attrs, tuple(result.shape[1:]), self.name or op, result.dtype)
+        if any(arg in self.varying for arg in args):
+            self.varying.add(index)
+        if all(arg in self.written for arg in args):
+            self.written.add(index)
+        return index
+
+    def opaque(self, op: str, args: Sequence[int], shape: Sequence[int]) -> int:
+        """A node of an operator that nobody knows, with the shape that it is said to have."""
+        index = self._append(op, tuple(args), {}, tuple(shape), self.name or op, self.dtype)
         if any(arg in self.varying for arg in args):
             self.varying.add(index)
         return index
@@ -80,12 +92,12 @@ class Builder:
         return self.constant(self.known(index)[0].to(self.dtype))
 
     def aligned(self, index: int, shape: Sequence[int]) -> int:
-        """The node with as many axes as `shape`, and of that shape if it varies (constants may broadcast)."""
+        """The node with as many axes as `shape`, and of that shape unless it is a written number (which may broadcast)."""
         own, target = self.shape(index), tuple(shape)
         if len(own) < len(target):
             own = (1,) * (len(target) - len(own)) + own
             index = self.add("reshape", index, shape=own)
-        if index in self.varying and own != target:
+        if index not in self.written and own != target:
             index = self.add("expand", index, shape=target)
         return index
 

@@ -16,48 +16,24 @@ MASKED = -1e9
 """What stands for minus infinity in additive masks: softmax is exactly 0 there, and bounds stay finite."""
 
 
-# -- arithmetic ----------------------------------------------------------------------------------------------------------
+# -- along axes ---------------------------------------------------------------------------------------------------------
 
-def multiply(build: Builder, x: int, y: int) -> int:
-    """A product; of a value with itself, a square (tighter, since it is one argument)."""
-    return build.add("square", x) if x == y else build.broadcast("mul", x, y)
-
-
-def inverse(build: Builder, x: int) -> int:
-    """1 / x; of a square root, one operator (tighter)."""
-    node = build.nodes[x]
-    return build.add("rsqrt", node.args[0]) if node.op == "sqrt" else build.add("reciprocal", x)
-
-
-def power(build: Builder, x: int, exponent: float) -> int:
-    """x ** exponent, by the operator that knows how it bends."""
-    named = {2.0: "square", 0.5: "sqrt", -0.5: "rsqrt"}
-    if exponent == 1:
-        return x
-    if exponent == -1:
-        return inverse(build, x)
-    if exponent in named:
-        return build.add(named[exponent], x)
-    odd = exponent > 0 and exponent % 2 == 1
-    return build.add("odd_pow" if odd else "pow", x, exponent=float(exponent))
-
-
-def minimum(build: Builder, x: int, y: int) -> int:
-    """The smaller of two values."""
-    return build.add("neg", build.broadcast("maximum", build.add("neg", x), build.add("neg", y)))
-
-
-def largest(build: Builder, x: int, dims: Sequence[int], keepdim: bool) -> int:
-    """The largest entry over several axes: one axis after it has been made of all of them."""
+def along(build: Builder, op: str, x: int, dims: Sequence[int], keepdim: bool) -> int:
+    """An operator that works along one axis, over several: one axis after it has been made of all of them."""
     shape = build.shape(x)
     dims = sorted(dims)
     rest = [d for d in range(len(shape)) if d not in dims]
     if len(dims) > 1:
         x = build.add("permute", x, dims=(*rest, *dims))
         x = build.add("reshape", x, shape=(*(shape[d] for d in rest), math.prod(shape[d] for d in dims)))
-    x = build.add("reduce_max", x, dim=len(rest) if len(dims) > 1 else dims[0], keepdim=True)
+    x = build.add(op, x, dim=len(rest) if len(dims) > 1 else dims[0], keepdim=True)
     kept = [1 if d in dims else size for d, size in enumerate(shape)]
     return build.add("reshape", x, shape=tuple(size for d, size in enumerate(kept) if keepdim or d not in dims))
+
+
+def largest(build: Builder, x: int, dims: Sequence[int], keepdim: bool) -> int:
+    """The largest entry over several axes."""
+    return along(build, "reduce_max", x, dims, keepdim)
 
 
 def smallest(build: Builder, x: int, dims: Sequence[int], keepdim: bool) -> int:
@@ -73,57 +49,6 @@ def products(build: Builder, x: int, axis: int) -> list[int]:
         part = build.add("slice", x, slices=slices)
         parts.append(build.add("mul", parts[-1], part) if parts else part)
     return parts
-
-
-# -- activations ---------------------------------------------------------------------------------------------------------
-
-def times(build: Builder, x: int, factor: float) -> int:
-    """factor * x."""
-    return x if factor == 1 else build.broadcast("mul", x, build.constant(float(factor)))
-
-
-def plus(build: Builder, x: int, number: float) -> int:
-    """x + number."""
-    return build.broadcast("add", x, build.constant(float(number)))
-
-
-def ordered(bottom: float | None, top: float | None) -> tuple[float | None, float | None]:
-    """The ends of a clip; where they cross, torch and ONNX let the upper one win."""
-    if bottom is None or top is None:
-        return None if bottom is None else float(bottom), None if top is None else float(top)
-    return float(min(bottom, top)), float(top)
-
-
-def silu(build: Builder, x: int) -> int:
-    """x * sigmoid(x)."""
-    return build.add("mul", x, build.add("sigmoid", x))
-
-
-def gelu(build: Builder, x: int) -> int:
-    """x * (1 + erf(x / sqrt(2))) / 2."""
-    gate = plus(build, build.add("erf", times(build, x, math.sqrt(0.5))), 1.0)
-    return times(build, build.add("mul", x, gate), 0.5)
-
-
-def hard_sigmoid(build: Builder, x: int) -> int:
-    """x / 6 + 1/2, cut off to [0, 1]."""
-    return build.add("clip", plus(build, times(build, x, 1 / 6), 0.5), min=0.0, max=1.0)
-
-
-def hard_swish(build: Builder, x: int) -> int:
-    """x times its hard sigmoid."""
-    return build.add("mul", x, hard_sigmoid(build, x))
-
-
-def log_sigmoid(build: Builder, x: int) -> int:
-    """-softplus(-x)."""
-    return build.add("neg", build.add("softplus", build.add("neg", x)))
-
-
-def exponential_unit(build: Builder, x: int, alpha: float, scale: float, inner: float) -> int:
-    """scale * (x above zero, alpha * (exp(inner * x) - 1) below)."""
-    bent = plus(build, build.add("exp", times(build, build.add("neg", build.add("relu", build.add("neg", x))), inner)), -1.0)
-    return times(build, build.add("add", build.add("relu", x), times(build, bent, alpha)), scale)
 
 
 # -- normalisation -------------------------------------------------------------------------------------------------------
@@ -170,7 +95,7 @@ def folded(build: Builder, x: int, scale: int, shift: int) -> int:
     node = build.nodes[x]
     source, weight, *bias = node.args
     shape = (build.shape(scale)[0], *[1] * (len(build.shape(weight)) - 1))
-    weight = build.add("mul", weight, build.add("reshape", scale, shape=shape))
+    weight = build.broadcast("mul", weight, build.add("reshape", scale, shape=shape))
     if bias:
         shift = build.add("add", build.add("mul", bias[0], scale), shift)
     return build.add(node.op, source, weight, shift, **node.attrs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import itertools
 import logging
@@ -68,10 +69,15 @@ class Call:
 
 @dataclass(frozen=True)
 class Program:
-    """An exported program; `prefix` stands before the names of the user's own parameters in it."""
+    """An exported program; of a traced module, what stands before the names of its parameters, and the names of its inputs."""
 
     exported: ExportedProgram
     prefix: str = ""
+    inputs: tuple[str, ...] = ()
+
+    def input_name(self, place: int, name: str) -> str:
+        """What the user calls the input that has a place and a name in the program."""
+        return self.inputs[place] if self.inputs else name
 
 
 class Traced(nn.Module):
@@ -84,6 +90,19 @@ class Traced(nn.Module):
     def forward(self, *positional: Any, **named: Any) -> Any:
         """The graph on the module's own parameters."""
         return self.graph(state_of(self.module), positional, named)
+
+
+def argument_names(module: nn.Module, call: Call) -> tuple[str, ...]:
+    """What the module's forward calls each tensor, with the keys that lead to it in a nested argument."""
+    bound = inspect.signature(module.forward).bind(*call.positional, **call.named)
+    paths = pytree.tree_flatten_with_path(dict(bound.arguments))[0]
+    names = {id(leaf): "_".join(key_text(key) for key in path) for path, leaf in paths}
+    return tuple(names[id(tensor)] for tensor in call.tensors())
+
+
+def key_text(key: Any) -> str:
+    """One step into nested arguments or results: a dictionary's key, a place in a list, a field's name."""
+    return str(key).strip("[].'\"")
 
 
 def state_of(module: nn.Module) -> dict[str, Tensor]:
@@ -101,7 +120,7 @@ def export(module: nn.Module, call: Call) -> Program:
         return Program(functional(module, call))
     except Exception as problem:  # torch raises many kinds; all of them mean that the module cannot be captured
         try:
-            return Program(functional(Traced(module, trace(module, call)), call), "module.")
+            return Program(functional(Traced(module, trace(module, call)), call), "module.", argument_names(module, call))
         except Exception:
             raise CaptureError(refusal(module, call, problem)) from problem
 

@@ -24,6 +24,7 @@ class Lowering:
         self.values: dict[fx.Node, Any] = {}
         self.node: fx.Node | None = None
         self.merged: dict[fx.Node, int] = {}
+        self.inputs: list[fx.Node] = []
 
     def at(self, node: fx.Node) -> None:
         """Begin a program node: its module path and source line name what is built for it."""

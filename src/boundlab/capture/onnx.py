@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 
 from boundlab.capture import onnx_arith, onnx_choice, onnx_layers, onnx_norms, onnx_sequence, onnx_shape, onnx_windows
 from boundlab.capture.builder import Builder
+from boundlab.capture.missing import Missing
 from boundlab.capture.onnx_file import OnnxFile, OnnxValue, array_of, onnx_reference, read_model, reference_of, type_name
 from boundlab.capture.onnx_fold import FOLDS, fold
 from boundlab.capture.onnx_lowering import ONNX_CHOICES, ONNX_LOWERINGS, Known, OnnxLowering, OnnxNode, Value
@@ -25,6 +26,7 @@ THEMES = (onnx_arith, onnx_choice, onnx_layers, onnx_norms, onnx_sequence, onnx_
 """The modules whose import fills the table of rules."""
 TYPES = {"float32": torch.float32, "float64": torch.float64}
 STANDARD = ("", "ai.onnx")
+Handle = Callable[[OnnxLowering, OnnxNode, Path, Mapping[str, Op]], None]
 CHOOSES = ("ArgMax", "ArgMin", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "And", "Or", "Xor",
            "NonZero", "TopK", "OneHot", "Hardmax", "Unique", "IsNaN", "IsInf", "NonMaxSuppression", "If", "Loop", "Scan")
 """Operators whose results jump with the values of the input."""
@@ -39,7 +41,35 @@ def load_onnx(path: str | Path) -> Model:
     shape (1 or unknown, *rest) takes (b, *rest) and any other input (b, *shape); outputs likewise. `onnx_reference` gives
     the shapes of the file itself and replays it in onnxruntime.
     """
-    where = Path(path)
+    return load(Path(path), run)
+
+
+def survey_onnx(path: str | Path) -> tuple[Model, tuple[Missing, ...]]:
+    """A file as a graph of what could be read, and every node that could not, those behind them included.
+
+    For looking at, not for bounds: what reads a missing value is left out of the graph. CaptureError if the file itself
+    cannot be read.
+    """
+    missing: list[Missing] = []
+
+    def attempt(low: OnnxLowering, node: OnnxNode, path: Path, one_to_one: Mapping[str, Op]) -> None:
+        origin = f"ONNX node '{node.name}' ({node.op})"
+        blind = node.op not in ONNX_LOWERINGS and node.op not in FOLDS and f"onnx:{node.op}" not in one_to_one
+        if any(name and name not in low.values for name in node.inputs):  # what it reads is missing: only its name is known
+            if blind and node.op != "Constant":
+                reason = f"{path}: node '{node.name}' ({node.op}) is not supported: no operator declares 'onnx:{node.op}'."
+                missing.append(Missing(node.outputs[0], node.op, origin, reason, blind))
+            return
+        try:
+            run(low, node, path, one_to_one)
+        except (UnsupportedOperator, CaptureError) as problem:
+            missing.append(Missing(low.builder.name, node.op, origin, str(problem), blind))
+
+    return load(Path(path), attempt, partial=True), tuple(missing)
+
+
+def load(where: Path, handle: Handle, partial: bool = False) -> Model:
+    """The network of a file, each node made by `handle`; `partial` keeps whatever was made if not all outputs were."""
     file = read_model(where)
     reference = reference_of(file, where)
     kinds = {value.dtype for value in reference.inputs}
@@ -56,7 +86,10 @@ def load_onnx(path: str | Path) -> Model:
         raise UnsupportedOperator(f"{where} stores sparse initializers, which boundlab does not read; store them dense.")
     one_to_one = by_source()
     for proto in file.graph.node:
-        run(low, plain_node(proto, where), where, one_to_one)
+        handle(low, plain_node(proto, where), where, one_to_one)
+    made = [value.name for value in reference.outputs if value.name in low.values]
+    if partial and len(made) < len(reference.outputs):
+        return low.builder.model(range(len(low.builder.nodes)))
     return low.builder.model([output_index(low, value.name, where) for value in reference.outputs])
 
 

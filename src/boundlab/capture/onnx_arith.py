@@ -1,79 +1,121 @@
-"""ONNX arithmetic, activations and reductions, in terms of our operators."""
+"""ONNX functions that work coordinate by coordinate, and reductions, in terms of our operators."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import reduce as fold_left
+from typing import Any
 
 import numpy as np
 
-from boundlab.capture.composed import ordered
-from boundlab.capture.onnx_lowering import OnnxLowering, OnnxNode, Rule, Value, lowers
+from boundlab.capture import functions
+from boundlab.capture.builder import Builder
+from boundlab.capture.onnx_lowering import OnnxLowering, OnnxNode, Rule, Value, lowers, stripped
 from boundlab.errors import UnsupportedOperator
 
 LARGEST = float(np.finfo(np.float32).max)
 """Ends of a Clip from here on are how exporters write that there is none."""
 
+
+def operand(low: OnnxLowering, node: OnnxNode, position: int) -> Value:
+    """An argument as a graph value; a known number becomes a written one, so that functions with it are recognised."""
+    found = low.given(node, position)
+    if not isinstance(found, np.ndarray) or found.size != 1:
+        return low.value(node, position)
+    return low.literal(low.checked(node.inputs[position], found).numpy())
+
+
+def applied(low: OnnxLowering, rule: Callable[..., int], *values: Value, **options: Any) -> Value:
+    """A function of `capture.functions` on values that broadcast against each other."""
+    shape = np.broadcast_shapes(*(value.shape for value in values))
+    aligned = [low.builder.aligned(value.index, stripped(shape)) for value in values]
+    return low.close(rule(low.builder, *aligned, **options), shape)
+
+
 # -- two arguments -------------------------------------------------------------------------------------------------------
 
-
-@lowers("Mul")
-def multiply(low: OnnxLowering, node: OnnxNode) -> Value:
-    """A product; of a value with itself, a square (tighter, since it is one argument)."""
-    first, second = low.value(node, 0), low.value(node, 1)
-    return low.elementwise("square", first) if first == second else low.elementwise("mul", first, second)
+def binary(rule: Callable[[Builder, int, int], int]) -> Rule:
+    """A function of two values."""
+    return lambda low, node: applied(low, rule, operand(low, node, 0), operand(low, node, 1))
 
 
-@lowers("Sub")
-def subtract(low: OnnxLowering, node: OnnxNode) -> Value:
-    """A difference."""
-    return low.elementwise("sub", low.value(node, 0), low.value(node, 1))
+def chained(rule: Callable[[Builder, int, int], int]) -> Callable[[OnnxLowering, OnnxNode], Value]:
+    """A function of two arguments, applied to any number of them."""
+
+    def lower(low: OnnxLowering, node: OnnxNode) -> Value:
+        values = [operand(low, node, position) for position in range(len(node.inputs))]
+        return fold_left(lambda x, y: applied(low, rule, x, y), values)
+
+    return lower
 
 
-@lowers("Div")
-def divide(low: OnnxLowering, node: OnnxNode) -> Value:
-    """x times the reciprocal of y."""
-    return low.elementwise("mul", low.value(node, 0), low.elementwise("reciprocal", low.value(node, 1)))
+def add(build: Builder, x: int, y: int) -> int:
+    """A sum."""
+    return build.broadcast("add", x, y)
+
+
+for name, pair in (("Mul", functions.multiply), ("Sub", functions.subtract), ("Div", functions.divide)):
+    lowers(name)(binary(pair))
+for name, pair in (("Add", add), ("Sum", add), ("Max", functions.maximum), ("Min", functions.minimum)):
+    lowers(name)(chained(pair))
 
 
 @lowers("Pow")
 def power(low: OnnxLowering, node: OnnxNode) -> Value:
-    """A power with one known exponent; the common ones have operators of their own."""
-    exponents = np.unique(low.array(node, 1, "exponent"))
-    if len(exponents) != 1:
-        raise UnsupportedOperator(f"it has several exponents {exponents.tolist()}; only one for all entries is supported")
-    x, exponent = low.value(node), float(exponents[0])
-    if np.broadcast_shapes(x.shape, low.array(node, 1, "exponent").shape) != tuple(x.shape):
+    """A power with one known exponent; the common ones have operators of their own. Of others, exp(y log x)."""
+    x = low.value(node)
+    if low.varies(low.given(node, 1)):
+        return applied(low, functions.powers, x, low.value(node, 1))
+    exponents = low.array(node, 1, "exponent")
+    found = np.unique(exponents)
+    if len(found) != 1:
+        return applied(low, functions.powers, x, low.value(node, 1))
+    if np.broadcast_shapes(x.shape, exponents.shape) != tuple(x.shape):
         raise UnsupportedOperator("its exponents have more entries than what they are applied to")
-    if exponent == 1:
-        return x
-    own = {2.0: "square", 0.5: "sqrt", -1.0: "reciprocal", -0.5: "rsqrt"}
-    if exponent in own:
-        return low.elementwise(own[exponent], x)
-    odd = exponent > 0 and exponent % 2 == 1
-    return low.elementwise("odd_pow" if odd else "pow", x, exponent=int(exponent) if exponent.is_integer() else exponent)
+    return applied(low, functions.power, x, exponent=float(found[0]))
 
 
-def chained(op: str) -> Rule:
-    """An operator of two arguments, applied to any number of them."""
-    return lambda low, node: fold_left(lambda x, y: low.elementwise(op, x, y), low.everything(node))
-
-
-for name, op in (("Add", "add"), ("Sum", "add"), ("Max", "maximum")):
-    lowers(name)(chained(op))
-
-
-@lowers("Min")
-def minimum(low: OnnxLowering, node: OnnxNode) -> Value:
-    """- max(-x, -y, ...)."""
-    negative = [low.elementwise("neg", value) for value in low.everything(node)]
-    return low.elementwise("neg", fold_left(lambda x, y: low.elementwise("maximum", x, y), negative))
+@lowers("Mod")
+def remainder(low: OnnxLowering, node: OnnxNode) -> Value:
+    """x - y floor(x / y), or with the whole part for the floor."""
+    divisors = np.unique(low.array(node, 1, "divisor"))
+    if len(divisors) != 1 or divisors[0] == 0:
+        raise UnsupportedOperator("its divisor must be one number other than 0")
+    return applied(low, functions.remainder, low.value(node), y=float(divisors[0]),
+                   rounding="trunc" if node.attributes.get("fmod", 0) else "floor")
 
 
 @lowers("Mean")
 def mean_of(low: OnnxLowering, node: OnnxNode) -> Value:
     """The mean of any number of arguments."""
-    return low.elementwise("mul", chained("add")(low, node), low.literal(1 / len(node.inputs)))  # type: ignore[arg-type]
+    return low.elementwise("mul", chained(add)(low, node), low.literal(1 / len(node.inputs)))
+
+
+# -- conditions ----------------------------------------------------------------------------------------------------------
+
+def comparison(first: int, second: int, *, or_equal: bool) -> Rule:
+    """Whether argument number `first` is greater than number `second`."""
+    return lambda low, node: applied(low, functions.greater, *(operand(low, node, place) for place in (first, second)),
+                                     or_equal=or_equal)
+
+
+for name, places, equal in (("Greater", (0, 1), False), ("GreaterOrEqual", (0, 1), True), ("Less", (1, 0), False),
+                            ("LessOrEqual", (1, 0), True)):
+    lowers(name)(comparison(*places, or_equal=equal))
+
+
+def condition(low: OnnxLowering, node: OnnxNode, position: int) -> Value:
+    """A condition as the numbers 1 and 0."""
+    found = low.given(node, position)
+    return low.literal(found.astype(float)) if isinstance(found, np.ndarray) else low.value(node, position)
+
+
+@lowers("And", "Or", "Not")
+def junction(low: OnnxLowering, node: OnnxNode) -> Value:
+    """Whether both conditions hold, one of them, or not the only one."""
+    rules: dict[str, Callable[..., int]] = {"And": functions.both, "Or": functions.either, "Not": functions.negation}
+    return applied(low, rules[node.op], *(condition(low, node, place) for place in range(len(node.inputs))))
 
 
 # -- one argument --------------------------------------------------------------------------------------------------------
@@ -82,14 +124,8 @@ def mean_of(low: OnnxLowering, node: OnnxNode) -> Value:
 def clip(low: OnnxLowering, node: OnnxNode) -> Value:
     """x between two known ends; an end that is missing or beyond float32 is none."""
     ends = [low.setting(node, place, name) for place, name in ((1, "min"), (2, "max"))]
-    lower, upper = ordered(*(None if end is None or abs(end) >= LARGEST else float(end) for end in ends))
-    x = low.value(node)
-    return x if lower is None and upper is None else low.elementwise("clip", x, min=lower, max=upper)
-
-
-def plus(low: OnnxLowering, x: Value, number: float) -> Value:
-    """x + number."""
-    return low.elementwise("add", x, low.literal(number)) if number else x
+    bottom, top = (None if end is None or abs(end) >= LARGEST else float(end) for end in ends)
+    return applied(low, functions.clip, low.value(node), bottom=bottom, top=top)
 
 
 @lowers("LeakyRelu")
@@ -106,31 +142,65 @@ def p_relu(low: OnnxLowering, node: OnnxNode) -> Value:
     return low.elementwise("prelu", low.value(node, 0), low.value(node, 1))
 
 
+@lowers("Elu", "Selu", "Celu")
+def exponential_unit(low: OnnxLowering, node: OnnxNode) -> Value:
+    """Exponential below zero, linear above."""
+    alpha = float(node.attributes.get("alpha", functions.SELU[0] if node.op == "Selu" else 1.0))
+    scale = float(node.attributes.get("gamma", functions.SELU[1])) if node.op == "Selu" else 1.0
+    rate = 1 / alpha if node.op == "Celu" else 1.0
+    return applied(low, functions.exponential_unit, low.value(node), alpha=alpha, scale=scale, rate=rate)
+
+
+@lowers("Gelu")
+def gelu(low: OnnxLowering, node: OnnxNode) -> Value:
+    """x times the normal distribution, or its approximation with tanh."""
+    approximate = node.attributes.get("approximate", "none") in ("tanh", b"tanh")
+    return low.elementwise("tanh_gelu" if approximate else "gelu", low.value(node))
+
+
+@lowers("Swish")
+def swish(low: OnnxLowering, node: OnnxNode) -> Value:
+    """x sigmoid(alpha x)."""
+    alpha = float(node.attributes.get("alpha", 1.0))
+    x = low.value(node)
+    found = low.elementwise("silu", applied(low, functions.times, x, factor=alpha))
+    return applied(low, functions.times, found, factor=1 / alpha)
+
+
 @lowers("HardSigmoid")
 def hard_sigmoid(low: OnnxLowering, node: OnnxNode) -> Value:
     """alpha x + beta, cut to [0, 1]."""
-    scaled = low.elementwise("mul", low.value(node), low.literal(node.attributes.get("alpha", 0.2)))
-    return low.elementwise("clip", plus(low, scaled, node.attributes.get("beta", 0.5)), min=0.0, max=1.0)
+    return applied(low, functions.hard_sigmoid, low.value(node), slope=float(node.attributes.get("alpha", 0.2)),
+                   shift=float(node.attributes.get("beta", 0.5)))
 
 
-@lowers("HardSwish")
-def hard_swish(low: OnnxLowering, node: OnnxNode) -> Value:
-    """x times (x / 6 + 1/2 cut to [0, 1])."""
-    x = low.value(node)
-    gate = plus(low, low.elementwise("mul", x, low.literal(1 / 6)), 0.5)
-    return low.elementwise("mul", x, low.elementwise("clip", gate, min=0.0, max=1.0))
+@lowers("ThresholdedRelu")
+def thresholded_relu(low: OnnxLowering, node: OnnxNode) -> Value:
+    """x above a threshold, 0 up to it."""
+    return low.elementwise("threshold", low.value(node), threshold=float(node.attributes.get("alpha", 1.0)), value=0.0)
+
+
+@lowers("Shrink")
+def shrink(low: OnnxLowering, node: OnnxNode) -> Value:
+    """x moved towards 0 by `bias` where it is farther from 0 than `lambd`, else 0."""
+    lambd, bias = (float(node.attributes.get(name, default)) for name, default in (("lambd", 0.5), ("bias", 0.0)))
+    if bias == lambd:
+        return low.elementwise("soft_shrink", low.value(node), lambd=lambd)
+    if bias != 0:
+        raise UnsupportedOperator(f"its bias is {bias} and its lambd {lambd}; the bias must be 0 or lambd")
+    return low.elementwise("hard_shrink", low.value(node), lambd=lambd)
 
 
 @lowers("Ceil")
 def ceil(low: OnnxLowering, node: OnnxNode) -> Value:
     """- floor(-x)."""
-    return low.elementwise("neg", low.elementwise("floor", low.elementwise("neg", low.value(node))))
+    return applied(low, functions.ceil, low.value(node))
 
 
 # -- along axes ----------------------------------------------------------------------------------------------------------
 
 def reduced(low: OnnxLowering, node: OnnxNode, op: str, x: Value) -> Value:
-    """`op` (sum, mean or reduce_max) over the axes that the node names."""
+    """`op` (sum, mean, reduce_max, norm or logsumexp) over the axes that the node names."""
     axes = low.setting(node, 1, "axes")
     if not axes and node.attributes.get("noop_with_empty_axes", 0):
         return x
@@ -141,10 +211,10 @@ def reduced(low: OnnxLowering, node: OnnxNode, op: str, x: Value) -> Value:
     if not long:
         return low.close(x.index, shape)
     index, left_out = low.open(x, long)
-    if op != "reduce_max":
+    if op in ("sum", "mean"):
         return low.close(low.builder.add(op, index, dims=tuple(axis - left_out for axis in long), keepdim=True), shape)
     for axis in reversed(long):
-        index = low.builder.add("reduce_max", index, dim=axis - left_out)
+        index = low.builder.add(op, index, dim=axis - left_out)
     return low.close(index, shape)
 
 
@@ -163,8 +233,17 @@ def reduce_min(low: OnnxLowering, node: OnnxNode) -> Value:
 @lowers("ReduceSumSquare", "ReduceL1", "ReduceL2")
 def reduce_norm(low: OnnxLowering, node: OnnxNode) -> Value:
     """A norm over axes, or its square."""
-    total = reduced(low, node, "sum", low.elementwise("abs" if node.op == "ReduceL1" else "square", low.value(node)))
-    return low.elementwise("sqrt", total) if node.op == "ReduceL2" else total
+    if node.op == "ReduceL2":
+        return reduced(low, node, "norm", low.value(node))
+    return reduced(low, node, "sum", low.elementwise("abs" if node.op == "ReduceL1" else "square", low.value(node)))
+
+
+@lowers("ReduceLogSum", "ReduceLogSumExp")
+def reduce_log(low: OnnxLowering, node: OnnxNode) -> Value:
+    """The logarithm of a sum, or of a sum of exponentials."""
+    if node.op == "ReduceLogSumExp":
+        return reduced(low, node, "logsumexp", low.value(node))
+    return low.elementwise("log", reduced(low, node, "sum", low.value(node)))
 
 
 @lowers("Softmax", "LogSoftmax")

@@ -54,13 +54,7 @@ def cast(low: OnnxLowering, node: OnnxNode) -> Value:
     if kind not in LONG:
         raise UnsupportedOperator(f"it casts a value that depends on the network input to {kind}; supported are {own}, which "
                                   f"is the network's only floating type, {' and '.join(LONG)}, and bool")
-    return x if x.whole else truncated(low, x)
-
-
-def truncated(low: OnnxLowering, x: Value) -> Value:
-    """x cut towards zero."""
-    above, below = (low.elementwise("floor", low.elementwise("relu", part)) for part in (x, low.elementwise("neg", x)))
-    return low.elementwise("sub", above, below)
+    return x if x.whole else low.elementwise("trunc", x)
 
 
 # -- places of maxima ----------------------------------------------------------------------------------------------------

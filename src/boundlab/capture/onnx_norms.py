@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from boundlab.capture import composed, resample
+from boundlab.capture import composed, functions, resample
 from boundlab.capture.onnx_layers import image, per_channel
 from boundlab.capture.onnx_lowering import OnnxLowering, OnnxNode, Value, lowers
 from boundlab.errors import UnsupportedOperator
@@ -98,8 +98,8 @@ def standardised(low: OnnxLowering, node: OnnxNode) -> Value:
     build = low.builder
     centred = build.broadcast("sub", index, build.add("mean", index, dims=dims, keepdim=True))
     variance = build.add("mean", build.add("square", centred), dims=dims, keepdim=True)
-    spread = composed.plus(build, build.add("sqrt", composed.plus(build, variance, TINY)), TINY)
-    return low.closed(build.broadcast("mul", centred, composed.inverse(build, spread)), left_out)
+    spread = functions.plus(build, build.add("sqrt", functions.plus(build, variance, TINY)), TINY)
+    return low.closed(build.broadcast("mul", centred, functions.inverse(build, spread)), left_out)
 
 
 @lowers("LpNormalization")
@@ -126,5 +126,5 @@ def local_norm(low: OnnxLowering, node: OnnxNode) -> Value:
     gap = place[None] - place[:, None]
     near = (gap >= -((size - 1) // 2)) & (gap <= size - 1 - (size - 1) // 2)
     total = resample.along(build, build.add("square", index), 0, torch.from_numpy(near.astype(float)))
-    wide = composed.plus(build, composed.times(build, total, settings.get("alpha", 1e-4) / size), settings.get("bias", 1.0))
-    return low.closed(build.add("mul", index, composed.power(build, wide, -float(settings.get("beta", 0.75)))), 1)
+    wide = functions.plus(build, functions.times(build, total, settings.get("alpha", 1e-4) / size), settings.get("bias", 1.0))
+    return low.closed(build.add("mul", index, functions.power(build, wide, -float(settings.get("beta", 0.75)))), 1)

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from boundlab.capture import moves
+from boundlab.capture import functions, moves
+from boundlab.capture.onnx_arith import applied, operand
 from boundlab.capture.onnx_lowering import Known, OnnxLowering, OnnxNode, Value, lowers, stripped
 from boundlab.errors import CaptureError, UnsupportedOperator
 
@@ -294,7 +295,9 @@ def grown(low: OnnxLowering, data: Value, pairs: Sequence[tuple[int, int]], valu
 
 @lowers("Where")
 def where(low: OnnxLowering, node: OnnxNode) -> Known:
-    """A choice by a known condition: entries picked from the two sides."""
+    """A choice: entries picked from the two sides, where the input does not decide it."""
+    if low.varies(low.given(node, 0)):
+        return applied(low, functions.select, *(operand(low, node, place) for place in range(3)))
     condition = low.array(node, 0, "condition")
     x, y = low.given(node, 1), low.given(node, 2)
     if isinstance(x, np.ndarray) and isinstance(y, np.ndarray):

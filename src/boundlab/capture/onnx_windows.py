@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from boundlab.capture import composed, resample
+from boundlab.capture import functions, resample
 from boundlab.capture.onnx_layers import image, pads, per_axis
 from boundlab.capture.onnx_lowering import Known, OnnxLowering, OnnxNode, Shape, Value, lowers
 from boundlab.capture.onnx_shape import picked
@@ -87,12 +87,12 @@ def power_pool(low: OnnxLowering, node: OnnxNode) -> Value:
     """The p-norm over windows, or over all cells of each channel."""
     x, build, p = low.value(node), low.builder, int(node.attributes.get("p", 2))
     index = image(low, x)
-    sizes = composed.power(build, build.add("abs", index), float(p))
+    sizes = functions.power(build, build.add("abs", index), float(p))
     if node.op == "GlobalLpPool":
         total = build.add("sum", sizes, dims=tuple(range(1, len(x.shape) - 1)), keepdim=True)
     else:
         total = resample.average_pool(build, sizes, pools_of(node, x.shape[2:]), bool(node.attributes.get("ceil_mode", 0)), 1)
-    return low.closed(composed.power(build, total, 1 / p), 1)
+    return low.closed(functions.power(build, total, 1 / p), 1)
 
 
 @lowers("Col2Im")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,20 +11,21 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec
 from torch.utils import _pytree as pytree
 
-from boundlab.capture import aten, aten_derivative, aten_layers, aten_moves, aten_shape, aten_windows
+from boundlab.capture import aten, aten_derivative, aten_functions, aten_layers, aten_moves, aten_shape, aten_windows
 from boundlab.capture.agreement import check_capture
 from boundlab.capture.builder import Builder
-from boundlab.capture.export import Call, Program, export
+from boundlab.capture.export import Call, Program, export, key_text
 from boundlab.capture.lowering import Lowering, batched, lower_by_source, where_from
 from boundlab.capture.table import LOWERINGS
 from boundlab.errors import CaptureError, UnsupportedOperator
 from boundlab.graph import Model
-from boundlab.ops import by_source
+from boundlab.ops import Op, by_source
 
-TABLES = (aten, aten_derivative, aten_layers, aten_moves, aten_shape, aten_windows)
+TABLES = (aten, aten_derivative, aten_functions, aten_layers, aten_moves, aten_shape, aten_windows)
 """The modules whose import fills the table of rules."""
 EXPORTED = 13
 """Examples that a module is exported with: a number that no other axis is likely to have."""
+Handle = Callable[[Lowering, fx.Node, dict[str, Op]], Any]
 
 
 def capture(module: nn.Module, *example: Any, **named: Any) -> Model:
@@ -39,25 +40,36 @@ def capture(module: nn.Module, *example: Any, **named: Any) -> Model:
     UnsupportedOperator names what nobody registered and where it stands in the source; CaptureError says that the module
     cannot be exported, mixes examples of a batch, changes its own buffers, or differs from its graph.
     """
-    call = Call(example, named)
+    given = call_of(module, example, named)
+    program = export(module, given)
+    low = lower(program, type_of(module, given))
+    check_mutation(program.exported)
+    check_capture(model_of(low, program), module, given,
+                  [low.batch(node).place if batched(node) else None for _, node in outputs_of(program.exported)])
+    return model_of(low, program)
+
+
+def call_of(module: nn.Module, example: tuple[Any, ...], named: Mapping[str, Any]) -> Call:
+    """The call that a module is exported with; CaptureError if there is no module, no example, or numbers without bounds."""
+    given = Call(example, named)
     if not isinstance(module, nn.Module):
         raise CaptureError(f"capture takes a torch.nn.Module, got {type(module).__name__}; put a function into a Module.")
-    if not call.tensors() or any(tensor.dim() == 0 for tensor in call.tensors()):
+    if not given.tensors() or any(tensor.dim() == 0 for tensor in given.tensors()):
         raise CaptureError("capture needs an example tensor for each input of the module, with a batch axis first.")
     check_numbers(module)
-    call = call.map(repeated)
-    program = export(module, call)
-    kind = next((tensor.dtype for tensor in call.tensors() if tensor.is_floating_point()), type_of(module))
-    low = lower(program, kind)
+    return given.map(repeated)
+
+
+def type_of(module: nn.Module, given: Call) -> torch.dtype:
+    """The floating type of the inputs, of the parameters where inputs are whole numbers, float32 if there is none."""
+    tensors = [*given.tensors(), *module.parameters()]
+    return next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)
+
+
+def model_of(low: Lowering, program: Program) -> Model:
+    """The graph with the module's results as named outputs."""
     results = outputs_of(program.exported)
-    model = low.builder.model([low.index(node) for _, node in results], names_of(results))
-    check_capture(model, module, call, [low.batch(node).place if batched(node) else None for _, node in results])
-    return model
-
-
-def type_of(module: nn.Module) -> torch.dtype:
-    """The floating type of a module's parameters, float32 if there are none."""
-    return next((tensor.dtype for tensor in module.parameters() if tensor.is_floating_point()), torch.float32)
+    return low.builder.model([low.index(node) for _, node in results], names_of(results))
 
 
 def check_numbers(module: nn.Module) -> None:
@@ -77,8 +89,8 @@ def repeated(tensor: Tensor) -> Tensor:
 
 # -- the walk ------------------------------------------------------------------------------------------------------------
 
-def lower(program: Program, dtype: torch.dtype) -> Lowering:
-    """Every node of an exported program as nodes of our graph."""
+def lower(program: Program, dtype: torch.dtype, handle: Handle | None = None) -> Lowering:
+    """Every node of an exported program as nodes of our graph; `handle` makes those of one call (None: as `call` does)."""
     low, exported = Lowering(Builder(dtype)), program.exported
     placeholders = [node for node in exported.graph.nodes if node.op == "placeholder"]
     specs = {node.name: spec for node, spec in zip(placeholders, exported.graph_signature.input_specs, strict=True)}
@@ -88,8 +100,7 @@ def lower(program: Program, dtype: torch.dtype) -> Lowering:
         if node.op == "placeholder":
             place(low, program, specs[node.name], node)
         elif node.op == "call_function" and node in read:
-            low.values[node] = call(low, node, one_to_one)
-    check_mutation(exported)
+            low.values[node] = (handle or call)(low, node, one_to_one)
     return low
 
 
@@ -111,7 +122,9 @@ def place(low: Lowering, program: Program, spec: InputSpec, node: fx.Node) -> No
         value = node.meta.get("val")
         if isinstance(value, Tensor):
             shape = tuple(int(size) for size in value.shape[1:])
-            low.values[node] = low.builder.input(node.name, shape, value.dtype)
+            name = program.input_name(len(low.inputs), node.name)
+            low.inputs.append(node)
+            low.values[node] = low.builder.input(name, shape, value.dtype)
         return
     assert spec.target is not None
     exported = program.exported
@@ -142,17 +155,12 @@ def outputs_of(exported: ExportedProgram) -> list[tuple[str, fx.Node]]:
     return tensors
 
 
-def key_text(key: Any) -> str:
-    """One step into a nested result: a dictionary's key, a place in a list, a field's name."""
-    return str(key).strip("[].'\"")
-
-
 def names_of(results: Sequence[tuple[str, fx.Node]]) -> tuple[str, ...]:
     """The names of the outputs; none for a lone tensor, which is called like its node."""
     return () if results[0][0] == "" else tuple(path for path, _ in results)
 
 
-def call(low: Lowering, node: fx.Node, one_to_one: dict[str, Any]) -> Any:
+def call(low: Lowering, node: fx.Node, one_to_one: dict[str, Op]) -> Any:
     """One call of the program, lowered by the table or by the operator that names it as its source."""
     target = str(node.target)
     if isinstance(node.meta.get("val"), (torch.SymInt, torch.SymBool, int, bool)):

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from boundlab.check.report import columns
+
 OK, MISUSE, FALSIFIED, UNKNOWN, INTERRUPTED = 0, 2, 10, 20, 130
 """Exit codes: done or verified; bad request; falsified; not decided; Ctrl-C. An internal error ends with 1."""
 
@@ -24,12 +26,7 @@ class Table:
 
     def plain(self) -> str:
         """Columns apart by two spaces, a header line first; no title, colours or frames."""
-        lines = [self.columns, *self.rows]
-        widths = [max(len(line[place]) for line in lines) for place in range(len(self.columns))]
-        aligned = [str.rjust if name in self.numbers else str.ljust for name in self.columns]
-        return "\n".join(
-            "  ".join(align(cell, width) for align, cell, width in zip(aligned, line, widths, strict=True)).rstrip()
-            for line in lines)
+        return columns([self.columns, *self.rows], [name in self.numbers for name in self.columns])
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,17 +13,21 @@ import torch
 import typer
 
 import boundlab as bl
+from boundlab.bounds.observe import Recorder
 from boundlab.cli.answer import Answer, Table, number
 from boundlab.cli.loading import InputShape, Net, Weights, ball_of, load_examples, load_network, margins_of
 from boundlab.cli.methods import NAMES, method_named
+from boundlab.cli.profile import profile_data, profile_table
 from boundlab.cli.verb import Session
 
 Data = Annotated[Path, typer.Option(help="Inputs (batch, ...) in a .npy file, or as x (with labels y) in an .npz file.")]
-Eps = Annotated[float, typer.Option(help="Radius of the ball around each input.")]
-Norm = Annotated[str, typer.Option(help="Norm of the ball: inf, 1, 2 or another p from 1 on.")]
+Eps = Annotated[float, typer.Option(help="Radius of the ball around each input; for norm 0, how many coordinates.")]
+Norm = Annotated[str, typer.Option(help="Norm of the ball: inf, 1, 2 or another p from 1 on, or 0.")]
 Clip = Annotated[tuple[float, float] | None, typer.Option(metavar="LOW HIGH", help="Keep inputs between these two numbers.")]
 MethodName = Annotated[str, typer.Option(help=f"One of {NAMES}.")]
 Label = Annotated[list[int] | None, typer.Option(help="Bound the margins of this class; once for all inputs or once for each.")]
+
+Profile = Annotated[bool, typer.Option("--profile", help="Show where time and memory went, by node.")]
 
 
 def output_rows(bounds: bl.Bounds) -> Table:
@@ -48,19 +53,30 @@ def margin_rows(lower: torch.Tensor, labels: torch.Tensor) -> Table:
 
 
 def bound(session: Session, net: Net, data: Data, eps: Eps, norm: Norm = "inf", method: MethodName = "crown",
-          clip: Clip = None, label: Label = None, weights: Weights = None, input_shape: InputShape = None) -> Answer:
+          clip: Clip = None, label: Label = None, weights: Weights = None, input_shape: InputShape = None,
+          profile: Profile = False) -> Answer:
     """Bound the outputs of a network, or with labels its margins, over a ball around each input."""
     how = method_named(method)
     model = load_network(net, weights, input_shape, session.device)
     examples = load_examples(data, model, label)
     ball = ball_of(examples.x, eps, norm, clip)
     spec = None if examples.labels is None else margins_of(model, examples.labels)
+    recorder = Recorder(model.device) if profile else None
     started = time.perf_counter()
     with session.working(f"bounding {len(examples.x)} inputs by {method}"):
-        bounds = bl.bound(model, ball, method=how, spec=spec)
+        bounds = bl.bound(model, ball, method=how, spec=spec, observe=recorder)
     seconds = time.perf_counter() - started
-    return report(bounds, examples.labels, {
+    answer = report(bounds, examples.labels, {
         "network": net, "data": str(data), "method": method, "eps": eps, "norm": norm, "clip": clip, "seconds": seconds})
+    return answer if recorder is None else profiled(answer, recorder, seconds)
+
+
+def profiled(answer: Answer, recorder: Recorder, seconds: float) -> Answer:
+    """The answer with the profile as a further table."""
+    profile = profile_data(recorder.steps, seconds)
+    said = "memory: by how much a node raised the peak; 0 fits in what earlier nodes had held."
+    return replace(answer, data={**answer.data, "profile": profile}, tables=(*answer.tables, profile_table(profile)),
+                   sentences=(*answer.sentences, said))
 
 
 def report(bounds: bl.Bounds, labels: torch.Tensor | None, data: dict[str, Any]) -> Answer:

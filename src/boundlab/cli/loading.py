@@ -16,29 +16,59 @@ import typer
 from torch import Tensor, nn
 
 import boundlab as bl
+from boundlab import zoo
 from boundlab.cli.verb import Misuse, sentence
 from boundlab.errors import MissingPackage
+from boundlab.perturbations.altered import L0Ball
 from boundlab.perturbations.ball import LpBall
+from boundlab.perturbations.sets import PerturbationSet
 
-Net = Annotated[str, typer.Argument(metavar="NET", help="An ONNX file, or module:factory, where factory() gives an nn.Module.")]
-Weights = Annotated[Path | None, typer.Option(help="Weights for a factory's module: .safetensors, or .pt with tensors only.")]
-InputShape = Annotated[str | None, typer.Option(help="Shape of a factory's input without the batch, such as 1,28,28.")]
+ZOO = "zoo:"
+Net = Annotated[str, typer.Argument(
+    metavar="NET", help="An ONNX file, zoo:NAME, or module:factory, where factory() gives an nn.Module.")]
+Weights = Annotated[Path | None, typer.Option(help="Weights for a module: .safetensors, or .pt with tensors only.")]
+InputShape = Annotated[str | None, typer.Option(help="Shape of a module's input without the batch, such as 1,28,28.")]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A module with an example of its input, or the path of an ONNX file."""
+
+    net: nn.Module | Path
+    example: tuple[Tensor, ...] = ()
 
 
 def load_network(net: str, weights: Path | None, input_shape: str | None, device: str) -> bl.Model:
-    """The network that NET names, without gradients, on `device`."""
-    if is_factory(net):
-        if input_shape is None:
-            raise Misuse(f"'{net}' is a Python factory, which does not say the shape of its input; add --input-shape 1,28,28.")
-        model = capture_factory(net, weights, shape_of(input_shape))
-    else:
-        if weights is not None or input_shape is not None:
-            raise Misuse("--weights and --input-shape belong to a module:factory; an ONNX file holds its own.")
-        if not Path(net).is_file():
-            what = "is a directory" if Path(net).is_dir() else "does not exist"
-            raise Misuse(f"the network '{net}' {what}; give an ONNX file or module:factory.")
-        model = bl.load_onnx(net)
+    """The network that NET names, captured, without gradients, on `device`."""
+    found = find_network(net, weights, input_shape)
+    model = bl.load_onnx(found.net) if isinstance(found.net, Path) else bl.capture(found.net, *found.example)
     return model.detached().to(torch.device(device))
+
+
+def find_network(net: str, weights: Path | None, input_shape: str | None) -> Network:
+    """The network that NET names, not yet captured; a module is in evaluation mode and holds its weights."""
+    shape = None if input_shape is None else shape_of(input_shape)
+    if net.startswith(ZOO):
+        module, own = zoo_module(net.removeprefix(ZOO), shape)
+        return prepared(net, module, weights, own)
+    if is_factory(net):
+        if shape is None:
+            raise Misuse(f"'{net}' is a Python factory, which does not say the shape of its input; add --input-shape 1,28,28.")
+        return prepared(net, made(net), weights, shape)
+    if weights is not None or input_shape is not None:
+        raise Misuse("--weights and --input-shape belong to a module:factory; an ONNX file holds its own.")
+    if not Path(net).is_file():
+        what = "is a directory" if Path(net).is_dir() else "does not exist"
+        raise Misuse(f"the network '{net}' {what}; give an ONNX file, zoo:NAME or module:factory.")
+    return Network(Path(net))
+
+
+def zoo_module(name: str, shape: tuple[int, ...] | None) -> tuple[nn.Module, tuple[int, ...]]:
+    """A network of the papers with weights drawn from seed 0, and the shape of its input."""
+    own = zoo.record(name).shape if shape is None else shape
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return zoo.build(name, own), own
 
 
 def is_factory(net: str) -> bool:
@@ -55,8 +85,8 @@ def shape_of(text: str) -> tuple[int, ...]:
     return tuple(map(int, parts))
 
 
-def capture_factory(net: str, weights: Path | None, shape: tuple[int, ...]) -> bl.Model:
-    """The module that a factory in an importable file makes, in evaluation mode, captured."""
+def made(net: str) -> nn.Module:
+    """The module that a factory in an importable file makes."""
     name, _, attribute = net.partition(":")
     sys.path.insert(0, str(Path.cwd()))
     try:
@@ -69,6 +99,11 @@ def capture_factory(net: str, weights: Path | None, shape: tuple[int, ...]) -> b
         sys.path.pop(0)
     if not isinstance(module, nn.Module):
         raise Misuse(f"'{net}' gave a {type(module).__name__}, not a torch.nn.Module.")
+    return module
+
+
+def prepared(net: str, module: nn.Module, weights: Path | None, shape: tuple[int, ...]) -> Network:
+    """A module with its weights, in evaluation mode, and an example; Misuse if it does not take inputs of that shape."""
     if weights is not None:
         fill(module, weights)
     refuse_nan(net, module)
@@ -80,7 +115,7 @@ def capture_factory(net: str, weights: Path | None, shape: tuple[int, ...]) -> b
     except Exception as problem:
         raise Misuse(f"'{net}' does not take inputs of shape (batch, {', '.join(map(str, shape))}): "
                      f"{sentence(problem)}") from problem
-    return bl.capture(module, example)
+    return Network(module, (example,))
 
 
 def refuse_nan(net: str, module: nn.Module) -> None:
@@ -191,16 +226,23 @@ def margins_of(model: bl.Model, labels: Tensor) -> bl.Specification:
 
 
 def norm_of(text: str) -> float:
-    """The p of --norm: inf, 1, 2 or any number from 1 on."""
+    """The p of --norm: inf, 1, 2 or any number from 1 on, or 0."""
     try:
         p = float(text)
     except ValueError:
         p = float("nan")
-    if not p >= 1:
-        raise Misuse(f"--norm '{text}' is not a norm; use inf, 1, 2 or another number from 1 on.")
+    if not (p >= 1 or p == 0):
+        raise Misuse(f"--norm '{text}' is not a norm; use inf, 1, 2 or another number from 1 on, or 0.")
     return p
 
 
-def ball_of(x: Tensor, eps: float, norm: str, clip: tuple[float, float] | None) -> LpBall:
-    """The ball around each input that --eps, --norm and --clip name."""
-    return LpBall(x, eps, norm_of(norm), clip)
+def ball_of(x: Tensor, eps: float, norm: str, clip: tuple[float, float] | None) -> PerturbationSet:
+    """The ball around each input that --eps, --norm and --clip name; of norm 0, eps coordinates may be anything in --clip."""
+    p = norm_of(norm)
+    if p > 0:
+        return LpBall(x, eps, p, clip)
+    if clip is None:
+        raise Misuse("--norm 0 alters some coordinates to anything within --clip; say which numbers, such as --clip 0 1.")
+    if not eps.is_integer():
+        raise Misuse(f"with --norm 0, --eps is how many coordinates may be altered, a whole number; got {eps:g}.")
+    return L0Ball(x, int(eps), *clip)

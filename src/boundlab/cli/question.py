@@ -17,7 +17,7 @@ from boundlab.capture.onnx import onnx_reference
 from boundlab.cli.answer import FALSIFIED, OK, UNKNOWN, Answer, Table, number
 from boundlab.cli.loading import ball_of, load_examples, load_network, margins_of
 from boundlab.cli.verb import Misuse, Session
-from boundlab.perturbations.ball import LpBall
+from boundlab.perturbations.sets import PerturbationSet
 from boundlab.verify.query import Query, flat_values, problems
 from boundlab.verify.task import Replay
 from boundlab.verify.verdict import Result, Verdict
@@ -25,7 +25,7 @@ from boundlab.verify.vnnlib import parse_vnnlib
 
 Spec = Annotated[Path | None, typer.Argument(metavar="[SPEC]", help="A VNN-LIB 1.0 file (.vnnlib or .vnnlib.gz).")]
 Data = Annotated[Path | None, typer.Option(help="Instead of SPEC: inputs (batch, ...) in a .npy or .npz file.")]
-Eps = Annotated[float | None, typer.Option(help="With --data: radius of the ball around each input.")]
+Eps = Annotated[float | None, typer.Option(help="With --data: radius of the ball; for norm 0, how many inputs.")]
 Label = Annotated[list[int] | None, typer.Option(help="With --data: the class to keep; once for all inputs or once for each.")]
 Timeout = Annotated[float, typer.Option(min=0, help="Seconds for all problems together.")]
 Format = Annotated[Literal["text", "vnncomp"], typer.Option("--format", help="vnncomp: unsat, sat and its witness, ...")]
@@ -73,7 +73,7 @@ class Question:
     """A network, and a query or balls with a specification."""
 
     model: bl.Model
-    sets: Query | LpBall
+    sets: Query | PerturbationSet
     spec: bl.Specification | None
     replay: Replay | None
 

@@ -1,50 +1,68 @@
-"""boundlab show: the graph of a network and how each node is bounded."""
+"""boundlab show: the graph of a network, how each node is bounded, what is missing, and what bounds will take."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from typing import Annotated, Any
 
+import torch
 import typer
 
-import boundlab as bl
-from boundlab.bounds.intermediate import perturbed_nodes
-from boundlab.cli.answer import Answer, Table
-from boundlab.cli.loading import InputShape, Net, Weights, load_network
-from boundlab.cli.verb import Session
-from boundlab.graph import PARAMETER
-from boundlab.ops import lookup
+from boundlab.check.check import check
+from boundlab.check.report import Bounding, NodeReport, Report, cost_cells, node_cells
+from boundlab.cli.answer import MISUSE, OK, Answer, Table
+from boundlab.cli.loading import InputShape, Net, Weights, find_network
+from boundlab.cli.verb import Misuse, Session
 
 Parameters = Annotated[bool, typer.Option("--parameters", help="List parameters and constants too.")]
+Batch = Annotated[int, typer.Option(min=1, help="Problems at a time, for the time and memory to expect.")]
+Rows = Annotated[int | None, typer.Option(min=1, help="Rows of a specification for each problem; default: as for a label.")]
+NODES = ("node", "operator", "shape", "bounded", "multiply-adds", "reads", "from")
+COSTS = ("method", "rows", "seconds", "memory", "if")
 
 
-def how_bounded(node: bl.Node, perturbed: set[int]) -> str:
-    """Exact, relaxed or constant, while the inputs vary and the parameters do not."""
-    if node.source:
-        return node.op
-    if node.index not in perturbed:
-        return "constant"
-    return "exact" if lookup(node.op).affine(tuple(arg in perturbed for arg in node.args)) else "relaxed"
-
-
-def described(node: bl.Node, graph: bl.Graph, perturbed: set[int]) -> dict[str, Any]:
+def described(node: NodeReport) -> dict[str, Any]:
     """One node as JSON holds it."""
-    return {"node": node.name, "operator": node.op, "shape": list(node.shape), "bounded": how_bounded(node, perturbed),
-            "reads": [graph[arg].name for arg in node.args], "output": node.index in graph.outputs}
+    return {"node": node.name, "operator": node.operator, "shape": node.shape and list(node.shape), "reads": list(node.reads),
+            "from": node.origin, "output": node.output, "bounded": node.bounding.value, "free variables": list(node.free),
+            "multiply-adds": node.multiply_adds, "problem": node.problem, "remedy": node.remedy}
 
 
-def show(session: Session, net: Net, weights: Weights = None, input_shape: InputShape = None,
-         parameters: Parameters = False) -> Answer:
-    """Show a network: every node with its operator, its shape without the batch, how it is bounded, and what it reads."""
-    model = load_network(net, weights, input_shape, session.device)
-    graph = model.graph
-    perturbed = perturbed_nodes(graph, {node.index: None for node in graph.inputs})  # type: ignore[misc]
-    nodes = [described(node, graph, perturbed) for node in graph]
-    numbers = {name: math.prod(value.shape) for name, value in model.params.items()}
-    rows = [(node.name, node.op, "x".join(map(str, node.shape)) or "-", how_bounded(node, perturbed),
-             ", ".join(graph[arg].name for arg in node.args) or "-") for node in graph if parameters or node.op != PARAMETER]
-    relaxed = sum(node["bounded"] == "relaxed" for node in nodes)
-    sentence = (f"{len(nodes)} nodes, {relaxed} of them relaxed; {len(numbers)} parameters and constants of "
-                f"{sum(numbers.values())} numbers, {str(model.dtype).removeprefix('torch.')}.")
-    return Answer({"network": net, "nodes": nodes, "parameters": numbers, "dtype": str(model.dtype).removeprefix("torch.")},
-                  (Table(("node", "operator", "shape", "bounded", "reads"), rows),), (sentence,))
+def show(session: Session, net: Net, weights: Weights = None, input_shape: InputShape = None, batch: Batch = 1,
+         rows: Rows = None, parameters: Parameters = False) -> Answer:
+    """Show a network: how each node is bounded, what is missing and what to do, and the time and memory to expect.
+
+    Exit code 2 if something is missing.
+    """
+    found = find_network(net, weights, input_shape)
+    with session.working("looking at the network"):
+        report = check(found.net, *found.example, batch=batch, rows=rows, device=torch.device(session.device))
+    if report.problem:
+        raise Misuse(report.problem)
+    nodes = [described(node) for node in report.nodes]
+    data = {"network": net, "ok": report.ok, "nodes": nodes, "batch": batch, "costs": [asdict(cost) for cost in report.costs],
+            "notes": list(report.notes)}
+    said = (*report.findings(), *report.notes, sentence_of(report))
+    shown = Table(NODES, lines(report, parameters), numbers=frozenset({"multiply-adds"}))
+    costs = Table(COSTS, [cost_cells(cost) for cost in report.costs], f"To expect at batch {batch}, to a factor of about 3",
+                  frozenset({"rows", "seconds", "memory"}))
+    return Answer(data, (shown, costs) if report.costs else (shown,), said, OK if report.ok else MISUSE)
+
+
+def lines(report: Report, parameters: bool) -> list[tuple[str, ...]]:
+    """A line a node; parameters and constants only if they are asked for."""
+    listed = []
+    for node in report.nodes:
+        if parameters or node.bounding is not Bounding.PARAMETER:
+            *front, place = node_cells(node)
+            listed.append((*front, ", ".join(node.reads) or "-", place))
+    return listed
+
+
+def sentence_of(report: Report) -> str:
+    """How many nodes of each kind, and how many numbers the parameters and constants are."""
+    kinds = {kind: sum(node.bounding is kind for node in report.nodes) for kind in Bounding}
+    numbers = sum(math.prod(node.shape) for node in report.nodes if node.bounding is Bounding.PARAMETER and node.shape)
+    counts = ", ".join(f"{count} {kind.value}" for kind, count in kinds.items() if count)
+    return f"{len(report.nodes)} nodes: {counts}; {numbers} numbers in parameters and constants."

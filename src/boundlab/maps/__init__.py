@@ -1,15 +1,21 @@
 """Structured linear maps and the rows that are pulled through them; torch only."""
 
-from boundlab.maps.base import LinearMap, Shape, at_owner, flat
+from boundlab.maps.base import LinearMap, Shape, at_owner, channels_last, flat
 from boundlab.maps.compose import add, compose
-from boundlab.maps.conv import Conv, conv_out_space
+from boundlab.maps.conv import Conv, OwnConv, conv_out_space
 from boundlab.maps.dense import Diagonal, Identity, MatmulLeft, MatmulRight, Matrix, Outer, Sum, Zero, diagonal, identity
-from boundlab.maps.rows import Dense, Origin, Partial, Rows, Select, Spread, Table, Windows, dot
+from boundlab.maps.local import Local
+from boundlab.maps.pieces import Pieces
+from boundlab.maps.rows import Dense, Explicit, Partial, Rows, Table, dot, norm
+from boundlab.maps.select import Select
 from boundlab.maps.shape import Gather, GatherEach, Permute, Reduce, Reshape, Slice, Transposed, transposed
+from boundlab.maps.weights import Chain, EndToEnd, RankOne, chain
+from boundlab.maps.windows import Origin, Windows
 
 __all__ = [
-    "Conv", "Dense", "Diagonal", "Gather", "GatherEach", "Identity", "LinearMap", "MatmulLeft", "MatmulRight", "Matrix",
-    "Origin", "Outer", "Partial", "Permute", "Reduce", "Reshape", "Rows", "Select", "Shape", "Slice", "Spread", "Sum",
-    "Table", "Transposed", "Windows", "Zero",
-    "add", "at_owner", "compose", "conv_out_space", "diagonal", "dot", "flat", "identity", "transposed",
+    "Chain", "Conv", "Dense", "Diagonal", "EndToEnd", "Explicit", "Gather", "GatherEach", "Identity", "LinearMap", "Local",
+    "MatmulLeft", "MatmulRight", "Matrix", "Origin", "Outer", "OwnConv", "Partial", "Permute", "Pieces", "RankOne", "Reduce",
+    "Reshape", "Rows", "Select", "Shape", "Slice", "Sum", "Table", "Transposed", "Windows", "Zero",
+    "add", "at_owner", "chain", "channels_last", "compose", "conv_out_space", "diagonal", "dot", "flat", "identity", "norm",
+    "transposed",
 ]

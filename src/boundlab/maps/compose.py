@@ -5,6 +5,7 @@ A table keyed by the pair of types, with one fallback: dense rows and the map's 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -13,11 +14,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from boundlab.maps.base import LinearMap
+from boundlab.maps.base import LinearMap, at_owner
 from boundlab.maps.conv import Conv
-from boundlab.maps.dense import Diagonal, Identity, Matrix
-from boundlab.maps.rows import Dense, Origin, Partial, Rows, Select, Windows
-from boundlab.maps.shape import Gather, Permute, Reshape, Slice
+from boundlab.maps.dense import Diagonal, Identity, MatmulLeft, MatmulRight, Matrix, Outer, Sum
+from boundlab.maps.local import (
+    Local,
+    add_local,
+    local_diagonal,
+    local_left,
+    local_matrix,
+    local_outer,
+    local_permute,
+    local_reduce,
+    local_reshape,
+    local_right,
+    local_slice,
+    local_transposed,
+)
+from boundlab.maps.pieces import Pieces, beside, dense_slice
+from boundlab.maps.rows import Dense, Partial, Rows
+from boundlab.maps.select import Select
+from boundlab.maps.shape import Gather, Permute, Reduce, Reshape, Slice, Transposed
+from boundlab.maps.weights import Chain, RankOne
+from boundlab.maps.windows import Origin, Windows
 
 DENSE_AREA = 1.5
 """Windows become dense rows once their area exceeds this multiple of the map's (measured: flat between 1 and 2)."""
@@ -27,6 +46,8 @@ def compose(rows: Rows, layer: LinearMap) -> Rows:
     """The rows of `rows` after `layer`: functionals of the layer's input instead of its output."""
     if isinstance(layer, Identity):
         return rows
+    if isinstance(layer, Chain):
+        return functools.reduce(compose, reversed(layer.links), rows)
     rule = COMPOSE.get((type(rows), type(layer)))
     return rule(rows, layer) if rule else pull_dense(rows, layer)
 
@@ -39,9 +60,9 @@ def pull_dense(rows: Rows, layer: LinearMap) -> Dense:
 def select_matrix(rows: Select, layer: Matrix) -> Rows:
     """Rows of the weight itself, when the layer has no leading axes."""
     if len(layer.in_shape) != 1:
-        return pull_dense(rows, layer)
+        return local_matrix(rows.local(), layer)
     picked = layer.columns.index_select(0, rows.index)
-    return read_by(layer, rows.owner, rows.signs[None, :, None] * picked[:, None, :])
+    return read_by(layer, rows.owner, rows.values[:, :, None] * picked[:, None, :])
 
 
 def dense_matrix(rows: Dense, layer: Matrix) -> Rows:
@@ -58,12 +79,12 @@ def read_by(layer: Matrix, owner: Tensor | None, coefficients: Tensor) -> Rows:
     """Coefficients (n, s, ..., k) of the inputs that a matrix reads, as rows."""
     if layer.live is None:
         return Dense(layer.in_shape, owner, coefficients)
-    return Partial(layer.in_shape, owner, layer.live, coefficients)
+    return Partial(layer.in_shape, owner, coefficients, layer.live)
 
 
 def select_reshape(rows: Select, layer: Reshape) -> Select:
     """A flat index survives a reshape."""
-    return Select(layer.in_shape, rows.owner, rows.index, rows.signs)
+    return Select(layer.in_shape, rows.owner, rows.index, rows.values)
 
 
 def select_moved(rows: Select, layer: LinearMap) -> Select:
@@ -71,7 +92,20 @@ def select_moved(rows: Select, layer: LinearMap) -> Select:
     count = math.prod(layer.in_shape)
     positions = torch.arange(count, device=rows.index.device).reshape(1, 1, *layer.in_shape)
     origin = layer.push(positions).flatten()
-    return Select(layer.in_shape, rows.owner, origin.index_select(0, rows.index), rows.signs)
+    return Select(layer.in_shape, rows.owner, origin.index_select(0, rows.index), rows.values)
+
+
+def dense_columns(rows: Dense, layer: MatmulRight) -> Rows:
+    """Rows over x @ v for one vector v are products of two vectors."""
+    if len(layer.in_shape) > 2 or layer.out_shape[-1] > 1 or layer.factor.shape[1] > 1:
+        return pull_dense(rows, layer)
+    right = at_owner(layer.factor, rows.owner).squeeze(-1)
+    return RankOne(layer.in_shape, rows.owner, rows.coefficients.squeeze(-1), right)
+
+
+def rank_one_reshape(rows: RankOne, layer: Reshape) -> RankOne:
+    """The same coordinates under another shape."""
+    return RankOne(layer.in_shape, rows.owner, rows.left, rows.right)
 
 
 def spread_conv(rows: Select, layer: Conv) -> Rows:
@@ -79,9 +113,20 @@ def spread_conv(rows: Select, layer: Conv) -> Rows:
     return compose(rows.spread(), layer)
 
 
-def spread_diagonal(rows: Select, layer: Diagonal) -> Rows:
-    """Selected neurons times their own factors."""
-    return compose(rows.spread(), layer)
+def select_diagonal(rows: Select, layer: Diagonal) -> Rows:
+    """Selected coordinates times their own factors."""
+    return rows.with_values(rows.values * rows.at(layer.scale.expand(-1, -1, *rows.shape)))
+
+
+def as_local(rows: Select, layer: LinearMap) -> Rows:
+    """Selected coordinates through a map that keeps some axes apart."""
+    return compose(rows.local(), layer)
+
+
+def term_by_term(rows: Select | Local, layer: Sum) -> Rows:
+    """The sum of what each term of a map makes of the rows."""
+    parts = [compose(rows, term) for term in layer.terms]
+    return functools.reduce(add, parts)
 
 
 def windows_diagonal(rows: Windows, layer: Diagonal) -> Rows:
@@ -115,13 +160,29 @@ Rule = Callable[[Any, Any], Rows]
 COMPOSE: dict[tuple[type, type], Rule] = {
     (Select, Matrix): select_matrix,
     (Dense, Matrix): dense_matrix,
+    (Dense, Slice): dense_slice,
     (Partial, Matrix): partial_matrix,
     (Select, Reshape): select_reshape,
     (Select, Permute): select_moved,
     (Select, Slice): select_moved,
     (Select, Gather): select_moved,
+    (Dense, MatmulRight): dense_columns,
+    (RankOne, Reshape): rank_one_reshape,
     (Select, Conv): spread_conv,
-    (Select, Diagonal): spread_diagonal,
+    (Select, Diagonal): select_diagonal,
+    (Select, Sum): term_by_term,
+    **{(Select, kind): as_local for kind in (MatmulLeft, MatmulRight, Outer, Reduce)},
+    (Local, Diagonal): local_diagonal,
+    (Local, MatmulLeft): local_left,
+    (Local, MatmulRight): local_right,
+    (Local, Matrix): local_matrix,
+    (Local, Outer): local_outer,
+    (Local, Permute): local_permute,
+    (Local, Reduce): local_reduce,
+    (Local, Reshape): local_reshape,
+    (Local, Slice): local_slice,
+    (Local, Sum): term_by_term,
+    (Local, Transposed): local_transposed,
     (Windows, Diagonal): windows_diagonal,
     (Windows, Conv): windows_conv,
 }
@@ -129,14 +190,21 @@ COMPOSE: dict[tuple[type, type], Rule] = {
 
 def add(first: Rows, second: Rows) -> Rows:
     """The sum of two sets of rows over one node, from the paths that meet there."""
-    if isinstance(first, Select):
-        first = first.spread()
-    if isinstance(second, Select):
-        second = second.spread()
+    if isinstance(first, Select) and isinstance(second, Select) and first.index is second.index:
+        return first.with_values(first.values + second.values)
+    if isinstance(first, Local) or isinstance(second, Local):
+        near, far = (part.local() if isinstance(part, Select) else part for part in (first, second))
+        if isinstance(near, Local) and isinstance(far, Local):
+            return add_local(near, far)
+    first, second = (part.spread() if isinstance(part, Select | RankOne) else part for part in (first, second))
     if isinstance(first, Windows) and isinstance(second, Windows):
         one, other = first.origin, second.origin
         if isinstance(one, Origin) and isinstance(other, Origin) and one.parallel(other):
             return add_windows(first, second, one, other)
+    if isinstance(first, Pieces) and isinstance(second, Pieces):
+        joined = beside(first, second)
+        if joined is not None:
+            return joined
     if isinstance(first, Partial) and isinstance(second, Partial) and first.index is second.index:
         return first.with_coefficients(first.coefficients + second.coefficients)
     return Dense(first.shape, first.owner, first.dense() + second.dense())

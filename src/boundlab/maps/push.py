@@ -16,8 +16,10 @@ from torch import Tensor
 from boundlab.maps.base import LinearMap, Shape, flat
 from boundlab.maps.conv import Conv, conv_in_space
 from boundlab.maps.dense import Diagonal, Identity, Matrix
-from boundlab.maps.rows import Corners, Dense, Select, Windows
+from boundlab.maps.rows import Dense
+from boundlab.maps.select import Select
 from boundlab.maps.shape import Reshape
+from boundlab.maps.windows import Corners, Windows
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Reshaped:
 
 @dataclass(frozen=True)
 class Single:
-    """Columns that move one coordinate each: of problem `owner`, at flat `index`, by `size`; all (n,). Where symbols are born."""
+    """Columns that move one coordinate each: of problem `owner`, at flat `index`, by `size`; all (n,). Symbols are born so."""
 
     shape: Shape
     owner: Tensor
@@ -39,10 +41,8 @@ class Single:
 
     def spread(self) -> Dense | Windows:
         """The same columns as rows hold them."""
-        columns = Select(self.shape, self.owner, self.index, self.size.new_ones(1)).spread()
-        size = self.size.reshape(-1, *[1] * (columns.coefficients.dim() - 1))
-        assert isinstance(columns, Dense | Windows)
-        return columns.with_coefficients(columns.coefficients * size)
+        columns = Select(self.shape, self.owner, self.index, self.size[:, None])
+        return columns.window() if len(self.shape) == 3 else Dense(self.shape, self.owner, columns.dense())
 
 
 Columns = Dense | Windows | Reshaped | Single
@@ -84,7 +84,60 @@ def push_single(columns: Single, layer: LinearMap) -> Columns:
     if isinstance(layer, Matrix) and len(columns.shape) == 1:
         read = layer.transposed.index_select(0, columns.index)
         return Dense(layer.out_shape, columns.owner, (read * columns.size[:, None]).unsqueeze(1))
+    if isinstance(layer, Conv) and len(layer.stride) == 2 and layer.groups == 1:
+        return kernels(columns, layer)
     return push(columns.spread(), layer)
+
+
+def kernels(columns: Single, layer: Conv) -> Columns:
+    """Single cells through a convolution: windows that hold pieces of the kernel.
+
+    Cell (y, x) reaches the outputs o with y = o * stride - padding + k * dilation for some kernel index k; `reached` gives k
+    for each output of the window, and one past the kernel where there is none.
+    """
+    corner = place_of(columns.index, columns.shape)
+    first, size = window_after(corner, (1, 1), layer)
+    if math.prod(size) > DENSE_AREA * math.prod(layer.out_shape[1:]):
+        return push(columns.spread(), layer)
+    width, channel = layer.weight.shape[3], columns.index // math.prod(columns.shape[1:])
+    table = F.pad(layer.weight, (0, 1, 0, 1)).permute(2, 3, 1, 0).flatten(0, 2).contiguous()
+    y, x = (reached(corner[:, axis], first[:, axis], size[axis], layer, axis) for axis in (0, 1))
+    index = (y[:, :, None] * (width + 1) + x[:, None, :]) * columns.shape[0] + channel[:, None, None]
+    found = table.index_select(0, index.flatten()).reshape(len(index), 1, *size, -1) * columns.size.reshape(-1, 1, 1, 1, 1)
+    return Windows(layer.out_shape, columns.owner, found, Corners(first), clean=False)
+
+
+def reached(corner: Tensor, first: Tensor, size: int, layer: Conv, axis: int) -> Tensor:
+    """Along one axis, which kernel index carries the cell at `corner` (n,) to each output from `first` (n,) on, (n, size)."""
+    stride, padding, step = layer.stride[axis], layer.padding[axis], layer.dilation[axis]
+    kernel = layer.weight.shape[2 + axis]
+    output = first[:, None] + torch.arange(size, device=first.device)
+    distance = corner[:, None] - output * stride + padding
+    valid = (distance >= 0) & (distance <= step * (kernel - 1)) & (distance % step == 0)
+    return torch.where(valid, distance // step, kernel)
+
+
+def place_of(index: Tensor, shape: Shape) -> Tensor:
+    """Row and column (n, 2) of flat coordinates of an image."""
+    place = index % (shape[1] * shape[2])
+    return torch.stack([place // shape[2], place % shape[2]], dim=1)
+
+
+def window_after(corner: Tensor, size: tuple[int, int], layer: Conv) -> tuple[Tensor, tuple[int, ...]]:
+    """Corners (n, 2) and size of the windows of outputs that windows of inputs reach.
+
+    Output cell o reads input cells o * stride - padding + k * dilation, so a window with corner c reaches the cells from
+    ceil((c + padding - reach) / stride) on, with reach = dilation * (kernel - 1).
+    """
+    reach = reach_of(layer)
+    stride, padding = corner.new_tensor(layer.stride), corner.new_tensor(layer.padding)
+    first = -((corner.new_tensor(reach) - corner - padding) // stride)
+    return first, tuple((length - 1 + r) // s + 1 for length, r, s in zip(size, reach, layer.stride, strict=True))
+
+
+def reach_of(layer: Conv) -> Shape:
+    """How far apart the first and the last cell lie that one output reads, for each axis."""
+    return tuple(step * (kernel - 1) for step, kernel in zip(layer.dilation, layer.weight.shape[2:], strict=True))
 
 
 def scaled(columns: Windows, scale: Tensor) -> Windows:
@@ -166,23 +219,16 @@ def take(columns: Columns, index: Tensor) -> Columns:
 
 
 def push_windows(columns: Windows, layer: Conv) -> Columns:
-    """A convolution of small images. With a stride, windows whose corners differ in parity cover different cells.
-
-    Output cell o reads input cells o * stride - padding + k * dilation, so a window with corner c reaches the cells from
-    ceil((c + padding - reach) / stride) on, with reach = dilation * (kernel - 1).
-    """
-    corner = columns.origin.corner()
-    stride, padding = corner.new_tensor(layer.stride), corner.new_tensor(layer.padding)
-    reach = [d * (k - 1) for d, k in zip(layer.dilation, layer.weight.shape[2:], strict=True)]
-    first = -((corner.new_tensor(reach) - corner - padding) // stride)
-    lead = corner - (first * stride - padding)
-    size = tuple((h - 1 + r) // s + 1 for h, r, s in zip(columns.size, reach, layer.stride, strict=True))
+    """A convolution of small images. With a stride, windows whose corners differ in parity cover different cells."""
+    corner, reach = columns.origin.corner(), reach_of(layer)
+    first, size = window_after(corner, columns.size, layer)
     if math.prod(size) > DENSE_AREA * math.prod(layer.out_shape[1:]):
         return push_dense(columns, layer)
     images = columns.masked().coefficients.flatten(0, 1)
     if layer.stride == (1, 1):
-        whole = F.conv2d(images.permute(0, 3, 1, 2), layer.weight, None, 1, tuple(reach), layer.dilation, layer.groups)
+        whole = F.conv2d(images.permute(0, 3, 1, 2), layer.weight, None, 1, reach, layer.dilation, layer.groups)
         return Windows(layer.out_shape, columns.owner, whole.permute(0, 2, 3, 1).unsqueeze(1), Corners(first), clean=False)
+    lead = corner - (first * corner.new_tensor(layer.stride) - corner.new_tensor(layer.padding))
     result = images.new_zeros(len(images), *size, layer.out_shape[0])
     for y in range(reach[0] - layer.stride[0] + 1, reach[0] + 1):
         for x in range(reach[1] - layer.stride[1] + 1, reach[1] + 1):
@@ -233,6 +279,14 @@ def placed(columns: Windows, corner: Tensor, size: list[int]) -> Tensor:
     return canvas.scatter(1, index, columns.coefficients.flatten(1, 3)).reshape(number, 1, *size, channels)
 
 
+def sum_of_all(values: Tensor) -> Tensor:
+    """Sum over all columns (n, 1, *shape), (1, *shape): a product with ones, in the order in memory."""
+    order = (0, 1, 3, 4, 2) if values.dim() == 5 else tuple(range(values.dim()))
+    stored = values.permute(order)
+    total = (values.new_ones(1, len(values)) @ flat(stored, 1)).reshape(1, *stored.shape[2:])
+    return total.permute(0, 3, 1, 2) if values.dim() == 5 else total
+
+
 def absolute_sum(columns: Columns, batch: int) -> Tensor:
     """Sum over each problem's columns of absolute coefficients, (batch, *shape): how far the symbols move the value."""
     if isinstance(columns, Reshaped):
@@ -242,7 +296,7 @@ def absolute_sum(columns: Columns, batch: int) -> Tensor:
         total = columns.size.new_zeros(batch, math.prod(columns.shape))
         return total.index_put((owner, columns.index), columns.size.abs(), accumulate=True).reshape(batch, *columns.shape)
     if isinstance(columns, Dense) and batch == 1:
-        return columns.coefficients.squeeze(1).abs().sum(0, keepdim=True)
+        return sum_of_all(columns.coefficients.abs())
     if isinstance(columns, Dense):
         total = columns.coefficients.new_zeros(batch, *columns.shape)
         return total.index_add(0, owner, columns.coefficients.squeeze(1).abs())

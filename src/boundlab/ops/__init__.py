@@ -8,9 +8,12 @@ from boundlab.ops import (
     conv_transpose,
     convex,
     extremum,
+    gated,
     linear,
+    norm,
     normalise,
     piecewise,
+    select,
     shape,
     sshaped,
     steps,
@@ -33,6 +36,6 @@ from boundlab.ops.op import (
 
 __all__ = [
     "Free", "Op", "affine_op", "antitone", "arith", "by_source", "choice", "computed", "conv", "conv_transpose", "convex",
-    "elementwise_op", "extremum", "interval_op", "linear", "lookup", "monotone", "normalise", "piecewise", "register",
-    "register_rule", "rule", "shape", "sshaped", "steps", "wavy",
+    "elementwise_op", "extremum", "gated", "interval_op", "linear", "lookup", "monotone", "norm", "normalise", "piecewise",
+    "register", "register_rule", "rule", "select", "shape", "sshaped", "steps", "wavy",
 ]

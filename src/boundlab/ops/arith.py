@@ -37,15 +37,16 @@ def difference_maps(x: Argument, y: Argument) -> tuple[LinearMap, ...]:
 
 add = register(affine_op(
     "add", lambda x, y: x + y, sum_maps, sources=("aten.add.Tensor", "onnx:Add"),
-    bias=lambda x, y: next((part.unsqueeze(1) for part in (x, y) if isinstance(part, Tensor)), None),
+    meaning="x + y", bias=lambda x, y: next((part.unsqueeze(1) for part in (x, y) if isinstance(part, Tensor)), None),
 ))
 
 sub = register(affine_op(
     "sub", lambda x, y: x - y, difference_maps, sources=("aten.sub.Tensor", "onnx:Sub"),
+    meaning="x - y",
     bias=lambda x, y: x.unsqueeze(1) if isinstance(x, Tensor) else -y.unsqueeze(1) if isinstance(y, Tensor) else None,
 ))
 
-neg = register(affine_op("neg", torch.neg, lambda x: (negation(x),), sources=("aten.neg.default", "onnx:Neg")))
+neg = register(affine_op("neg", torch.neg, lambda x: (negation(x),), meaning="-x", sources=("aten.neg.default", "onnx:Neg")))
 
 
 def product_interval(x: Argument, y: Argument) -> Interval:
@@ -90,5 +91,5 @@ def all_ones(x: Interval, y: Interval) -> Tensor:
 mul = register(Op(
     "mul", lambda x, y: x * y, product_interval, relax_mul, at_most_one, breaks=(),
     alpha={"lower": Free(0.0, 1.0, all_ones), "upper": Free(0.0, 1.0, all_ones)},
-    sources=("aten.mul.Tensor", "onnx:Mul"),
+    meaning="x y", sources=("aten.mul.Tensor", "onnx:Mul"),
 ))

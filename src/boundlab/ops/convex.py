@@ -1,4 +1,4 @@
-"""Functions that are convex or concave where they are defined: exp, log, roots, reciprocals, powers.
+"""Functions that are convex or concave where they are defined: exponentials, logarithms, roots, reciprocals, powers.
 
 Outside the domain an interval is infinite or NaN, so that the search for bounds stops there and names the node.
 """
@@ -6,7 +6,7 @@ Outside the domain an interval is infinite or NaN, so that the search for bounds
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,195 +14,149 @@ from torch import Tensor
 
 from boundlab.affine import LinearBound, lines
 from boundlab.interval import Interval
-from boundlab.ops.curves import (
-    Curve,
-    Function,
-    Lines,
-    between,
-    concave_lines,
-    convex_lines,
-    convex_op,
-    middle,
-    negated,
-    pick,
-    s_lines,
-    start_shares,
-)
-from boundlab.ops.op import Free, Op, antitone, elementwise_op, monotone, register
+from boundlab.ops.curves import branch_op, curve_lines, curve_op, share_of
+from boundlab.ops.hull import Curve, Function
+from boundlab.ops.op import Free, Op, elementwise_op, register
 
-Alpha = Mapping[str, Tensor] | None
+# -- exponentials and logarithms -----------------------------------------------------------------------------------------
 
-
-def short_of_zero(x: Interval) -> Tensor:
-    """Touching point of exp as a fraction: the middle, but less than 1 from the lower end, where the tangent stays positive.
+def short_of_zero(x: Interval, base: float = math.e) -> Tensor:
+    """Touching point of base ** x: the middle, but so near to the lower end that the tangent stays positive there.
 
     The tangent of exp at t is zero at t - 1. Shi et al. 2020, Sec. 3.3.
     """
-    width = x.row_upper - x.row_lower
-    return (0.99 / width.clamp(min=0.99)).clamp(max=0.5)
+    return share_of(x, torch.minimum(x.center.unsqueeze(1), x.row_lower + 0.99 / math.log(base)))
 
 
-exp = register(convex_op("exp", torch.exp, torch.exp, monotone(torch.exp), start=short_of_zero,
-                         derivative=monotone(torch.exp), sources=("aten.exp.default", "onnx:Exp")))
+def exponential(name: str, meaning: str, f: Function, slope: Function, base: float = math.e) -> Op:
+    """A power of `base`, perhaps shifted."""
+    return register(curve_op(name, Curve(f, slope), starts={"lower": lambda x: short_of_zero(x, base)}, meaning=meaning,
+                             sources=(f"aten.{name}.default", *(("onnx:Exp",) if name == "exp" else ()))))
 
-log = register(convex_op("log", torch.log, torch.reciprocal, monotone(torch.log), concave=True,
-                         derivative=antitone(torch.reciprocal), sources=("aten.log.default", "onnx:Log")))
 
+exp = exponential("exp", "e^x", torch.exp, torch.exp)
+exp2 = exponential("exp2", "2^x", torch.exp2, lambda x: math.log(2) * torch.exp2(x), 2.0)
+expm1 = exponential("expm1", "e^x - 1", torch.expm1, torch.exp)
+
+
+def logarithm(name: str, meaning: str, f: Function, slope: Function) -> Op:
+    """A logarithm: concave, minus infinity at the end of its domain and NaN beyond."""
+    return register(curve_op(name, Curve(f, slope, convex=False), meaning=meaning,
+                             sources=(f"aten.{name}.default", *(("onnx:Log",) if name == "log" else ()))))
+
+
+log = logarithm("log", "natural logarithm, x > 0", torch.log, torch.reciprocal)
+log2 = logarithm("log2", "logarithm of base 2, x > 0", torch.log2, lambda x: torch.reciprocal(x) / math.log(2))
+log10 = logarithm("log10", "logarithm of base 10, x > 0", torch.log10, lambda x: torch.reciprocal(x) / math.log(10))
+log1p = logarithm("log1p", "log(1 + x), x > -1", torch.log1p, lambda x: torch.reciprocal(1 + x))
+cosh = register(curve_op("cosh", Curve(torch.cosh, torch.sinh, turns=(0.0,)), meaning="hyperbolic cosine",
+                         sources=("aten.cosh.default", "onnx:Cosh")))
+
+
+# -- powers --------------------------------------------------------------------------------------------------------------
+
+def off_zero(x: Tensor) -> Tensor:
+    """x, or a tiny positive number: a line with the slope there is above a concave root everywhere."""
+    return x.clamp(min=torch.finfo(x.dtype).eps ** 2)
+
+
+def inside_only(f: Function, x: Tensor, inside: Tensor, within: float, otherwise: Tensor | float) -> Tensor:
+    """f where `inside` its domain, which holds the number `within`; else another value, with a gradient of zero."""
+    return torch.where(inside, f(torch.where(inside, x, within)), otherwise)
+
+
+def positive_power(x: Tensor, exponent: float) -> Tensor:
+    """x ** exponent for x >= 0: NaN below zero, and at zero 0 or infinity."""
+    at_zero = 0.0 if exponent > 0 else math.inf
+    return inside_only(lambda value: value.pow(exponent), x, x > 0, 1.0, torch.where(x == 0, at_zero, math.nan))
+
+
+def pole_free(x: Tensor, exponent: float) -> Tensor:
+    """x ** exponent for a whole negative exponent; infinity at zero."""
+    return inside_only(lambda value: value.pow(exponent), x, x != 0, 1.0, math.inf)
+
+
+def power_curve(*, exponent: float) -> Curve:
+    """x ** exponent: its sign and parity say how it bends, and where it is defined."""
+    odd = exponent % 2 == 1
+    if exponent != int(exponent):
+        return Curve(lambda x: positive_power(x, exponent), lambda x: exponent * off_zero(x).pow(exponent - 1),
+                     convex=not 0 < exponent < 1)
+    if exponent < 0:  # the pole counts as a turn: an interval around it is infinite
+        return Curve(lambda x: pole_free(x, exponent), lambda x: exponent * pole_free(x, exponent - 1),
+                     (0.0,) if odd else (), convex=not odd, turns=(0.0,))
+    return Curve(lambda x: x.pow(exponent), lambda x: exponent * x.pow(exponent - 1),
+                 (0.0,) if odd and exponent > 1 else (), convex=not odd or exponent == 1, turns=() if odd else (0.0,))
+
+
+power = register(curve_op("pow", power_curve, meaning="x^p for any p but 0, where that is defined"))
+"""x ** exponent for any exponent but 0: on the whole line for whole positive ones, away from zero for whole negative ones, and
+for x >= 0 (x > 0 below zero) for all others."""
+
+
+def named_power(name: str, exponent: float, **fields: Any) -> Op:
+    """A power with a name of its own."""
+    return register(curve_op(name, power_curve(exponent=exponent), **fields))
+
+
+square = named_power("square", 2.0, meaning="x^2", sources=("aten.square.default",))
+sqrt = named_power("sqrt", 0.5, derivative=None, meaning="root of x, x >= 0", sources=("aten.sqrt.default", "onnx:Sqrt"))
+rsqrt = named_power("rsqrt", -0.5, meaning="1 / sqrt(x), x > 0", sources=("aten.rsqrt.default",))
+reciprocal = register(branch_op(
+    "reciprocal", lambda x: pole_free(x, -1.0), lambda x: -pole_free(x, -2.0), lambda x: x.lower > 0,
+    lambda x: power.interval(x, exponent=-1.0), meaning="1 / x, on either side of 0",
+    sources=("aten.reciprocal.default", "onnx:Reciprocal")))
+
+
+def acosh_values(x: Tensor) -> Tensor:
+    """The inverse of cosh on x >= 1; NaN below."""
+    return inside_only(torch.acosh, x, x > 1, 2.0, torch.where(x == 1, 0.0, math.nan))
+
+
+acosh = register(curve_op("acosh", Curve(acosh_values, lambda x: off_zero(x.square() - 1).rsqrt(), convex=False),
+                          derivative=None, meaning="inverse of cosh, x >= 1", sources=("aten.acosh.default", "onnx:Acosh")))
+
+
+# -- softplus ------------------------------------------------------------------------------------------------------------
 
 def softplus_values(x: Tensor) -> Tensor:
     """log(1 + exp(x)), without overflow."""
     return torch.logaddexp(x, torch.zeros_like(x))
 
 
-softplus = register(convex_op("softplus", softplus_values, torch.sigmoid, monotone(softplus_values),
-                              derivative=monotone(torch.sigmoid), sources=("onnx:Softplus",)))
+def cut_softplus(x: Tensor, threshold: float = math.inf) -> Tensor:
+    """softplus(x) up to a threshold, x itself from there on, which is lower by log(1 + exp(-threshold))."""
+    return softplus_values(x) if threshold == math.inf else torch.where(x > threshold, x, softplus_values(x))
 
 
-# -- roots: no finite slope at zero --------------------------------------------------------------------------------------
-
-def off_zero(x: Tensor) -> Tensor:
-    """x, or a tiny positive number: a tangent touching there is above a concave root everywhere."""
-    return x.clamp(min=torch.finfo(x.dtype).eps ** 2)
+SOFTPLUS = Curve(softplus_values, torch.sigmoid)
 
 
-def root(x: Tensor, exponent: float) -> Tensor:
-    """x ** exponent for exponents in (0, 1): NaN below zero, and a gradient of zero at zero instead of an infinite one."""
-    inside = x > 0
-    power = torch.where(inside, x, 1.0).pow(exponent)
-    return torch.where(inside, power, torch.where(x == 0, 0.0, math.nan))
-
-
-def root_lines(exponent: float, x: Interval, touch: Tensor) -> Lines:
-    """Chord below and tangent above a concave root."""
-    def f(value: Tensor) -> Tensor:
-        return root(value, exponent)
-
-    def df(value: Tensor) -> Tensor:
-        return exponent * off_zero(value).pow(exponent - 1)
-
-    return concave_lines(f, df, x, off_zero(touch))
-
-
-# -- powers --------------------------------------------------------------------------------------------------------------
-
-def mirrored(x: Interval) -> tuple[Tensor, Interval]:
-    """Where x is below zero throughout, and the interval of |x| as far as x keeps one sign."""
-    negative = x.upper < 0
-    return negative, Interval(torch.where(negative, -x.upper, x.lower), torch.where(negative, -x.lower, x.upper))
-
-
-def reflected(pair: Lines, negative: Tensor, odd: bool) -> Lines:
-    """Lines in |x| as lines in x: around f(-x) = -f(x) for an odd f, f(-x) = f(x) for an even one."""
-    (a, b), (c, d) = pair
-    other = ((c, -d), (a, -b)) if odd else ((-a, b), (-c, d))
-    where = negative.unsqueeze(1)
-    return pick(where, other[0], (a, b)), pick(where, other[1], (c, d))
-
-
-def falling(x: Tensor, exponent: float) -> Tensor:
-    """x ** exponent for a negative exponent and positive x; infinite at zero and below."""
-    inside = x > 0
-    return torch.where(inside, torch.where(inside, x, 1.0).pow(exponent), math.inf)
-
-
-def falling_interval(x: Interval, exponent: float) -> Interval:
-    """Range of a negative power: whole exponents are defined on both sides of the pole, others only above it."""
-    negative, size = mirrored(x)
-    if exponent != int(exponent):
-        return Interval(falling(x.upper, exponent), falling(x.lower, exponent))
-    low, high = falling(size.upper, exponent), falling(size.lower, exponent)
-    if exponent % 2 == 0:
+def softplus_interval(x: Interval, *, threshold: float = math.inf) -> Interval:
+    """Both ends, and the threshold itself where it lies between them: softplus may be above what comes after it."""
+    low, high = cut_softplus(x.lower, threshold), cut_softplus(x.upper, threshold)
+    if threshold == math.inf:
         return Interval(low, high)
-    pole = ~negative & (x.lower <= 0)
-    return Interval(torch.where(negative, -high, torch.where(pole, -math.inf, low)), torch.where(negative, -low, high))
+    crossing = (x.lower <= threshold) & (threshold < x.upper)
+    top = softplus_values(torch.full_like(high, threshold))
+    return Interval(torch.where(crossing, low.clamp(max=threshold), low), torch.where(crossing, torch.maximum(high, top), high))
 
 
-def falling_lines(exponent: float, x: Interval, touch: Tensor) -> Lines:
-    """Tangent below and chord above a negative power where it is positive; mirrored on the other side of the pole."""
-    negative, size = mirrored(x)
-    pair = convex_lines(lambda value: falling(value, exponent), lambda value: exponent * falling(value, exponent - 1),
-                        size, between(size, touch))
-    return reflected(pair, negative, exponent % 2 == 1) if exponent == int(exponent) else pair
+def relax_softplus(x: Interval, alpha: Mapping[str, Tensor] | None = None, *, threshold: float = math.inf) -> LinearBound:
+    """The chord above and a tangent below, lower by the jump at a threshold inside (or x, if that is higher); x beyond it."""
+    (slope, low), above = curve_lines(SOFTPLUS, x, alpha or {})
+    if threshold == math.inf:
+        return lines((slope, low), above)
+    line, middle = x.row_lower > threshold, x.center.unsqueeze(1)
+    fall = max(-threshold, 0.0) + math.log1p(math.exp(-abs(threshold)))
+    low = torch.where((x.row_upper > threshold) & ~line, low - fall, low)
+    lower = line | (middle > slope * middle + low)
+    return lines((torch.where(lower, 1.0, slope), torch.where(lower, 0.0, low)),
+                 (torch.where(line, 1.0, above[0]), torch.where(line, 0.0, above[1])))
 
 
-def even_interval(x: Interval, exponent: float) -> Interval:
-    """Range of an even power: zero where it lies inside."""
-    near = torch.maximum(x.lower, -x.upper).clamp(min=0)
-    return Interval(near.pow(exponent), torch.maximum(-x.lower, x.upper).pow(exponent))
-
-
-def power_interval(x: Interval, *, exponent: float) -> Interval:
-    """Range of x ** exponent where it is convex or concave."""
-    if exponent < 0:
-        return falling_interval(x, exponent)
-    return even_interval(x, exponent) if exponent % 2 == 0 else x.map(lambda value: root(value, exponent))
-
-
-def power_lines(exponent: float, x: Interval, fraction: Tensor) -> Lines:
-    """Tangent and chord of x ** exponent on its domain; sign and parity of the exponent say how it bends."""
-    if exponent < 0:
-        return falling_lines(exponent, x, fraction)
-    touch = between(x, fraction)
-    if exponent < 1:
-        return root_lines(exponent, x, touch)
-    even = exponent % 2 == 0
-
-    def f(value: Tensor) -> Tensor:
-        return value.pow(exponent) if even else root(value, exponent)
-
-    def df(value: Tensor) -> Tensor:
-        return exponent * (value.pow(exponent - 1) if even else root(value, exponent - 1))
-
-    return convex_lines(f, df, x, touch)
-
-
-def relax_power(x: Interval, alpha: Alpha = None, *, exponent: float) -> LinearBound:
-    """Tangent and chord; Zhang et al. 2018 (CROWN), Sec. 3.2, applied to powers."""
-    return lines(*power_lines(exponent, x, middle(x) if alpha is None else alpha["touch"]))
-
-
-power = register(elementwise_op(
-    "pow", lambda x, *, exponent: x.pow(exponent), power_interval, relax_power, breaks=(),
-    alpha={"touch": Free(0.0, 1.0, middle)},
-))
-"""x ** exponent where it is convex or concave: whole even exponents everywhere, negative whole ones away from zero, all
-others for x >= 0. Whole odd exponents on both sides of zero are `odd_pow`."""
-
-
-def register_power(name: str, evaluate: Function, exponent: float, **fields: Any) -> Op:
-    """A power with a name of its own."""
-    return register(elementwise_op(
-        name, evaluate, lambda x: power_interval(x, exponent=exponent),
-        lambda x, alpha=None: relax_power(x, alpha, exponent=exponent), breaks=(),
-        alpha={"touch": Free(0.0, 1.0, middle)}, **fields))
-
-
-square = register_power("square", torch.square, 2.0, derivative=lambda x: Interval(2 * x.lower, 2 * x.upper),
-                        sources=("aten.square.default",))
-sqrt = register_power("sqrt", torch.sqrt, 0.5, sources=("aten.sqrt.default", "onnx:Sqrt"))
-rsqrt = register_power("rsqrt", torch.rsqrt, -0.5, sources=("aten.rsqrt.default",))
-reciprocal = register_power("reciprocal", torch.reciprocal, -1.0, sources=("aten.reciprocal.default", "onnx:Reciprocal"))
-
-
-# -- odd powers ----------------------------------------------------------------------------------------------------------
-
-def odd_curve(exponent: float) -> Curve:
-    """-x ** exponent for a whole odd exponent >= 3: convex before zero and concave after it."""
-    return Curve(lambda x: -x.pow(exponent), lambda x: -exponent * x.pow(exponent - 1),
-                 lambda x: -exponent * (exponent - 1) * x.pow(exponent - 2))
-
-
-def start_odd(side: str) -> Callable[..., Tensor]:
-    """Default touching point of one side, for a record."""
-    return lambda x, *, exponent: start_shares(odd_curve(exponent), x)[side]
-
-
-def relax_odd(x: Interval, alpha: Alpha = None, *, exponent: float) -> LinearBound:
-    """The lines of an S-shaped curve, upside down; the free shares are named after the sides of -f."""
-    return lines(*negated(s_lines(odd_curve(exponent), x, alpha)))
-
-
-odd_power = register(elementwise_op(
-    "odd_pow", lambda x, *, exponent: x.pow(exponent), lambda x, *, exponent: x.map(lambda value: value.pow(exponent)),
-    relax_odd, breaks=(), alpha={"lower": Free(0.0, 1.0, start_odd("lower")), "upper": Free(0.0, 1.0, start_odd("upper"))},
-))
+softplus = register(elementwise_op(
+    "softplus", cut_softplus, softplus_interval, relax_softplus, alpha={"lower": Free(0.0, 1.0, 0.5)}, breaks=(),
+    meaning="log(1 + e^x), or x itself beyond a threshold", sources=("onnx:Softplus",)))
+log_sigmoid = register(curve_op("log_sigmoid", Curve(lambda x: -softplus_values(-x), lambda x: torch.sigmoid(-x), convex=False),
+                                meaning="log of sigmoid", sources=("aten.log_sigmoid.default",)))

@@ -1,31 +1,27 @@
-"""Relaxations of smooth functions from f, f' and where f bends: convex, concave and S-shaped.
-
-A line with any slope is moved until it is sound, so no slope has to be exact: a tangent of a convex function is below
-it, and `above_ends` puts a chord above it.
-"""
+"""Operators that are curves: from f, its slope, bends and turns follow interval, lines, free variables and derivative."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from boundlab.affine import LinearBound, above_ends, below_ends, chord, lines
+from boundlab.affine import LinearBound, lines
 from boundlab.interval import Interval
+from boundlab.ops.hull import Curve, Function, Line, pieces_of
+from boundlab.ops.hull_lines import best_share, chord_line, hull_of, line_of, tangent_line
 from boundlab.ops.op import Free, Op, elementwise_op
 
-Function = Callable[[Tensor], Tensor]
-Lines = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
-BISECTIONS = 24
-"""Halvings of the search for a tangent point; the kept end is sound after any number of them."""
-
-
-def tangent(f: Function, df: Function, touch: Tensor) -> tuple[Tensor, Tensor]:
-    """The tangent of f at `touch` as (slope, intercept)."""
-    slope = df(touch)
-    return slope, f(touch) - slope * touch
+Alpha = Mapping[str, Tensor] | None
+Shares = Mapping[str, Tensor]
+Starts = Mapping[str, Callable[..., Tensor]]
+SIDES = {"lower": 1.0, "upper": -1.0}
+FAR = 1e3
+"""How far beyond its last bend a curve's slope is taken for its slope at infinity."""
 
 
 def midpoint(x: Interval) -> Tensor:
@@ -39,139 +35,137 @@ def between(x: Interval, fraction: Tensor) -> Tensor:
     return torch.minimum(torch.maximum(point, x.row_lower), x.row_upper)
 
 
-def middle(x: Interval, **_: Any) -> Tensor:
-    """Half the way, everywhere, (b, 1, *shape)."""
-    return torch.full_like(x.row_lower, 0.5)
+def share_of(x: Interval, place: Tensor) -> Tensor:
+    """How far on the way from lower to upper a place lies; 0 where there is no way."""
+    width = x.row_upper - x.row_lower
+    return torch.where(width > 0, (place - x.row_lower) / torch.where(width > 0, width, 1.0), 0.0).clamp(0, 1)
 
 
-def convex_lines(f: Function, df: Function, x: Interval, touch: Tensor) -> Lines:
-    """Below and above a convex f: the tangent at `touch` and the chord."""
-    slope = chord(f, x, df(midpoint(x)))
-    return tangent(f, df, touch), (slope, above_ends(f, slope, x))
+# -- the range -----------------------------------------------------------------------------------------------------------
+
+def holds(curve: Curve, x: Interval, place: float) -> Tensor:
+    """Whether x holds the place inside, or one that is periods away from it."""
+    if curve.period is None:
+        return (x.lower < place) & (place < x.upper)
+    first, last = ((end - place) / curve.period for end in (x.lower, x.upper))
+    return (torch.floor(last) > torch.floor(first)) | (x.width >= curve.period) | ~curve.regular(x)
 
 
-def concave_lines(f: Function, df: Function, x: Interval, touch: Tensor) -> Lines:
-    """Below and above a concave f: the chord and the tangent at `touch`."""
-    slope = chord(f, x, df(midpoint(x)))
-    return (slope, below_ends(f, slope, x)), tangent(f, df, touch)
+def range_of(curve: Curve, f: Function, turns: tuple[float, ...], x: Interval) -> Interval:
+    """Range of a function that is monotone between `turns`: its ends, and its value at every turn inside."""
+    first, second = f(x.lower), f(x.upper)
+    low, high = torch.minimum(first, second), torch.maximum(first, second)
+    for turn in turns:
+        value, inside = f(torch.full_like(x.lower, turn)), holds(curve, x, turn)
+        low = torch.where(inside, torch.minimum(low, value), low)
+        high = torch.where(inside, torch.maximum(high, value), high)
+    return Interval(low, high)
 
 
-def convex_op(name: str, f: Function, df: Function, interval: Callable[[Interval], Interval], *,
-              concave: bool = False, start: Callable[..., Tensor] = middle, **fields: Any) -> Op:
-    """A function that is convex (or concave) on its whole domain: tangent on one side, chord on the other.
+# -- the lines -----------------------------------------------------------------------------------------------------------
 
-    The tangent's place is free: `touch` is the fraction of the way from lower to upper. `start(x)` gives its default as
-    a fraction (b, 1, *shape); the middle if left out.
+def curve_lines(curve: Curve, x: Interval, shares: Shares) -> tuple[Line, Line]:
+    """Lines below and above a curve, at the shares of the slopes of its two hulls that are given; else those of least area."""
+    pieces = pieces_of(curve, x) if curve.all_bends else None
+    found = []
+    for name, sign in SIDES.items():
+        if pieces is not None:
+            hull = hull_of(curve, x, pieces, sign)
+            slope, intercept = line_of(hull, shares[name] if name in shares else best_share(hull))
+        elif sign in curve.signs():
+            slope, intercept = tangent_line(curve, sign, between(x, shares[name]) if name in shares else midpoint(x))
+        else:
+            slope, intercept = chord_line(curve, x, sign)
+        found.append((sign * slope, sign * intercept))
+    if curve.period is None:
+        return found[0], found[1]
+    whole, sure = range_of(curve, curve.f, curve.turns, x), curve.regular(x).unsqueeze(1)
+    below, above = ((torch.where(sure, slope, 0.0), torch.where(sure, intercept, end)) for (slope, intercept), end in
+                    zip(found, (whole.row_lower, whole.row_upper), strict=True))
+    return below, above
+
+
+def start_of(curve: Curve, x: Interval, name: str) -> Tensor:
+    """The share of one side whose line has the least area."""
+    if not curve.all_bends:
+        return torch.full_like(x.row_lower, 0.5)
+    return best_share(hull_of(curve, x, pieces_of(curve, x), SIDES[name]))
+
+
+def slopes_at(curve: Curve, places: Sequence[float]) -> list[float]:
+    """The slope at some places, in double precision."""
+    return curve.slope(torch.tensor(places, dtype=torch.float64)).tolist() if places else []
+
+
+def crosses(curve: Curve) -> bool:
+    """Whether two pieces that bend the same way have slopes in common, so that one line may touch both."""
+    if curve.period is not None or len(curve.bends) < 2:
+        return curve.period is not None and len(curve.bends) > 2
+    bends = [float(bend) for bend in curve.bends]
+    slopes = slopes_at(curve, [bends[0] - FAR, *bends, bends[-1] + FAR])
+    signs = curve.signs()
+    margin = 1e-6 * max(abs(slope) for slope in slopes)
+    return any(signs[i] == signs[j] and not signs[i] * (slopes[i] - slopes[j + 1]) >= -margin
+               for i, j in combinations(range(len(signs)), 2))
+
+
+def kinked(curve: Curve) -> bool:
+    """Whether the slope jumps at a bend."""
+    near = 1e-7
+    before, after = (slopes_at(curve, [float(bend) + side * near for bend in curve.bends]) for side in (-1, 1))
+    return any(not abs(first - second) < 1e-3 * (1 + abs(first)) for first, second in zip(before, after, strict=True))
+
+
+def curve_op(name: str, curve: Curve | Callable[..., Curve], *, starts: Starts | None = None, **fields: Any) -> Op:
+    """An operator that is a curve (`Curve`), or one for each choice of the node's attributes.
+
+    Both sides have the line of least area by default. Free variables `lower` and `upper` are shares between 0 and 1 of the
+    slopes that lines of the hull have; there is none on a side where only the chord is possible. `starts` are other
+    defaults, functions of the interval. Zhang et al. 2018 (CROWN), Sec. 3.2, for curves with any number of bends.
     """
-    between_lines = concave_lines if concave else convex_lines
+    fixed = replace(curve, crossing=curve.crossing or crosses(curve)) if isinstance(curve, Curve) else None
+    others = starts or {}
 
-    def relax(x: Interval, alpha: Mapping[str, Tensor] | None = None) -> LinearBound:
-        return lines(*between_lines(f, df, x, between(x, start(x) if alpha is None else alpha["touch"])))
+    def at(attributes: Mapping[str, Any]) -> Curve:
+        return curve(**attributes) if fixed is None else fixed  # type: ignore[operator]
 
-    return elementwise_op(name, f, interval, relax, **{"alpha": {"touch": Free(0.0, 1.0, start)}, "breaks": (), **fields})
+    def interval(x: Interval, **attributes: Any) -> Interval:
+        """Both ends, and every turn inside."""
+        chosen = at(attributes)
+        return range_of(chosen, chosen.f, chosen.turns, x)
+
+    def derivative(x: Interval, **attributes: Any) -> Interval:
+        chosen = at(attributes)
+        return range_of(chosen, chosen.slope, tuple(map(float, chosen.bends)), x)
+
+    def relax(x: Interval, alpha: Alpha = None, **attributes: Any) -> LinearBound:
+        """The line of least area on each side: a tangent, a line from an end that touches, or the chord."""
+        shares = alpha if alpha is not None else {side: default(x) for side, default in others.items()}
+        return lines(*curve_lines(at(attributes), x, shares))
+
+    def start(side: str) -> Callable[..., Tensor]:
+        return others[side] if side in others else lambda x, **attributes: start_of(at(attributes), x, side)
+
+    sides = [side for side, sign in SIDES.items() if fixed is None or sign in fixed.signs()]
+    smooth = {} if fixed is None or kinked(fixed) else {"derivative": derivative}
+    return elementwise_op(name, lambda x, **attributes: at(attributes).f(x), interval, relax, **{
+        "alpha": {side: Free(0.0, 1.0, start(side)) for side in sides}, "breaks": (), **smooth, **fields})
 
 
-class Curve(NamedTuple):
-    """An S-shaped function: f, f', f'' and its bend; convex before the bend and concave after it."""
+def branch_op(name: str, f: Function, slope: Function, convex: Callable[[Interval], Tensor],
+              interval: Callable[[Interval], Interval], **fields: Any) -> Op:
+    """A function with poles: convex on some branches, as `convex` (b, *shape) says of an interval, concave on the others.
 
-    f: Function
-    df: Function
-    ddf: Function
-    bend: float = 0.0
-
-
-def farthest_tangent(curve: Curve, x: Interval) -> tuple[Tensor, Tensor]:
-    """Tangent points of an S-shaped curve, (b, 1, *shape) each.
-
-    First the largest point up to the bend whose tangent is still below f at the upper end, second the smallest point from
-    the bend on whose tangent is still above f at the lower end. Where not even the interval's own end does, the answer is
-    that end (a chord is the right line then). Zhang et al. 2018 (CROWN), Sec. 3.2.
-
-    Found by bisection; the gradient is that of the equation f(t) + f'(t) (end - t) = f(end) which the point solves.
+    An interval that holds a pole must be infinite. The tangent's place is free: `touch` is a fraction of the way.
     """
-    ends = torch.stack([x.row_upper, x.row_lower])
-    own = torch.stack([x.row_lower.clamp(max=curve.bend), x.row_upper.clamp(min=curve.bend)])
-    side = torch.tensor([1.0, -1.0], dtype=ends.dtype, device=ends.device).reshape(2, *[1] * (ends.dim() - 1))
-    with torch.no_grad():
-        low, high, target = own, torch.full_like(own, curve.bend), curve.f(ends)
-        for _ in range(BISECTIONS):
-            half = (low + high) / 2
-            sound = side * (curve.f(half) + curve.df(half) * (ends - half) - target) <= 0
-            low, high = torch.where(sound, half, low), torch.where(sound, high, half)
-    return implicit(curve, low, ends).unbind(0) if ends.requires_grad else low.unbind(0)  # type: ignore[return-value]
+    curve = Curve(f, slope)
 
+    def relax(x: Interval, alpha: Alpha = None) -> LinearBound:
+        """The tangent on one side and the chord on the other, as the branch bends."""
+        bowl = convex(x).unsqueeze(1)
+        tangent = tangent_line(curve, 1.0, midpoint(x) if alpha is None else between(x, alpha["touch"]))
+        (steep, top), (_, bottom) = chord_line(curve, x, -1.0), chord_line(curve, x, 1.0)
+        below = torch.where(bowl, tangent[0], -steep), torch.where(bowl, tangent[1], bottom)
+        return lines(below, (torch.where(bowl, -steep, tangent[0]), torch.where(bowl, -top, tangent[1])))
 
-def implicit(curve: Curve, point: Tensor, ends: Tensor) -> Tensor:
-    """The tangent point itself, with the derivative (f'(end) - f'(t)) / (f''(t) (end - t)) in the end it reaches."""
-    with torch.no_grad():
-        slope, steep = curve.df(ends) - curve.df(point), curve.ddf(point) * (ends - point)
-        regular = steep.abs() > torch.finfo(ends.dtype).eps
-        rate = torch.where(regular, slope / torch.where(regular, steep, 1.0), 0.0).clamp(-1, 1)
-    return point + rate * (ends - ends.detach())
-
-
-def touching_ranges(curve: Curve, x: Interval) -> tuple[Tensor, Tensor]:
-    """How far from the lower end the tangent below may touch, and from where to the upper end the one above, (b, 1, *shape)."""
-    last, first = farthest_tangent(curve, x)
-    return torch.where(x.row_upper <= curve.bend, x.row_upper, last), torch.where(x.row_lower >= curve.bend, x.row_lower, first)
-
-
-def least_area(x: Interval, reach: Tensor, since: Tensor) -> dict[str, Tensor]:
-    """Default touching points as shares of their ranges: the middle, or the end nearest to it.
-
-    The area below the tangent at t is proportional to its height over the middle m, whose derivative f''(t) (m - t) keeps
-    its sign up to m.
-    """
-    l, u, m = x.row_lower, x.row_upper, midpoint(x)
-
-    def share(part: Tensor, whole: Tensor) -> Tensor:
-        return torch.where(whole > 0, part / torch.where(whole > 0, whole, 1.0), 0.0).clamp(0, 1)
-
-    return {"lower": share(m - l, reach - l), "upper": share(m - since, u - since)}
-
-
-def start_shares(curve: Curve, x: Interval) -> dict[str, Tensor]:
-    """The shares that `s_lines` takes where none are given."""
-    return least_area(x, *touching_ranges(curve, x))
-
-
-def s_lines(curve: Curve, x: Interval, alpha: Mapping[str, Tensor] | None) -> Lines:
-    """Lines below and above an S-shaped curve, touching at the shares `alpha` of the ranges in which the points may move."""
-    f, df, bend = curve.f, curve.df, curve.bend
-    l, u = x.row_lower, x.row_upper
-    reach, since = touching_ranges(curve, x)
-    shares = least_area(x, reach, since) if alpha is None else alpha
-    touch_below, touch_above = l + shares["lower"] * (reach - l), since + shares["upper"] * (u - since)
-    below = tangent(f, df, torch.where(touch_below > reach, reach, touch_below))
-    above = tangent(f, df, torch.where(touch_above < since, since, touch_above))
-    slope = chord(f, x, df(midpoint(x)))
-    low_chord = (l >= bend) | ((u > bend) & (f(l) + df(l) * (u - l) > f(u)))
-    high_chord = (u <= bend) | ((l < bend) & (f(u) + df(u) * (l - u) < f(l)))
-    return (pick(low_chord, (slope, below_ends(f, slope, x)), below),
-            pick(high_chord, (slope, above_ends(f, slope, x)), above))
-
-
-def pick(condition: Tensor, first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """The first line where `condition`, else the second."""
-    return torch.where(condition, first[0], second[0]), torch.where(condition, first[1], second[1])
-
-
-def negated(pair: Lines) -> Lines:
-    """Lines around -f from lines around f."""
-    (a, b), (c, d) = pair
-    return (-c, -d), (-a, -b)
-
-
-def s_shaped_op(name: str, curve: Curve, interval: Callable[[Interval], Interval], **fields: Any) -> Op:
-    """A function that is convex before its bend and concave after it (sigmoid, tanh, atan, erf).
-
-    Chord on one side, tangent on the other; where the interval holds the bend, a tangent on both sides as long as one
-    reaches the other end. Free: the fractions `lower` and `upper` of the way that the two touching points may move.
-    Zhang et al. 2018 (CROWN), Sec. 3.2; Lyu et al. 2020 (FROWN), App. A.8.
-    """
-
-    def relax(x: Interval, alpha: Mapping[str, Tensor] | None = None) -> LinearBound:
-        return lines(*s_lines(curve, x, alpha))
-
-    free = {side: Free(0.0, 1.0, lambda x, side=side: start_shares(curve, x)[side]) for side in ("lower", "upper")}
-    return elementwise_op(name, curve.f, interval, relax, **{"alpha": free, "breaks": (), **fields})
+    return elementwise_op(name, f, interval, relax, **{"alpha": {"touch": Free(0.0, 1.0, 0.5)}, "breaks": (), **fields})

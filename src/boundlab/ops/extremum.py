@@ -10,20 +10,15 @@ import torch
 from torch import Tensor
 
 from boundlab.affine import Affine, LinearBound
-from boundlab.interval import Interval, point
+from boundlab.interval import Interval
 from boundlab.maps import LinearMap, Reduce, diagonal
-from boundlab.ops.op import Argument, Free, Op, elementwise_op, intervals_of, never, register
+from boundlab.ops.op import Argument, Free, Op, elementwise_op, intervals_of, never, region_of, register
 from boundlab.ops.shape import shape_of
 
 Alpha = Mapping[str, Tensor] | None
 
 
 # -- of two values -------------------------------------------------------------------------------------------------------
-
-def region_of(argument: Argument) -> Interval:
-    """An argument as an interval; a constant is one point."""
-    return argument if isinstance(argument, Interval) else point(argument)
-
 
 def max_interval(x: Argument, y: Argument) -> Interval:
     """The larger of the lower ends and of the upper ends."""
@@ -95,7 +90,7 @@ def two_sided(x: Argument, y: Argument, along_x: Tensor, along_y: Tensor, bias: 
 
 maximum = register(Op(
     "maximum", torch.maximum, max_interval, relax_maximum, never, breaks=(),
-    alpha={"lower": Free(0.0, 1.0, start_max_lower), "upper": Free(0.0, 1.0, half)},
+    alpha={"lower": Free(0.0, 1.0, start_max_lower), "upper": Free(0.0, 1.0, half)}, meaning="the larger of x and y",
 ))
 
 
@@ -175,5 +170,5 @@ def reduce_max_interval(x: Interval, **attributes: Any) -> Interval:
 
 reduce_max = register(elementwise_op(
     "reduce_max", max_values, reduce_max_interval, relax_reduce_max, breaks=(),
-    alpha={"lower": Free(0.0, 1.0, ones_of_output)},
+    alpha={"lower": Free(0.0, 1.0, ones_of_output)}, meaning="the largest entry along an axis",
 ))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from boundlab.affine import Affine, LinearBound, above_ends, chord
 from boundlab.interval import Interval
-from boundlab.maps import Diagonal, Outer, Reduce, Sum
+from boundlab.maps import Diagonal, Outer, Reduce, Shape, Sum
 from boundlab.ops.curves import between
 from boundlab.ops.op import Free, elementwise_op, register
 from boundlab.ops.shape import shape_of
@@ -28,6 +28,19 @@ def touching(x: Interval, alpha: Alpha, name: str) -> Tensor:
 def half(x: Interval, **_: Any) -> Tensor:
     """The middle of the box, as fractions of the way."""
     return torch.full_like(x.row_lower, 0.5)
+
+
+def reduced(shape: Shape, dim: int, keepdim: bool) -> Shape:
+    """A shape after one axis has become 1 or gone."""
+    return tuple(1 if d == dim else size for d, size in enumerate(shape) if keepdim or d != dim)
+
+
+def on_diagonal(x: Interval, alpha: Alpha, name: str, dim: int) -> Tensor:
+    """A point of the diagonal of the box along an axis, (b, s, *shape): its middle, or at a free fraction for each output."""
+    kept = reduced(shape_of(x), dim, True)
+    share = torch.full_like(x.row_lower.narrow(dim + 2, 0, 1), 0.5) if alpha is None else \
+        alpha[name].reshape(*alpha[name].shape[:2], *kept)
+    return between(x, share)
 
 
 # -- the range of softmax ------------------------------------------------------------------------------------------------
@@ -109,22 +122,25 @@ def relax_softmax(x: Interval, alpha: Alpha = None, *, dim: int) -> LinearBound:
 
 softmax = register(elementwise_op(
     "softmax", lambda x, *, dim: torch.softmax(x, dim + 1), softmax_interval, relax_softmax,
-    alpha={"lower": Free(LEAST_SHARE, 1.0, half), "upper": Free(0.0, 1.0, half)},
+    alpha={"lower": Free(LEAST_SHARE, 1.0, half), "upper": Free(0.0, 1.0, half)}, meaning="softmax along an axis",
 ))
 
 
 # -- log sum exp ---------------------------------------------------------------------------------------------------------
 
 def relax_logsumexp(x: Interval, alpha: Alpha = None, *, dim: int, keepdim: bool = False) -> LinearBound:
-    """Tangent below (the function is convex); above, the tangent of the logarithm of the sum of exp's chords."""
+    """Tangent below (the function is convex); above, the tangent of the logarithm of the sum of exp's chords.
+
+    Both touch at points of the box's diagonal, which are free.
+    """
     shape, axis = shape_of(x), dim + 2
-    out = tuple(1 if d == dim else size for d, size in enumerate(shape) if keepdim or d != dim)
+    out = reduced(shape, dim, keepdim)
 
     def side(touch: Tensor, level: Tensor, weights: Tensor) -> Affine:
         offset = level - (weights * touch).sum(axis, keepdim=True)
         return Affine((Reduce(shape, out, weights, (dim,)),), offset.reshape(*offset.shape[:2], *out))
 
-    low, high = touching(x, None, "lower"), touching(x, None, "upper")
+    low, high = on_diagonal(x, alpha, "lower", dim), on_diagonal(x, alpha, "upper", dim)
     return LinearBound(side(low, torch.logsumexp(low, axis, keepdim=True), torch.softmax(low, axis)),
                        side(high, *chord_tangent(x, high, dim)))
 
@@ -132,6 +148,8 @@ def relax_logsumexp(x: Interval, alpha: Alpha = None, *, dim: int, keepdim: bool
 logsumexp = register(elementwise_op(
     "logsumexp", lambda x, *, dim, keepdim=False: torch.logsumexp(x, dim + 1, keepdim=keepdim),
     lambda x, *, dim, keepdim=False: x.map(lambda end: torch.logsumexp(end, dim + 1, keepdim=keepdim)), relax_logsumexp,
+    alpha={"lower": Free(0.0, 1.0, 0.5), "upper": Free(LEAST_SHARE, 1.0, 0.5)},
+    meaning="log of the sum of exponentials along an axis",
 ))
 
 
@@ -149,4 +167,5 @@ def relax_log_softmax(x: Interval, alpha: Alpha = None, *, dim: int) -> LinearBo
 log_softmax = register(elementwise_op(
     "log_softmax", lambda x, *, dim: torch.log_softmax(x, dim + 1), lambda x, *, dim: log_softmax_ends(x, dim),
     relax_log_softmax, alpha={"lower": Free(LEAST_SHARE, 1.0, half), "upper": Free(0.0, 1.0, half)},
+    meaning="log of softmax along an axis",
 ))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from boundlab.affine import LinearBound, constants, exact
 from boundlab.errors import UnsupportedOperator
-from boundlab.interval import Interval
+from boundlab.interval import Interval, around, point
 from boundlab.maps import Diagonal, LinearMap
 
 Argument = Tensor | Interval
@@ -43,7 +43,9 @@ class Op:
 
     Without `relax` (None) bounds fall back to the interval: `lines` is then constant, and results say so in `Bounds.notes`.
     `breaks` are the places where a split of the argument makes the operator simpler: () means anywhere, None nowhere; a
-    function of the node's attributes where they depend on them. `piecewise` says that it is affine between them.
+    function of the node's attributes where they depend on them. `piecewise` says that it is affine between them; `balls`
+    that its interval is exact where all but the first argument vary in balls. `meaning` is a formula or a few words for
+    the list of operators.
     """
 
     name: str
@@ -56,7 +58,9 @@ class Op:
     integers: Callable[..., Any] | None = None
     breaks: Breaks | Callable[..., Breaks] | None = None
     piecewise: bool = False
+    balls: bool = False
     sources: tuple[str, ...] = ()
+    meaning: str = ""
 
     def lines(self, *arguments: Argument, alpha: Mapping[str, Tensor] | None = None, **attributes: Any) -> LinearBound:
         """The relaxation around a call, with `alpha` for its free variables; without one, the ends of the interval."""
@@ -135,8 +139,8 @@ def push_interval(layer: LinearMap, x: Interval) -> Interval:
     if isinstance(layer, Diagonal):
         low, high = layer.apply(x.lower), layer.apply(x.upper)
         return Interval(torch.minimum(low, high), torch.maximum(low, high))
-    center, radius = layer.apply(x.center), layer.abs().apply(x.radius)
-    return Interval(center - radius, center + radius)
+    center, radius = x.center_and_radius()
+    return around(layer.apply(center), layer.abs().apply(radius))
 
 
 def affine_interval(bound: LinearBound, perturbed: list[Interval]) -> Interval:
@@ -156,6 +160,11 @@ def intervals_of(arguments: tuple[Argument, ...]) -> list[Interval]:
     return [argument for argument in arguments if isinstance(argument, Interval)]
 
 
+def region_of(argument: Argument) -> Interval:
+    """An argument as an interval; a constant is one point."""
+    return argument if isinstance(argument, Interval) else point(argument)
+
+
 def affine_op(
     name: str,
     evaluate: Callable[..., Tensor],
@@ -163,6 +172,7 @@ def affine_op(
     *,
     bias: Callable[..., Tensor | None] | None = None,
     sources: tuple[str, ...] = (),
+    meaning: str = "",
 ) -> Op:
     """An operator that is affine in all its perturbed arguments together.
 
@@ -177,7 +187,7 @@ def affine_op(
     def interval(*arguments: Argument, **attributes: Any) -> Interval:
         return affine_interval(relax(*arguments, **attributes), intervals_of(arguments))
 
-    return Op(name, evaluate, interval, relax, always, sources=sources)
+    return Op(name, evaluate, interval, relax, always, sources=sources, meaning=meaning)
 
 
 def monotone(f: Callable[[Tensor], Tensor]) -> Callable[[Interval], Interval]:

@@ -71,27 +71,30 @@ def concat_bias(*arguments: Argument, dim: int) -> Tensor | None:
 
 reshape = register(affine_op(
     "reshape", lambda x, *, shape: x.reshape(x.shape[0], *shape),
-    lambda x, *, shape: (Reshape(shape_of(x), tuple(shape)),),
+    lambda x, *, shape: (Reshape(shape_of(x), tuple(shape)),), meaning="the same entries in another shape",
 ))
 
 permute = register(affine_op(
     "permute", lambda x, *, dims: x.permute(0, *(d + 1 for d in dims)),
     lambda x, *, dims: (Permute(shape_of(x), tuple(shape_of(x)[d] for d in dims), tuple(dims)),),
+    meaning="axes in another order",
 ))
 
 slice_ = register(affine_op(
     "slice", lambda x, *, slices: x[(slice(None), *slices)],
     lambda x, *, slices: (Slice(shape_of(x), slice_shape(shape_of(x), slices), tuple(slices)),),
+    meaning="a slice along every axis",
 ))
 
 gather = register(affine_op(
     "gather", lambda x, *, index, shape: flat(x, 1)[:, index.to(x.device)].reshape(x.shape[0], *shape),
     lambda x, *, index, shape: (Gather(shape_of(x), tuple(shape), index.to(x.lower.device)),),
+    meaning="entries at known places",
 ))
 
 expand = register(affine_op(
     "expand", lambda x, *, shape: x.expand(x.shape[0], *shape),
-    lambda x, *, shape: (expand_map(shape_of(x), tuple(shape)),),
+    lambda x, *, shape: (expand_map(shape_of(x), tuple(shape)),), meaning="axes of size 1 repeated",
 ))
 
 pad = register(affine_op(
@@ -99,18 +102,20 @@ pad = register(affine_op(
     lambda x, *, before, shape, value=0.0: (transposed(Slice(tuple(shape), shape_of(x), pad_slices(shape_of(x), before))),),
     bias=lambda x, *, before, shape, value=0.0:
         pad_values(torch.zeros_like(x.lower[:1]), before, shape, value).unsqueeze(1) if value else None,
+    meaning="entries in a larger block of one value",
 ))
 
-concat = register(affine_op("concat", concat_values, concat_maps, bias=concat_bias))
+concat = register(affine_op("concat", concat_values, concat_maps, bias=concat_bias, meaning="values side by side"))
 
 sum_ = register(affine_op(
     "sum", lambda x, *, dims, keepdim=False: x.sum([d + 1 for d in dims], keepdim=keepdim),
-    lambda x, *, dims, keepdim=False: (reduce_map(x, tuple(dims), keepdim, 1.0),),
+    lambda x, *, dims, keepdim=False: (reduce_map(x, tuple(dims), keepdim, 1.0),), meaning="sum over axes",
 ))
 
 mean = register(affine_op(
     "mean", lambda x, *, dims, keepdim=False: x.mean([d + 1 for d in dims], keepdim=keepdim),
     lambda x, *, dims, keepdim=False: (reduce_map(x, tuple(dims), keepdim, 1 / math.prod([shape_of(x)[d] for d in dims])),),
+    meaning="mean over axes",
 ))
 
 

@@ -1,16 +1,19 @@
-"""Sigmoid, tanh, atan and erf: increasing, convex before zero and concave after it."""
+"""Monotone functions with one bend, most of them S-shaped: sigmoid, tanh and their kin, and the slopes of these two.
+
+Where a function has poles or an end of its domain, intervals beyond are infinite or NaN, and the search stops there.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from boundlab.interval import Interval
-from boundlab.ops.curves import Curve, Function, s_shaped_op
-from boundlab.ops.op import monotone, register
+from boundlab.ops.convex import inside_only, off_zero
+from boundlab.ops.curves import curve_op
+from boundlab.ops.hull import Curve, Function
+from boundlab.ops.op import register
 
 
 def sigmoid_slope(x: Tensor) -> Tensor:
@@ -23,45 +26,67 @@ def tanh_slope(x: Tensor) -> Tensor:
     return 4 * sigmoid_slope(2 * x)
 
 
-def bell(slope: Function) -> Callable[[Interval], Interval]:
-    """Range of a derivative that rises to its only peak at zero and is even."""
-
-    def derivative(x: Interval) -> Interval:
-        near = torch.zeros_like(x.lower).clamp(x.lower, x.upper)
-        far = torch.maximum(-x.lower, x.upper)
-        return Interval(slope(far), slope(near))
-
-    return derivative
+def sign_free(x: Tensor) -> Tensor:
+    """|x|, with a gradient of zero at zero."""
+    return torch.where(x < 0, -x, x)
 
 
-sigmoid = register(s_shaped_op(
-    "sigmoid", Curve(torch.sigmoid, sigmoid_slope, lambda x: -sigmoid_slope(x) * torch.tanh(x / 2)), monotone(torch.sigmoid),
-    derivative=bell(sigmoid_slope), sources=("aten.sigmoid.default", "onnx:Sigmoid"),
-))
-
-tanh = register(s_shaped_op(
-    "tanh", Curve(torch.tanh, tanh_slope, lambda x: -2 * torch.tanh(x) * tanh_slope(x)), monotone(torch.tanh),
-    derivative=bell(tanh_slope), sources=("aten.tanh.default", "onnx:Tanh"),
-))
+def arc(f: Function, x: Tensor) -> Tensor:
+    """The inverse of sine or cosine on [-1, 1], with a gradient of zero at its ends and NaN beyond."""
+    ends = torch.where(x.abs() == 1, f(x.detach()), math.nan)
+    return inside_only(f, x, x.abs() < 1, 0.0, ends)
 
 
-def atan_slope(x: Tensor) -> Tensor:
-    """Derivative of the arc tangent."""
-    return 1 / (1 + x.square())
+def softsign_values(x: Tensor) -> Tensor:
+    """x / (1 + |x|)."""
+    return x / (1 + sign_free(x))
 
 
-atan = register(s_shaped_op(
-    "atan", Curve(torch.atan, atan_slope, lambda x: -2 * x * atan_slope(x).square()), monotone(torch.atan),
-    derivative=bell(atan_slope), sources=("aten.atan.default", "onnx:Atan"),
-))
+def tanhshrink_values(x: Tensor) -> Tensor:
+    """x - tanh(x), by its series near zero, where the difference would cancel."""
+    near = x.clamp(-0.03, 0.03)
+    square = near.square()
+    series = near * square * (1 / 3 - square * (2 / 15 - square * (17 / 315 - square * (62 / 2835))))
+    return torch.where(x == near, series, x - torch.tanh(x))
 
 
-def erf_slope(x: Tensor) -> Tensor:
-    """Derivative of the error function."""
-    return 2 / math.sqrt(math.pi) * torch.exp(-x.square())
+# -- convex, then concave ------------------------------------------------------------------------------------------------
+
+sigmoid = register(curve_op("sigmoid", Curve(torch.sigmoid, sigmoid_slope, (0.0,)), meaning="1 / (1 + e^-x)",
+                            sources=("aten.sigmoid.default", "onnx:Sigmoid")))
+tanh = register(curve_op("tanh", Curve(torch.tanh, tanh_slope, (0.0,)), meaning="hyperbolic tangent",
+                         sources=("aten.tanh.default", "onnx:Tanh")))
+atan = register(curve_op("atan", Curve(torch.atan, lambda x: 1 / (1 + x.square()), (0.0,)), meaning="arc tangent",
+                         sources=("aten.atan.default", "onnx:Atan")))
+erf = register(curve_op("erf", Curve(torch.erf, lambda x: 2 / math.sqrt(math.pi) * torch.exp(-x.square()), (0.0,)),
+                        meaning="error function",
+                        sources=("aten.erf.default", "onnx:Erf")))
+softsign = register(curve_op("softsign", Curve(softsign_values, lambda x: (1 + sign_free(x)).square().reciprocal(), (0.0,)),
+                             meaning="x / (1 + abs(x))", sources=("onnx:Softsign",)))
+asinh = register(curve_op("asinh", Curve(torch.asinh, lambda x: (1 + x.square()).rsqrt(), (0.0,)), meaning="inverse of sinh",
+                          sources=("aten.asinh.default", "onnx:Asinh")))
+acos = register(curve_op("acos", Curve(lambda x: arc(torch.acos, x), lambda x: -off_zero(1 - x.square()).rsqrt(), (0.0,)),
+                         derivative=None, meaning="arc cosine, -1 <= x <= 1", sources=("aten.acos.default", "onnx:Acos")))
 
 
-erf = register(s_shaped_op(
-    "erf", Curve(torch.erf, erf_slope, lambda x: -2 * x * erf_slope(x)), monotone(torch.erf),
-    derivative=bell(erf_slope), sources=("aten.erf.default", "onnx:Erf"),
-))
+# -- concave, then convex ------------------------------------------------------------------------------------------------
+
+sinh = register(curve_op("sinh", Curve(torch.sinh, torch.cosh, (0.0,), convex=False), meaning="hyperbolic sine",
+                         sources=("aten.sinh.default", "onnx:Sinh")))
+asin = register(curve_op("asin", Curve(lambda x: arc(torch.asin, x), lambda x: off_zero(1 - x.square()).rsqrt(), (0.0,),
+                                       convex=False), derivative=None,
+                                       meaning="arc sine, -1 <= x <= 1", sources=("aten.asin.default", "onnx:Asin")))
+atanh = register(curve_op("atanh", Curve(torch.atanh, lambda x: off_zero(1 - x.square()).reciprocal(), (0.0,), convex=False),
+                          meaning="inverse of tanh, -1 < x < 1", sources=("aten.atanh.default", "onnx:Atanh")))
+tanhshrink = register(curve_op("tanhshrink", Curve(tanhshrink_values, lambda x: torch.tanh(x).square(), (0.0,), convex=False),
+                                meaning="x - tanh(x)"))
+
+
+# -- the slopes of sigmoid and tanh, as in a network's Jacobian -----------------------------------------------------------
+
+sigmoid_grad = register(curve_op("sigmoid_grad", Curve(
+    sigmoid_slope, lambda x: -sigmoid_slope(x) * torch.tanh(x / 2), (-math.log(2 + math.sqrt(3)), math.log(2 + math.sqrt(3))),
+    turns=(0.0,)), meaning="slope of sigmoid"))
+tanh_grad = register(curve_op("tanh_grad", Curve(
+    tanh_slope, lambda x: -2 * torch.tanh(x) * tanh_slope(x), (-math.log(2 + math.sqrt(3)) / 2, math.log(2 + math.sqrt(3)) / 2),
+    turns=(0.0,)), meaning="slope of tanh"))

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 
 from boundlab.errors import SpecError
-from boundlab.interval import Interval
+from boundlab.interval import Ball, Interval, dual_order
 from boundlab.maps import Rows, at_owner, flat
 from boundlab.perturbations.reach import Reach
-from boundlab.perturbations.sets import Box, as_batch, box_fall, box_minimum, uniform
+from boundlab.perturbations.sets import Box, PerturbationSet, as_batch, box_fall, box_minimum, uniform
 
 TOP_SHARE = 0.01
 """Share of the coordinates that one l_1 ascent step moves (Tramèr and Boneh 2019, sparse l_1 descent)."""
 
 
 @dataclass(frozen=True)
-class LpBall:
+class LpBall(PerturbationSet):
     """All x with |x - center|_p <= eps, and low <= x <= high if `clip` is (low, high).
 
     `center` is (b, *shape) and may lie outside the clip box; `eps` is a number or (b,); `p` is any real >= 1 or inf; low
@@ -100,7 +100,9 @@ class LpBall:
     def span(self) -> Interval:
         """The range of every coordinate: what the others are not forced to spend, cut by the clip box."""
         room = self.radius
-        if self.clip is not None and not self.independent:
+        if self.clip is None and not self.independent:
+            return Ball(self.center - room, self.center + room, room, self.p)
+        if not self.independent:
             room = self.radius * (self.left + self.spent) ** (1 / self.p)
         low, high = self.limits
         lower, upper = torch.maximum(self.center - room, low), torch.minimum(self.center + room, high)
@@ -122,10 +124,11 @@ class LpBall:
         """
         if self.independent:
             return box_minimum(self.span, rows)
-        spread = rows.spread().masked()
-        middle, coefficients = spread.dot(self.center.unsqueeze(1)), spread.coefficients
+        middle = rows.dot(self.center.unsqueeze(1))
         if self.clip is None:
-            return middle - at_owner(flat(self.radius, 1), rows.owner) * dual_norm(flat(coefficients, 2), self.p)
+            return middle + self.fall(rows)
+        spread = rows.spread().masked()
+        coefficients = spread.coefficients
 
         def beside(end: Tensor) -> Tensor:
             aligned = spread.aligned((end - self.center).unsqueeze(1))
@@ -139,6 +142,8 @@ class LpBall:
         """The minimum of each row minus the row at the center of the box, (n, s)."""
         if self.independent:
             return box_fall(self.span, rows)
+        if self.clip is None:
+            return -at_owner(flat(self.radius, 1), rows.owner) * rows.norm(dual_order(self.p))
         return self.concretize(rows) - rows.dot(self.span.center.unsqueeze(1))
 
     def project(self, point: Tensor) -> Tensor:
@@ -176,15 +181,6 @@ class LpBall:
 
         eps = self.eps if self.radius.shape[0] == 1 else self.radius.flatten()[index]
         return LpBall(self.center[index], eps, self.p, self.clip and (taken(self.clip[0]), taken(self.clip[1])))
-
-
-def dual_norm(c: Tensor, p: float) -> Tensor:
-    """|c|_q over the last axis with 1/p + 1/q = 1, scaled so that powers neither vanish nor overflow."""
-    q = math.inf if p == 1 else p / (p - 1)
-    if math.isinf(q):
-        return torch.linalg.vector_norm(c, q, dim=-1)
-    size = c.detach().abs().amax(-1, keepdim=True).clamp(min=torch.finfo(c.dtype).tiny)
-    return size.squeeze(-1) * torch.linalg.vector_norm(c / size, q, dim=-1)
 
 
 def steepest(gradient: Tensor, p: float) -> Tensor:

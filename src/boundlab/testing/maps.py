@@ -13,7 +13,25 @@ import torch
 from torch import Tensor
 
 from boundlab.errors import ConformanceError
-from boundlab.maps import Dense, LinearMap, Origin, Rows, Select, Shape, Sum, Windows, add, at_owner, compose
+from boundlab.maps import (
+    Dense,
+    EndToEnd,
+    LinearMap,
+    Local,
+    Origin,
+    Partial,
+    Pieces,
+    RankOne,
+    Rows,
+    Select,
+    Shape,
+    Sum,
+    Windows,
+    add,
+    at_owner,
+    compose,
+    flat,
+)
 
 
 def check_map(layer: LinearMap, *, dtype: torch.dtype = torch.float64, seed: int = 0) -> None:
@@ -53,21 +71,31 @@ def check_compose(title: str, rows: Rows, layer: LinearMap, matrix: Tensor) -> N
 
 
 def check_rows(rows: Rows, problems: int = 1, *, seed: int = 0) -> None:
-    """Raise ConformanceError unless `spread`, `dense` and `dot` of rows tell the same numbers.
+    """Raise ConformanceError unless `spread`, `dense`, `dot`, `absolute` and `norm` of rows tell the same numbers.
 
     `problems` is how many examples the rows' owners count (or how many rows there are, without owner).
     """
     dense = rows.dense()
     generator, title = torch.Generator().manual_seed(seed), f"{type(rows).__name__} over {list(rows.shape)}"
     unequal(f"{title}: spread() changes the rows", rows.spread().dense(), dense, 1, dense.abs())
+    unequal(f"{title}: absolute() is not the rows of absolute values", rows.absolute().dense(), dense.abs(), 1, dense.abs())
+    parts = [part.spread() for part in rows.split()]
+    unequal(f"{title}: the positive part of split()", parts[0].dense(), dense.clamp(min=0), 1, dense.abs())
+    unequal(f"{title}: the negative part of split()", parts[1].dense(), dense.clamp(max=0), 1, dense.abs())
+    for order in (1.0, 2.0, 3.5, math.inf):
+        size = torch.linalg.vector_norm(flat(dense, 2), order, dim=-1)
+        unequal(f"{title}: the norm of order {order}", rows.norm(order), size, 16 + math.prod(rows.shape), size)
     shapes: set[Shape] = {tuple(rows.shape)}
     if len(rows.shape) == 3:
         shapes |= {(rows.shape[0], 1, 1), (1, *rows.shape[1:]), (1, 1, 1)}
     for batch, shape in itertools.product({1, problems}, shapes):
         value = random_like((batch, 1, *shape), dense.dtype, generator)
-        terms = at_owner(value, rows.owner) * dense
-        unequal(f"{title}: dot with values of shape {[batch, 1, *shape]}", rows.spread().dot(value), terms.flatten(2).sum(2),
-                8 + math.prod(rows.shape), terms.abs().flatten(2).sum(2))
+        kinds = (("", rows, dense), ("spread rows, ", rows.spread(), dense), ("absolute rows, ", rows.absolute(), dense.abs()),
+                 ("positive part, ", parts[0], dense.clamp(min=0)))
+        for kind, alike, numbers in kinds:
+            terms = at_owner(value, rows.owner) * numbers
+            unequal(f"{title}: {kind}dot with values of shape {[batch, 1, *shape]}", alike.dot(value), terms.flatten(2).sum(2),
+                    8 + math.prod(rows.shape), terms.abs().flatten(2).sum(2))
 
 
 def check_add(first: Rows, second: Rows) -> None:
@@ -88,15 +116,55 @@ def sample_rows(shape: Shape, problems: int, dtype: torch.dtype, generator: torc
     """Rows of every kind over a node of `shape`: two a problem, with owners (ragged) and without."""
     count = math.prod(shape)
     ragged = torch.randint(problems, (2 * problems + 3,), generator=generator)
-    signs = torch.tensor([1.0, -1.0], dtype=dtype)
+    signs = torch.tensor([[1.0, -1.0]], dtype=dtype)
     found: list[Rows] = [Dense(shape, None, random_like((1, 2, *shape), dtype, generator))]
     for owner in (None, ragged):
         rows = problems if owner is None else len(ragged)
         index = torch.randint(count, (rows,), generator=generator)
-        found += [Dense(shape, owner, random_like((rows, 2, *shape), dtype, generator)), Select(shape, owner, index, signs)]
+        select = Select(shape, owner, index, signs)
+        found += [Dense(shape, owner, random_like((rows, 2, *shape), dtype, generator)), select]
+        if shape and shape[-1] > 1:
+            found.append(sample_pieces(shape, owner, rows, dtype, generator))
+        if len(shape) == 1:
+            some = torch.randperm(count, generator=generator)[:count // 2 + 1]
+            found.append(Partial(shape, owner, random_like((rows, 2, len(some)), dtype, generator), some))
+        found += [select.with_values(random_like((rows, 2), dtype, generator)), *sample_local(select, dtype, generator)]
         if len(shape) == 3:
             found += sample_windows(shape, owner, index, dtype, generator)
+        found.append(sample_product(shape, owner, rows, dtype, generator))
+        if len(shape) == 1 and count > 1:
+            first = Dense((count // 2,), owner, random_like((rows, 2, count // 2), dtype, generator))
+            parts = ((0, first), (count // 2, sample_product((count - count // 2,), owner, rows, dtype, generator)))
+            found += [EndToEnd(shape, owner, parts), EndToEnd(shape, owner, parts[1:])]
     return found
+
+
+def sample_pieces(shape: Shape, owner: Tensor | None, rows: int, dtype: torch.dtype, generator: torch.Generator) -> Rows:
+    """Rows on two stretches of the last axis, one at its end."""
+    axis, half = len(shape) - 1, shape[-1] // 2
+    parts = ((half - 1, 1), (shape[-1] - 1, 1)) if half else ((0, 1),)
+    held = tuple((start, random_like((rows, 2, *shape[:-1], length), dtype, generator)) for start, length in parts)
+    return Pieces(shape, owner, axis, held)
+
+
+def sample_local(select: Select, dtype: torch.dtype, generator: torch.Generator) -> list[Rows]:
+    """Rows that are fixed along some of the axes, each choice of axes once."""
+    found: list[Rows] = []
+    whole = select.local()
+    for count in range(1, len(select.shape) + 1):
+        for axes in itertools.combinations(range(len(select.shape)), count):
+            sizes = [1 if axis in axes else size for axis, size in enumerate(select.shape)]
+            fixed = {axis: whole.fixed[axis] for axis in axes}
+            coefficients = random_like((len(select.index), 2, *sizes), dtype, generator)
+            found.append(Local(select.shape, select.owner, coefficients, fixed))
+    return found
+
+
+def sample_product(shape: Shape, owner: Tensor | None, rows: int, dtype: torch.dtype, generator: torch.Generator) -> RankOne:
+    """Two rows a problem that are products of two vectors."""
+    first = shape[0] if len(shape) > 1 else 1
+    left, right = ((rows, 2, first), (rows, 1, math.prod(shape) // first))
+    return RankOne(shape, owner, random_like(left, dtype, generator), random_like(right, dtype, generator))
 
 
 def sample_windows(shape: Shape, owner: Tensor | None, index: Tensor, dtype: torch.dtype,

@@ -68,7 +68,9 @@ def boxes(vary: Vary, dtype: torch.dtype, generator: torch.Generator) -> Interva
     kind = torch.randint(4, shape, generator=generator)
     place = torch.where(kind == 0, 0.0, torch.where(kind == 1, 1.0, torch.where(kind == 2, 0.5, place)))
     low, high = max(vary.low, -1e30), min(vary.high, 1e30)
-    if math.isfinite(vary.low):
+    if math.isfinite(vary.low) and math.isfinite(vary.high):
+        center = vary.low + (center - vary.low).abs() % (vary.high - vary.low)
+    elif math.isfinite(vary.low):
         center = vary.low + (center - vary.low).abs()
     elif math.isfinite(vary.high):
         center = vary.high - (vary.high - center).abs()

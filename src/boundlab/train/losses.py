@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, one_hot
 
+from boundlab.bounds.backward import Env, backward, concretize, plus
 from boundlab.bounds.intermediate import relaxer
-from boundlab.bounds.methods import CROWN, IBP, interval_rows
-from boundlab.bounds.problem import Problem, problem_of
-from boundlab.errors import ShapeError, SpecError
+from boundlab.bounds.methods import IBP
+from boundlab.bounds.problem import Method, Problem, own_nodes, problem_of
+from boundlab.errors import BoundError, ShapeError, SpecError
 from boundlab.graph import Model
+from boundlab.interval import Interval
+from boundlab.maps import Dense, Diagonal
+from boundlab.ops import lookup
+from boundlab.perturbations.joint import Regions
 from boundlab.perturbations.sets import PerturbationSet
-from boundlab.spec import margins
+from boundlab.spec import checked_labels, margins
+from boundlab.train.groups import even_groups, sum_over_groups
+from boundlab.train.margins import margin_interval
 
-Sets = PerturbationSet | Mapping[str, PerturbationSet | Tensor]
+Sets = PerturbationSet | Regions
+Total = Callable[[Problem, Env, Tensor], Tensor]
+GROUP_BUDGET = 2**23
+"""Coefficients of rows at the widest node in one group of examples (32 MB in single precision).
+
+Larger tensors come as new memory from the operating system each time, which costs more than the arithmetic on them.
+"""
 
 
 def natural_loss(network: Callable[[Tensor], Tensor], x: Tensor, labels: Tensor) -> Tensor:
@@ -34,35 +50,161 @@ def robust_cross_entropy(lower: Tensor) -> Tensor:
     return cross_entropy(logits, torch.zeros(len(lower), dtype=torch.long, device=lower.device))
 
 
-def margin_problem(model: Model, sets: Sets, labels: Tensor) -> Problem:
-    """The question whose rows are the label's logit minus every other, for a network with one vector of logits."""
+def ibp_loss(model: Model, sets: Sets, labels: Tensor, intermediate: Method | None = None) -> Tensor:
+    """Robust cross-entropy with margins from interval bound propagation; labels (b,). Gowal et al. 2018."""
+    return crown_ibp_loss(model, sets, labels, 0.0, intermediate)
+
+
+def crown_ibp_loss(model: Model, sets: Sets, labels: Tensor, crown_weight: float, intermediate: Method | None = None,
+                   problems: int | None = None) -> Tensor:
+    """Robust cross-entropy with margins w * CROWN-IBP + (1 - w) * IBP, mixed before the loss; labels (b,).
+
+    Both are lower bounds, hence so is their mean; with weight 0 the backward pass is left out, with weight 1 the IBP
+    margins are. Zhang et al. 2020 (CROWN-IBP), Eq. 9. `intermediate` bounds the layers (IBP() if left out); the rows of
+    `problems` examples are pulled at a time, which changes memory and not results.
+    """
+    check_weight(crown_weight)
+
+    def total(problem: Problem, env: Env, labels: Tensor) -> Tensor:
+        classes = problem.target.shape[0]
+        mixed: Tensor | None = None
+        if crown_weight > 0:
+            mixed = crown_weight * rows_below(problem, env, margins(labels, classes, problem.model.dtype).rows)
+        if crown_weight < 1:
+            plain = margin_interval(problem, env, labels).lower[one_hot(labels, classes) == 0].reshape(len(labels), classes - 1)
+            mixed = plus(mixed, (1 - crown_weight) * plain)
+        assert mixed is not None
+        return robust_cross_entropy(mixed) * len(labels)
+
+    question = classification(model, sets, labels, intermediate)
+    rows = 0 if crown_weight == 0 else question.problem.target.shape[0] - 1
+    return question.averaged(total, problems or question.group_size(rows))
+
+
+def fused_crown_ibp_loss(model: Model, sets: Sets, labels: Tensor, crown_weight: float, intermediate: Method | None = None,
+                         problems: int | None = None) -> Tensor:
+    """Robust cross-entropy with the loss as a part of the network: one row an example, however many classes; labels (b,).
+
+    The cross-entropy is log S with S the sum of exp(-margin) over all classes. Each exp is at most its chord between the
+    margin's IBP bounds, so one row, the sum of all margins' rows weighted by the chords' slopes, bounds S. It is mixed with
+    the IBP bound of S as w * CROWN-IBP + (1 - w) * IBP, before the logarithm: weight 0 is `ibp_loss`, other weights are not
+    `crown_ibp_loss`. Xu et al. 2020, Sec. 3.3 and Theorem 3. `intermediate` and `problems` as there.
+    """
+    check_weight(crown_weight)
+
+    def total(problem: Problem, env: Env, labels: Tensor) -> Tensor:
+        fused = fused_sum(problem, env, labels, crown_weight)
+        return (fused.total.log() + fused.shift).sum()
+
+    question = classification(model, sets, labels, intermediate)
+    return question.averaged(total, problems or question.group_size(0 if crown_weight == 0 else 1))
+
+
+class FusedSum(NamedTuple):
+    """An upper bound of the sum of exp(-margin) over all classes: total * exp(shift), both (b,)."""
+
+    total: Tensor
+    shift: Tensor
+
+
+def fused_sum(problem: Problem, env: Env, labels: Tensor, crown_weight: float) -> FusedSum:
+    """The sum over classes by one backward row, mixed with the one by intervals alone; at least rounding's size."""
+    margin = margin_interval(problem, env, labels)
+    shift = (-margin.lower.detach()).amax(1)
+    behind = Interval(-margin.upper - shift[:, None], -margin.lower - shift[:, None])
+    plain = behind.upper.exp().sum(1)
+    if crown_weight == 0:
+        return FusedSum(plain, shift)
+    slope, offset = chords(behind)
+    row = slope.sum(1, keepdim=True) * one_hot(labels, slope.shape[1]) - slope
+    least = rows_below(problem, env, row.unsqueeze(1)).squeeze(1)
+    total = (offset - slope * shift[:, None]).sum(1) - least
+    if crown_weight < 1:
+        total = crown_weight * total + (1 - crown_weight) * plain
+    return FusedSum(total.clamp(min=torch.finfo(total.dtype).eps), shift)
+
+
+def chords(x: Interval) -> tuple[Tensor, Tensor]:
+    """Slope and intercept of the line above exp on each interval, (b, classes)."""
+    relax = lookup("exp").relax
+    assert relax is not None
+    above = relax(x).upper
+    (layer,), offset = above.maps, above.bias
+    assert isinstance(layer, Diagonal) and offset is not None
+    return layer.scale.squeeze(1), offset.squeeze(1)
+
+
+def check_weight(weight: float) -> None:
+    """SpecError unless the weight lies between 0 and 1."""
+    if not 0 <= weight <= 1:
+        raise SpecError(f"the weight of the CROWN-IBP margins must lie between 0 and 1, got {weight}.")
+
+
+def rows_below(problem: Problem, env: Env, rows: Tensor) -> Tensor:
+    """Backward lower bounds of rows (b, s, classes) of the logits, with relaxations from the intervals in `env`: (b, s)."""
+    target = problem.target
+    pulled = backward(problem.model.graph, env, relaxer(env), target.index, Dense(target.shape, None, rows))
+    return concretize(pulled, env, problem.sets)
+
+
+def classification(model: Model, sets: Sets, labels: Tensor, intermediate: Method | None) -> Classification:
+    """The question that a loss asks: ShapeError or SpecError unless there are logits and a label for each problem."""
     shape = model.graph.output.shape
     if len(shape) != 1:
         raise ShapeError(f"a classification loss needs logits of shape (batch, classes), the network gives (batch, "
                          f"{', '.join(map(str, shape))}).")
-    return problem_of(model, sets, margins(labels, shape[0], model.dtype))
+    labels, problem = checked_labels(labels, shape[0]), problem_of(model, sets)
+    if len(labels) != problem.batch:
+        raise ShapeError(f"there are {len(labels)} labels for {problem.batch} problems.")
+    return Classification(problem, labels, (intermediate or IBP()).environment(problem))
 
 
-def ibp_loss(model: Model, sets: Sets, labels: Tensor) -> Tensor:
-    """Robust cross-entropy with margins from interval bound propagation; labels (b,). Gowal et al. 2018."""
-    return crown_ibp_loss(model, sets, labels, crown_weight=0.0)
+@dataclass(frozen=True)
+class Classification:
+    """Labels (b,), and intervals of all layers on the sets of as many problems."""
+
+    problem: Problem
+    labels: Tensor
+    env: Env
+
+    def group_size(self, rows: int) -> int:
+        """How many examples share a pass with `rows` rows each: all, but on a CPU as many as GROUP_BUDGET allows."""
+        if rows == 0 or self.labels.device.type != "cpu":
+            return len(self.labels)
+        widest = max(math.prod(value.shape[1:]) for value in self.env.values() if isinstance(value, Interval))
+        return max(1, GROUP_BUDGET // (rows * widest))
+
+    def averaged(self, total: Total, size: int) -> Tensor:
+        """The mean over examples, from `total` of groups of `size` examples; BoundError if it is NaN or infinite."""
+        count = len(self.labels)
+        boxes = all(region.independent for region in self.problem.sets.values())
+        groups = even_groups(count, size if boxes else count)
+        if len(groups) == 1:
+            return finite(total(self.problem, self.env, self.labels) / count)
+        problem = replace(self.problem, sets={})  # the boxes are in `env`
+        own = own_nodes(self.problem)
+        places = [(index, end) for index, value in self.env.items()
+                  for end in ((0, 1) if isinstance(value, Interval) else (2,))]
+        tensors = [end_of(self.env[index], end) for index, end in places]
+
+        def part(group: slice, tensors: Sequence[Tensor]) -> Tensor:
+            ends = dict(zip(places, tensors, strict=True))
+            env = {index: ends[index, 2] if end == 2 else Interval(ends[index, 0], ends[index, 1])
+                   for index, end in places if end != 1}
+            return total(problem, env, self.labels[group]) / count
+
+        return finite(sum_over_groups(part, tensors, [index in own for index, _ in places], groups))
 
 
-def crown_ibp_loss(model: Model, sets: Sets, labels: Tensor, crown_weight: float) -> Tensor:
-    """Robust cross-entropy with margins w * CROWN-IBP + (1 - w) * IBP, mixed before the loss; labels (b,).
+def finite(loss: Tensor) -> Tensor:
+    """The loss itself; BoundError if it is NaN or infinite."""
+    if not bool(torch.isfinite(loss)):
+        raise BoundError("the robust loss is NaN or infinite; the set is too large for this network.")
+    return loss
 
-    Both are lower bounds, hence so is their mean; with weight 0 the backward pass is left out, with weight 1 the IBP
-    margins are. Zhang et al. 2020 (CROWN-IBP), Eq. 9.
-    """
-    if not 0 <= crown_weight <= 1:
-        raise SpecError(f"the weight of the CROWN-IBP margins must lie between 0 and 1, got {crown_weight}.")
-    problem = margin_problem(model, sets, labels)
-    env = IBP().environment(problem)
-    mixed = None
-    if crown_weight > 0:
-        mixed = crown_weight * CROWN(intermediate=IBP()).output_rows(problem, env, relaxer(env)).lower
-    if crown_weight < 1:
-        plain = (1 - crown_weight) * interval_rows(problem, env).lower
-        mixed = plain if mixed is None else mixed + plain
-    assert mixed is not None
-    return robust_cross_entropy(mixed)
+
+def end_of(value: Tensor | Interval, end: int) -> Tensor:
+    """The lower (0) or upper (1) end of an interval, or a constant (2)."""
+    if isinstance(value, Tensor):
+        return value
+    return value.upper if end else value.lower

@@ -19,8 +19,9 @@ from boundlab.bounds.problem import Bounds, Method
 from boundlab.errors import BoundError
 from boundlab.evaluate import evaluate
 from boundlab.graph import INPUT, Model
+from boundlab.perturbations.joint import Regions
 from boundlab.perturbations.sets import Box
-from boundlab.verify.task import Regions, Task, take_regions
+from boundlab.verify.task import Task, take_regions
 from boundlab.verify.verdict import Witness
 
 SMALL = 4096
@@ -104,7 +105,7 @@ def only_box(regions: Regions, index: Tensor) -> Box:
     """The boxes of the problems `index` (m,) for a network whose only input varies in a box."""
     region, = take_regions(regions, index).values()
     assert isinstance(region, Box)
-    return region
+    return region if len(region.lower) == len(index) else region.take(torch.zeros_like(index))
 
 
 @torch.no_grad()

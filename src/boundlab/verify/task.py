@@ -11,16 +11,20 @@ from torch import Tensor
 
 from boundlab.evaluate import evaluate
 from boundlab.graph import Model
+from boundlab.perturbations.joint import Key, Regions, apart, end_to_end, names_of
 from boundlab.perturbations.sets import Box, PerturbationSet
 from boundlab.spec import Specification
 from boundlab.verify.query import Problems, flat_values
 from boundlab.verify.verdict import Witness
 
-Regions = Mapping[str, PerturbationSet | Tensor]
 Replay = Callable[[Mapping[str, Tensor]], Tensor]
 """Outputs (1, *out) for inputs (1, *shape) by name, from the network's own runtime."""
 Judge = Callable[[int, Mapping[str, Tensor], Tensor], bool]
 """Whether, for problem i, inputs (1, *shape) by name and their output (1, *out) are a counterexample, exactly."""
+Settle = Callable[[int, Mapping[str, Tensor]], Mapping[str, Tensor]]
+"""Inputs (1, *shape) by name moved into the sets of problem i, from which rounding may have taken them."""
+MOST_TURNS = 4
+"""Projections after which a point that still moves is given up; one or two settle it."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class Task:
     spec: Specification
     judge: Judge
     replay: Replay
+    settle: Settle
 
     @property
     def count(self) -> int:
@@ -45,6 +50,7 @@ class Task:
 
     def accept(self, problem: int, inputs: Mapping[str, Tensor]) -> Witness | None:
         """The witness that inputs (1, *shape) are for a problem, by replay at zero tolerance; None if they are none."""
+        inputs = self.settle(problem, inputs)
         output = self.replay(inputs)
         return Witness(inputs, output) if self.judge(problem, inputs, output) else None
 
@@ -55,11 +61,13 @@ def batch_of(region: PerturbationSet | Tensor) -> int:
 
 
 def take_regions(regions: Regions, index: Tensor) -> Regions:
-    """Sets and constants of the problems `index` (m,), each spread to a batch of m if the problems share it."""
+    """Sets and constants of the problems `index` (m,); what they share is spread to a batch of m if it is a constant."""
     def taken(region: PerturbationSet | Tensor) -> PerturbationSet | Tensor:
-        places = index if batch_of(region) > 1 else torch.zeros_like(index)
-        return region[places] if isinstance(region, Tensor) else region.take(places)
-    return {name: taken(region) for name, region in regions.items()}
+        shared = batch_of(region) == 1
+        if isinstance(region, Tensor):
+            return region[torch.zeros_like(index) if shared else index]
+        return region if shared else region.take(index)
+    return {key: taken(region) for key, region in regions.items()}
 
 
 def task_of_sets(model: Model, sets: Regions, spec: Specification, replay: Replay | None) -> Task:
@@ -67,10 +75,20 @@ def task_of_sets(model: Model, sets: Regions, spec: Specification, replay: Repla
     def judge(problem: int, inputs: Mapping[str, Tensor], output: Tensor) -> bool:
         index = torch.tensor([problem])
         own = take_regions(sets, index)
-        inside = all(holds(region, inputs[name]) for name, region in own.items())
+        inside = all(holds(region, point_of(key, inputs)) for key, region in own.items())
         return inside and violates(spec.take(index), output)
 
-    return Task(model, sets, sets, spec, judge, replay or replay_of(model, sets))
+    def settle(problem: int, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        own = take_regions(sets, torch.tensor([problem]))
+        found = dict(inputs)
+        for key, region in own.items():
+            if not isinstance(region, Tensor) and not holds(region, point_of(key, inputs)):
+                shapes = [inputs[name].shape[1:] for name in names_of(key)]
+                point = settled(region, point_of(key, inputs))
+                found |= {key: point} if isinstance(key, str) else dict(zip(key, apart(point, shapes), strict=True))
+        return found
+
+    return Task(model, sets, sets, spec, judge, replay or replay_of(model, sets), settle)
 
 
 def task_of_cases(model: Model, cases: Problems, replay: Replay | None) -> Task:
@@ -80,7 +98,8 @@ def task_of_cases(model: Model, cases: Problems, replay: Replay | None) -> Task:
         inside = case.contains(flat_values(inputs, model), model.dtype)
         return inside and case.violated(output.detach().cpu().numpy().reshape(-1))
 
-    return Task(model, cases.sets, cases.rounded, cases.spec, judge, replay or replay_of(model, cases.sets))
+    return Task(model, cases.sets, cases.rounded, cases.spec, judge, replay or replay_of(model, cases.sets),
+                lambda problem, inputs: inputs)
 
 
 def replay_of(model: Model, sets: Regions) -> Replay:
@@ -89,6 +108,20 @@ def replay_of(model: Model, sets: Regions) -> Replay:
         with torch.no_grad():
             return evaluate(model, inputs)
     return replay
+
+
+def point_of(key: Key, inputs: Mapping[str, Tensor]) -> Tensor:
+    """What a set is asked about: the value of its source, or the vector of those that share it."""
+    return inputs[key] if isinstance(key, str) else end_to_end([inputs[name] for name in key], 1)
+
+
+def settled(region: PerturbationSet, point: Tensor) -> Tensor:
+    """The point, projected until it stays: a projection alone may round otherwise than one in a batch."""
+    for _ in range(MOST_TURNS):
+        point, before = region.project(point), point
+        if torch.equal(point, before):
+            break
+    return point
 
 
 def holds(region: PerturbationSet | Tensor, value: Tensor) -> bool:

@@ -18,11 +18,12 @@ from boundlab.bounds.methods import CROWN, IBP, bound
 from boundlab.bounds.problem import Method, problem_of
 from boundlab.errors import BoundError, MissingRule, SpecError
 from boundlab.graph import Model
+from boundlab.perturbations.joint import Regions
 from boundlab.perturbations.sets import PerturbationSet
 from boundlab.spec import Specification
 from boundlab.verify.query import Query, problems
 from boundlab.verify.splitting import Bisection, bisect, bisectable
-from boundlab.verify.task import Regions, Replay, Task, take_regions, task_of_cases, task_of_sets
+from boundlab.verify.task import Replay, Task, take_regions, task_of_cases, task_of_sets
 from boundlab.verify.verdict import Result, Verdict, Witness
 
 CHUNK = 2**25
@@ -54,6 +55,11 @@ class Standing:
         found = {problem: witness for problem, witness in problems.items() if witness is not None}
         return replace(self, decided={**self.decided, **dict.fromkeys(problems, by)},
                        seconds={**self.seconds, **dict.fromkeys(problems, seconds)}, witnesses={**self.witnesses, **found})
+
+    def note(self, said: Mapping[int, str]) -> Standing:
+        """With a remark on some problems, once each."""
+        new = {i: (*self.notes.get(i, ()), text) for i, text in said.items() if text not in self.notes.get(i, ())}
+        return replace(self, notes={**self.notes, **new})
 
 
 @dataclass(frozen=True)
@@ -156,8 +162,13 @@ def attacked(task: Task, standing: Standing, how: PGD, clock: Clock) -> Standing
         if clock.over:
             break
         regions = take_regions(task.reachable, index)
-        found = attack(task.model, regions, task.spec.take(index), how, torch.Generator().manual_seed(0))
-        points = {**{name: region for name, region in regions.items() if isinstance(region, Tensor)}, **found.points}
+        try:
+            found = attack(task.model, regions, task.spec.take(index), how, torch.Generator().manual_seed(0))
+        except MissingRule as missing:  # a set whose points nobody knows
+            standing = standing.note(dict.fromkeys(index.tolist(), f"attack: {missing}"))
+            continue
+        points = {key: region for key, region in regions.items() if isinstance(key, str) and isinstance(region, Tensor)}
+        points |= found.points
         for place in found.violated.nonzero().flatten().tolist():
             problem = int(index[place])
             witness = task.accept(problem, {name: point[place:place + 1] for name, point in points.items()})
@@ -175,8 +186,7 @@ def bounded(task: Task, standing: Standing, method: Method, clock: Clock) -> Sta
         found, notes = attempt(task, index, method)
         lower = standing.lower.index_copy(0, index, torch.maximum(standing.lower[index], found))
         proven = index[task.spec.worst(lower[index]) > 0].tolist()
-        merged = {**standing.notes, **{i: (*standing.notes.get(i, ()), note) for i, note in notes.items()}}
-        standing = replace(standing, lower=lower, notes=merged)
+        standing = replace(standing, lower=lower).note(notes)
         standing = standing.decide(dict.fromkeys(proven), describe(method), clock.spent)
     return standing
 
@@ -206,8 +216,8 @@ def bisected(task: Task, standing: Standing, options: Bisection, clock: Clock, f
         lower[problem] = torch.maximum(lower[problem], rows)
     decided = {**dict.fromkeys(found.proven), **found.witnesses}
     note = f"{by}, {found.left} left open"
-    notes = {i: (*standing.notes.get(i, ()), note) for i in index.tolist() if i not in decided}
-    return replace(standing, lower=lower, notes={**standing.notes, **notes}).decide(decided, by, clock.spent)
+    notes = dict.fromkeys((i for i in index.tolist() if i not in decided), note)
+    return replace(standing, lower=lower).note(notes).decide(decided, by, clock.spent)
 
 
 def describe(method: Method) -> str:

@@ -1,0 +1,155 @@
+"""python -m benchmarks: measure, show tables, measure scaling laws."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from benchmarks import machine, ours, peer
+from benchmarks.cases import OURS, PEER, STEP_BATCH, STEP_NETWORK, Limits, Line
+from benchmarks.figure import save_figure
+from benchmarks.laws import laws_table
+from benchmarks.networks import Network, networks_of
+from benchmarks.scaling import AXES, LADDERS, QUICK, measure_all
+from benchmarks.suite import Effort, Plan, measure_bounds, measure_steps
+from benchmarks.tables import markdown, merged, page, provenance, sentences, tables_of
+from benchmarks.targets import target_lines
+from boundlab.cli.answer import Answer, jsonable, show
+
+Value = TypeVar("Value")
+app = typer.Typer(no_args_is_help=False, add_completion=False, pretty_exceptions_enable=False,
+                  help="What boundlab's bounds cost, beside auto_LiRPA where that is importable.")
+ALL, NONE = "all", "none"
+Data = Annotated[Path | None, typer.Option(envvar="BOUNDLAB_DATA",
+                                           help="Folder with bench/networks.py; without one, small networks of our own.")]
+Networks = Annotated[str, typer.Option(help="Names with commas between, 'all' or 'none'.")]
+Methods = Annotated[str, typer.Option(help="As --networks: " + ", ".join(ours.METHODS) + ".")]
+Steps = Annotated[str, typer.Option(help="Training steps with semicolons between, 'all' or 'none': " + "; ".join(ours.STEPS))]
+Batches = Annotated[str | None, typer.Option(help="Numbers of inputs at once; default: 1,8,64.")]
+Targets = Annotated[bool, typer.Option("--targets", help="Only the cases that have a target, and all training steps.")]
+WithPeer = Annotated[bool, typer.Option("--peer/--no-peer", help="Measure auto_LiRPA too, if it is importable.")]
+Cap = Annotated[float, typer.Option(help="Seconds that one call may take.")]
+Patience = Annotated[float, typer.Option(help="Seconds that the repetitions of one call should take.")]
+Gigabytes = Annotated[float, typer.Option(help="Memory that one process may ask for (CPU).")]
+Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+Smoke = Annotated[bool, typer.Option("--smoke", help="Small networks and batches of our own: no figures worth quoting.")]
+Out = Annotated[Path | None, typer.Option(help="The JSON file to write, anew after each case.")]
+Figure = Annotated[Path | None, typer.Option(help="The picture to draw, .svg or .png (needs matplotlib).")]
+Axes = Annotated[str, typer.Option(help=f"Along what: {', '.join(AXES)}, or 'all'.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Tiny networks, to see that it runs.")]
+Files = Annotated[list[Path], typer.Argument(help="Results that --out wrote; later files replace equal cases.")]
+
+
+def chosen(text: str, known: Mapping[str, Value], kind: str, mark: str = ",") -> dict[str, Value]:
+    """The entries that an option names, in the option's order; case does not matter."""
+    if text in (ALL, NONE):
+        return dict(known) if text == ALL else {}
+    spelt = {name.lower(): name for name in known}
+    asked = [name.strip().lower() for name in text.split(mark)]
+    strange = [name for name in asked if name not in spelt]
+    if strange:
+        raise typer.BadParameter(f"there is no {kind} '{strange[0]}'; there are {f'{mark} '.join(known)}.")
+    return {spelt[name]: known[spelt[name]] for name in asked}
+
+
+def peer_here(wanted: bool) -> dict[str, Any]:
+    """Whether the peer takes part, and what was done for it."""
+    if not wanted:
+        return {"used": False, "note": "not asked for"}
+    if not peer.installed():
+        return {"used": False, "note": "auto_LiRPA is not importable"}
+    try:
+        version, note = peer.describe()
+    except Exception as problem:  # a peer that does not load takes no part, and the run says so
+        return {"used": False, "note": f"auto_LiRPA cannot be imported: {problem}"}
+    return {"used": True, "version": version, "note": f"auto_LiRPA {version}" + (f"; {note}" if note else "")}
+
+
+def told(entries: Iterable[dict[str, Any]], total: int) -> Iterator[dict[str, Any]]:
+    """The entries, each with a line on standard error when it is done."""
+    for place, entry in enumerate(entries, 1):
+        sides = [(library, entry[library]) for library in (OURS, PEER) if library in entry]
+        said = [f"{library} {side['note'] or format(side['seconds'], '.3g') + ' s'}" for library, side in sides]
+        print(f"{place}/{total}  {entry['network']} {entry['method']} {entry['batch']}: {', '.join(said)}", file=sys.stderr,
+              flush=True)
+        yield entry
+
+
+def save(results: Mapping[str, Any], out: Path | None) -> None:
+    """Write what there is so far."""
+    if out is not None:
+        out.write_text(json.dumps(jsonable(results), indent=1) + "\n")
+
+
+@app.callback(invoke_without_command=True)
+def run(context: typer.Context, data: Data = None, networks: Networks = ALL, methods: Methods = ALL, steps: Steps = ALL,
+        batches: Batches = None, targets: Targets = False, with_peer: WithPeer = True, cap: Cap = 60.0,
+        patience: Patience = 10.0, gigabytes: Gigabytes = 14.0, device: Device = "cpu", smoke: Smoke = False,
+        out: Out = None) -> None:
+    """Measure bounds and training steps: time, extra peak memory, mean lower bound; ratios to auto_LiRPA if it is here."""
+    if context.invoked_subcommand is not None:
+        return
+    known, present = networks_of(None if smoke else data), peer_here(with_peer)
+    numbers = tuple(int(batch) for batch in (batches or ("1,2" if smoke else "1,8,64")).split(","))
+    asked, by = chosen(networks, known, "network"), chosen(methods, ours.METHODS, "method")
+    lines = [Line(network, method, numbers) for network in asked for method in by]
+    if targets:
+        lines = [line for line in target_lines() if line.network in asked and line.method in by]
+    wanted = tuple(chosen(steps, dict.fromkeys((*ours.STEPS, *peer.STEPS)), "training step", ";"))
+    libraries = (OURS, PEER) if present["used"] else (OURS,)
+    plan = Plan(libraries, Effort(Limits(cap, gigabytes), 0.1 if smoke else patience), device)
+    results: dict[str, Any] = {"machine": machine.describe(device), "peer": present, "effort": asdict(plan.effort)}
+    results |= {"bounds": [], "training": []}
+    for entry in told(measure_bounds(lines, known, plan), sum(len(line.batches) for line in lines)):
+        results["bounds"].append(entry)
+        save(results, out)
+    trained = step_network(known)
+    if trained is not None and wanted:
+        results["training"] = measure_steps(trained, wanted, 4 if smoke else STEP_BATCH, plan)
+    save(results, out)
+    show(Answer(results, tuple(tables_of(jsonable(results))), tuple(sentences(results))), as_json=False)
+
+
+def step_network(known: Mapping[str, Network]) -> Network | None:
+    """The network that is trained: cnn7, or the small convolutional one."""
+    return next((known[name] for name in (STEP_NETWORK, "small_cnn") if name in known), None)
+
+
+@app.command()
+def table(files: Files) -> None:
+    """Print results as Markdown, for a page: what a run or `scaling` wrote."""
+    parts = [json.loads(file.read_text()) for file in files]
+    runs, laws = [part for part in parts if "bounds" in part], [part for part in parts if "points" in part]
+    print("\n\n".join([*([page(merged(runs))] if runs else []), *(laws_page(part) for part in laws)]))
+
+
+def laws_page(results: Mapping[str, Any]) -> str:
+    """Scaling laws as Markdown."""
+    return "\n\n".join([provenance(results["machine"]), markdown(laws_table(results["points"]))])
+
+
+@app.command()
+def scaling(out: Out = None, figure: Figure = None, axes: Axes = ALL, cap: Cap = 60.0, patience: Patience = 3.0,
+            gigabytes: Gigabytes = 14.0, device: Device = "cpu", quick: Quick = False) -> None:
+    """Measure how CROWN's time and memory grow with depth, width, batch and rows, on generated networks."""
+    along = tuple(chosen(axes, dict.fromkeys(AXES), "axis"))
+    plan = Plan((OURS,), Effort(Limits(cap, gigabytes), 0.0 if quick else patience), device)
+    results: dict[str, Any] = {"machine": machine.describe(device), "effort": asdict(plan.effort), "points": []}
+    for point in measure_all(QUICK if quick else LADDERS, along, plan):
+        results["points"].append(point)
+        said = point["note"] or f"{point['seconds']:.3g} s"
+        print(f"{point['family']} eps {point['eps']} {point['axis']} {point['size']}: {said}", file=sys.stderr, flush=True)
+        save(results, out)
+    if figure is not None:
+        save_figure(results["points"], figure)
+    show(Answer(results, (laws_table(results["points"]),), (provenance(results["machine"]),)), as_json=False)
+
+
+if __name__ == "__main__":
+    app()

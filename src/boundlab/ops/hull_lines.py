@@ -1,0 +1,148 @@
+"""Lines of least area around a curve, and all others that its hulls have.
+
+Seen from below, a line of the hull touches a convex piece (a tangent), or bridges from a piece to an end of the interval or to
+another piece, or is the chord of both ends. The hull's lines have slopes from that of its first line to that of its last one,
+and a share between 0 and 1 picks one of them. The line of the hull at the middle of the interval has the least area of all
+lines on its side, since a line's mean is its value there.
+
+Whatever slope k comes out, the line is sound, because of its intercept (`floor_of`): f - k x is least at an end of the interval
+or on a convex piece, where the larger of two tangents bounds it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from boundlab.interval import Interval
+from boundlab.ops.hull import Curve, Line, Pieces, contact, secant, valley
+
+
+@dataclass(frozen=True)
+class Hull:
+    """The hull below sign * f on x: its pieces (pieces, b, 1, *shape), and the slopes `low` to `high` of lines that touch each.
+
+    Of the slopes' range `weight` (0 off the hull), the lines from `low` on turn about the first touching point for `rise`, then
+    the touching point moves to the last one for `spread`, and about that they turn for the rest. Where f is smooth, the
+    touching point moves for all of it.
+    """
+
+    curve: Curve
+    x: Interval
+    sign: float
+    pieces: Pieces
+    low: Tensor
+    high: Tensor
+    weight: Tensor
+    rise: Tensor
+    spread: Tensor
+
+    @property
+    def begins(self) -> Tensor:
+        """Which pieces begin inside the interval, so that lines come in from their left."""
+        return self.pieces.start > self.x.row_lower
+
+    @property
+    def finishes(self) -> Tensor:
+        """Which pieces end inside the interval."""
+        return self.pieces.end < self.x.row_upper
+
+
+def within(value: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """The value moved into a range, with its own gradient."""
+    return torch.minimum(torch.maximum(value, low), high).detach() + (value - value.detach())
+
+
+def hull_of(curve: Curve, x: Interval, pieces: Pieces, sign: float) -> Hull:
+    """Which pieces of one sign the hull touches, and with which slopes."""
+    own, l, u = pieces.part(curve.part(sign)), x.row_lower, x.row_upper
+    (before, first), (last, after) = own.first, own.last
+    slope_before, slope_first, slope_last, slope_after = own.slopes
+    to_left, to_right = sign * secant(curve, l, first, u - l), sign * secant(curve, last, u, u - l)
+    endless = torch.inf  # at an end of a piece that no bisection has left, the slope may jump by any amount
+    low = within(to_left, torch.where(before > own.start, slope_before, -endless),
+                 torch.where(first < own.end, slope_first, endless))
+    high = within(to_right, torch.where(last > own.start, slope_last, -endless),
+                  torch.where(after < own.end, slope_after, endless))
+    if curve.several:  # a line from another piece may be the one that counts; where it is, the slope here is the tangent's
+        low = torch.where(to_left >= slope_before, within(low, slope_before, slope_first), slope_first)
+        high = torch.where(to_right <= slope_after, within(high, slope_last, slope_after), slope_last)
+    low, high = torch.where(own.start > l, low, slope_before), torch.where(own.end < u, high, slope_after)
+    with torch.no_grad():
+        touched = first <= last
+        if not curve.several:
+            touched = touched | (to_left <= to_right)
+        weight = torch.where(touched & own.present, (high - low).clamp(min=0), 0.0)
+        rise = torch.minimum((slope_first - low).clamp(min=0), weight)
+        spread = torch.minimum((slope_last - slope_first).clamp(min=0), weight - rise)
+    return Hull(curve, x, sign, own, low, high, weight, rise, spread)
+
+
+def best_share(hull: Hull) -> Tensor:
+    """The share whose line is the hull's in the middle of the interval, (b, 1, *shape)."""
+    middle = hull.x.center.unsqueeze(1)
+    first, last = hull.pieces.first[1], hull.pieces.last[0]
+    apart = last > first
+    way = (middle - first) / torch.where(apart, last - first, 1.0)
+    moving = torch.where(apart & (middle < last), hull.rise + hull.spread * way, hull.weight)
+    passed = torch.where(middle <= first, 0.0, moving).sum(0)
+    total = hull.weight.sum(0)
+    return passed / torch.where(total > 0, total, 1.0)
+
+
+def line_of(hull: Hull, share: Tensor) -> Line:
+    """The line of the hull at a share (b, s, *shape) of its slopes: slope and intercept, below sign * f."""
+    curve, sign, first, last = hull.curve, hull.sign, hull.pieces.first, hull.pieces.last
+    sums = hull.weight.cumsum(0)
+    place = share * sums[-1]
+    hit = (hull.weight > 0) & (place <= sums)
+    hit = hit & (hit.cumsum(0) == 1)
+    inner = torch.minimum((place - (sums - hull.weight)).clamp(min=0), hull.weight)
+    way = ((inner - hull.rise) / torch.where(hull.spread > 0, hull.spread, 1.0)).clamp(0, 1)
+    touch = torch.minimum(first[1] + way * (last[0] - first[1]), last[1])
+    turn_first = hull.begins & (inner <= hull.rise)
+    turn_last = hull.finishes & (inner >= hull.rise + hull.spread) & ~turn_first
+    slope = torch.where(turn_first, hull.low + inner, torch.where(
+        turn_last, hull.high - (hull.weight - inner), sign * curve.slope(touch)))
+    around = torch.where(turn_first, first, torch.where(turn_last, last, torch.stack([touch, touch]))).detach()
+    through = torch.where(turn_first, around[1], around[0])
+    chosen, l, u = hit.any(0), hull.x.row_lower, hull.x.row_upper
+    slope = torch.where(chosen, torch.where(hit, slope, 0.0).sum(0), sign * secant(curve, l, u, u - l))
+    through = torch.where(chosen, torch.where(hit, through, 0.0).sum(0), l)
+    intercept = sign * curve.f(through) - slope * through
+    excess = intercept - floor_of(hull, slope, torch.where(hit, around, first), hit)
+    return slope, intercept - excess.clamp(min=0).detach()
+
+
+@torch.no_grad()
+def floor_of(hull: Hull, slope: Tensor, touches: Tensor, hit: Tensor) -> Tensor:
+    """The largest intercept that is sound with a slope: the least of both ends and of the valleys of all pieces.
+
+    `touches` (2, pieces, ...) are the points of tangents. Where a line touches one piece (`hit`), another one may meet it only
+    at an end of its own, unless one line may touch several.
+    """
+    curve, sign, l, u = hull.curve, hull.sign, hull.x.row_lower, hull.x.row_upper
+    lowest = torch.minimum(sign * curve.f(l) - slope * l, sign * curve.f(u) - slope * u)
+    several, pieces = len(hit) > 1, hull.pieces
+    for place, (a, b, present) in enumerate(zip(pieces.start, pieces.end, pieces.present, strict=True)):
+        touch = touches[:, place]
+        if several:
+            other = contact(curve, sign, slope, a, b) if curve.several else torch.stack([a, b])
+            touch = torch.where(hit[place] | ~hit.any(0), touch, other)
+        lowest = torch.where(present, torch.minimum(lowest, valley(curve, sign, touch, slope, (a, b))), lowest)
+    return lowest
+
+
+def chord_line(curve: Curve, x: Interval, sign: float) -> Line:
+    """The line through both ends, below a function sign * f that is concave between them."""
+    l, u = x.row_lower, x.row_upper
+    slope = sign * secant(curve, l, u, u - l)
+    return slope, torch.minimum(sign * curve.f(l) - slope * l, sign * curve.f(u) - slope * u)
+
+
+def tangent_line(curve: Curve, sign: float, touch: Tensor) -> Line:
+    """The tangent of sign * f at a point: below it if it is convex."""
+    slope = sign * curve.slope(touch)
+    return slope, sign * curve.f(touch) - slope * touch

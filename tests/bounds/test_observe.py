@@ -1,0 +1,64 @@
+"""Watching changes nothing, and sees every node once and the rows that were pulled."""
+
+import time
+from collections import Counter
+
+import pytest
+import torch
+from torch import nn
+
+import boundlab as bl
+from boundlab.bounds.intermediate import perturbed_nodes
+from boundlab.bounds.observe import Recorder, watched
+
+METHODS = {
+    "ibp": (bl.IBP(), set()), "crown": (bl.CROWN(), {"zonotope"}), "forward": (bl.Forward(), {"forms"}),
+    "crown-ibp": (bl.CROWN(intermediate=bl.IBP()), set()), "one by one": (bl.CROWN(problems=1), {"zonotope"}),
+}
+
+
+@pytest.fixture(scope="module")
+def question():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), nn.ReLU(), nn.Conv2d(3, 3, 3, stride=2), nn.ReLU(), nn.Flatten(),
+                        nn.Linear(12, 4))
+    x = torch.rand(3, 1, 6, 6)
+    return bl.capture(net, x[:2]).detached(), bl.LpBall(x, 0.05)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("margins", [False, True])
+def test_watching_changes_nothing_and_sees_every_node(question, name, margins):
+    (model, ball), (method, own) = question, METHODS[name]
+    spec = bl.margins(torch.tensor([0, 1, 2]), 4) if margins else None
+    recorder, started = Recorder(), time.perf_counter()
+    bounds = bl.bound(model, ball, method=method, spec=spec, observe=recorder)
+    wall = time.perf_counter() - started
+    plain = bl.bound(model, ball, method=method, spec=spec)
+    assert torch.equal(bounds.lower, plain.lower)
+    passes = 3 if method == bl.CROWN(problems=1) else 1
+    varied = perturbed_nodes(model.graph, {model.graph.inputs[0].index: ball})
+    inner = {node.index for node in model.graph if node.index in varied and not node.source}
+    seen = Counter(step.node.index for step in recorder.steps if step.work == "interval")
+    assert seen == dict.fromkeys(inner, passes)
+    kinds = {step.work for step in recorder.steps}
+    assert own <= kinds <= own | {"interval", "rows"}
+    assert 0 < sum(step.seconds for step in recorder.steps) <= wall, "pieces of work do not overlap"
+    assert all(step.memory is None or step.memory >= 0 for step in recorder.steps)
+    at_output = sum(step.rows for step in recorder.steps if step.node == model.graph.output)
+    assert at_output == (9 if margins else 24 if isinstance(method, bl.CROWN) else 0)
+
+
+def test_rows_are_two_for_each_neuron_that_intervals_leave_open(question):
+    model, ball = question
+    recorder = Recorder()
+    bl.bound(model, ball, method=bl.CROWN(filter=None), observe=recorder)
+    first, second = [model.graph[node.args[0]] for node in model.graph if node.op == "relu"]
+    interval = bl.bound(model, ball, method=bl.IBP()).intermediate[second.name]
+    pulled = {step.node.index: step.rows for step in recorder.steps if step.work == "rows"}
+    assert first.index not in pulled, "the box gives the first layer exactly"
+    assert pulled[second.index] == 2 * int(((interval.lower < 0) & (interval.upper > 0)).sum()) > 0
+
+
+def test_without_an_observer_a_step_is_the_function_itself():
+    assert watched(None, "rows", max) is max
