@@ -9,8 +9,9 @@ import torch
 from torch import fx
 
 from boundlab.capture import composed
+from boundlab.capture.einsum import einsum
 from boundlab.capture.lowering import Lowering
-from boundlab.capture.table import argument, lowers, operands, per_axis, unsupported, without_batch
+from boundlab.capture.table import argument, lowers, operands, per_axis, plain, unsupported, without_batch
 
 # -- products ------------------------------------------------------------------------------------------------------------
 
@@ -44,6 +45,33 @@ def product(low: Lowering, node: fx.Node, x: Any, y: Any) -> int:
 def dot(low: Lowering, node: fx.Node) -> int:
     """Sums of products along the last axes; one side must be a vector."""
     return product(low, node, node.args[0], node.args[1])
+
+
+@lowers("einsum.default")
+def named_axes(low: Lowering, node: fx.Node) -> int:
+    """Sums of products over named axes, of which one is the batch: its letter is left out where a value has a batch."""
+    equation, parts = node.args[:2]
+    left, _, right = str(equation).replace(" ", "").partition("->")
+    terms, found = left.split(","), set[str]()
+    for place, part in enumerate(parts):  # type: ignore[arg-type, union-attr]
+        if plain(low, part):
+            terms[place], letter = without_letter(terms[place], low.batch(part).place, low.rank(part))
+            found.add(letter)
+    if len(found) != 1 or found & set("".join(terms)) or right.count(*found) != 1:
+        raise unsupported(node, f"sums over the batch, or multiplies along it ('{equation}'); examples of a batch must not mix")
+    equation = f"{','.join(terms)}->{right.replace(found.pop(), '')}"
+    return einsum(low.builder, equation, [low.index(part) for part in parts])  # type: ignore[union-attr]
+
+
+def without_letter(term: str, place: int, rank: int) -> tuple[str, str]:
+    """A term of an equation without its letter at a place among `rank` axes, and that letter; "." is under an ellipsis."""
+    hidden = rank - len(term.replace("...", ""))
+    letters = list(term.replace("...", "\0"))
+    spread = [part for letter in letters for part in ("\0" * hidden if letter == "\0" else letter)]
+    letter = spread.pop(place)
+    if letter == "\0":
+        return term, "."
+    return term.replace(letter, "", 1), letter
 
 
 @lowers("bilinear.default")

@@ -28,7 +28,7 @@ from boundlab.errors import CaptureError
 
 DECOMPOSED = (
     "lstm.input", "gru.input", "rnn_tanh.input", "rnn_relu.input", "lstm_cell.default", "gru_cell.default",
-    "rnn_tanh_cell.default", "rnn_relu_cell.default", "einsum.default", "cross_entropy_loss.default",
+    "rnn_tanh_cell.default", "rnn_relu_cell.default", "cross_entropy_loss.default",
     "_weight_norm.default", "_weight_norm_interface.default", "addcmul.default", "addcdiv.default",
     "tensordot.default", "diff.default", "hstack.default", "vstack.default", "dstack.default", "column_stack.default",
     "broadcast_tensors.default", "meshgrid.default", "meshgrid.indexing", "affine_grid_generator.default", "outer.default",
@@ -177,8 +177,8 @@ def refusal(module: nn.Module, call: Call, problem: Exception) -> str:
 
 REMEDIES = (
     (("data-dependent", "datadependent"),
-     "Forward decides by the value of a tensor, and bounds need one formula for all inputs: write the choice with relu, "
-     "maximum, clamp or torch.where, or capture the branch that you mean."),
+     "Branches that depend on values of a tensor must be rewritten, since bounds need one formula for all inputs: with "
+     "torch.where, relu, maximum or clamp; or capture the branch that you mean."),
     (("constraints violated",), "Forward uses the size of the batch as a fixed number; write it as x.shape[0]."),
     (("autograd", "no attribute 'constant'"),
      "Forward differentiates under torch.func in a way that fixes the size of the batch; use torch.autograd.grad on the whole "

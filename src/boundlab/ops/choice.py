@@ -39,7 +39,8 @@ def argmax_interval(x: Interval, *, dim: int, keepdim: bool = False) -> Interval
     return Interval(first, torch.where(possible, places, -math.inf).amax(dim + 1, keepdim=keepdim))
 
 
-argmax = register(interval_op("argmax", argmax_values, argmax_interval))
+argmax = register(interval_op("argmax", argmax_values, argmax_interval,
+                              meaning="the first place of the largest entry along an axis"))
 
 
 # -- entries at places that vary -----------------------------------------------------------------------------------------
@@ -99,7 +100,8 @@ def affine_pick(perturbed: tuple[bool, ...]) -> bool:
     return perturbed[0] and not perturbed[1]
 
 
-pick = register(Op("pick", pick_values, pick_interval, relax_pick, affine_pick))
+pick = register(Op("pick", pick_values, pick_interval, relax_pick, affine_pick,
+                   meaning="slices of one axis at places that each problem has of its own"))
 
 
 # -- places of a slice, and writing --------------------------------------------------------------------------------------
@@ -119,7 +121,8 @@ def places_interval(start: Interval, *, size: int, length: int) -> Interval:
     return Interval(torch.where(negative, 0.0, low), torch.where(negative, float(size), high))
 
 
-places = register(interval_op("places", places_values, places_interval))
+places = register(interval_op("places", places_values, places_interval,
+                              meaning="the places that a slice of known length keeps, from its start"))
 
 
 def put_values(x: Tensor, index: Tensor, update: Tensor) -> Tensor:
@@ -160,4 +163,4 @@ def put_interval(x: Argument, index: Argument, update: Argument) -> Interval:
     return Interval(end("lower", math.inf), end("upper", -math.inf))
 
 
-put = register(interval_op("put", put_values, put_interval))
+put = register(interval_op("put", put_values, put_interval, meaning="slices written at places that vary"))

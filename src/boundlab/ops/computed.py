@@ -35,4 +35,5 @@ def no_interval(*arguments: Argument, function: Callable[..., Any], **attributes
                       "gives (the weight that a parametrization makes), or register an operator for it.")
 
 
-computed = register(interval_op("computed", computed_values, no_interval))
+computed = register(interval_op("computed", computed_values, no_interval,
+                                meaning="a function of parameters alone, computed by torch"))
