@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -33,7 +34,7 @@ def network(width: int, classes: int) -> nn.Module:
     torch.manual_seed(0)
     layers: list[nn.Module] = []
     channels = [3, width, width, 2 * width, 2 * width, 2 * width]
-    for place, (before, after) in enumerate(zip(channels[:-1], channels[1:], strict=True)):
+    for place, (before, after) in enumerate(itertools.pairwise(channels)):
         layers += [nn.Conv2d(before, after, 3, 2 if place == 2 else 1, 1), nn.BatchNorm2d(after), nn.ReLU()]
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(512 * width, 512), nn.ReLU(), nn.Linear(512, classes))
 
@@ -48,7 +49,7 @@ def steps_of(classes: int, batch: int, width: int) -> dict[Key, Callable[[], Ten
 
 
 def main(batch: Batch = 64, width: Width = 32, rounds: Rounds = 5) -> None:
-    """Time (CPU seconds, medians) and peak memory of training steps, with 10 and with 200 classes; the first round is left out."""
+    """Time (CPU seconds, medians) and peak memory of training steps, with 10 and with 200 classes; the first does not count."""
     torch.set_num_threads(1)
     steps = {**steps_of(FEW, batch, width), **steps_of(MANY, batch, width)}
     most: dict[Key, int] = {}
@@ -63,8 +64,8 @@ def main(batch: Batch = 64, width: Width = 32, rounds: Rounds = 5) -> None:
             step()
             taken[key].append(time.process_time() - begun)
     typer.echo(table({key: statistics.median(values) for key, values in taken.items()}, most).plain())
-    typer.echo(f"{datetime.date.today()}, commit {machine.commit()}: {machine.processor()}, 1 thread, torch {torch.__version__}, "
-               f"batch {batch}, {rounds} rounds.")
+    typer.echo(f"{datetime.date.today()}, commit {machine.commit()}: {machine.processor()}, 1 thread, "
+               f"torch {torch.__version__}, batch {batch}, {rounds} rounds.")
 
 
 def table(seconds: Mapping[Key, float], most: Mapping[Key, int]) -> Table:

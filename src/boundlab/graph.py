@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -53,6 +53,10 @@ class BatchNorm:
     scale: int
     shift: int
 
+    def within(self, kept: Container[int]) -> bool:
+        """Whether the nodes `kept` hold all that it reads."""
+        return all(index in kept for index in (*self.value.args, self.mean, self.variance, self.scale, self.shift))
+
     def at(self, place: Mapping[int, int]) -> BatchNorm:
         """The same in a graph whose nodes have the indices `place`."""
         args = tuple(place[arg] for arg in self.value.args)
@@ -63,13 +67,19 @@ class BatchNorm:
 
 @dataclass(frozen=True)
 class Graph:
-    """Nodes in topological order; `outputs` are the indices of the network's results, `norms` its batch norms."""
+    """Nodes in topological order; `outputs` are the indices of the network's results, `names` what the user calls them.
+
+    `norms` are its batch norms.
+    """
 
     nodes: tuple[Node, ...]
     outputs: tuple[int, ...]
+    names: tuple[str, ...] = ()
     norms: tuple[BatchNorm, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.names and len(self.names) != len(self.outputs):
+            raise CaptureError(f"{len(self.outputs)} outputs have {len(self.names)} names.")
         for place, node in enumerate(self.nodes):
             if node.index != place or any(arg >= place for arg in node.args):
                 raise CaptureError(f"{node.describe()} is out of order; nodes must come after their arguments.")
@@ -84,8 +94,15 @@ class Graph:
     def output(self) -> Node:
         """The only output; ShapeError if there are several."""
         if len(self.outputs) != 1:
-            raise ShapeError(f"the network has {len(self.outputs)} outputs; choose one with Model.select_output(i).")
+            known = ", ".join(f"'{name}'" for name in self.output_names)
+            raise ShapeError(f"the network has {len(self.outputs)} outputs ({known}); choose one with "
+                             "Model.select_output(name or number).")
         return self.nodes[self.outputs[0]]
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The names of the outputs: what the user calls them, else the names of their nodes."""
+        return self.names or tuple(self.nodes[index].name for index in self.outputs)
 
     @property
     def inputs(self) -> tuple[Node, ...]:
@@ -100,6 +117,14 @@ class Graph:
         known = ", ".join(f"'{node.name}'" for node in self.nodes if node.source)
         raise ShapeError(f"the network has no input or parameter '{name}'; it has {known}.")
 
+    def node_named(self, name: str) -> Node:
+        """The computed node called `name`; ShapeError if there is none, with those that there are."""
+        for node in self.nodes:
+            if not node.source and node.name == name:
+                return node
+        known = ", ".join(f"'{node.name}'" for node in self.nodes if not node.source)
+        raise ShapeError(f"the network has no node '{name}'; it has {known}.")
+
 
 @dataclass(frozen=True)
 class Model:
@@ -110,7 +135,7 @@ class Model:
 
     def __repr__(self) -> str:
         taken = ", ".join(f"{node.name} {list(node.shape)}" for node in self.graph.inputs)
-        given = ", ".join(str(list(self.graph[index].shape)) for index in self.graph.outputs)
+        given = ", ".join(f"{name} {list(node.shape)}" for name, node in self.outputs.items())
         numbers = sum(tensor.numel() for tensor in self.params.values())
         return f"Model({taken} -> {given}; {len(self.graph.nodes)} nodes, {numbers} numbers, {self.dtype})"
 
@@ -137,18 +162,59 @@ class Model:
             return tensor.to(target)
         return replace(self, params={name: moved(tensor) for name, tensor in self.params.items()})
 
-    def select_output(self, index: int) -> Model:
-        """The same network with only its output number `index`."""
-        return replace(self, graph=replace(self.graph, outputs=(self.graph.outputs[index],)))
+    @property
+    def outputs(self) -> Mapping[str, Node]:
+        """The nodes of the network's results by name, in the order in which the module or file gives them."""
+        return {name: self.graph[index] for name, index in zip(self.graph.output_names, self.graph.outputs, strict=True)}
+
+    def select_output(self, which: str | int) -> Model:
+        """The same network with only one of its outputs, by name or by number; ShapeError if there is none such."""
+        names = self.graph.output_names
+        if which not in (names if isinstance(which, str) else range(-len(names), len(names))):
+            known = ", ".join(f"'{name}'" for name in names)
+            raise ShapeError(f"the network has no output {which!r}; it has {len(names)}: {known}.")
+        place = names.index(which) if isinstance(which, str) else which
+        return replace(self, graph=pruned(replace(self.graph, outputs=(self.graph.outputs[place],), names=(names[place],))))
+
+    def with_params(self, params: Mapping[str, Tensor]) -> Model:
+        """The same network with some parameters or buffers replaced, by name; ShapeError for unknown names and other shapes."""
+        for name, tensor in params.items():
+            if name not in self.params or self.params[name].shape != tensor.shape:
+                wanted = f"has the shape {list(self.params[name].shape)}" if name in self.params else "does not exist"
+                raise ShapeError(f"a value of shape {list(tensor.shape)} is given for parameter '{name}', which {wanted}; the "
+                                 f"network has {', '.join(repr(known) for known in self.params)}.")
+        return replace(self, params={**self.params, **params})
 
     def up_to(self, name: str) -> Model:
         """The part of the network that computes the node called `name`, as a network with that output.
 
         ShapeError if no node has that name; the message lists those that do.
         """
-        found = [node.index for node in self.graph if node.name == name]
-        if not found:
-            known = ", ".join(f"'{node.name}'" for node in self.graph if not node.source)
-            raise ShapeError(f"the network has no node '{name}'; it has {known}.")
-        norms = tuple(norm for norm in self.graph.norms if max(norm.scale, norm.shift) <= found[0])
-        return replace(self, graph=Graph(self.graph.nodes[:found[0] + 1], (found[0],), norms))
+        index = self.graph.node_named(name).index
+        return replace(self, graph=pruned(Graph(self.graph.nodes[:index + 1], (index,), norms=self.graph.norms)))
+
+    def after(self, name: str) -> Model:
+        """The part of the network behind the node called `name`, as a network with that node as an input of the same name.
+
+        So embedded words, or any inner layer, may be perturbed. Other inputs stay where something still reads them.
+        ShapeError if no node has that name; the message lists those that do.
+        """
+        index = self.graph.node_named(name).index
+        cut = [replace(node, op=INPUT, args=(), attrs={}) if node.index == index else node for node in self.graph]
+        graph = pruned(replace(self.graph, nodes=tuple(cut)), keep_inputs=False)
+        return Model(graph, {node.name: self.params[node.name] for node in graph if node.op == PARAMETER})
+
+
+def pruned(graph: Graph, *, keep_inputs: bool = True) -> Graph:
+    """Only what the outputs need, in order, and (if asked) inputs that nothing reads."""
+    needed, waiting = set[int](), list(graph.outputs)
+    while waiting:
+        index = waiting.pop()
+        if index not in needed:
+            needed.add(index)
+            waiting.extend(graph[index].args)
+    kept = [node for node in graph if node.index in needed or (keep_inputs and node.op == INPUT)]
+    place = {node.index: new for new, node in enumerate(kept)}
+    nodes = (replace(node, index=place[node.index], args=tuple(place[arg] for arg in node.args)) for node in kept)
+    norms = tuple(norm.at(place) for norm in graph.norms if norm.within(place))
+    return Graph(tuple(nodes), tuple(place[index] for index in graph.outputs), graph.names, norms)

@@ -13,7 +13,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 Shape = tuple[int, ...]
 KINDS: dict[Any, int] = {np.float32: TensorProto.FLOAT, np.float64: TensorProto.DOUBLE, np.float16: TensorProto.FLOAT16,
-                         np.int64: TensorProto.INT64}
+                         np.int64: TensorProto.INT64, np.bool_: TensorProto.BOOL}
+GIVES: dict[str, Any] = {"ArgMax": np.int64, "ArgMin": np.int64, "Equal": np.bool_}
+"""What operators give that do not give floating numbers."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Single:
     opset: int = 17
     outputs: int = 1
     low: float = -2.0
+    gives: Any = np.float32
 
 
 def numbers(*shape: int, seed: int = 0) -> np.ndarray:
@@ -42,16 +45,17 @@ def one(op: str, *arguments: Shape | np.ndarray | np.generic | None, opset: int 
         **attributes: Any) -> Single:
     """A `Single` from its parts; numpy numbers become arrays without axes."""
     parts = tuple(np.asarray(part) if isinstance(part, np.generic) else part for part in arguments)
-    return Single(op, parts, attributes, opset, outputs, low)
+    to = {TensorProto.INT64: np.int64, TensorProto.BOOL: np.bool_}.get(attributes.get("to"), np.float32)
+    return Single(op, parts, attributes, opset, outputs, low, GIVES.get(op, to))
 
 
 def save(path: Path, nodes: Sequence[Any], inputs: dict[str, Sequence[Any]], constants: dict[str, np.ndarray],
-         outputs: Sequence[str], opset: int = 17, dtype: Any = np.float32) -> Path:
+         outputs: Sequence[str], opset: int = 17, dtype: Any = np.float32, gives: Any = None) -> Path:
     """Write a network to a file without checking it."""
     kind = KINDS[dtype]
     graph = helper.make_graph(
         list(nodes), "net", [helper.make_tensor_value_info(name, kind, shape) for name, shape in inputs.items()],
-        [helper.make_tensor_value_info(name, kind, None) for name in outputs],
+        [helper.make_tensor_value_info(name, KINDS[gives or dtype], None) for name in outputs],
         [numpy_helper.from_array(value, name) for name, value in constants.items()])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
     path.write_bytes(model.SerializeToString())
@@ -67,7 +71,7 @@ def save_single(path: Path, case: Single) -> Path:
     node = helper.make_node(case.op, names, outputs, name="the_node", **case.attributes)
     constants = {name: part for name, part in parts.items() if isinstance(part, np.ndarray)}
     inputs = {name: part for name, part in parts.items() if isinstance(part, tuple)}
-    return save(path, [node], inputs, constants, outputs, case.opset)
+    return save(path, [node], inputs, constants, outputs, case.opset, gives=case.gives)
 
 
 def attribute_tensor(value: np.ndarray) -> onnx.TensorProto:
@@ -75,6 +79,13 @@ def attribute_tensor(value: np.ndarray) -> onnx.TensorProto:
     return numpy_helper.from_array(value)
 
 
+def seq(*shape: int, seed: int = 0) -> np.ndarray:
+    """Small random weights of a recurrent layer."""
+    return 0.7 * numbers(*shape, seed=seed)
+
+
+GRID = np.random.default_rng(3).uniform(-1.2, 1.2, (1, 3, 2, 2)).astype(np.float32)
+"""Places to sample at, some beyond the image."""
 STATISTICS = (numbers(3), numbers(3, seed=1), numbers(3, seed=2), np.abs(numbers(3, seed=3)))
 """Scale, shift, mean and variance of three channels."""
 ARGUMENTS: dict[str, tuple[Shape | np.ndarray, ...]] = {
@@ -120,6 +131,12 @@ SINGLES: dict[str, Single] = {
     "cast_to_its_own_type": one("Cast", (1, 5), to=TensorProto.FLOAT),
     "dropout_7": one("Dropout", (1, 5), opset=7, ratio=0.5),
     "dropout_13": one("Dropout", (1, 5), np.float32(0.5), opset=13),
+    "cast_to_whole": one("Cast", (1, 5), to=TensorProto.INT64),
+    "cast_to_truth": one("Cast", (1, 5), to=TensorProto.BOOL),
+    # choices
+    **{f"{op.lower()}_{axis}": one(op, (1, 3, 4), axis=axis, keepdims=keep)
+       for op in ("ArgMax", "ArgMin") for axis, keep in ((1, 1), (2, 0), (0, 0))},
+    "equal": one("Equal", (1, 4), np.float32([0.0, 1.0, -1.0, 0.5])),
     # two arguments
     **{f"{op.lower()}_{label}": one(op, *arguments)
        for op in ("Add", "Sub", "Mul", "Max", "Min") for label, arguments in ARGUMENTS.items()},
@@ -200,6 +217,13 @@ SINGLES: dict[str, Single] = {
     "instance_norm": one("InstanceNormalization", (1, 3, 4, 5), numbers(3), numbers(3, seed=1), epsilon=1e-2),
     "layer_norm": one("LayerNormalization", (1, 3, 4), numbers(4), numbers(4, seed=1)),
     "layer_norm_two_axes": one("LayerNormalization", (1, 3, 4), numbers(3, 4), axis=1),
+    "rms_norm": one("RMSNormalization", (1, 3, 4), numbers(4), opset=23, axis=-1),
+    "group_norm": one("GroupNormalization", (1, 4, 3, 2), numbers(4), numbers(4, seed=1), opset=21, num_groups=2),
+    "mean_variance_norm": one("MeanVarianceNormalization", (1, 3, 4, 2)),
+    "mean_variance_norm_axes": one("MeanVarianceNormalization", (1, 3, 4, 2), axes=[2, 3]),
+    "lp_norm_1": one("LpNormalization", (1, 3, 4), p=1, axis=1),
+    "lp_norm_2": one("LpNormalization", (1, 3, 4), p=2),
+    "local_norm": one("LRN", (1, 5, 3, 2), size=3, alpha=0.5, beta=0.6, bias=1.5),
     # pools
     **{f"{op.lower()}_{label}": one(op, (1, 2, 7, 6), **attributes)
        for op in ("MaxPool", "AveragePool") for label, attributes in POOLS.items()},
@@ -210,6 +234,38 @@ SINGLES: dict[str, Single] = {
                                          count_include_pad=1, strides=[2, 2], ceil_mode=1, opset=19),
     "global_average_pool": one("GlobalAveragePool", (1, 2, 3, 4)),
     "global_max_pool": one("GlobalMaxPool", (1, 2, 3, 4)),
+    **{f"lppool_{label}": one("LpPool", (1, 2, 7, 6), opset=18, p=p, **POOLS[label])
+       for p, label in ((1, "plain"), (2, "pads"), (2, "ceil"), (3, "strides"))},
+    "global_lp_pool": one("GlobalLpPool", (1, 2, 3, 4), p=2),
+    "average_pool_dilated": one("AveragePool", (1, 2, 7, 6), kernel_shape=[2, 2], dilations=[2, 3], opset=19),
+    "col2im": one("Col2Im", (1, 8, 6), ints(3, 4), ints(2, 2), opset=18),
+    "col2im_pads": one("Col2Im", (1, 8, 12), ints(5, 7), ints(2, 2), opset=18, pads=[1, 1, 1, 1], strides=[2, 2],
+                       dilations=[1, 1]),
+    **{f"grid_sample_{mode}_{padding}": one("GridSample", (1, 2, 4, 5), GRID, mode=mode, padding_mode=padding, opset=16)
+       for mode, padding in (("bilinear", "zeros"), ("nearest", "border"), ("bicubic", "reflection"))},
+    # sequences
+    **{f"cumsum_{exclusive}{reverse}": one("CumSum", (1, 4, 3), np.array(1, np.int64), exclusive=exclusive, reverse=reverse)
+       for exclusive in (0, 1) for reverse in (0, 1)},
+    "cumsum_batch": one("CumSum", (1, 3), np.array(0, np.int64)),
+    **{f"einsum_{place}": one("Einsum", *shapes, equation=equation) for place, (equation, *shapes) in enumerate((
+        ("bij,bjk->bik", (1, 2, 3), (1, 3, 4)), ("bij,kj->bik", (1, 2, 3), numbers(4, 3)), ("bii->b", (1, 3, 3)),
+        ("...ij,...jk", (1, 2, 3, 4), (1, 2, 4, 2)), ("bi,bj->bij", (1, 3), (1, 4)), ("bij->bj", (1, 2, 3)),
+        ("bij->jib", (1, 2, 3)), ("bi,bj,ij->b", (1, 3), (1, 4), numbers(3, 4)), ("bi,bi->b", (1, 3), (1, 3))))},
+    "attention_four_axes": one("Attention", (1, 2, 3, 4), (1, 2, 5, 4), (1, 2, 5, 3), opset=23),
+    "attention_three_axes": one("Attention", (1, 3, 8), (1, 5, 4), (1, 5, 4), opset=23, q_num_heads=4, kv_num_heads=2,
+                                scale=0.3),
+    "attention_causal": one("Attention", (1, 2, 3, 4), (1, 2, 3, 4), (1, 2, 3, 4), opset=23, is_causal=1),
+    "attention_mask": one("Attention", (1, 2, 3, 4), (1, 2, 3, 4), (1, 2, 3, 4), np.tri(3, dtype=bool), opset=23),
+    **{f"{op.lower()}_{direction}": one(
+        op, (4, 1, 3), seq(ways, gates * 2, 3), seq(ways, gates * 2, 2, seed=1), seq(ways, gates * 4, seed=2),
+        hidden_size=2, direction=direction, outputs=3 if op == "LSTM" else 2)
+       for op, gates in (("RNN", 1), ("GRU", 3), ("LSTM", 4))
+       for direction, ways in (("forward", 1), ("reverse", 1), ("bidirectional", 2))},
+    "gru_reset_last": one("GRU", (4, 1, 3), seq(1, 6, 3), seq(1, 6, 2), seq(1, 12), hidden_size=2, linear_before_reset=1,
+                          outputs=2),
+    "lstm_states": one("LSTM", (2, 1, 3), seq(1, 8, 3), seq(1, 8, 2), None, None, (1, 1, 2), numbers(1, 1, 2), hidden_size=2,
+                       outputs=3),
+    "rnn_relu": one("RNN", (2, 1, 3), seq(1, 2, 3), seq(1, 2, 2), hidden_size=2, activations=["Relu"], outputs=2),
     # shapes
     "reshape": one("Reshape", (1, 6), ints(1, 2, 3)),
     "reshape_unknown_batch": one("Reshape", (1, 6), ints(-1, 2, 3)),
@@ -240,6 +296,11 @@ SINGLES: dict[str, Single] = {
     "gather_matrix": one("Gather", (1, 5, 4), ints(1, 2, 3, 0).reshape(2, 2), axis=2),
     "gather_batch": one("Gather", (1, 5), np.array(0, np.int64), axis=0),
     "gather_elements": one("GatherElements", (1, 3, 2), ints(0, 2, 1, 1).reshape(1, 2, 2), axis=1),
+    "gather_nd_batch": one("GatherND", (1, 3, 2), ints(2, 0).reshape(1, 2, 1), batch_dims=1),
+    "trilu_upper": one("Trilu", (1, 3, 4)),
+    "trilu_lower": one("Trilu", (1, 3, 4), np.array(-1, np.int64), upper=0),
+    "compress": one("Compress", (1, 4, 2), np.array([True, False, True, True]), axis=1),
+    "reverse_sequence": one("ReverseSequence", (1, 4, 2), ints(3), batch_axis=0, time_axis=1),
     "gather_nd": one("GatherND", (1, 3, 2), ints(0, 2, 0, 0).reshape(2, 2)),
     "concat": one("Concat", (1, 3), (1, 2), axis=1),
     "concat_constant": one("Concat", (1, 2, 3), numbers(1, 2, 2), (1, 2, 1), axis=-1),
@@ -270,6 +331,11 @@ SINGLES: dict[str, Single] = {
     **{f"resize_{mode}_{where}": one("Resize", (1, 2, 3, 4), None, np.float32([1, 1, 2, 1.5]), mode=mode,
                                      coordinate_transformation_mode=where)
        for mode in ("nearest", "linear") for where in ("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel")},
+    **{f"resize_cubic_{where}": one("Resize", (1, 2, 3, 4), None, np.float32([1, 1, 2, 1.5]), mode="cubic",
+                                    coordinate_transformation_mode=where)
+       for where in ("half_pixel", "align_corners", "pytorch_half_pixel")},
+    "resize_cubic_inside": one("Resize", (1, 2, 4, 4), None, np.float32([1, 1, 1.5, 2]), mode="cubic", exclude_outside=1,
+                               cubic_coeff_a=-0.5),
     **{f"resize_{rule}": one("Resize", (1, 1, 4, 4), None, np.float32([1, 1, 1.5, 0.7]), nearest_mode=rule)
        for rule in ("floor", "ceil", "round_prefer_floor", "round_prefer_ceil")},
 }

@@ -40,7 +40,8 @@ def unfolded(model: Model, perturbed: set[int]) -> Model:
             writer.add(replace(node, args=tuple(writer.place[arg] for arg in node.args)))
     norms = tuple(replace(norm, folded=None) if norm.folded in layers else norm for norm in graph.norms)
     outputs = tuple(writer.place[index] for index in graph.outputs)
-    return replace(model, graph=Graph(tuple(writer.nodes), outputs, tuple(norm.at(writer.place) for norm in norms)))
+    norms = tuple(norm.at(writer.place) for norm in norms)
+    return replace(model, graph=replace(graph, nodes=tuple(writer.nodes), outputs=outputs, norms=norms))
 
 
 def scaled_layer(graph: Graph, node: Node, perturbed: set[int]) -> Scaled | None:

@@ -25,7 +25,7 @@ def cast(low: Lowering, node: fx.Node) -> Any:
         return low.values[x]
     if low.varies(x):
         raise unsupported(node, f"casts a value that depends on an input to {kind}, which rounds it; bounds would not see that")
-    return low.builder.constant(composed.known_value(low.builder, low.index(x))[0].to(kind))
+    return low.builder.constant(low.builder.known(low.index(x))[0].to(kind))
 
 
 @lowers("clone.default", "contiguous.default", "alias.default", "detach.default", "lift_fresh_copy.default", "dropout.default",
@@ -43,18 +43,20 @@ def nothing(low: Lowering, node: fx.Node) -> Any:
     return None
 
 
-FILLS = {"zeros": 0.0, "ones": 1.0, "zeros_like": 0.0, "ones_like": 1.0, "new_zeros": 0.0, "new_ones": 1.0}
+FILLS = {"zeros": 0.0, "ones": 1.0, "zeros_like": 0.0, "ones_like": 1.0, "new_zeros": 0.0, "new_ones": 1.0,
+         "empty": 0.0, "empty_like": 0.0, "new_empty": 0.0, "full_like": None, "new_full": None}
+"""Operators that take a shape from their argument and nothing else; with None, the number is an argument of its own."""
 
 
 @lowers("zeros.default", "ones.default", "full.default", "zeros_like.default", "ones_like.default", "full_like.default",
-        "new_zeros.default", "new_ones.default", "new_full.default", "scalar_tensor.default")
+        "new_zeros.default", "new_ones.default", "new_full.default", "scalar_tensor.default", "empty.memory_format",
+        "empty_like.default", "new_empty.default")
 def filled(low: Lowering, node: fx.Node) -> int:
-    """A tensor of one number for every example; the batch axis goes."""
+    """A tensor of one number for every example (memory that is still to be written counts as zeros); the batch axis goes."""
     kind = str(node.target).removeprefix("aten.").split(".")[0]
     place = {"full": 1, "full_like": 1, "new_full": 2, "scalar_tensor": 0}.get(kind)
-    value: Any = FILLS[kind] if place is None else node.args[place]
-    inner = [int(size) for size in node.meta["val"].shape if not isinstance(size, torch.SymInt)]
-    return low.builder.constant(torch.full(inner, value, dtype=node.meta["val"].dtype))
+    value: Any = FILLS.get(kind) if place is None else node.args[place]
+    return low.builder.constant(torch.full(low.result_shape(), value, dtype=node.meta["val"].dtype))
 
 
 # -- reductions ----------------------------------------------------------------------------------------------------------

@@ -87,7 +87,7 @@ def powers(low: Lowering, node: fx.Node) -> int:
     """x ** y: one known exponent for all entries, else exp(y log x), for positive x."""
     x, exponents = operands(low, *node.args[:2])
     if exponents not in low.builder.varying:
-        known = composed.known_value(low.builder, exponents).unique()
+        known = low.builder.known(exponents).unique()
         if len(known) == 1 and not known.requires_grad:
             return functions.power(low.builder, low.builder.aligned(x, low.result_shape()), float(known))
     return functions.powers(low.builder, x, exponents)
@@ -133,7 +133,7 @@ def known_or(low: Lowering, node: fx.Node, build: Callable[[], int]) -> int:
     arguments = [part for part in node.args if isinstance(part, fx.Node)]
     if any(low.varies(part) for part in arguments):
         return build()
-    values = {part: composed.known_value(low.builder, low.index(part))[0] for part in arguments}
+    values = {part: low.builder.known(low.index(part))[0] for part in arguments}
     target: Any = node.target
     return low.builder.constant(target(*fx.map_arg(node.args, values.__getitem__)))
 
@@ -173,14 +173,14 @@ def numeric(low: Lowering, index: int) -> int:
     """A constant condition as the numbers 1 and 0."""
     if index in low.builder.varying:
         return index
-    return low.builder.constant(composed.known_value(low.builder, index)[0].to(low.builder.dtype))
+    return low.builder.constant(low.builder.known(index)[0].to(low.builder.dtype))
 
 
 @lowers("heaviside.default")
 def heaviside(low: Lowering, node: fx.Node) -> int:
     """0 below zero, 1 above, and one known number at zero."""
     x, at_zero = operands(low, *node.args[:2])
-    known = None if at_zero in low.builder.varying else composed.known_value(low.builder, at_zero).unique()
+    known = None if at_zero in low.builder.varying else low.builder.known(at_zero).unique()
     if known is None or len(known) != 1:
         raise unsupported(node, "has several values at zero, or one that depends on an input; give one number")
     return low.builder.add("heaviside", low.builder.aligned(x, low.result_shape()), at_zero=float(known))
@@ -218,7 +218,7 @@ def choice(low: Lowering, condition: int, x: int, y: int) -> int:
     if condition in low.builder.varying:
         parts = (part if part in low.builder.varying else composed.additive_mask(low.builder, part) for part in (x, y))
         return functions.select(low.builder, condition, *parts)
-    return composed.chosen(low.builder, composed.known_value(low.builder, condition)[0].bool(), x, y)
+    return composed.chosen(low.builder, low.builder.known(condition)[0].bool(), x, y)
 
 
 # -- activations ---------------------------------------------------------------------------------------------------------

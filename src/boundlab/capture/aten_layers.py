@@ -9,8 +9,9 @@ import torch
 from torch import fx
 
 from boundlab.capture import composed
+from boundlab.capture.einsum import einsum
 from boundlab.capture.lowering import Lowering
-from boundlab.capture.table import argument, lowers, operands, per_axis, unsupported, without_batch
+from boundlab.capture.table import argument, lowers, operands, per_axis, plain, unsupported, without_batch
 
 # -- products ------------------------------------------------------------------------------------------------------------
 
@@ -44,6 +45,49 @@ def product(low: Lowering, node: fx.Node, x: Any, y: Any) -> int:
 def dot(low: Lowering, node: fx.Node) -> int:
     """Sums of products along the last axes; one side must be a vector."""
     return product(low, node, node.args[0], node.args[1])
+
+
+@lowers("einsum.default")
+def named_axes(low: Lowering, node: fx.Node) -> int:
+    """Sums of products over named axes, of which one is the batch: its letter is left out where a value has a batch."""
+    equation, parts = node.args[:2]
+    left, _, right = str(equation).replace(" ", "").partition("->")
+    terms, found = left.split(","), set[str]()
+    for place, part in enumerate(parts):  # type: ignore[arg-type]
+        if plain(low, part):
+            terms[place], letter = without_letter(terms[place], low.batch(part).place, low.rank(part))
+            found.add(letter)
+    batch = "".join(found)
+    if len(batch) != 1 or batch in "".join(terms) or right.count(batch) != 1:
+        raise unsupported(node, f"sums over the batch, or multiplies along it ('{equation}'); examples of a batch must not mix")
+    equation = f"{','.join(terms)}->{right.replace(batch, '')}"
+    return einsum(low.builder, equation, [low.index(part) for part in parts])  # type: ignore[union-attr]
+
+
+def without_letter(term: str, place: int, rank: int) -> tuple[str, str]:
+    """A term of an equation without its letter at a place among `rank` axes, and that letter; "." is under an ellipsis."""
+    hidden = rank - len(term.replace("...", ""))
+    letters = list(term.replace("...", "\0"))
+    spread = [part for letter in letters for part in ("\0" * hidden if letter == "\0" else letter)]
+    letter = spread.pop(place)
+    if letter == "\0":
+        return term, "."
+    return term.replace(letter, "", 1), letter
+
+
+@lowers("bilinear.default")
+def bilinear(low: Lowering, node: fx.Node) -> int:
+    """x' W_k y + b_k for each k: a linear layer of x, times y, summed."""
+    build, (first, second) = low.builder, operands(low, node.args[0], node.args[1])
+    weight = low.index(node.args[2])
+    count, left, right = build.shape(weight)
+    flat = build.add("reshape", build.add("permute", weight, dims=(0, 2, 1)), shape=(count * right, left))
+    lead = build.shape(first)[:-1]
+    rows = build.add("reshape", build.add("linear", first, flat), shape=(*lead, count, right))
+    wide = build.add("reshape", second, shape=(*lead, 1, right))
+    total = build.add("sum", build.broadcast("mul", rows, wide), dims=(len(lead) + 1,))
+    bias = optional(low, argument(node, 3, "bias"))
+    return total if bias is None else build.broadcast("add", total, bias)
 
 
 @lowers("addmm.default", "baddbmm.default", "addmv.default", "addbmm.default")
@@ -99,6 +143,23 @@ def optional(low: Lowering, value: Any) -> int | None:
     return None if value is None else low.index(value)
 
 
+@lowers("_native_batch_norm_legit_functional.default", "_native_batch_norm_legit.default",
+        "_native_batch_norm_legit.no_stats", "_batch_norm_with_update_functional.default")
+def batch_statistics(low: Lowering, node: fx.Node) -> Any:
+    """Batch norm in training mode, refused: examples of a batch would depend on each other."""
+    raise unsupported(node, BATCH_STATISTICS)
+
+
+BATCH_STATISTICS = ("is batch norm in training mode, where examples of a batch depend on each other; call module.eval() first, "
+                    "and see boundlab.train.statistics for bounds by the statistics of a batch")
+
+
+@lowers("native_dropout.default", "rrelu_with_noise_functional.default")
+def noise(low: Lowering, node: fx.Node) -> Any:
+    """Layers that draw random numbers while they train, refused."""
+    raise unsupported(node, "draws random numbers, as dropout does in training mode; call module.eval() first")
+
+
 @lowers("batch_norm.default", "_native_batch_norm_legit_no_training.default", "cudnn_batch_norm.default",
         "native_batch_norm.default")
 def batch_norm(low: Lowering, node: fx.Node) -> Any:
@@ -106,8 +167,7 @@ def batch_norm(low: Lowering, node: fx.Node) -> Any:
     x, weight, bias, mean, variance = node.args[:5]
     legit = "no_training" in str(node.target)
     if not legit and node.args[5]:
-        raise unsupported(node, "is batch norm in training mode; call module.eval() first (boundlab.train.statistics has "
-                                "bounds with the statistics of a batch)")
+        raise unsupported(node, BATCH_STATISTICS)
     eps = float(node.args[6 if legit else 7])  # type: ignore[arg-type]
     statistics, affine = (low.index(mean), low.index(variance)), (optional(low, weight), optional(low, bias))
     found = composed.batch_norm(low.builder, low.index(x), statistics, affine, eps, fold=len(x.users) == 1)  # type: ignore[union-attr]
@@ -169,72 +229,6 @@ def instance_norm(low: Lowering, node: fx.Node) -> int:
     return composed.affine_channels(low.builder, index, scale, shift, fold=len(x.users) == 1)  # type: ignore[union-attr]
 
 
-# -- pooling -------------------------------------------------------------------------------------------------------------
-
-@lowers("max_pool1d.default", "max_pool2d.default", "max_pool3d.default", "max_pool2d_with_indices.default",
-        "max_pool1d_with_indices.default", "max_pool3d_with_indices.default")
-def max_pool(low: Lowering, node: fx.Node) -> Any:
-    """The maximum over windows; where torch gives its place too, that is unknown."""
-    x = low.index(node.args[0])
-    space = low.builder.shape(x)[1:]
-    kernel = per_axis(node.args[1], len(space))
-    stride = per_axis(argument(node, 2, "stride") or kernel, len(space))
-    padding, dilation = (per_axis(argument(node, place, name, default), len(space))
-                         for place, name, default in ((3, "padding", 0), (4, "dilation", 1)))
-    ceil = bool(argument(node, 5, "ceil_mode", False))
-    cells = [composed.window_cells(*axis, ceil) for axis in zip(space, kernel, stride, padding, dilation, strict=True)]
-    found = composed.max_pool(low.builder, x, cells)
-    return [found, None] if "indices" in str(node.target) else found
-
-
-@lowers("adaptive_max_pool1d.default", "adaptive_max_pool2d.default")
-def adaptive_max_pool(low: Lowering, node: fx.Node) -> Any:
-    """Max pooling to a divisor of the map; the places of the maxima are unknown."""
-    x = low.index(node.args[0])
-    space = low.builder.shape(x)[1:]
-    kernel = divided(node, space, per_axis(node.args[1], len(space)))
-    cells = [composed.window_cells(size, width, width, 0, 1, False) for size, width in zip(space, kernel, strict=True)]
-    return [composed.max_pool(low.builder, x, cells), None]
-
-
-def divided(node: fx.Node, space: tuple[int, ...], target: tuple[int, ...]) -> tuple[int, ...]:
-    """The windows that pool `space` to `target`; UnsupportedOperator if they are not all alike."""
-    if any(size % wanted for size, wanted in zip(space, target, strict=True)):
-        raise unsupported(node, f"pools {space} to {target}, which does not divide it")
-    return tuple(size // wanted for size, wanted in zip(space, target, strict=True))
-
-
-@lowers("adaptive_avg_pool2d.default", "adaptive_avg_pool1d.default")
-def adaptive_avg_pool(low: Lowering, node: fx.Node) -> int:
-    """Average pooling to one cell, or to a divisor of the map."""
-    x = low.index(node.args[0])
-    shape, target = low.builder.shape(x), low.result_shape()
-    if all(size == 1 for size in target[1:]):
-        return low.builder.add("mean", x, dims=tuple(range(1, len(shape))), keepdim=True)
-    kernel = divided(node, shape[1:], target[1:])
-    return pool(low, x, kernel, kernel, (0,) * len(kernel))
-
-
-@lowers("avg_pool2d.default", "avg_pool1d.default")
-def avg_pool(low: Lowering, node: fx.Node) -> int:
-    """Average pooling as a convolution of each channel on its own."""
-    x = low.index(node.args[0])
-    axes = len(low.builder.shape(x)) - 1
-    kernel = per_axis(node.args[1], axes)
-    stride, padding = per_axis(argument(node, 2, "stride") or kernel, axes), per_axis(argument(node, 3, "padding", 0), axes)
-    if argument(node, 4, "ceil_mode", False) or (any(padding) and not argument(node, 5, "count_include_pad", True)):
-        raise unsupported(node, "is average pooling with ceil_mode or uncounted padding, which is not supported")
-    return pool(low, x, kernel, stride, padding)
-
-
-def pool(low: Lowering, x: int, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...]) -> int:
-    """The convolution that averages each window of each channel."""
-    channels = low.builder.shape(x)[0]
-    weight = torch.full((channels, 1, *kernel), 1 / math.prod(kernel), dtype=low.builder.dtype)
-    return low.builder.add("conv", x, low.builder.constant(weight), stride=stride, padding=padding,
-                           dilation=(1,) * len(kernel), groups=channels)
-
-
 # -- attention -----------------------------------------------------------------------------------------------------------
 
 @lowers("scaled_dot_product_attention.default")
@@ -242,8 +236,11 @@ def attention(low: Lowering, node: fx.Node) -> int:
     """softmax(scale * Q K' + mask) V; Vaswani et al. 2017, Sec. 3.2.1."""
     query, key, value, *_ = node.args
     parts = operands(low, query, key, value)
-    if argument(node, 4, "dropout_p", 0.0) or node.kwargs.get("enable_gqa", False):
-        raise unsupported(node, "is attention with dropout or grouped queries, which is not supported")
+    if argument(node, 4, "dropout_p", 0.0):
+        raise unsupported(node, "is attention with dropout; call module.eval() or set dropout_p to 0")
+    if node.kwargs.get("enable_gqa", False):
+        parts[1:] = (composed.repeated(low.builder, part, len(low.builder.shape(part)) - 3, low.builder.shape(parts[0])[-3])
+                     for part in parts[1:])
     given, scale = argument(node, 3, "attn_mask"), node.kwargs.get("scale")
     shape = low.builder.shape(parts[0])
     factor = 1 / math.sqrt(shape[-1]) if scale is None else float(scale)  # type: ignore[arg-type]

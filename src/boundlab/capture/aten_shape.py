@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import fx
 
-from boundlab.capture.composed import known_value
+from boundlab.capture import resample
+from boundlab.capture.aten_moves import traced
 from boundlab.capture.lowering import Lowering, batched
+from boundlab.capture.moves import joined, picked
 from boundlab.capture.table import LOWERINGS, argument, lowers, operands, unsupported, without_batch
 
 
@@ -132,26 +134,65 @@ def concat(low: Lowering, node: fx.Node) -> int:
 
 @lowers("constant_pad_nd.default", "pad.default")
 def pad(low: Lowering, node: fx.Node) -> int:
-    """Padding by a constant; pairs are given from the last axis on."""
-    x, sizes = low.index(node.args[0]), [int(size) for size in node.args[1]]  # type: ignore[union-attr, arg-type]
+    """Padding by a constant, or by what is there; pairs are given from the last axis on, and negative ones cut."""
     if "pad.default" in str(node.target) and argument(node, 2, "mode", "constant") != "constant":
-        raise unsupported(node, f"pads with mode {node.args[2]!r}; only 'constant' is supported")
+        return joined(low.builder, *traced(low, node))
+    x, sizes = low.index(node.args[0]), [int(size) for size in node.args[1]]  # type: ignore[union-attr, arg-type]
     value = argument(node, 2 if "constant" in str(node.target) else 3, "value", 0.0) or 0.0
     source: Any = node.args[0]
     shape, rank = low.builder.shape(x), low.rank(source)
     pairs = [(0, 0)] * (rank - len(sizes) // 2) + list(zip(sizes[-2::-2], sizes[::-2], strict=True))
     if batched(source) and len(shape) < rank and pairs.pop(low.batch(source).place) != (0, 0):
         raise unsupported(node, "pads the batch axis; examples of a batch must not be mixed")
+    if any(side < 0 for pair in pairs for side in pair):
+        kept = tuple(slice(max(-before, 0), size + min(after, 0), 1)
+                     for size, (before, after) in zip(shape, pairs, strict=True))
+        x, pairs = low.builder.add("slice", x, slices=kept), [(max(before, 0), max(after, 0)) for before, after in pairs]
+        shape = low.builder.shape(x)
     whole = tuple(size + before + after for size, (before, after) in zip(shape, pairs, strict=True))
     return low.builder.add("pad", x, before=tuple(pair[0] for pair in pairs), shape=whole, value=float(value))
 
 
 @lowers("embedding.default")
 def embedding(low: Lowering, node: fx.Node) -> int:
-    """Rows of a table by numbers that no input decides."""
+    """Rows of a table: by known numbers an ordinary gather, by an input's numbers a lookup that is affine in the table."""
     table, place = (low.index(part) for part in node.args[:2])
     if place in low.builder.varying:
-        raise unsupported(node, "looks up rows by numbers that depend on an input; perturb the embedded vectors instead")
-    rows, width = known_value(low.builder, place)[0], low.builder.shape(table)[1]
+        return low.builder.add("pick", table, place, dim=0)
+    rows, width = low.builder.known(place)[0], low.builder.shape(table)[1]
     index = rows[..., None] * width + torch.arange(width)
     return low.builder.add("gather", table, index=index.flatten(), shape=tuple(index.shape))
+
+
+@lowers("index_select.default")
+def index_select(low: Lowering, node: fx.Node) -> int:
+    """Slices of an axis by a list of places."""
+    x: Any = node.args[0]
+    if low.varies(node.args[2]):
+        return low.builder.add("pick", low.index(x), low.index(node.args[2]), dim=low.axis(x, int(node.args[1])))  # type: ignore[arg-type]
+    return joined(low.builder, *traced(low, node))
+
+
+@lowers("index_add.default")
+def index_add(low: Lowering, node: fx.Node) -> int:
+    """x plus slices added at known places of one axis: a matrix of ones along it."""
+    x: Any = node.args[0]
+    build, axis, places = low.builder, low.axis(x, int(node.args[1])), low.index(node.args[2])  # type: ignore[arg-type]
+    if places in build.varying:
+        raise unsupported(node, "adds at places that depend on an input; only constant places can be bounded")
+    first, added = operands(low, x, node.args[3])
+    size = build.shape(first)[axis]
+    matrix = torch.nn.functional.one_hot(build.known(places)[0], size).mT * float(argument(node, 4, "alpha", 1))
+    return build.broadcast("add", first, resample.along(build, added, axis, matrix))
+
+
+@lowers("nll_loss_nd.default")
+def negative_log_likelihood(low: Lowering, node: fx.Node) -> int:
+    """Minus the entry of each example's own class; losses are wanted one for each example, so reduction must be "none"."""
+    x, target = node.args[:2]
+    build, index, label = low.builder, low.index(x), low.index(target)
+    if argument(node, 2, "weight") is not None or argument(node, 3, "reduction", 1) != 0 or len(build.shape(index)) != 1:
+        raise unsupported(node, "is a loss with weights, over several axes, or reduced over the batch, where examples mix; use "
+                          "reduction='none' on (batch, classes)")
+    chosen = build.add("pick", index, label, dim=0) if label in build.varying else picked(build, index, build.known(label)[0])
+    return build.add("neg", chosen)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from boundlab.errors import CaptureError
-from boundlab.graph import INPUT, PARAMETER, BatchNorm, Graph, Model, Node
+from boundlab.graph import INPUT, PARAMETER, BatchNorm, Graph, Model, Node, pruned
 from boundlab.ops import lookup
+
+INDEXING = ("pick",)
+"""Operators that read whole numbers as numbers of places."""
 
 
 class Builder:
@@ -25,20 +27,22 @@ class Builder:
         self.norms: list[BatchNorm] = []
         self.dtype = dtype
         self.name, self.origin = "", ""
+        self.counted: dict[str, int] = {}
+        self.kinds: list[torch.dtype] = []
 
     def shape(self, index: int) -> tuple[int, ...]:
         """Shape of a node, without batch."""
         return self.nodes[index].shape
 
-    def input(self, name: str, shape: Sequence[int]) -> int:
-        """An input of (batch, *shape)."""
-        index = self._append(INPUT, (), {}, tuple(shape), name)
+    def input(self, name: str, shape: Sequence[int], kind: torch.dtype | None = None) -> int:
+        """An input of (batch, *shape); `kind` is its element type if that is not the network's floating type."""
+        index = self._append(INPUT, (), {}, tuple(shape), name, kind or self.dtype)
         self.varying.add(index)
         return index
 
     def parameter(self, name: str, value: Tensor) -> int:
         """A parameter, buffer or constant under its own name; the tensor itself is kept, not a copy."""
-        index = self._append(PARAMETER, (), {}, tuple(value.shape), name)
+        index = self._append(PARAMETER, (), {}, tuple(value.shape), name, value.dtype)
         self.params[self.nodes[index].name] = value
         return index
 
@@ -52,14 +56,16 @@ class Builder:
 
     def add(self, op: str, *args: int, **attrs: Any) -> int:
         """A node that applies operator `op`; its shape is found by running `evaluate` on tensors without data."""
-        values = [torch.empty((1, *self.shape(arg)), dtype=self._kind(arg), device="meta") for arg in args]
+        if any(arg in self.varying for arg in args) and op not in INDEXING:
+            args = tuple(self.floating(arg) for arg in args)
+        values = [torch.empty((1, *self.shape(arg)), dtype=self.kinds[arg], device="meta") for arg in args]
         try:
-            shape = tuple(lookup(op).evaluate(*values, **attrs).shape[1:])
+            result = lookup(op).evaluate(*values, **attrs)
         except (RuntimeError, IndexError, ValueError, TypeError) as problem:
             shapes = ", ".join(str(list(self.shape(arg))) for arg in args)
             raise CaptureError(f"'{self.name}' applies {op} to shapes {shapes} with {attrs}, which does not fit: "
                                f"{problem}") from problem
-        index = self._append(op, args, attrs, shape, self.name or op)
+        index = self._append(op, args, attrs, tuple(result.shape[1:]), self.name or op, result.dtype)
         if any(arg in self.varying for arg in args):
             self.varying.add(index)
         if all(arg in self.written for arg in args):
@@ -68,10 +74,23 @@ class Builder:
 
     def opaque(self, op: str, args: Sequence[int], shape: Sequence[int]) -> int:
         """A node of an operator that nobody knows, with the shape that it is said to have."""
-        index = self._append(op, tuple(args), {}, tuple(shape), self.name or op)
+        index = self._append(op, tuple(args), {}, tuple(shape), self.name or op, self.dtype)
         if any(arg in self.varying for arg in args):
             self.varying.add(index)
         return index
+
+    def known(self, index: int) -> Tensor:
+        """The value (1, *shape) of a node that depends on no input, computed now."""
+        node = self.nodes[index]
+        if node.op == PARAMETER:
+            return self.params[node.name].unsqueeze(0)
+        return lookup(node.op).evaluate(*(self.known(arg) for arg in node.args), **node.attrs)
+
+    def floating(self, index: int) -> int:
+        """The node in the network's floating type, where it holds constant whole numbers or truth values."""
+        if self.kinds[index].is_floating_point or index in self.varying:
+            return index
+        return self.constant(self.known(index)[0].to(self.dtype))
 
     def aligned(self, index: int, shape: Sequence[int]) -> int:
         """The node with as many axes as `shape`, and of that shape unless it is a written number (which may broadcast)."""
@@ -88,32 +107,19 @@ class Builder:
         shape = torch.broadcast_shapes(*(self.shape(arg) for arg in args))
         return self.add(op, *(self.aligned(arg, shape) for arg in args), **attrs)
 
-    def model(self, outputs: Sequence[int]) -> Model:
-        """The finished network: only what the outputs need, in order."""
-        needed, waiting = set[int](), list(outputs)
-        while waiting:
-            index = waiting.pop()
-            if index not in needed:
-                needed.add(index)
-                waiting.extend(self.nodes[index].args)
-        kept = [node for node in self.nodes if node.index in needed or node.op == INPUT]
-        place = {node.index: new for new, node in enumerate(kept)}
-        nodes = tuple(
-            replace(node, index=place[node.index], args=tuple(place[arg] for arg in node.args)) for node in kept)
-        names = {node.name for node in nodes if node.op == PARAMETER}
-        params = {name: tensor for name, tensor in self.params.items() if name in names}
-        norms = tuple(norm.at(place) for norm in self.norms if norm.scale in place)
-        return Model(Graph(nodes, tuple(place[index] for index in outputs), norms), params)
+    def model(self, outputs: Sequence[int], names: Sequence[str] = ()) -> Model:
+        """The finished network: what the outputs need, in order, and all inputs; `names` of the outputs, if they have any."""
+        graph = pruned(Graph(tuple(self.nodes), tuple(outputs), tuple(names), tuple(self.norms)))
+        kept = {node.name for node in graph if node.op == PARAMETER}
+        return Model(graph, {name: tensor for name, tensor in self.params.items() if name in kept})
 
-    def _kind(self, index: int) -> torch.dtype:
-        """Element type of a parameter node; everything computed counts as floating."""
-        node = self.nodes[index]
-        return self.params[node.name].dtype if node.op == PARAMETER else self.dtype
-
-    def _append(self, op: str, args: tuple[int, ...], attrs: dict[str, Any], shape: tuple[int, ...], name: str) -> int:
-        used = {node.name for node in self.nodes}
-        unique, count = name, 2
-        while unique in used:
-            unique, count = f"{name}#{count}", count + 1
+    def _append(self, op: str, args: tuple[int, ...], attrs: dict[str, Any], shape: tuple[int, ...], name: str,
+                kind: torch.dtype) -> int:
+        unique = name
+        while unique in self.counted:
+            self.counted[name] = self.counted.get(name, 0) + 1
+            unique = f"{name}#{self.counted[name]}"
+        self.counted[unique] = 1
         self.nodes.append(Node(len(self.nodes), op, args, attrs, shape, unique, self.origin))
+        self.kinds.append(kind)
         return len(self.nodes) - 1

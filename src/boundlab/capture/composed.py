@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from boundlab.capture import moves
 from boundlab.capture.builder import Builder
 from boundlab.errors import CaptureError
-from boundlab.graph import PARAMETER, BatchNorm
-from boundlab.ops import lookup
+from boundlab.graph import BatchNorm
 
 MASKED = -1e9
 """What stands for minus infinity in additive masks: softmax is exactly 0 there, and bounds stay finite."""
@@ -40,6 +40,16 @@ def largest(build: Builder, x: int, dims: Sequence[int], keepdim: bool) -> int:
 def smallest(build: Builder, x: int, dims: Sequence[int], keepdim: bool) -> int:
     """The smallest entry over several axes."""
     return build.add("neg", largest(build, build.add("neg", x), dims, keepdim))
+
+
+def products(build: Builder, x: int, axis: int) -> list[int]:
+    """The products of the first entries along an axis, for one, two and up to all of them; each keeps the axis with size 1."""
+    shape, parts = build.shape(x), list[int]()
+    for place in range(shape[axis]):
+        slices = tuple(slice(place, place + 1, 1) if d == axis else slice(0, size, 1) for d, size in enumerate(shape))
+        part = build.add("slice", x, slices=slices)
+        parts.append(build.add("mul", parts[-1], part) if parts else part)
+    return parts
 
 
 # -- normalisation -------------------------------------------------------------------------------------------------------
@@ -138,17 +148,9 @@ def max_pool(build: Builder, x: int, cells: Sequence[Tensor]) -> int:
 
 # -- attention -----------------------------------------------------------------------------------------------------------
 
-def known_value(build: Builder, index: int) -> Tensor:
-    """The value (1, *shape) of a node that depends on no input, computed now."""
-    node = build.nodes[index]
-    if node.op == PARAMETER:
-        return build.params[node.name].unsqueeze(0)
-    return lookup(node.op).evaluate(*(known_value(build, arg) for arg in node.args), **node.attrs)
-
-
 def additive_mask(build: Builder, mask: int) -> int:
     """A constant mask as numbers to add: true keeps, false and minus infinity leave out."""
-    value = known_value(build, mask)[0]
+    value = build.known(mask)[0]
     if value.dtype == torch.bool:
         return build.constant(torch.where(value, 0.0, MASKED).to(build.dtype))
     return build.constant(value.clamp(min=MASKED)) if bool((value < MASKED).any()) else mask
@@ -170,6 +172,20 @@ def attention(build: Builder, query: int, key: int, value: int, scale: float, ma
     if mask is not None:
         scores = build.broadcast("add", scores, additive_mask(build, mask))
     return product(build, build.add("softmax", scores, dim=len(build.shape(scores)) - 1), value)
+
+
+def diagonal(build: Builder, x: int, first: int, second: int) -> int:
+    """The entries whose places on two axes are equal; the second axis goes."""
+    shape = build.shape(x)
+    positions = torch.arange(math.prod(shape)).reshape(shape).diagonal(0, first, second).movedim(-1, first)
+    return moves.picked(build, x, positions)
+
+
+def repeated(build: Builder, x: int, axis: int, wanted: int) -> int:
+    """Each entry of an axis several times in a row, until there are `wanted`: heads that several queries share."""
+    shape = build.shape(x)
+    positions = torch.arange(math.prod(shape)).reshape(shape).repeat_interleave(wanted // shape[axis], axis)
+    return moves.picked(build, x, positions)
 
 
 # -- products of matrices ------------------------------------------------------------------------------------------------

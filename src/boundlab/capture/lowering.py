@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ class Lowering:
         self.values: dict[fx.Node, Any] = {}
         self.node: fx.Node | None = None
         self.merged: dict[fx.Node, int] = {}
+        self.inputs: list[fx.Node] = []
 
     def at(self, node: fx.Node) -> None:
         """Begin a program node: its module path and source line name what is built for it."""
@@ -83,12 +85,16 @@ class Lowering:
         return tuple(self.axis(value, dim) for dim in dims)
 
     def result_shape(self) -> tuple[int, ...]:
-        """Shape of the program node's result as ours: without the batch, and with what is merged into its axis."""
+        """Shape of the program node's result as ours."""
         assert self.node is not None
-        shape = self.node.meta["val"].shape
-        if not batched(self.node):
+        return self.shape_of(self.node)
+
+    def shape_of(self, value: fx.Node) -> tuple[int, ...]:
+        """Shape of a program value as ours: without the batch, and with what is merged into its axis."""
+        shape = value.meta["val"].shape
+        if not batched(value):
             return tuple(int(size) for size in shape)
-        batch = self.batch(self.node)
+        batch = self.batch(value)
         middle = () if batch.factor == 1 else (batch.factor,)
         return (*map(int, shape[:batch.place]), *middle, *map(int, shape[batch.place + 1:]))
 
@@ -129,7 +135,10 @@ def batch_factor(size: Any) -> int | None:
     """k if a size is k times the batch, None if it is a number; CaptureError for other formulas of the batch."""
     if not isinstance(size, torch.SymInt):
         return None
-    parts = re.fullmatch(r"(?:(\d+)\*)?([a-z]\w*)", str(size))
+    parts = re.fullmatch(r"(?:(\d+)\*)?(s\w*)", str(size))
+    if re.search(r"\bu\d+", str(size)):
+        raise CaptureError("an axis has a size that depends on values of a tensor, such as a boolean mask or repeats; name the "
+                           "places by whole numbers instead.")
     if parts is None:
         raise CaptureError(f"an axis has the size {size}; only the batch, or a multiple of it, may depend on the batch.")
     return int(parts[1] or 1)
@@ -143,10 +152,10 @@ def path_of(node: fx.Node) -> str:
 
 
 def where_from(node: fx.Node | None) -> str:
-    """", from file:line" of the user's source, if torch knows it: the innermost line that is not torch's own."""
+    """", from file:line" of the user's source, if torch knows it: the innermost line that is not torch's or ours."""
     trace = (node.meta.get("stack_trace") or "") if node is not None else ""
     places = re.findall(r'File "([^"]+)", line (\d+)', trace)
-    places = [place for place in places if not place[0].startswith(torch.__path__[0])] or places
+    places = [place for place in places if not place[0].startswith((torch.__path__[0], str(Path(__file__).parent), "<"))]
     return f", from {places[-1][0]}:{places[-1][1]}" if places else ""
 
 

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from boundlab.capture import onnx_arith, onnx_layers, onnx_shape, onnx_windows
+from boundlab.capture import onnx_arith, onnx_choice, onnx_layers, onnx_norms, onnx_sequence, onnx_shape, onnx_windows
 from boundlab.capture.builder import Builder
 from boundlab.capture.missing import Missing
-from boundlab.capture.onnx_file import OnnxFile, OnnxValue, array_of, onnx_reference, read_model, reference_of
+from boundlab.capture.onnx_file import OnnxFile, OnnxValue, array_of, onnx_reference, read_model, reference_of, type_name
 from boundlab.capture.onnx_fold import FOLDS, fold
-from boundlab.capture.onnx_lowering import ONNX_LOWERINGS, Known, OnnxLowering, OnnxNode, Value
+from boundlab.capture.onnx_lowering import ONNX_CHOICES, ONNX_LOWERINGS, Known, OnnxLowering, OnnxNode, Value
 from boundlab.errors import CaptureError, UnsupportedOperator
 from boundlab.graph import Model
 from boundlab.ops import Op, by_source
 
 __all__ = ["OnnxFile", "OnnxValue", "load_onnx", "onnx_reference"]
 
-THEMES = (onnx_arith, onnx_layers, onnx_shape, onnx_windows)
+THEMES = (onnx_arith, onnx_choice, onnx_layers, onnx_norms, onnx_sequence, onnx_shape, onnx_windows)
 """The modules whose import fills the table of rules."""
 TYPES = {"float32": torch.float32, "float64": torch.float64}
 STANDARD = ("", "ai.onnx")
@@ -29,6 +30,8 @@ Handle = Callable[[OnnxLowering, OnnxNode, Path, Mapping[str, Op]], None]
 CHOOSES = ("ArgMax", "ArgMin", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "And", "Or", "Xor",
            "NonZero", "TopK", "OneHot", "Hardmax", "Unique", "IsNaN", "IsInf", "NonMaxSuppression", "If", "Loop", "Scan")
 """Operators whose results jump with the values of the input."""
+COUNTING = ("ArgMax", "ArgMin", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "And", "Or", "Xor")
+"""Operators that give whole numbers or truth values."""
 
 
 def load_onnx(path: str | Path) -> Model:
@@ -113,7 +116,8 @@ def plain_attribute(entry: Any, path: Path, name: str) -> Any:
         return array_of(entry.t, path, f"{name}.{entry.name}")
     if kind == "STRING":
         return entry.s.decode("utf-8", "replace")
-    plain = {"FLOAT": entry.f, "INT": entry.i, "FLOATS": list(entry.floats), "INTS": list(entry.ints)}
+    plain = {"FLOAT": entry.f, "INT": entry.i, "FLOATS": list(entry.floats), "INTS": list(entry.ints),
+             "STRINGS": [part.decode("utf-8", "replace") for part in entry.strings]}
     return plain.get(kind, entry)
 
 
@@ -130,7 +134,18 @@ def run(low: OnnxLowering, node: OnnxNode, path: Path, one_to_one: Mapping[str, 
     except (LookupError, ArithmeticError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError) as problem:
         raise CaptureError(f"{place} is malformed; its inputs are {shapes(low, node)} and reading it gave "
                            f"{type(problem).__name__}: {problem}.") from problem
-    low.values.update(zip(node.outputs, results, strict=False))
+    kept = counts(node, low.counting)
+    low.values.update({name: replace(result, whole=kept) if isinstance(result, Value) else result
+                       for name, result in zip(node.outputs, results, strict=False)})
+
+
+def counts(node: OnnxNode, counting: bool) -> bool:
+    """Whether the file has whole numbers or truth values where a node gives its results; most keep what they read."""
+    if node.op in COUNTING:
+        return True
+    if node.op == "Cast":
+        return "float" not in type_name(node.attributes["to"])
+    return counting and node.op not in ("OneHot", "CastLike")
 
 
 def shapes(low: OnnxLowering, node: OnnxNode) -> str:
@@ -146,9 +161,12 @@ def lower(low: OnnxLowering, node: OnnxNode, one_to_one: Mapping[str, Op]) -> Se
     given = [low.given(node, position) for position in range(len(node.inputs))]
     if node.op in FOLDS and not any(isinstance(value, Value) for value in given):
         return [fold(node, given)]  # type: ignore[arg-type]
+    low.counting = any(isinstance(value, Value) and value.whole for value in given)
+    position, rule = ONNX_CHOICES.get(node.op, (0, None))
+    if rule is not None and position < len(given) and low.varies(given[position]):
+        return several(rule(low, node))
     if node.op in ONNX_LOWERINGS:
-        found = ONNX_LOWERINGS[node.op](low, node)
-        return [found] if isinstance(found, (Value, np.ndarray)) else found
+        return several(ONNX_LOWERINGS[node.op](low, node))
     source = f"onnx:{node.op}"
     if source in one_to_one:
         return [low.elementwise(one_to_one[source].name, *low.everything(node), **node.attributes)]
@@ -156,6 +174,11 @@ def lower(low: OnnxLowering, node: OnnxNode, one_to_one: Mapping[str, Op]) -> Se
         raise UnsupportedOperator("it chooses by values that depend on the network input, so its result jumps; bounds are "
                                   "computed for networks without such choices")
     raise UnsupportedOperator(f"no operator declares the source '{source}'; register one (docs: add an operator)")
+
+
+def several(found: Known | Sequence[Known]) -> Sequence[Known]:
+    """The results of a node as a list."""
+    return [found] if isinstance(found, (Value, np.ndarray)) else found
 
 
 def constant(node: OnnxNode) -> np.ndarray:

@@ -11,7 +11,6 @@ import numpy as np
 
 from boundlab.capture import functions
 from boundlab.capture.builder import Builder
-from boundlab.capture.onnx_fold import type_name
 from boundlab.capture.onnx_lowering import OnnxLowering, OnnxNode, Rule, Value, lowers, stripped
 from boundlab.errors import UnsupportedOperator
 
@@ -120,18 +119,6 @@ def junction(low: OnnxLowering, node: OnnxNode) -> Value:
 
 
 # -- one argument --------------------------------------------------------------------------------------------------------
-
-@lowers("Cast", "CastLike")
-def cast(low: OnnxLowering, node: OnnxNode) -> Value:
-    """No change where the type is the network's own."""
-    like = low.given(node, 1) if node.op == "CastLike" else None
-    kind = type_name(node.attributes["to"]) if node.op == "Cast" else str(like.dtype) if isinstance(like, np.ndarray) else ""
-    if kind and kind != str(low.builder.dtype).removeprefix("torch."):
-        why = "only one floating type for a whole network is supported" if "float" in kind else \
-            "whole numbers jump with the values of the input"
-        raise UnsupportedOperator(f"it casts a value that depends on the network input to {kind}, and {why}")
-    return low.value(node)
-
 
 @lowers("Clip")
 def clip(low: OnnxLowering, node: OnnxNode) -> Value:

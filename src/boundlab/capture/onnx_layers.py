@@ -1,14 +1,14 @@
-"""ONNX layers: products with weights, convolutions, normalisations and pools."""
+"""ONNX layers: products with weights and convolutions."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
+from boundlab.capture import resample
 from boundlab.capture.onnx_lowering import OnnxLowering, OnnxNode, Shape, Value, lowers
-from boundlab.capture.onnx_shape import grown, padded
+from boundlab.capture.onnx_shape import padded
 from boundlab.errors import CaptureError, UnsupportedOperator
 
 # -- products ------------------------------------------------------------------------------------------------------------
@@ -112,20 +112,13 @@ def pads(node: OnnxNode, space: Shape, kernel: Shape) -> list[tuple[int, int]]:
     return pairs
 
 
-def pad_image(low: OnnxLowering, x: Value, pairs: Sequence[tuple[int, int]]) -> tuple[Value, Shape]:
-    """An image and the symmetric padding that a convolution shall add; asymmetric ones are made here."""
-    if all(before == after for before, after in pairs):
-        return x, tuple(before for before, _ in pairs)
-    return grown(low, x, [(0, 0), (0, 0), *pairs], 0.0), (0,) * len(pairs)
-
-
 @lowers("Conv")
 def conv(low: OnnxLowering, node: OnnxNode) -> Value:
     """A convolution with strides, dilations, groups and any padding."""
     x, weight = low.value(node), low.whole(low.value(node, 1))
     kernel = low.builder.shape(weight)[2:]
-    x, padding = pad_image(low, x, pads(node, x.shape[2:], kernel))
-    parts = [image(low, x), weight, *([low.value(node, 2).index] if low.given(node, 2) is not None else [])]
+    index, padding = resample.symmetric(low.builder, image(low, x), pads(node, x.shape[2:], kernel))
+    parts = [index, weight, *([low.value(node, 2).index] if low.given(node, 2) is not None else [])]
     found = low.builder.add("conv", *parts, stride=per_axis(node, "strides", len(kernel)), padding=padding,
                             dilation=per_axis(node, "dilations", len(kernel)), groups=node.attributes.get("group", 1))
     return low.closed(found, 1)
@@ -171,51 +164,3 @@ def transposed_pads(node: OnnxNode, space: Shape, strides: Shape, extra: Shape, 
 def per_channel(low: OnnxLowering, x: Value, axes: int) -> Value:
     """One number a channel, as the value (channels, 1, ...) that broadcasts over images."""
     return low.close(x.index, (*x.shape, *[1] * axes))
-
-
-# -- normalisation -------------------------------------------------------------------------------------------------------
-
-@lowers("BatchNormalization")
-def batch_norm(low: OnnxLowering, node: OnnxNode) -> Value:
-    """Frozen statistics: x * scale + shift, with both computed from the parameters in the graph."""
-    if node.attributes.get("training_mode", 0):
-        raise UnsupportedOperator("it is batch norm in training mode; export the network in evaluation mode")
-    x, scale, shift, mean, variance = low.everything(node)
-    inverse = low.elementwise("rsqrt", low.elementwise("add", variance, low.literal(node.attributes.get("epsilon", 1e-5))))
-    scale = low.elementwise("mul", scale, inverse)
-    shift = low.elementwise("sub", shift, low.elementwise("mul", mean, scale))
-    axes = max(len(x.shape) - 2, 0)
-    return low.elementwise("add", low.elementwise("mul", x, per_channel(low, scale, axes)), per_channel(low, shift, axes))
-
-
-def normalised(low: OnnxLowering, x: Value, axes: Sequence[int], epsilon: float) -> Value:
-    """(x - mean) / sqrt(variance + epsilon) over ONNX axes."""
-    left_out = low.open(x, axes)[1]
-    dims = tuple(axis - left_out for axis in axes)
-
-    def mean(value: Value) -> Value:
-        source, _ = low.open(value, axes)
-        return low.closed(low.builder.add("mean", source, dims=dims, keepdim=True), left_out)
-
-    centred = low.elementwise("sub", x, mean(x))
-    variance = mean(low.elementwise("square", centred))
-    return low.elementwise("mul", centred, low.elementwise("rsqrt", low.elementwise("add", variance, low.literal(epsilon))))
-
-
-@lowers("LayerNormalization")
-def layer_norm(low: OnnxLowering, node: OnnxNode) -> Value:
-    """Normalised over all axes from `axis` on, then scaled and shifted."""
-    x = low.value(node)
-    first = low.axis(x, node.attributes.get("axis", -1))
-    found = normalised(low, x, range(first, len(x.shape)), node.attributes.get("epsilon", 1e-5))
-    found = low.elementwise("mul", found, low.value(node, 1))
-    return found if low.given(node, 2) is None else low.elementwise("add", found, low.value(node, 2))
-
-
-@lowers("InstanceNormalization")
-def instance_norm(low: OnnxLowering, node: OnnxNode) -> Value:
-    """Each channel normalised over its cells, then scaled and shifted."""
-    x, scale, shift = low.everything(node)
-    axes = len(x.shape) - 2
-    found = normalised(low, x, range(2, len(x.shape)), node.attributes.get("epsilon", 1e-5))
-    return low.elementwise("add", low.elementwise("mul", found, per_channel(low, scale, axes)), per_channel(low, shift, axes))

@@ -35,15 +35,31 @@ class OnnxNode:
 
 @dataclass(frozen=True)
 class Value:
-    """A value that our graph computes: its node, and its ONNX `shape` at batch size 1."""
+    """A value that our graph computes: its node, and its ONNX `shape` at batch size 1.
+
+    `whole` says that the file has whole numbers or truth values there, which our graph holds in its floating type.
+    """
 
     index: int
     shape: Shape
+    whole: bool = False
 
 
 Known = Value | np.ndarray
 Rule = Callable[["OnnxLowering", OnnxNode], "Known | Sequence[Known]"]
 ONNX_LOWERINGS: dict[str, Rule] = {}
+ONNX_CHOICES: dict[str, tuple[int, Rule]] = {}
+"""Rules for operators whose argument at a position (of places, say) may vary; with a constant one they are ordinary."""
+
+
+def chooses(operator: str, position: int) -> Callable[[Rule], Rule]:
+    """Enter a rule for an operator where its argument at `position` varies."""
+
+    def enter(rule: Rule) -> Rule:
+        ONNX_CHOICES[operator] = (position, rule)
+        return rule
+
+    return enter
 
 
 def lowers(*operators: str) -> Callable[[Rule], Rule]:
@@ -69,6 +85,7 @@ class OnnxLowering:
         self.values: dict[str, Known] = {}
         self.wholes: dict[int, int] = {}
         self.parameters: dict[str, int] = {}
+        self.counting = False
 
     # -- reading a node's inputs -----------------------------------------------------------------------------------------
 
@@ -84,6 +101,8 @@ class OnnxLowering:
     def array(self, node: OnnxNode, position: int, what: str) -> np.ndarray:
         """The input at `position` where it must be known at load time."""
         value = self.given(node, position)
+        if isinstance(value, Value) and not self.varies(value):
+            return self.builder.known(self.whole(value))[0].detach().numpy()
         if not isinstance(value, np.ndarray):
             found = "is missing" if value is None else "depends on the network input"
             raise UnsupportedOperator(f"its {what} must be constant, and {found}")
@@ -127,6 +146,8 @@ class OnnxLowering:
     def checked(self, name: str, array: np.ndarray) -> torch.Tensor:
         """The array as a tensor; an error unless it is finite and of the network's floating type."""
         wanted = str(self.builder.dtype).removeprefix("torch.")
+        if self.counting and array.dtype.kind in "iub" and np.array_equal(array.astype(wanted).astype(array.dtype), array):
+            array = array.astype(wanted)
         if str(array.dtype) != wanted:
             reason = "mixes floating types" if str(array.dtype) in FLOATS else "is not a float32 or float64 network there"
             raise UnsupportedOperator(f"the constant '{name}' has type {array.dtype} where the network's inputs have {wanted}; "

@@ -11,16 +11,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
-from boundlab.capture import functions
+from boundlab.capture import functions, moves
 from boundlab.capture.onnx_arith import applied, operand
-from boundlab.capture.onnx_lowering import Known, OnnxLowering, OnnxNode, Shape, Value, lowers, stripped
+from boundlab.capture.onnx_lowering import Known, OnnxLowering, OnnxNode, Value, lowers, stripped
 from boundlab.errors import CaptureError, UnsupportedOperator
 
 Mover = Callable[[OnnxLowering, OnnxNode, np.ndarray], np.ndarray]
 
 
-def moves(*operators: str) -> Callable[[Mover], Mover]:
+def rearranges(*operators: str) -> Callable[[Mover], Mover]:
     """Enter a rearrangement of entries as the rule of ONNX operators."""
 
     def enter(mover: Mover) -> Mover:
@@ -37,32 +38,16 @@ def moves(*operators: str) -> Callable[[Mover], Mover]:
 
 
 def picked(low: OnnxLowering, value: Value, index: np.ndarray) -> Value:
-    """The entries at flat positions `index` by the most structured operator that picks them: reshape, slice, else gather."""
+    """The entries at flat positions `index` by the most structured operator that picks them; -1 is a zero."""
     if not index.size:
         raise UnsupportedOperator("its result is empty")
-    if index.size == math.prod(value.shape) and np.array_equal(index.reshape(-1), np.arange(index.size)):
-        return low.close(value.index, index.shape)
-    shape = low.builder.shape(value.index)
-    slices = block(shape, index)
-    if slices is None:
-        return low.moved(value, index)
-    return low.close(low.builder.add("slice", value.index, slices=slices), index.shape)
-
-
-def block(shape: Shape, index: np.ndarray) -> tuple[slice, ...] | None:
-    """The slices of a tensor of `shape` that give flat positions `index` in this order, or None if there are none."""
-    slices = []
-    for places in np.unravel_index(index.reshape(-1), shape):
-        used = np.unique(places)
-        step = int(used[1] - used[0]) if len(used) > 1 else 1
-        slices.append(slice(int(used[0]), int(used[-1]) + 1, step))
-    same = np.arange(math.prod(shape)).reshape(shape)[tuple(slices)].reshape(-1)
-    return tuple(slices) if np.array_equal(same, index.reshape(-1)) else None
+    positions = torch.from_numpy(np.array(index, np.int64)).reshape(stripped(index.shape))
+    return low.close(moves.picked(low.builder, value.index, positions), index.shape)
 
 
 # -- shape only ----------------------------------------------------------------------------------------------------------
 
-@moves("Identity", "Dropout")
+@rearranges("Identity", "Dropout")
 def same(low: OnnxLowering, node: OnnxNode, array: np.ndarray) -> np.ndarray:
     """No change; dropout is only known switched off (its training flag missing or false)."""
     if node.op == "Dropout" and bool(low.setting(node, 2, "training_mode", False)):
@@ -70,7 +55,7 @@ def same(low: OnnxLowering, node: OnnxNode, array: np.ndarray) -> np.ndarray:
     return array
 
 
-@moves("Reshape")
+@rearranges("Reshape")
 def reshape(low: OnnxLowering, node: OnnxNode, array: np.ndarray) -> np.ndarray:
     """A new shape, where 0 keeps an axis (unless `allowzero`) and -1 takes what is left."""
     sizes = [int(size) for size in low.setting(node, 1, "shape")]
@@ -79,7 +64,7 @@ def reshape(low: OnnxLowering, node: OnnxNode, array: np.ndarray) -> np.ndarray:
     return array.reshape(sizes)
 
 
-@moves("Flatten")
+@rearranges("Flatten")
 def flatten(low: OnnxLowering, node: OnnxNode, array: np.ndarray) -> np.ndarray:
     """Two axes: those before `axis`, and the rest."""
     axis = node.attributes.get("axis", 1)
@@ -87,14 +72,14 @@ def flatten(low: OnnxLowering, node: OnnxNode, array: np.ndarray) -> np.ndarray:
     return array.reshape(math.prod(array.shape[:axis]), -1)
 
 
-@moves("Squeeze")
+@rearranges("Squeeze")
 def squeeze(low: OnnxLowering, node: OnnxNode, array: np.ndarray) -> np.ndarray:
     """Without axes of size 1."""
     axes = low.setting(node, 1, "axes")
     return np.squeeze(array) if axes is None else np.squeeze(array, tuple(axes))
 
 
-@moves("Unsqueeze")
+@rearranges("Unsqueeze")
 def unsqueeze(low: OnnxLowering, node: OnnxNode, array: np.ndarray) -> np.ndarray:
     """With new axes of size 1."""
     axes = low.setting(node, 1, "axes")
@@ -113,7 +98,7 @@ def shape_of(low: OnnxLowering, node: OnnxNode) -> Known:
 
 # -- picking -------------------------------------------------------------------------------------------------------------
 
-@moves("Slice")
+@rearranges("Slice")
 def slice_(low: OnnxLowering, node: OnnxNode, array: np.ndarray) -> np.ndarray:
     """Slices along axes, of any step."""
     starts, ends = low.setting(node, 1, "starts"), low.setting(node, 2, "ends")
@@ -125,13 +110,13 @@ def slice_(low: OnnxLowering, node: OnnxNode, array: np.ndarray) -> np.ndarray:
     return array[tuple(slices)]
 
 
-@moves("Gather")
+@rearranges("Gather")
 def gather(low: OnnxLowering, node: OnnxNode, array: np.ndarray) -> np.ndarray:
     """The slices of one axis that a tensor of indices names."""
     return np.take(array, low.array(node, 1, "indices"), axis=node.attributes.get("axis", 0))
 
 
-@moves("GatherElements")
+@rearranges("GatherElements")
 def gather_elements(low: OnnxLowering, node: OnnxNode, array: np.ndarray) -> np.ndarray:
     """For every entry of the indices, the entry at that place of one axis."""
     axis = node.attributes.get("axis", 0)
@@ -141,15 +126,42 @@ def gather_elements(low: OnnxLowering, node: OnnxNode, array: np.ndarray) -> np.
     return array[tuple(places)]
 
 
-@moves("GatherND")
+@rearranges("GatherND")
 def gather_nd(low: OnnxLowering, node: OnnxNode, array: np.ndarray) -> np.ndarray:
-    """Entries or slices at tuples of indices."""
-    if node.attributes.get("batch_dims", 0):
-        raise UnsupportedOperator("its batch_dims are not 0")
-    return array[tuple(np.moveaxis(low.array(node, 1, "indices"), -1, 0))]
+    """Entries or slices at tuples of indices, which are each batch's own on `batch_dims` leading axes."""
+    indices, shared = low.array(node, 1, "indices"), node.attributes.get("batch_dims", 0)
+    lead = array.shape[:shared]
+    rows = [block[tuple(np.moveaxis(own, -1, 0))] for block, own in
+            zip(array.reshape(-1, *array.shape[shared:]), indices.reshape(-1, *indices.shape[shared:]), strict=True)]
+    return np.stack(rows).reshape(*lead, *rows[0].shape)
 
 
-@moves("DepthToSpace")
+@rearranges("Trilu")
+def triangle(low: OnnxLowering, node: OnnxNode, array: np.ndarray) -> np.ndarray:
+    """The upper or lower triangle of the last two axes, zeros elsewhere."""
+    offset = 0 if low.given(node, 1) is None else int(low.array(node, 1, "diagonal").reshape(-1)[0])
+    kept = np.triu(np.ones(array.shape[-2:], bool), offset) if node.attributes.get("upper", 1) else \
+        np.tril(np.ones(array.shape[-2:], bool), offset)
+    return np.where(kept, array, moves.ZERO if isinstance(low.given(node, 0), Value) else 0).astype(array.dtype)
+
+
+@rearranges("Compress")
+def compress(low: OnnxLowering, node: OnnxNode, array: np.ndarray) -> np.ndarray:
+    """The slices of one axis (of the flattened tensor, if none is named) where a known condition holds."""
+    return np.compress(low.array(node, 1, "condition"), array, node.attributes.get("axis"))
+
+
+@rearranges("ReverseSequence")
+def reverse_sequence(low: OnnxLowering, node: OnnxNode, array: np.ndarray) -> np.ndarray:
+    """The first entries of each sequence in reverse order."""
+    lengths, time = low.array(node, 1, "lengths"), node.attributes.get("time_axis", 0)
+    ahead = np.moveaxis(array, (time, node.attributes.get("batch_axis", 1)), (0, 1)).copy()
+    for place, length in enumerate(lengths):
+        ahead[:length, place] = ahead[:length, place][::-1]
+    return np.moveaxis(ahead, (0, 1), (time, node.attributes.get("batch_axis", 1)))
+
+
+@rearranges("DepthToSpace")
 def depth_to_space(low: OnnxLowering, node: OnnxNode, array: np.ndarray) -> np.ndarray:
     """Blocks of channels become blocks of pixels (pixel shuffle is mode CRD)."""
     size = node.attributes["blocksize"]
@@ -161,7 +173,7 @@ def depth_to_space(low: OnnxLowering, node: OnnxNode, array: np.ndarray) -> np.n
     return blocks.reshape(batch, channels // size**2, height * size, width * size)
 
 
-@moves("SpaceToDepth")
+@rearranges("SpaceToDepth")
 def space_to_depth(low: OnnxLowering, node: OnnxNode, array: np.ndarray) -> np.ndarray:
     """Blocks of pixels become blocks of channels."""
     size = node.attributes["blocksize"]
@@ -170,7 +182,7 @@ def space_to_depth(low: OnnxLowering, node: OnnxNode, array: np.ndarray) -> np.n
     return blocks.reshape(batch, channels * size**2, height // size, width // size)
 
 
-@moves("Tile")
+@rearranges("Tile")
 def tile(low: OnnxLowering, node: OnnxNode, array: np.ndarray) -> np.ndarray:
     """The whole tensor repeated along its axes."""
     return np.tile(array, low.array(node, 1, "repeats"))
@@ -321,5 +333,4 @@ def scattered(node: OnnxNode, data: np.ndarray, indices: np.ndarray, updates: np
 
 def side_by_side(low: OnnxLowering, values: Sequence[Value]) -> Value:
     """The entries of several values in one axis."""
-    flat = [low.reshaped(value.index, (math.prod(value.shape),)) for value in values]
-    return low.closed(low.builder.add("concat", *flat, dim=0), 0)
+    return low.closed(moves.side_by_side(low.builder, [value.index for value in values]), 0)

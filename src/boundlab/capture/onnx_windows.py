@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
+import torch
 
-from boundlab.capture.onnx_layers import image, pad_image, pads, per_axis
+from boundlab.capture import functions, resample
+from boundlab.capture.onnx_layers import image, pads, per_axis
 from boundlab.capture.onnx_lowering import Known, OnnxLowering, OnnxNode, Shape, Value, lowers
+from boundlab.capture.onnx_shape import picked
+from boundlab.capture.resample import Pool
 from boundlab.errors import CaptureError, UnsupportedOperator
 
 # -- pools ---------------------------------------------------------------------------------------------------------------
@@ -62,25 +64,62 @@ def open_mesh(axes: Sequence[np.ndarray]) -> list[np.ndarray]:
     return mesh
 
 
+def pools_of(node: OnnxNode, space: Shape) -> list[Pool]:
+    """The windows of a pool along each axis."""
+    kernel = tuple(node.attributes["kernel_shape"])
+    strides, dilations = per_axis(node, "strides", len(kernel)), per_axis(node, "dilations", len(kernel))
+    counted = bool(node.attributes.get("count_include_pad", 0))
+    axes = zip(space, kernel, strides, pads(node, space, kernel), dilations, strict=True)
+    return [Pool(size, width, stride, *ends, step, counted) for size, width, stride, ends, step in axes]
+
+
 @lowers("AveragePool")
 def average_pool(low: OnnxLowering, node: OnnxNode) -> Value:
-    """A convolution of each channel on its own that sums windows, divided by the number of counted cells."""
+    """Means over windows."""
     x = low.value(node)
-    channels, space, kernel = x.shape[1], x.shape[2:], tuple(node.attributes["kernel_shape"])
-    strides, dilations = per_axis(node, "strides", len(kernel)), per_axis(node, "dilations", len(kernel))
-    places, pairs = windows(node, space), pads(node, space, kernel)
-    counts, ends = [], []
-    for cells, size, (before, after) in zip(places, space, pairs, strict=True):
-        low_end, high_end = (-before, size + after) if node.attributes.get("count_include_pad", 0) else (0, size)
-        counts.append(((cells >= low_end) & (cells < high_end)).sum(1))
-        ends.append((before, max(int(cells.max()) + 1 - size, 0)))
-    shares = 1 / np.array([math.prod(cell) for cell in itertools.product(*counts)]).reshape([len(count) for count in counts])
-    even = bool((shares == shares.flat[0]).all())
-    wide, padding = pad_image(low, x, ends)
-    weight = low.literal(np.full((channels, 1, *kernel), shares.flat[0] if even else 1.0))
-    settings: dict[str, Any] = {"stride": strides, "padding": padding, "dilation": dilations, "groups": channels}
-    total = low.closed(low.builder.add("conv", image(low, wide), low.whole(weight), **settings), 1)
-    return total if even else low.elementwise("mul", total, low.literal(shares))
+    found = resample.average_pool(low.builder, image(low, x), pools_of(node, x.shape[2:]),
+                                  bool(node.attributes.get("ceil_mode", 0)))
+    return low.closed(found, 1)
+
+
+@lowers("LpPool", "GlobalLpPool")
+def power_pool(low: OnnxLowering, node: OnnxNode) -> Value:
+    """The p-norm over windows, or over all cells of each channel."""
+    x, build, p = low.value(node), low.builder, int(node.attributes.get("p", 2))
+    index = image(low, x)
+    sizes = functions.power(build, build.add("abs", index), float(p))
+    if node.op == "GlobalLpPool":
+        total = build.add("sum", sizes, dims=tuple(range(1, len(x.shape) - 1)), keepdim=True)
+    else:
+        total = resample.average_pool(build, sizes, pools_of(node, x.shape[2:]), bool(node.attributes.get("ceil_mode", 0)), 1)
+    return low.closed(functions.power(build, total, 1 / p), 1)
+
+
+@lowers("Col2Im")
+def fold(low: OnnxLowering, node: OnnxNode) -> Value:
+    """Windows summed into an image."""
+    x, (size, kernel) = low.value(node), ([int(n) for n in low.array(node, place, "shape")] for place in (1, 2))
+    axes = len(kernel)
+    pairs = pads(node, tuple(size), tuple(kernel))
+    wide = [whole + before + after for whole, (before, after) in zip(size, pairs, strict=True)]
+    dilations, strides = per_axis(node, "dilations", axes), per_axis(node, "strides", axes)
+    found = resample.fold(low.builder, x.index, wide, kernel, dilations, strides)
+    cut = tuple(slice(before, before + whole, 1) for whole, (before, _) in zip(size, pairs, strict=True))
+    whole = slice(0, low.builder.shape(found)[0], 1)
+    return low.closed(low.builder.add("slice", found, slices=(whole, *cut)) if any(map(any, pairs)) else found, 1)
+
+
+@lowers("GridSample")
+def grid_sample(low: OnnxLowering, node: OnnxNode) -> Value:
+    """Interpolation at constant places: one matrix over all cells of a channel, made by torch's own operator."""
+    x, grid = low.value(node), torch.from_numpy(low.array(node, 1, "places")).double()
+    modes = {"bilinear": "bilinear", "linear": "bilinear", "nearest": "nearest", "bicubic": "bicubic", "cubic": "bicubic"}
+    space = x.shape[2:]
+    units = torch.eye(math.prod(space), dtype=torch.float64).reshape(-1, 1, *space)
+    found = torch.nn.functional.grid_sample(
+        units, grid.expand(len(units), *grid.shape[1:]), modes[node.attributes.get("mode", "linear")],
+        node.attributes.get("padding_mode", "zeros"), bool(node.attributes.get("align_corners", 0)))
+    return low.closed(resample.flattened(low.builder, image(low, x), 1, found.flatten(1).mT, found.shape[2:]), 1)
 
 
 # -- resizing ------------------------------------------------------------------------------------------------------------
@@ -93,17 +132,20 @@ def resize(low: OnnxLowering, node: OnnxNode) -> Known:
     mode = node.attributes.get("mode", "nearest")
     new = node.op == "Resize" and low.opset > 10
     where = node.attributes.get("coordinate_transformation_mode", "half_pixel" if new else "asymmetric")
-    if mode not in ("nearest", "linear") or where == "tf_crop_and_resize" or node.attributes.get("antialias", 0):
-        raise UnsupportedOperator(f"it resizes with mode '{mode}', coordinates '{where}' or antialias; supported are nearest "
-                                  "and linear without antialias")
+    if where == "tf_crop_and_resize" or node.attributes.get("antialias", 0):
+        raise UnsupportedOperator(f"it resizes with coordinates '{where}' or antialias, which is not supported")
     places = [coordinates(where, size, wanted, scale) for size, wanted, scale in zip(x.shape, sizes, scales, strict=True)]
     if mode == "nearest":
         rounding = node.attributes.get("nearest_mode", "round_prefer_floor" if new else "floor")
         cells = [nearest(place, rounding).clip(0, size - 1) for place, size in zip(places, x.shape, strict=True)]
-        return low.moved(x, low.positions(x)[np.ix_(*cells)])
-    for axis, (place, wanted) in enumerate(zip(places, sizes, strict=True)):
-        if not np.array_equal(place, np.arange(x.shape[axis])):
-            x = interpolated(low, x, axis, place.clip(0, x.shape[axis] - 1), wanted)
+        return picked(low, x, low.positions(x)[np.ix_(*cells)])
+    for axis, place in enumerate(places):
+        size = x.shape[axis]
+        if not np.array_equal(place, np.arange(size)):
+            matrix = linear_matrix(place, size) if mode == "linear" else cubic_matrix(
+                place, size, node.attributes.get("cubic_coeff_a", -0.75), bool(node.attributes.get("exclude_outside", 0)))
+            index, left_out = low.open(x, [axis])
+            x = low.closed(resample.along(low.builder, index, axis - left_out, torch.from_numpy(matrix)), left_out)
     return x
 
 
@@ -145,17 +187,25 @@ def nearest(place: np.ndarray, rounding: str) -> np.ndarray:
     return rules[rounding].astype(np.int64)
 
 
-def interpolated(low: OnnxLowering, x: Value, axis: int, place: np.ndarray, wanted: int) -> Value:
-    """Linear interpolation of one axis at real positions, as a linear layer over that axis."""
-    matrix = np.zeros((wanted, x.shape[axis]))
+def linear_matrix(place: np.ndarray, size: int) -> np.ndarray:
+    """Linear interpolation of an axis at real positions (wanted,), as a matrix (wanted, size)."""
+    matrix, place = np.zeros((len(place), size)), place.clip(0, size - 1)
     below = np.floor(place).astype(np.int64)
-    above = np.minimum(below + 1, x.shape[axis] - 1)
-    np.add.at(matrix, (np.arange(wanted), below), 1 - (place - below))
-    np.add.at(matrix, (np.arange(wanted), above), place - below)
-    index, left_out = low.open(x, [axis])
-    rank = len(low.builder.shape(index))
-    order = [d for d in range(rank) if d != axis - left_out] + [axis - left_out]
-    turned = index if order == list(range(rank)) else low.builder.add("permute", index, dims=tuple(order))
-    found = low.builder.add("linear", turned, low.whole(low.literal(matrix)))
-    back = tuple(order.index(d) for d in range(rank))
-    return low.closed(found if back == tuple(range(rank)) else low.builder.add("permute", found, dims=back), left_out)
+    above = np.minimum(below + 1, size - 1)
+    np.add.at(matrix, (np.arange(len(place)), below), 1 - (place - below))
+    np.add.at(matrix, (np.arange(len(place)), above), place - below)
+    return matrix
+
+
+def cubic_matrix(place: np.ndarray, size: int, a: float, inside: bool) -> np.ndarray:
+    """Cubic convolution at real positions (Keys 1981, eq. 15, with a for -1/2); `inside` leaves out cells beyond the axis."""
+    matrix = np.zeros((len(place), size))
+    first = np.floor(place).astype(np.int64)
+    for step in (-1, 0, 1, 2):
+        cell = first + step
+        away = np.abs(place - cell)
+        weight = np.where(away <= 1, (a + 2) * away**3 - (a + 3) * away**2 + 1,
+                          a * away**3 - 5 * a * away**2 + 8 * a * away - 4 * a)
+        weight = np.where((cell < 0) | (cell >= size), 0.0, weight) if inside else weight
+        np.add.at(matrix, (np.arange(len(place)), cell.clip(0, size - 1)), weight)
+    return matrix / matrix.sum(1, keepdims=True) if inside else matrix

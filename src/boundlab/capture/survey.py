@@ -7,23 +7,22 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from boundlab.capture.export import export
 from boundlab.capture.lowering import Lowering
 from boundlab.capture.missing import Missing
 from boundlab.capture.table import LOWERINGS
-from boundlab.capture.torch import call, check_numbers, export, lower, two_examples
+from boundlab.capture.torch import call, call_of, lower, model_of, type_of
 from boundlab.errors import CaptureError, UnsupportedOperator
 from boundlab.graph import Model
 from boundlab.ops import Op
 
 
-def survey(module: nn.Module, *example: Tensor) -> tuple[Model, tuple[Missing, ...]]:
+def survey(module: nn.Module, *example: Any, **named: Any) -> tuple[Model, tuple[Missing, ...]]:
     """A module as a graph in which nodes of unknown operators stand for what cannot be captured, and all of those.
 
     For looking at, not for bounds: nothing is compared with the module. CaptureError if torch cannot export the module.
     """
-    check_numbers(module)
-    inputs = tuple(two_examples(tensor) for tensor in example)
-    kind = next((tensor.dtype for tensor in inputs if tensor.is_floating_point()), torch.float32)
+    given = call_of(module, example, named)
     missing: list[Missing] = []
     behind: set[fx.Node] = set()
 
@@ -41,7 +40,8 @@ def survey(module: nn.Module, *example: Tensor) -> tuple[Model, tuple[Missing, .
                 missing.append(Missing(name, str(node.target), origin, str(problem), blind))
             return place
 
-    return lower(export(module, inputs), kind, attempt), tuple(missing)
+    program = export(module, given)
+    return model_of(lower(program, type_of(module, given), attempt), program), tuple(missing)
 
 
 def stand_in(low: Lowering, node: fx.Node) -> Any:

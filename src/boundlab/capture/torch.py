@@ -2,60 +2,74 @@
 
 from __future__ import annotations
 
-import io
-import logging
-import traceback
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.export import Dim, ExportedProgram
+from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec
+from torch.utils import _pytree as pytree
 
-from boundlab.capture import aten, aten_functions, aten_layers, aten_shape
+from boundlab.capture import aten, aten_derivative, aten_functions, aten_layers, aten_moves, aten_shape, aten_windows
+from boundlab.capture.agreement import check_capture
 from boundlab.capture.builder import Builder
-from boundlab.capture.composed import known_value
+from boundlab.capture.export import Call, Program, export, key_text
 from boundlab.capture.lowering import Lowering, batched, lower_by_source, where_from
 from boundlab.capture.table import LOWERINGS
 from boundlab.errors import CaptureError, UnsupportedOperator
-from boundlab.evaluate import evaluate_all
 from boundlab.graph import Model
 from boundlab.ops import Op, by_source
 
-TABLES = (aten, aten_functions, aten_layers, aten_shape)
+TABLES = (aten, aten_derivative, aten_functions, aten_layers, aten_moves, aten_shape, aten_windows)
 """The modules whose import fills the table of rules."""
-DECOMPOSED = (
-    "lstm.input", "gru.input", "rnn_tanh.input", "rnn_relu.input", "lstm_cell.default", "gru_cell.default",
-    "rnn_tanh_cell.default", "rnn_relu_cell.default", "einsum.default", "_weight_norm.default", "cross_entropy_loss.default",
-)
-"""Composite operators that are captured through their parts; all others are kept whole."""
+EXPORTED = 13
+"""Examples that a module is exported with: a number that no other axis is likely to have."""
 Handle = Callable[[Lowering, fx.Node, dict[str, Op]], Any]
-TOLERANCE = 1e-3
-"""How far graph and module may differ, relative to the largest output, before a capture is refused."""
 
 
-def capture(module: nn.Module, *example: Tensor) -> Model:
+def capture(module: nn.Module, *example: Any, **named: Any) -> Model:
     """A PyTorch module as a Model.
 
-    `example` are inputs as the module takes them, (batch, ...) each; only their shapes and types matter, and the batch
-    may be of any size later. The module's parameters stay the live objects, so gradients of bounds reach them. Dropout,
-    batch norm and the like are captured in the mode that the module is in.
+    `example` and `named` are inputs as the module takes them: tensors (batch, ...), alone or in dictionaries, lists and
+    tuples, and plain values, which are fixed. Only shapes and types of the tensors matter, and the batch may be of any size
+    later. Inputs are named after the module's arguments (`Model.graph.inputs`), outputs after their keys (`Model.outputs`);
+    an output whose batch is not its first axis has it first in the Model. The module's parameters stay the live objects, so
+    gradients of bounds reach them. Layers are captured in the mode that the module is in.
 
     UnsupportedOperator names what nobody registered and where it stands in the source; CaptureError says that the module
-    cannot be exported, mixes examples of a batch, or differs from its graph.
+    cannot be exported, mixes examples of a batch, changes its own buffers, or differs from its graph.
     """
-    if not example or not all(isinstance(tensor, Tensor) and tensor.dim() > 0 for tensor in example):
-        raise CaptureError("capture needs one example tensor for each input of the module, with a batch axis first.")
+    given = call_of(module, example, named)
+    program = export(module, given)
+    low = lower(program, type_of(module, given))
+    check_mutation(program.exported)
+    check_capture(model_of(low, program), module, given,
+                  [low.batch(node).place if batched(node) else None for _, node in outputs_of(program.exported)])
+    return model_of(low, program)
+
+
+def call_of(module: nn.Module, example: tuple[Any, ...], named: Mapping[str, Any]) -> Call:
+    """The call that a module is exported with; CaptureError if there is no module, no example, or numbers without bounds."""
+    given = Call(example, named)
+    if not isinstance(module, nn.Module):
+        raise CaptureError(f"capture takes a torch.nn.Module, got {type(module).__name__}; put a function into a Module.")
+    if not given.tensors() or any(tensor.dim() == 0 for tensor in given.tensors()):
+        raise CaptureError("capture needs an example tensor for each input of the module, with a batch axis first.")
     check_numbers(module)
-    inputs = tuple(two_examples(tensor) for tensor in example)
-    program = export(module, inputs)
-    model = lower(program, next((tensor.dtype for tensor in inputs if tensor.is_floating_point()), torch.float32))
-    check_capture(model, module, inputs)
-    return model
+    return given.map(repeated)
+
+
+def type_of(module: nn.Module, given: Call) -> torch.dtype:
+    """The floating type of the inputs, of the parameters where inputs are whole numbers, float32 if there is none."""
+    tensors = [*given.tensors(), *module.parameters()]
+    return next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)
+
+
+def model_of(low: Lowering, program: Program) -> Model:
+    """The graph with the module's results as named outputs."""
+    results = outputs_of(program.exported)
+    return low.builder.model([low.index(node) for _, node in results], names_of(results))
 
 
 def check_numbers(module: nn.Module) -> None:
@@ -67,83 +81,83 @@ def check_numbers(module: nn.Module) -> None:
                            "with them has no bounds.")
 
 
-def two_examples(tensor: Tensor) -> Tensor:
-    """The first two examples, or the only one twice: a batch of one would be captured as a constant."""
-    return tensor.detach()[:2] if tensor.shape[0] >= 2 else torch.cat([tensor.detach()] * 2)
+def repeated(tensor: Tensor) -> Tensor:
+    """The examples over and over, EXPORTED of them: torch tells sizes apart by their values while it exports."""
+    times = -(-EXPORTED // max(len(tensor), 1))
+    return torch.cat([tensor.detach()] * times)[:EXPORTED]
 
 
-def export(module: nn.Module, inputs: tuple[Tensor, ...]) -> ExportedProgram:
-    """The module as a functional program over a dynamic batch; CaptureError if torch cannot export it."""
-    shapes = tuple({0: Dim.DYNAMIC} for _ in inputs)
-    try:
-        with quiet(), warnings.catch_warnings():  # recurrent modules list their weights in every call, which torch remarks on
-            warnings.filterwarnings("ignore", message="The tensor attributes.*were assigned during export")
-            warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # torch's own bookkeeping
-            program = torch.export.export(module, inputs, dynamic_shapes=shapes, strict=False)
-            table = {key: rule for key, rule in torch.export.default_decompositions().items()
-                     if str(key).removeprefix("aten.") in DECOMPOSED}
-            return program.run_decompositions(table)
-    except Exception as problem:  # torch raises many kinds; all of them mean that the module cannot be captured
-        reason = (str(problem).strip().splitlines() or [repr(problem)])[0].rstrip(".")
-        shapes_given = ", ".join(str(list(tensor.shape)) for tensor in inputs)
-        remedy = "Branches that depend on values of a tensor must be rewritten." if "data-dependent" in reason else \
-            f"Its inputs had the shapes {shapes_given}, the batch axis first."
-        raise CaptureError(f"torch.export cannot capture {type(module).__name__}{raised_at(problem)}: {reason}. "
-                           f"{remedy}") from problem
+# -- the walk ------------------------------------------------------------------------------------------------------------
 
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without the graphs and tracebacks that torch writes to standard error before it raises; the error says it all."""
-    loggers = [logger for name, logger in logging.root.manager.loggerDict.items()
-               if name.split(".")[0] == "torch" and isinstance(logger, logging.Logger) and not logger.disabled]
-    try:
-        for logger in loggers:
-            logger.disabled = True
-        with redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        for logger in loggers:
-            logger.disabled = False
-
-
-def raised_at(problem: BaseException) -> str:
-    """", from file:line" of the innermost line of the user's own source that an exception went through."""
-    own = [torch.__path__[0], str(Path(__file__).parent)]
-    frames = traceback.extract_tb(problem.__traceback__)
-    places = [frame for frame in frames if not frame.filename.startswith((*own, "<"))]
-    return f", from {places[-1].filename}:{places[-1].lineno}" if places else ""
-
-
-def lower(program: ExportedProgram, dtype: torch.dtype, handle: Handle | None = None) -> Model:
+def lower(program: Program, dtype: torch.dtype, handle: Handle | None = None) -> Lowering:
     """Every node of an exported program as nodes of our graph; `handle` makes those of one call (None: as `call` does)."""
-    low = Lowering(Builder(dtype))
-    placeholders = [node for node in program.graph.nodes if node.op == "placeholder"]
-    specs = {node.name: spec for node, spec in zip(placeholders, program.graph_signature.input_specs, strict=True)}
-    one_to_one = by_source()
-    for node in program.graph.nodes:
+    low, exported = Lowering(Builder(dtype)), program.exported
+    placeholders = [node for node in exported.graph.nodes if node.op == "placeholder"]
+    specs = {node.name: spec for node, spec in zip(placeholders, exported.graph_signature.input_specs, strict=True)}
+    one_to_one, read = by_source(), values_read(exported)
+    for node in exported.graph.nodes:
         low.at(node)
         if node.op == "placeholder":
             place(low, program, specs[node.name], node)
-        elif node.op == "call_function":
+        elif node.op == "call_function" and node in read:
             low.values[node] = (handle or call)(low, node, one_to_one)
-        elif node.op == "output":
-            mutated = len(program.graph_signature.buffers_to_mutate)
-            results = [low.index(value) for value in node.args[0][mutated:] if value is not None]
-            return low.builder.model(results)
-    raise CaptureError("the exported program has no output.")
+    return low
 
 
-def place(low: Lowering, program: ExportedProgram, spec: InputSpec, node: fx.Node) -> None:
+def values_read(exported: ExportedProgram) -> set[fx.Node]:
+    """The nodes whose values the results depend on; sizes, and what only lends its shape to a fill, do not count."""
+    read, waiting = set[fx.Node](), [node for node in exported.graph.nodes if node.op == "output"]
+    while waiting:
+        node = waiting.pop()
+        if node not in read:
+            read.add(node)
+            lends = node.op == "call_function" and str(node.target).removeprefix("aten.").split(".")[0] in aten.FILLS
+            waiting += [] if lends or isinstance(node.meta.get("val"), torch.SymInt) else node.all_input_nodes
+    return read
+
+
+def place(low: Lowering, program: Program, spec: InputSpec, node: fx.Node) -> None:
     """A placeholder: an input, or a parameter, buffer or constant under its own name."""
     if spec.kind == InputKind.USER_INPUT:
-        shape = tuple(int(size) for size in node.meta["val"].shape[1:])
-        low.values[node] = low.builder.input(node.name, shape)
+        value = node.meta.get("val")
+        if isinstance(value, Tensor):
+            shape = tuple(int(size) for size in value.shape[1:])
+            name = program.input_name(len(low.inputs), node.name)
+            low.inputs.append(node)
+            low.values[node] = low.builder.input(name, shape, value.dtype)
         return
     assert spec.target is not None
-    held = program.constants if spec.kind in (InputKind.CONSTANT_TENSOR, InputKind.CUSTOM_OBJ) else program.state_dict
-    value = held[spec.target] if spec.target in held else program.constants[spec.target]
-    low.values[node] = low.builder.parameter(spec.target, value)
+    exported = program.exported
+    held = exported.constants if spec.kind in (InputKind.CONSTANT_TENSOR, InputKind.CUSTOM_OBJ) else exported.state_dict
+    value = held[spec.target] if spec.target in held else exported.constants[spec.target]
+    low.values[node] = low.builder.parameter(spec.target.removeprefix(program.prefix), value)
+
+
+def check_mutation(exported: ExportedProgram) -> None:
+    """CaptureError if forward changes a buffer: such a module is another function at every call."""
+    for result, buffer in exported.graph_signature.buffers_to_mutate.items():
+        node = next((node for node in exported.graph.nodes if node.name == result), None)
+        raise CaptureError(f"forward changes the buffer '{buffer}'{where_from(node)}, so the module is another function at "
+                           "every call; call module.eval() if that stops it, else move the change out of forward.")
+
+
+def outputs_of(exported: ExportedProgram) -> list[tuple[str, fx.Node]]:
+    """The tensors that the module returns, with the path of keys and places that leads to each ("" for a lone tensor)."""
+    results = next(node for node in exported.graph.nodes if node.op == "output").args[0]
+    mine = len(exported.graph_signature.user_outputs)
+    structure = pytree.tree_unflatten(list(results[len(results) - mine:]), exported.call_spec.out_spec)
+    found = [(".".join(key_text(key) for key in path), leaf)
+             for path, leaf in pytree.tree_flatten_with_path(structure, is_leaf=lambda part: isinstance(part, fx.Node))[0]]
+    tensors = [(path, node) for path, node in found
+               if isinstance(node, fx.Node) and isinstance(node.meta.get("val"), Tensor)]
+    if not tensors:
+        raise CaptureError("the module returns no tensor.")
+    return tensors
+
+
+def names_of(results: Sequence[tuple[str, fx.Node]]) -> tuple[str, ...]:
+    """The names of the outputs; none for a lone tensor, which is called like its node."""
+    return () if results[0][0] == "" else tuple(path for path, _ in results)
 
 
 def call(low: Lowering, node: fx.Node, one_to_one: dict[str, Op]) -> Any:
@@ -155,75 +169,39 @@ def call(low: Lowering, node: fx.Node, one_to_one: dict[str, Op]) -> Any:
         return LOWERINGS[target](low, node)
     if target in one_to_one:
         return lower_by_source(low, node, one_to_one[target].name)
-    constant = computed_now(low, node)
-    if constant is not None:
-        return low.builder.constant(constant)
+    found = of_parameters(low, node)
+    if found is not None:
+        return found
     raise UnsupportedOperator(
         f"node '{node.name}'{where_from(node)} is {target}, which no operator declares. Register one "
         "(docs: add an operator), or rewrite that line with supported operators (`boundlab ops` lists them).")
 
 
-@torch.enable_grad()
-def computed_now(low: Lowering, node: fx.Node) -> Tensor | None:
-    """The value of a call that depends on no input and on no trained parameter (a mask, a table of positions), else None."""
-    values = {}
-    for arg in node.all_input_nodes:
-        index = low.values.get(arg)
-        if low.varies(arg) or batched(arg) or not isinstance(index, int):
-            return None
-        values[arg] = known_value(low.builder, index)[0]
+def of_parameters(low: Lowering, node: fx.Node) -> Any:
+    """A call that depends on no input: its value if no trained parameter enters it (a mask), else a node; None if it does."""
     function: Any = node.target
-    result = function(*fx.map_arg(node.args, values.__getitem__), **fx.map_arg(node.kwargs, values.__getitem__))
-    return result if isinstance(result, Tensor) and not result.requires_grad else None
+    if torch.Tag.nondeterministic_seeded in function.tags:
+        raise UnsupportedOperator(f"'{node.name}'{where_from(node)} draws random numbers, so the module is another function at "
+                                  "every call; call module.eval(), or hold the numbers in a buffer.")
+    places = {arg: low.values.get(arg) for arg in node.all_input_nodes}
+    held = {arg: index for arg, index in places.items() if isinstance(index, int) and not low.varies(arg) and not batched(arg)}
+    if len(held) < len(places):
+        return None
+    with torch.enable_grad():
+        values = {arg: low.builder.known(index)[0] for arg, index in held.items()}
+    if not any(value.requires_grad for value in values.values()):
+        result = function(*fx.map_arg(node.args, values.__getitem__), **fx.map_arg(node.kwargs, values.__getitem__))
+        return low.builder.constant(result) if isinstance(result, Tensor) else None
+    return live(low, node, list(held))
 
 
-@torch.enable_grad()
-def check_capture(model: Model, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-    """Graph and module agree at two batch sizes, in value and in the gradients of their parameters."""
-    names = [node.name for node in model.graph.inputs]
-    for batch in (2, 3):
-        values = [torch.cat([tensor, tensor])[:batch] for tensor in inputs]
-        expected = tensors_of(module(*values))
-        found = evaluate_all(model, dict(zip(names, values, strict=True)))
-        results = [found[index] for index in model.graph.outputs]
-        for index, result, want in zip(model.graph.outputs, results, expected, strict=True):
-            compare(model.graph[index].describe(), result, want)
-    shared = [result.expand(want.shape) for result, want in zip(results, expected, strict=True)]
-    compare_gradients(module, shared, expected)
-
-
-def compare_gradients(module: nn.Module, results: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
-    """Both ways from the parameters to the outputs have one derivative, so that training the graph trains the module."""
-    named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
-    if not named or not any(want.requires_grad for want in expected):
-        return
-
-    def gradients(outputs: Sequence[Tensor]) -> Sequence[Tensor | None]:
-        reached = [output.sum() for output in outputs if output.requires_grad]
-        if not reached:
-            return [None] * len(named)
-        return torch.autograd.grad(torch.stack(reached).sum(), [parameter for _, parameter in named], allow_unused=True)
-
-    for (name, parameter), ours, theirs in zip(named, gradients(results), gradients(expected), strict=True):
-        nothing = torch.zeros_like(parameter)
-        compare(f"gradient of '{name}'", nothing if ours is None else ours, nothing if theirs is None else theirs)
-
-
-def compare(place: str, found: Tensor, want: Tensor) -> None:
-    """CaptureError unless the two agree to rounding, relative to the largest entry."""
-    sizes = zip(found.shape, want.shape, strict=True) if found.dim() == want.dim() else [(0, 1)]
-    if any(size not in (1, wanted) for size, wanted in sizes):
-        raise CaptureError(f"the captured graph gives {list(found.shape)} at output {place}, where the module gives "
-                           f"{list(want.shape)}; examples of a batch must not be mixed, and the batch stays the first axis.")
-    found = found.expand(want.shape)
-    scale = 1 + want.detach().abs().max() if want.numel() else 1
-    difference = (found - want).detach().abs().max() / scale if want.numel() else torch.zeros(())
-    if not bool(difference <= TOLERANCE):
-        raise CaptureError(f"the captured graph disagrees with the module at output {place}: relative difference "
-                           f"{float(difference):.2g}. This is a defect of the capture; please report the module.")
-
-
-def tensors_of(result: Any) -> Sequence[Tensor]:
-    """The tensors of a module's result, in the order in which torch.export lists them."""
-    leaves, _ = torch.utils._pytree.tree_flatten(result)
-    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+def live(low: Lowering, node: fx.Node, tensors: list[fx.Node]) -> Any:
+    """Nodes that compute a call of trained parameters anew at every use."""
+    if node.kwargs or sum(isinstance(part, fx.Node) for part in node.args) != len(node.all_input_nodes):
+        return None  # tensors in lists or by name
+    call = tuple((True, tensors.index(part)) if isinstance(part, fx.Node) else (False, part) for part in node.args)
+    several = isinstance(node.meta["val"], (list, tuple))
+    results: list[int | None] = list(range(len(node.meta["val"]))) if several else [None]
+    found = [low.builder.add("computed", *(low.index(part) for part in tensors), function=node.target, call=call, result=result)
+             for result in results]
+    return found if several else found[0]

@@ -21,7 +21,7 @@ from boundlab.bounds.methods import one_curve
 from boundlab.bounds.reference import pull, reference
 from boundlab.check.tally import Tally, Work
 from boundlab.errors import BoundlabError
-from boundlab.graph import Graph, Model, Node
+from boundlab.graph import Model, Node
 from boundlab.interval import Interval
 from boundlab.maps import Dense, Rows, Select
 from boundlab.ops import lookup
@@ -221,7 +221,7 @@ def emptied(model: Model) -> Model:
 
     nodes = tuple(replace(node, attrs={name: without_data(value) for name, value in node.attrs.items()})
                   for node in model.graph)
-    return Model(Graph(nodes, model.graph.outputs), model.detached().to(META).params)
+    return Model(replace(model.graph, nodes=nodes), model.detached().to(META).params)
 
 
 def key_of(node: Node, arguments: list[Any]) -> tuple[Hashable, ...]:

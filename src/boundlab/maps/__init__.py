@@ -9,15 +9,15 @@ from boundlab.maps.local import Local
 from boundlab.maps.pieces import Pieces
 from boundlab.maps.rows import Dense, Explicit, Partial, Rows, Table, dot, norm
 from boundlab.maps.select import Select
-from boundlab.maps.shape import Gather, Permute, Reduce, Reshape, Slice, Transposed, transposed
+from boundlab.maps.shape import Gather, GatherEach, Permute, Reduce, Reshape, Slice, Transposed, transposed
 from boundlab.maps.weights import Chain, EndToEnd, RankOne, chain
 from boundlab.maps.windows import Origin, Windows
 
 __all__ = [
-    "CenterAndRadius", "Chain", "Conv", "Dense", "Diagonal", "EndToEnd", "Ends", "Explicit", "Gather", "Identity",
-    "LinearMap", "Local", "MatmulLeft",
-    "MatmulRight", "Matrix", "Origin", "Outer", "OwnConv", "Partial", "Permute", "Pieces", "RankOne", "Reduce", "Reshape",
-    "Rows", "Select", "Shape", "Slice", "Sum", "Table", "Transposed", "Windows", "Zero",
+    "CenterAndRadius", "Chain", "Conv", "Dense", "Diagonal", "EndToEnd", "Ends", "Explicit", "Gather", "GatherEach",
+    "Identity", "LinearMap", "Local", "MatmulLeft", "MatmulRight", "Matrix", "Origin", "Outer", "OwnConv", "Partial",
+    "Permute", "Pieces", "RankOne", "Reduce", "Reshape", "Rows", "Select", "Shape", "Slice", "Sum", "Table", "Transposed",
+    "Windows", "Zero",
     "add", "at_owner", "chain", "channels_last", "compose", "conv_out_space", "diagonal", "dot", "flat", "identity", "norm",
     "transposed",
 ]

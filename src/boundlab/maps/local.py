@@ -115,10 +115,18 @@ def local_matrix(rows: Local, layer: Matrix) -> Rows:
     """The matrix acts on the last axis; a row fixed there takes one row of the weight."""
     last = len(layer.in_shape) - 1
     if last not in rows.fixed:
-        return pulled(rows, layer, rows.fixed, rows.coefficients @ layer.columns)
+        return pulled(rows, layer, rows.fixed, written_out(layer, rows.coefficients @ layer.columns))
     picked = layer.columns.index_select(0, rows.fixed[last].value)
     picked = picked.reshape(-1, *[1] * (last + 1), picked.shape[1])
-    return pulled(rows, layer, without(rows.fixed, last), rows.coefficients * picked)
+    return pulled(rows, layer, without(rows.fixed, last), written_out(layer, rows.coefficients * picked))
+
+
+def written_out(layer: Matrix, coefficients: Tensor) -> Tensor:
+    """Coefficients of the inputs that a matrix reads, with zeros for those that it leaves out."""
+    if layer.live is None:
+        return coefficients
+    full = coefficients.new_zeros(*coefficients.shape[:-1], layer.in_shape[-1])
+    return full.index_copy(-1, layer.live, coefficients)
 
 
 def local_permute(rows: Local, layer: Permute) -> Rows:

@@ -79,6 +79,30 @@ class Gather(LinearMap):
 
 
 @dataclass(frozen=True)
+class GatherEach(LinearMap):
+    """Coordinates picked by flat indices that each problem has of its own: `index` is (b, numel of out)."""
+
+    index: Tensor
+
+    def push(self, columns: Tensor) -> Tensor:
+        columns = columns.expand(max(len(columns), len(self.index)), *columns.shape[1:])
+        index = self.index[:, None].expand(columns.shape[0], columns.shape[1], -1)
+        return flat(columns, 2).gather(2, index).reshape(*columns.shape[:2], *self.out_shape)
+
+    def pull(self, rows: Tensor) -> Tensor:
+        rows = rows.expand(max(len(rows), len(self.index)), *rows.shape[1:])
+        index = self.index[:, None].expand(rows.shape[0], rows.shape[1], -1)
+        placed = rows.new_zeros(*rows.shape[:2], math.prod(self.in_shape))
+        return placed.scatter_add(2, index, flat(rows, 2)).reshape(*rows.shape[:2], *self.in_shape)
+
+    def abs(self) -> LinearMap:
+        return self
+
+    def at(self, owner: Tensor | None) -> LinearMap:
+        return GatherEach(self.in_shape, self.out_shape, at_owner(self.index, owner))
+
+
+@dataclass(frozen=True)
 class Reduce(LinearMap):
     """A weighted sum over axes `dims` (without batch, kept with size 1 in `kept_shape`); `weight` broadcasts to (b, s, *in)."""
 

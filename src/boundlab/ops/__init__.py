@@ -2,6 +2,8 @@
 
 from boundlab.ops import (
     arith,
+    choice,
+    computed,
     conv,
     conv_transpose,
     convex,
@@ -33,7 +35,7 @@ from boundlab.ops.op import (
 )
 
 __all__ = [
-    "Free", "Op", "affine_op", "antitone", "arith", "by_source", "conv", "conv_transpose", "convex", "elementwise_op",
-    "extremum", "gated", "interval_op", "linear", "lookup", "monotone", "norm", "normalise", "piecewise", "register",
-    "register_rule", "rule", "select", "shape", "sshaped", "steps", "wavy",
+    "Free", "Op", "affine_op", "antitone", "arith", "by_source", "choice", "computed", "conv", "conv_transpose", "convex",
+    "elementwise_op", "extremum", "gated", "interval_op", "linear", "lookup", "monotone", "norm", "normalise", "piecewise",
+    "register", "register_rule", "rule", "select", "shape", "sshaped", "steps", "wavy",
 ]

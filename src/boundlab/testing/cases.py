@@ -92,6 +92,16 @@ CASES: dict[str, tuple[Case, ...]] = {
         *weighted((4, 3, 4), (4, 1, 3, 2), 2, stride=(2, 1), padding=(1, 0), dilation=(1, 2), output_padding=(1, 0), groups=2),
         *weighted((3, 4), (3, 2, 2), 2, stride=(3,), padding=(2,), dilation=(1,), output_padding=(0,), groups=1)[:2],
     ),
+    "argmax": (pooled((3, 4), dim=1), pooled((3, 2), dim=0, keepdim=True)),
+    "pick": (
+        Case((Vary((4, 3)), torch.tensor([[2, 0, -1]])), {"dim": 0}), Case((numbers(2, 4, 2), Vary((3,), 0, 3)), {"dim": 1}),
+        Case((Vary((4, 3)), Vary((2, 2), -4, 3)), {"dim": 0}),
+    ),
+    "places": (Case((Vary((2, 3)),), {"size": 5, "length": 3}), Case((Vary((1,), 0, 9),), {"size": 4, "length": 1})),
+    "put": (Case((Vary((3, 2)), Vary((2, 1)), Vary((2, 2)))),
+            Case((Vary((3, 2)), torch.tensor([[[0, 1], [5, 0]]]), Vary((2,)))),
+            Case((numbers(3, 2), Vary((1, 2), 0, 2), numbers(1)))),
+    "computed": (),  # its arguments never vary
     "log": (Case((POSITIVE,)),),
     "pow": tuple(Case((vary,), {"exponent": float(exponent)}) for vary, exponent in (
         (Vary(), 2), (Vary(), 4), (Vary(low=0.0), 0.5), (POSITIVE, 1.5), (POSITIVE, -1), (Vary(high=-0.05), -3),
