@@ -232,7 +232,7 @@ class InPlace(nn.Module):
         y = torch.zeros(x.shape[0], 3, 4)
         y[:, 0] = self.linear(x)
         y[:, 1, :2] = x[:, 2:]
-        y[:, 2] = y[:, 0].relu_() * 2
+        y[:, 2] = (y[:, 0] * 2).relu_()
         y += 0.5
         return y
 

@@ -1,6 +1,7 @@
 """Sets of several sources at once, and balls of parameters by name."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -160,13 +161,13 @@ def test_only_numbers_of_floating_type_can_vary():
     class Counting(nn.Module):
         def __init__(self):
             super().__init__()
-            self.weight = nn.Parameter(torch.ones(2))
-            self.register_buffer("count", torch.tensor([1, 2]))
+            self.weight, self.count = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
 
         def forward(self, x):
             return x * self.weight + self.count
 
     model = bl.capture(Counting(), torch.zeros(1, 2))
+    model = replace(model, params={**model.params, "count": torch.tensor([1, 2])})
     assert list(bl.weight_ball(model, "*", eps=0.1)) == ["weight"]
     with pytest.raises(SpecError, match=r"'count' holds torch.int64; only parameters of floating type"):
         bl.weight_ball(model, "count", eps=0.1)
@@ -207,9 +208,11 @@ def test_numbers_written_in_the_network_cannot_vary_unseen():
 
 
 def test_forward_refuses_more_columns_than_fit():
-    model = bl.capture(nn.Linear(300, 200), torch.zeros(1, 300))
+    """Here weights of two layers, so that no layer of fewer coordinates can stand for them."""
+    model = bl.capture(nn.Sequential(nn.Linear(3, 200), nn.ReLU(), nn.Linear(200, 300)), torch.zeros(1, 3))
+    sets = {"input": torch.zeros(1, 3), **bl.weight_ball(model, "*.weight", eps=0.1)}
     with pytest.raises(bl.BoundError, match=r"60000 perturbed coordinates.*CROWN"):
-        bound(model, {"input": torch.zeros(1, 300), **bl.weight_ball(model, "weight", eps=0.1)}, method=Forward())
+        bound(model, sets, method=Forward())
 
 
 def test_members_are_taken_with_their_set():

@@ -239,7 +239,10 @@ def through_bound(bound: LinearBound, forms: Sequence[Form]) -> Form:
                 middle.append((across, sign * 0.5))
                 gap.append((across, 0.5))
     shift, half = halves(bound.lower.bias, bound.upper.bias)
-    return Form(mixed(middle, shift), mixed(gap, half))
+    center = mixed(middle, shift)
+    if gap:
+        return Form(center, mixed(gap, half))
+    return Form(center, None if half is None else Side(half.squeeze(1).expand(center.value.shape), {}))
 
 
 # -- readings --------------------------------------------------------------------------------------------------------------

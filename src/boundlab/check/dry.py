@@ -32,7 +32,7 @@ NEEDS_DATA = (RuntimeError, NotImplementedError, TypeError, ValueError, IndexErr
 """What torch raises where a rule looks at the values of tensors that have none."""
 SAMPLES, VISITS = 12, 2000
 """Nodes whose rows are run dry at most, and nodes that these runs may come by; what lies between them is interpolated."""
-CHECKS = 13
+CHECKS = 3
 """Elementwise calls with which `checked` looks at an interval; it asks for values, so it is counted by hand."""
 Problems = dict[int, Exception]
 

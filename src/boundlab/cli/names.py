@@ -30,7 +30,14 @@ def reached() -> Mapping[str, tuple[list[str], list[str]]]:
         for source, rule in table.items():
             for name in built_by(rule):
                 found[name][place].add(short(source))
-    return {name: (sorted(torch_names), sorted(onnx_names)) for name, (torch_names, onnx_names) in found.items()}
+    return {name: (namesakes_first(name, torch_names), namesakes_first(name, onnx_names))
+            for name, (torch_names, onnx_names) in found.items()}
+
+
+def namesakes_first(name: str, sources: set[str]) -> list[str]:
+    """Framework names in alphabetical order, but those that hold the operator's own name come first."""
+    bare = name.replace("_", "")
+    return sorted(sources, key=lambda source: (bare not in source.replace("_", "").lower(), source))
 
 
 def short(source: str) -> str:

@@ -61,18 +61,18 @@ def select_matrix(rows: Select, layer: Matrix) -> Rows:
     """Rows of the weight itself, when the layer has no leading axes."""
     if len(layer.in_shape) != 1:
         return local_matrix(rows.local(), layer)
-    picked = layer.columns.index_select(0, rows.index)
+    picked = layer.weight.index_select(0, rows.index)
     return read_by(layer, rows.owner, rows.values[:, :, None] * picked[:, None, :])
 
 
 def dense_matrix(rows: Dense, layer: Matrix) -> Rows:
     """Rows over the inputs that the matrix reads."""
-    return read_by(layer, rows.owner, rows.coefficients @ layer.columns)
+    return read_by(layer, rows.owner, rows.coefficients @ layer.weight)
 
 
 def partial_matrix(rows: Partial, layer: Matrix) -> Rows:
     """Only the matrix's rows at held coordinates count."""
-    return read_by(layer, rows.owner, rows.coefficients @ layer.columns.index_select(0, rows.index))
+    return read_by(layer, rows.owner, rows.coefficients @ layer.weight.index_select(0, rows.index))
 
 
 def read_by(layer: Matrix, owner: Tensor | None, coefficients: Tensor) -> Rows:

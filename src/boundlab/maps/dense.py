@@ -70,7 +70,7 @@ class Diagonal(LinearMap):
 class Matrix(LinearMap):
     """A matrix (out, in), shared by all problems, on the last axis; earlier axes are carried along.
 
-    With `live` (k,) it reads only these inputs: the other columns count as zero.
+    With `live` (k,) it reads only these inputs, and `weight` (out, k) holds their columns; the others count as zero.
     """
 
     weight: Tensor
@@ -78,26 +78,21 @@ class Matrix(LinearMap):
 
     def reading(self, live: Tensor) -> Matrix:
         """The same matrix with all columns but `live` set to zero, for a vector; products skip them."""
-        return Matrix(self.in_shape, self.out_shape, self.weight, live)
-
-    @cached_property
-    def columns(self) -> Tensor:
-        """The columns that are read, (out, k)."""
-        return self.weight if self.live is None else self.weight.index_select(1, self.live)
+        return Matrix(self.in_shape, self.out_shape, self.weight.index_select(1, live), live)
 
     @cached_property
     def transposed(self) -> Tensor:
         """The weight as (in, out), laid out so that blocks of inputs are read in order; zero where it reads nothing."""
         if self.live is None:
             return self.weight.mT.contiguous()
-        return self.weight.new_zeros(self.weight.mT.shape).index_copy(0, self.live, self.columns.mT)
+        return self.weight.new_zeros(self.in_shape[-1], self.out_shape[-1]).index_copy(0, self.live, self.weight.mT)
 
     def push(self, columns: Tensor) -> Tensor:
         held = columns if self.live is None else columns.index_select(-1, self.live)
-        return held @ self.columns.mT
+        return held @ self.weight.mT
 
     def pull(self, rows: Tensor) -> Tensor:
-        held = rows @ self.columns
+        held = rows @ self.weight
         if self.live is None:
             return held
         return held.new_zeros(*held.shape[:-1], self.in_shape[-1]).index_copy(-1, self.live, held)

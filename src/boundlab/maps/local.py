@@ -115,8 +115,8 @@ def local_matrix(rows: Local, layer: Matrix) -> Rows:
     """The matrix acts on the last axis; a row fixed there takes one row of the weight."""
     last = len(layer.in_shape) - 1
     if last not in rows.fixed:
-        return pulled(rows, layer, rows.fixed, written_out(layer, rows.coefficients @ layer.columns))
-    picked = layer.columns.index_select(0, rows.fixed[last].value)
+        return pulled(rows, layer, rows.fixed, written_out(layer, rows.coefficients @ layer.weight))
+    picked = layer.weight.index_select(0, rows.fixed[last].value)
     picked = picked.reshape(-1, *[1] * (last + 1), picked.shape[1])
     return pulled(rows, layer, without(rows.fixed, last), written_out(layer, rows.coefficients * picked))
 

@@ -30,8 +30,8 @@ Setting = tuple[str, Mapping[str, Tensor] | None]
 class Trial:
     """One call of an operator on b boxes, and n points in each: `points` (n, b, *shape) for perturbed arguments, in order.
 
-    `values` (n, b, *out) are the function in double precision; `noise` (b, *out) is the largest distance at these points
-    between it and the function in the type of the boxes, below which no bound can be told apart from rounding.
+    `values` (n, b, *out) are the function in double precision; `noise` (b, *out) is what the function itself loses by rounding
+    in the type of the boxes, below which no bound can be told apart from it.
     """
 
     op: Op
@@ -96,8 +96,19 @@ def trial_of(op: Op, case: Case, dtype: torch.dtype, generator: torch.Generator)
         arguments.append(boxes(constant, dtype, generator) if isinstance(constant, Vary) else constant)
     points = tuple(points_in(part, generator) for part in arguments if isinstance(part, Interval))
     values = values_at(op, case.attributes, arguments, points, torch.float64)
-    own = values_at(op, case.attributes, arguments, points, dtype).double()
-    return Trial(op, tuple(arguments), case.attributes, points, values, (own - values).abs().amax(0))
+    noise = evaluation_noise(op, case.attributes, arguments, points) * (torch.finfo(dtype).eps / torch.finfo(torch.float32).eps)
+    return Trial(op, tuple(arguments), case.attributes, points, values, noise)
+
+
+def evaluation_noise(op: Op, attributes: Mapping[str, Any], arguments: Sequence[Argument], points: Sequence[Tensor]) -> Tensor:
+    """How far the function in single precision is from that in double precision at most, at the points, (b, *out).
+
+    Where it overflows in single precision, that tells nothing, and counts as 0.
+    """
+    single = [point.float() for point in points]
+    apart = (values_at(op, attributes, arguments, single, torch.float32).double()
+             - values_at(op, attributes, arguments, single, torch.float64)).abs()
+    return torch.where(torch.isfinite(apart), apart, 0.0).amax(0)
 
 
 def values_at(op: Op, attributes: Mapping[str, Any], arguments: Sequence[Argument], points: Sequence[Tensor],
