@@ -32,6 +32,8 @@ NEEDS_DATA = (RuntimeError, NotImplementedError, TypeError, ValueError, IndexErr
 """What torch raises where a rule looks at the values of tensors that have none."""
 SAMPLES, VISITS = 12, 2000
 """Nodes whose rows are run dry at most, and nodes that these runs may come by; what lies between them is interpolated."""
+MEMORY = 2**32
+"""Numbers that rows may hold in an expected run: room for the fastest sizes."""
 CHECKS = 3
 """Elementwise calls with which `checked` looks at an interval; it asks for values, so it is counted by hand."""
 Problems = dict[int, Exception]
@@ -190,7 +192,7 @@ class DryRun:
         visits = sum(node.index for node in nodes) / len(nodes)
         count = max(2, min(SAMPLES, round(VISITS / max(1.0, visits))))
         chosen = nodes[:: max(1, math.ceil(len(nodes) / count))]
-        most = Pulling(self.model, {}, self.env, self.about).rows_a_chunk()
+        most = Pulling(self.model, {}, self.env, self.about, MEMORY).rows_a_chunk()
         for node in chosen:
             neurons = self.batch * math.prod(node.shape)
             chunk = min(neurons, most)
