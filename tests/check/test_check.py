@@ -106,9 +106,22 @@ def test_other_refusals_are_told_beside_unknown_calls():
     assert "batch" in report.missing[0].problem and "do as" in report.missing[0].remedy
 
 
+def test_batch_norm_in_training_mode_is_one_finding_that_says_what_to_do():
+    report = bl.check(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.ReLU()), torch.rand(2, 4))
+    assert len(report.missing) == 1 and "module.eval()" in report.missing[0].problem
+    assert repr(report).count("To do:") == 1 and "register" not in repr(report)
+
+
+def test_what_is_computed_from_parameters_alone_is_not_printed():
+    report = bl.check(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)).eval(), torch.rand(1, 1, 4, 4))
+    assert any(node.bounding is Bounding.CONSTANT for node in report.nodes)
+    assert [line.split()[1] for line in repr(report).split("\n\n")[1].splitlines()[1:]] == ["input", "conv"]
+
+
 def test_a_call_with_several_results_is_missing_once():
     report = bl.check(Parts(), torch.rand(2, 4))
-    assert [node.operator for node in report.missing][:1] == ["aten.linalg_slogdet.default"]
+    assert [node.operator for node in report.missing] == ["aten.linalg_slogdet.default"]
+    assert "follows" not in repr(report) and repr(report).count("has no operator here") == 1
     assert kinds(report)["relu"] is Bounding.RELAXED
 
 

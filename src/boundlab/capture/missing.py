@@ -9,7 +9,8 @@ from dataclasses import dataclass
 class Missing:
     """One call that could not be captured: the node that stands in for it (or would), its operator, place and reason.
 
-    `blind` says that boundlab knows no operator of that name; else it knows the operator, but not this use of it.
+    `blind` says that boundlab knows no operator of that name; else it knows the operator, but not this use of it. `others` are
+    the nodes that stand in for further results of the same call.
     """
 
     name: str
@@ -17,3 +18,4 @@ class Missing:
     origin: str
     reason: str
     blind: bool
+    others: tuple[str, ...] = ()

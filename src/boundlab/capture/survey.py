@@ -36,18 +36,22 @@ def survey(module: nn.Module, *example: Any, **named: Any) -> tuple[Model, tuple
             place = stand_in(low, node)
             if not follows:  # else it may be no more than a consequence
                 blind = str(node.target) not in LOWERINGS and str(node.target) not in one_to_one
-                name, origin = low.builder.nodes[-1].name, low.builder.origin
-                missing.append(Missing(name, str(node.target), origin, str(problem), blind))
+                name, *others = [low.builder.nodes[index].name for index in indices(place)] or [node.name]
+                missing.append(Missing(name, str(node.target), low.builder.origin, str(problem), blind, tuple(others)))
             return place
 
     program = export(module, given)
     return model_of(lower(program, type_of(module, given), attempt), program), tuple(missing)
 
 
+def indices(held: Any) -> list[int]:
+    """The nodes of a call's result, or of its results."""
+    return [index for index in (held if isinstance(held, list) else [held]) if isinstance(index, int)]
+
+
 def stand_in(low: Lowering, node: fx.Node) -> Any:
     """Nodes of an unknown operator, one for each tensor that a call gives, with the shapes that torch says they have."""
-    held = [low.values.get(arg) for arg in node.all_input_nodes]
-    args = [index for value in held for index in (value if isinstance(value, list) else [value]) if isinstance(index, int)]
+    args = [index for arg in node.all_input_nodes for index in indices(low.values.get(arg))]
 
     def opaque(value: Any) -> int | None:
         if not isinstance(value, Tensor):

@@ -102,11 +102,12 @@ def rehearsed(run: DryRun, missing: Sequence[Missing],
     plain = run.tally.work, run.tally.peak
     problems = {**run.relaxations(), **problems}
     relaxed = run.tally.work
-    graph, lacking = run.model.graph, {entry.name: entry for entry in missing}
-    nodes = tuple(node_report(run, node, problems.get(node.index), lacking.get(node.name)) for node in graph)
+    graph, lacking, further = run.model.graph, *standing_in(missing, {node.name for node in run.model.graph})
+    nodes = tuple(node_report(run, node, problems.get(node.index), lacking.get(node.name))
+                  for node in graph if node.name not in further)
     nodes += tuple(NodeReport(entry.name, entry.operator, None, (), entry.origin, False, Bounding.MISSING, problem=entry.reason,
                               remedy=REGISTER if entry.blind else REWRITE)
-                   for entry in missing if entry.name not in {node.name for node in graph})
+                   for entry in missing if entry not in lacking.values())
     odd = [f"Time and memory are not known: the rules of {graph[index].describe()} need data ({type(problem).__name__})."
            for index, problem in problems.items() if not isinstance(problem, BoundlabError)]
     if any(node.bounding is Bounding.MISSING for node in nodes):
@@ -120,6 +121,12 @@ def rehearsed(run: DryRun, missing: Sequence[Missing],
     inner, neurons = run.inner_rows()
     full = pulled[0].then(inner), run.tally.peak
     return nodes, (), Expected(plain, pulled, full, count * run.batch, neurons)
+
+
+def standing_in(missing: Sequence[Missing], names: set[str]) -> tuple[dict[str, Missing], set[str]]:
+    """What is missing by the first of its nodes that a graph holds, and those that hold a call's further results."""
+    kept = [(entry, [name for name in (entry.name, *entry.others) if name in names]) for entry in missing]
+    return {held[0]: entry for entry, held in kept if held}, {name for _, held in kept for name in held[1:]}
 
 
 def unknown(node: Node) -> bool:

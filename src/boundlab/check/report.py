@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from boundlab.check.tally import Work
+from boundlab.graph import INPUT
 
 MOST_LINES = 60
 """Nodes that a printed report lists; of longer networks it leaves out the middle, but nothing that is wrong."""
@@ -98,7 +99,7 @@ class Report:
         return tuple(node for node in self.nodes if node.bounding is Bounding.INTERVAL)
 
     def __repr__(self) -> str:
-        listed = [node for node in self.nodes if node.bounding is not Bounding.PARAMETER]
+        listed = moving(self.nodes)
         parts = [self.summary(), columns([NODE_COLUMNS, *shortened(listed)]) if listed else "",
                  "\n\n".join(self.findings()), columns([COST_COLUMNS, *map(cost_cells, self.costs)]) if self.costs else "",
                  "\n".join(self.notes)]
@@ -124,6 +125,12 @@ class Report:
 
 NODE_COLUMNS = ("node", "operator", "shape", "bounded", "multiply-adds", "from")
 COST_COLUMNS = ("method", "rows", "seconds", "memory", "if")
+
+
+def moving(nodes: Sequence[NodeReport]) -> list[NodeReport]:
+    """The inputs, and what depends on something that varies or is missing: not what is computed from parameters alone."""
+    still = (Bounding.PARAMETER, Bounding.CONSTANT)
+    return [node for node in nodes if node.operator == INPUT or node.bounding not in still]
 
 
 def shortened(nodes: Sequence[NodeReport]) -> list[tuple[str, ...]]:

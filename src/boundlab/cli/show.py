@@ -10,7 +10,7 @@ import torch
 import typer
 
 from boundlab.check.check import check
-from boundlab.check.report import Bounding, NodeReport, Report, cost_cells, node_cells
+from boundlab.check.report import Bounding, NodeReport, Report, cost_cells, moving, node_cells
 from boundlab.cli.answer import MISUSE, OK, Answer, Table
 from boundlab.cli.loading import InputShape, Net, Weights, find_network
 from boundlab.cli.verb import Misuse, Session
@@ -51,13 +51,9 @@ def show(session: Session, net: Net, weights: Weights = None, input_shape: Input
 
 
 def lines(report: Report, parameters: bool) -> list[tuple[str, ...]]:
-    """A line a node; parameters and constants only if they are asked for."""
-    listed = []
-    for node in report.nodes:
-        if parameters or node.bounding is not Bounding.PARAMETER:
-            *front, place = node_cells(node)
-            listed.append((*front, ", ".join(node.reads) or "-", place))
-    return listed
+    """A line a node; parameters, and what is computed from them alone, only if they are asked for."""
+    cells = [(node_cells(node), ", ".join(node.reads) or "-") for node in (report.nodes if parameters else moving(report.nodes))]
+    return [(*front, reads, place) for (*front, place), reads in cells]
 
 
 def sentence_of(report: Report) -> str:
