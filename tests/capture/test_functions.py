@@ -17,6 +17,11 @@ def turned(x):
     return torch.cat([x[:, 2:], x[:, :2]], 1)
 
 
+def halves(x):
+    """The four numbers as a matrix."""
+    return x.unflatten(1, (2, 2))
+
+
 class Net(nn.Module):
     """A linear layer, so that intervals meet zero, before a function."""
 
@@ -31,6 +36,7 @@ class Net(nn.Module):
 
 EXPONENTS = torch.tensor([2.0, 2.0, 2.0, 2.0], dtype=torch.float64)
 SEVERAL = torch.tensor([1.5, 2.0, 0.5, -1.0], dtype=torch.float64)
+PLACES = torch.tensor([[0, 2, 2, 1]])
 THIRD = torch.tensor(0.3, dtype=torch.float64)
 REAL = {
     "elu": F.elu, "elu 2": lambda x: F.elu(x, 2.0), "selu": F.selu, "celu": lambda x: F.celu(x, 1.7), "mish": F.mish,
@@ -64,7 +70,16 @@ REAL = {
     "norm of all": lambda x: torch.linalg.vector_norm(x.unflatten(1, (2, 2)), dim=(1, 2)), "softmax": lambda x: x.softmax(1),
     "logsumexp": lambda x: x.logsumexp(1), "logsumexp two": lambda x: x.unflatten(1, (2, 2)).logsumexp((1, 2)),
     "log_softmax": lambda x: x.log_softmax(1), "logaddexp": lambda x: torch.logaddexp(x, turned(x)),
-    "softmin": lambda x: F.softmin(x, 1),
+    "softmin": lambda x: F.softmin(x, 1), "var_mean": lambda x: torch.stack(torch.var_mean(x, 1), 1),
+    "var_mean, all": lambda x: torch.stack(torch.var_mean(x.unflatten(1, (2, 2)), (1, 2), correction=0), 1),
+    "std_mean": lambda x: torch.cat(torch.std_mean(x, 1, keepdim=True), 1), "degrees": torch.rad2deg, "radians": torch.deg2rad,
+    "cross": lambda x: torch.linalg.cross(x[:, :3], x[:, 1:]), "matrix norm": lambda x: halves(x).norm(dim=(1, 2)),
+    "frobenius": lambda x: torch.linalg.matrix_norm(halves(x)), "spread": lambda x: torch.linalg.matrix_norm(halves(x), 1),
+    "inner": lambda x: torch.inner(x, EXPONENTS), "trapezoid": lambda x: torch.trapezoid(x, dim=1),
+    "l1 loss": lambda x: F.l1_loss(x, EXPONENTS.expand_as(x), reduction="none"),
+    "huber loss": lambda x: F.huber_loss(x, x.new_full((4,), 0.9).expand_as(x), reduction="none"),
+    "scatter_add": lambda x: x.new_zeros(x.shape[0], 3).scatter_add(1, PLACES.expand(x.shape[0], -1), x),
+    "scatter_add, two axes": lambda x: halves(x).scatter_add(2, PLACES.view(1, 2, 2).expand(x.shape[0], -1, -1) % 2, halves(x)),
 }
 POSITIVE = {
     "log": torch.log, "log2": torch.log2, "log10": torch.log10, "log1p": torch.log1p, "sqrt": torch.sqrt, "rsqrt": torch.rsqrt,

@@ -263,6 +263,11 @@ def test_files_without_synonyms_are_refused(tmp_path, text, words):
         bl.read_synonyms(path)
 
 
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(bl.SpecError, match=r"none\.json' cannot be read: No such file"):
+        bl.read_synonyms(tmp_path / "none.json")
+
+
 @pytest.mark.skipif(DATA is None, reason="BOUNDLAB_DATA is not set")
 @pytest.mark.parametrize("name", ["synonyms.json", "counterfitted_neighbors.json"])
 def test_real_synonyms_of_real_sentences(name):

@@ -114,9 +114,9 @@ def norm(low: Lowering, node: fx.Node) -> int:
     return functions.power(build, total, 1 / order)
 
 
-@lowers("var.correction", "var.dim", "std.correction", "std.dim")
-def variance(low: Lowering, node: fx.Node) -> int:
-    """The mean square distance from the mean over axes, with torch's correction of the count, or its root."""
+@lowers("var.correction", "var.dim", "std.correction", "std.dim", "var_mean.correction")
+def variance(low: Lowering, node: fx.Node) -> Any:
+    """The mean square distance from the mean over axes, with torch's correction of the count, or its root; and the mean."""
     x: Any = node.args[0]
     build, dims, keepdim = low.builder, low.axes(x, argument(node, 1, "dim")), bool(node.kwargs.get("keepdim", False))
     if str(node.target).endswith(".dim"):
@@ -129,4 +129,6 @@ def variance(low: Lowering, node: fx.Node) -> int:
     total = build.add("sum", build.add("square", centred), dims=dims, keepdim=keepdim)
     count = math.prod(build.shape(index)[d] for d in dims)
     found = build.broadcast("mul", total, build.constant(1 / (count - correction)))
+    if "var_mean" in str(node.target):
+        return [found, build.add("mean", index, dims=dims, keepdim=keepdim)]
     return build.add("sqrt", found) if "std" in str(node.target) else found

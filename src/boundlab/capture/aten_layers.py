@@ -181,9 +181,9 @@ def layer_norm(low: Lowering, node: fx.Node) -> Any:
     count, rank = len(node.args[1]), len(build.shape(x))  # type: ignore[arg-type]
     native = "native" in str(node.target)
     eps = node.args[4] if native else argument(node, 4, "eps", 1e-5)
-    found = composed.normalised(build, x, range(rank - count, rank), eps)  # type: ignore[arg-type]
+    found, *moments = composed.centred_and_scaled(build, x, range(rank - count, rank), eps)  # type: ignore[arg-type]
     found = composed.scaled(build, found, optional(low, argument(node, 2, "weight")), optional(low, argument(node, 3, "bias")))
-    return [found, None, None] if native else found
+    return [found, *moments] if native else found
 
 
 @lowers("rms_norm.default")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -12,6 +13,9 @@ from boundlab.capture.aten_moves import traced
 from boundlab.capture.lowering import Lowering, batched
 from boundlab.capture.moves import joined, picked
 from boundlab.capture.table import LOWERINGS, argument, lowers, operands, unsupported, without_batch
+
+MOST_ENTRIES = 2**24
+"""A matrix that is written down for a scatter has no more numbers."""
 
 
 @lowers("view.default", "reshape.default", "_unsafe_view.default", "flatten.using_ints", "unflatten.int", "squeeze.default",
@@ -184,6 +188,27 @@ def index_add(low: Lowering, node: fx.Node) -> int:
     size = build.shape(first)[axis]
     matrix = torch.nn.functional.one_hot(build.known(places)[0], size).mT * float(argument(node, 4, "alpha", 1))
     return build.broadcast("add", first, resample.along(build, added, axis, matrix))
+
+
+@lowers("scatter_add.default")
+def scatter_add(low: Lowering, node: fx.Node) -> int:
+    """x plus the entries of another tensor, each at its own constant place along one axis: a matrix of ones on all entries."""
+    x: Any = node.args[0]
+    build, axis, places = low.builder, low.axis(x, int(node.args[1])), low.index(node.args[2])  # type: ignore[arg-type]
+    if places in build.varying:
+        raise unsupported(node, "adds at places that depend on an input; only constant places can be bounded")
+    first, added = operands(low, x, node.args[3])
+    index, shape = build.known(places)[0].long(), build.shape(first)
+    if index.numel() * math.prod(shape) > MOST_ENTRIES:
+        raise unsupported(node, f"adds {index.numel()} entries to {math.prod(shape)}, a matrix too large to write down; use "
+                          "index_add, which adds whole slices")
+    at = list(torch.meshgrid(*(torch.arange(size) for size in index.shape), indexing="ij"))
+    at[axis] = index
+    cells = torch.arange(math.prod(shape)).reshape(shape)[tuple(at)].flatten()
+    matrix = build.constant(torch.nn.functional.one_hot(cells, math.prod(shape)).mT.to(build.dtype))
+    taken = build.add("slice", added, slices=tuple(slice(0, size, 1) for size in index.shape))
+    total = build.add("linear", build.add("reshape", taken, shape=(index.numel(),)), matrix)
+    return build.broadcast("add", first, build.add("reshape", total, shape=shape))
 
 
 @lowers("nll_loss_nd.default")

@@ -57,10 +57,22 @@ def products(build: Builder, x: int, axis: int) -> list[int]:
 def normalised(build: Builder, x: int, dims: Sequence[int], eps: float, *, centred: bool = True) -> int:
     """(x - mean) / sqrt(variance + eps) over axes; not centred, x over the root of its mean square."""
     if centred:
-        x = build.broadcast("sub", x, build.add("mean", x, dims=tuple(dims), keepdim=True))
-    variance = build.add("mean", build.add("square", x), dims=tuple(dims), keepdim=True)
-    wide = build.broadcast("add", variance, build.constant(float(eps)))
-    return build.broadcast("mul", x, build.add("rsqrt", wide))
+        return centred_and_scaled(build, x, dims, eps)[0]
+    return build.broadcast("mul", x, inverse_root(build, x, dims, eps))
+
+
+def centred_and_scaled(build: Builder, x: int, dims: Sequence[int], eps: float) -> tuple[int, int, int]:
+    """(x - mean) / sqrt(variance + eps) over axes, with the mean and one over the root."""
+    mean = build.add("mean", x, dims=tuple(dims), keepdim=True)
+    x = build.broadcast("sub", x, mean)
+    factor = inverse_root(build, x, dims, eps)
+    return build.broadcast("mul", x, factor), mean, factor
+
+
+def inverse_root(build: Builder, x: int, dims: Sequence[int], eps: float) -> int:
+    """One over the root of the mean square plus eps, over axes."""
+    square = build.add("mean", build.add("square", x), dims=tuple(dims), keepdim=True)
+    return build.add("rsqrt", build.broadcast("add", square, build.constant(float(eps))))
 
 
 def scaled(build: Builder, x: int, weight: int | None, bias: int | None) -> int:

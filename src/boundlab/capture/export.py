@@ -37,7 +37,10 @@ DECOMPOSED = (
     "atleast_2d.Sequence", "atleast_3d.default", "atleast_3d.Sequence", "lerp.Scalar", "lerp.Tensor", "mse_loss.default",
     "gelu_backward.default", "silu_backward.default", "native_layer_norm_backward.default",
     "native_batch_norm_backward.default", "native_group_norm_backward.default", "_softmax_backward_data.default",
-    "_log_softmax_backward_data.default",
+    "_log_softmax_backward_data.default", "std_mean.correction", "std_mean.default", "std_mean.dim", "var_mean.default",
+    "var_mean.dim", "deg2rad.default", "rad2deg.default", "linalg_cross.default", "linalg_matrix_norm.default",
+    "linalg_matrix_norm.str_ord", "inner.default", "l1_loss.default", "huber_loss.default", "trapezoid.dx", "trapezoid.x",
+    "block_diag.default",
 )
 """Composite operators that are captured through their parts; all others are kept whole."""
 

@@ -52,7 +52,8 @@ def show(session: Session, net: Net, weights: Weights = None, input_shape: Input
 
 def lines(report: Report, parameters: bool) -> list[tuple[str, ...]]:
     """A line a node; parameters, and what is computed from them alone, only if they are asked for."""
-    cells = [(node_cells(node), ", ".join(node.reads) or "-") for node in (report.nodes if parameters else moving(report.nodes))]
+    nodes = report.nodes if parameters else moving(report.nodes)
+    cells = [(node_cells(node), ", ".join(node.reads) or "-") for node in nodes]
     return [(*front, reads, place) for (*front, place), reads in cells]
 
 

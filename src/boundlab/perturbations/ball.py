@@ -43,8 +43,9 @@ class LpBall(PerturbationSet):
         if self.radius.shape[0] not in (1, self.center.shape[0]):
             raise SpecError(f"eps must be one number or one for each of {self.center.shape[0]} problems, "
                             f"got {self.radius.shape[0]}.")
-        if not bool(((self.radius >= 0) & torch.isfinite(self.radius)).all()):
-            raise SpecError(f"eps must be finite and not negative, got {self.radius.flatten().tolist()}.")
+        wrong = self.radius[~((self.radius >= 0) & torch.isfinite(self.radius))]
+        if len(wrong):
+            raise SpecError(f"eps must be finite and not negative, got {float(wrong[0]):.6g}.")
         self.check_reached()
 
     def check_reached(self) -> None:

@@ -21,9 +21,13 @@ MOST_NAMED = 5
 
 
 def read_synonyms(path: str | Path) -> dict[str, tuple[str, ...]]:
-    """Lists of words by word, from a JSON file {"word": ["other", ...], ...}. SpecError if the file holds anything else."""
+    """Lists of words by word, from a JSON file {"word": ["other", ...], ...}. SpecError if there is no such file, or
+    it holds anything else.
+    """
     try:
         held = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as problem:
+        raise SpecError(f"the synonyms in '{path}' cannot be read: {problem.strerror}.") from problem
     except ValueError as problem:
         raise SpecError(f"the synonyms in '{path}' are not readable as JSON: {problem}.") from problem
     if not isinstance(held, dict):
