@@ -54,6 +54,26 @@ def test_operators_agree_with_onnxruntime(name, tmp_path):
         assert difference(path, batch, low=case.low) < TOLERANCE
 
 
+@pytest.mark.parametrize("name", SINGLES)
+def test_operators_are_bounded_by_every_method(name, tmp_path):
+    low, generator = SINGLES[name].low, torch.Generator().manual_seed(0)
+    model = bl.load_onnx(save_single(tmp_path / "net.onnx", SINGLES[name])).detached()
+    sets = {}
+    for node in model.graph.inputs:
+        x = low + (3 - low) * torch.rand(2, *node.shape, generator=generator)
+        sets[node.name] = bl.Box((x - 0.05).clamp(min=low).to(model.dtype), (x + 0.05).to(model.dtype))
+    points = [{key: box.sample(1, generator)[0] for key, box in sets.items()} for _ in range(8)]
+    for output in model.outputs:
+        part = model.select_output(output)
+        used = {node.name for node in part.graph.inputs}
+        values = torch.stack([bl.evaluate(part, {key: x for key, x in point.items() if key in used}) for point in points])
+        slack = 1e-4 * (1 + values.abs().amax())
+        for method in (bl.IBP(), bl.CROWN(), bl.Forward()):
+            found = bl.bound(part, {key: box for key, box in sets.items() if key in used}, method=method)
+            assert torch.isfinite(found.lower).all() and torch.isfinite(found.upper).all()
+            assert (found.lower <= values + slack).all() and (values <= found.upper + slack).all()
+
+
 def test_every_rule_has_a_case():
     covered = {case.op for case in SINGLES.values()}
     elsewhere = {"Shape", "Size", "CastLike", "Xor", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Not",
