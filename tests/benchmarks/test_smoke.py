@@ -48,7 +48,8 @@ def test_every_method_gives_figures_and_no_ratios_without_a_peer(results):
 
 
 def test_limits_explain_the_time_of_a_call():
-    outcome = CliRunner().invoke(app, ["limits", "--networks", "small_cnn", "--methods", "CROWN,IBP", "--batches", "2"], env={"BOUNDLAB_DATA": None})
+    command = ["limits", "--networks", "small_cnn", "--methods", "CROWN,IBP", "--batches", "2"]
+    outcome = CliRunner().invoke(app, command, env={"BOUNDLAB_DATA": None})
     assert outcome.exit_code == 0, outcome.output
     rows = [line.split() for line in outcome.output.splitlines() if line.startswith("small_cnn")]
     assert [row[1] for row in rows] == ["CROWN", "IBP"] and all(float(value) >= 0 for row in rows for value in row[2:])
