@@ -6,6 +6,7 @@ Sizes of parts change time and memory, never results (but for rounding). The lea
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 import psutil
 import torch
@@ -13,6 +14,8 @@ import torch
 from boundlab.errors import SpecError
 
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+MODEST = 2**26
+"""Numbers that any machine has room for."""
 FREE_SHARE = 4
 """Without a budget, one part in so many of the memory that is free."""
 COLUMN_BUDGET = 2**25
@@ -39,6 +42,22 @@ def bytes_of(memory: str | int) -> int:
     return size
 
 
+@dataclass(frozen=True)
+class Budget:
+    """Memory that a pass may hold: so many `bytes`, or a share of what is free (None); numbers take `size` bytes each."""
+
+    bytes: int | None
+    device: torch.device
+    size: int
+
+    def share(self, wanted: int) -> int:
+        """As many numbers as are wanted, or fewer: half of what the budget has room for. The other half is for other work."""
+        if self.bytes is None and wanted <= MODEST:  # to ask what is free takes longer than to bound a small network
+            return wanted
+        room = self.bytes if self.bytes is not None else free_bytes(self.device) // FREE_SHARE
+        return min(wanted, room // (2 * self.size))
+
+
 def free_bytes(device: torch.device) -> int:
     """Memory that is free on a device."""
     if device.type == "cuda":
@@ -46,22 +65,18 @@ def free_bytes(device: torch.device) -> int:
     return int(psutil.virtual_memory().available)
 
 
-def granted(memory: int | None, device: torch.device) -> int:
-    """Bytes that a pass may hold: what the caller grants, else a share of what is free."""
-    return free_bytes(device) // FREE_SHARE if memory is None else memory
-
-
-def problems_at_once(columns: int, matrix: int, held: int) -> int:
+def problems_at_once(columns: int, matrix: int, budget: Budget) -> int:
     """How many problems share a pass of CROWN with a zonotope.
 
     `columns` are the numbers that one problem's columns may hold at the widest node, `matrix` the weights of the largest linear
-    layer, `held` the numbers that memory has room for.
+    layer.
     """
-    room = held // (2 * COLUMN_COPIES)  # the other half is for rows
-    return max(1, min(MOST_PROBLEMS, COLUMN_BUDGET // columns, room // columns, MATRIX_BUDGET // matrix))
+    fastest = max(1, min(MOST_PROBLEMS, COLUMN_BUDGET // columns, MATRIX_BUDGET // matrix))
+    return max(1, budget.share(fastest * columns * COLUMN_COPIES) // (columns * COLUMN_COPIES))
 
 
-def rows_at_once(widest: int, held: int) -> int:
+def rows_at_once(widest: int, budget: Budget) -> int:
     """How many neurons are pulled at once, two rows each, through nodes of `widest` coordinates at most."""
-    room = held // (2 * ROW_COPIES)
-    return min(max(FASTEST_ROWS, CACHED // (2 * widest)), max(FEWEST_ROWS, room // (2 * widest)))
+    row = 2 * widest * ROW_COPIES
+    fastest = max(FASTEST_ROWS, CACHED // (2 * widest))
+    return max(FEWEST_ROWS, budget.share(fastest * row) // row)

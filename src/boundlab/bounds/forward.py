@@ -110,7 +110,7 @@ def forms_at_once(problem: Problem) -> int:
     beyond = [index for index in perturbed_nodes(graph, problem.sets) if index >= min(bases)]
     widest = max(math.prod(graph[index].shape) for index in beyond)
     columns = max(1, widest * sum(math.prod(graph[index].shape) for index in bases))
-    return max(1, min(FORM_BUDGET, problem.held // FORM_COPIES) // columns)
+    return max(1, problem.budget.share(FORM_BUDGET * FORM_COPIES) // (columns * FORM_COPIES))
 
 
 def stops(problem: Problem, perturbed: set[int]) -> frozenset[int]:

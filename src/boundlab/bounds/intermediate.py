@@ -12,7 +12,7 @@ from torch import Tensor
 
 from boundlab.affine import LinearBound
 from boundlab.bounds.backward import Env, Relaxer, Sets, concretize
-from boundlab.bounds.budget import rows_at_once
+from boundlab.bounds.budget import Budget, rows_at_once
 from boundlab.bounds.observe import Observer, watch
 from boundlab.bounds.reference import Reference, pull
 from boundlab.errors import BoundError, ShapeError
@@ -249,14 +249,14 @@ def box_exact(graph: Graph, sets: Sets, perturbed: set[int]) -> set[int]:
 class Pulling:
     """What pulling rows back needs: the model, its sets, the bounds so far, relaxations about references.
 
-    `held` numbers fit in memory; `max_rows` are pulled at once, if the caller names a number. `observe` is told of it.
+    `budget` is of memory; `max_rows` are pulled at once, if the caller names a number. `observe` is told of it.
     """
 
     model: Model
     sets: Sets
     env: Env
     about: Reference
-    held: int
+    budget: Budget
     max_rows: int | None = None
     observe: Observer | None = None
 
@@ -265,7 +265,7 @@ class Pulling:
         if self.max_rows is not None:
             return self.max_rows
         widths = (math.prod(node.shape) for node in self.model.graph if isinstance(self.env.get(node.index), Interval))
-        return rows_at_once(max(widths, default=1), self.held)
+        return rows_at_once(max(widths, default=1), self.budget)
 
 
 def tighten(pulling: Pulling, node: Node, mask: Tensor) -> Interval:

@@ -97,7 +97,7 @@ def first_layer(problem: Problem, pulling: Pulling) -> Refine:
 def pulling_of(problem: Problem, env: Env, relax: Relaxer, max_rows: int | None = None) -> Pulling:
     """What pulling rows back needs, of a problem, on the intervals `env` and their relaxations."""
     about = reference(problem.model.graph, env, relax)
-    return Pulling(problem.model, problem.sets, env, about, problem.held, max_rows, problem.observe)
+    return Pulling(problem.model, problem.sets, env, about, problem.budget, max_rows, problem.observe)
 
 
 def interval_rows(problem: Problem, env: Env) -> Bounds:
@@ -290,7 +290,7 @@ def group_size(problem: Problem) -> int:
     coordinates = sum(math.prod(graph[index].shape) for index in problem.sets if graph[index].op == INPUT)
     widest = max(math.prod(graph[index].shape) for index in fed_by_inputs(graph))
     matrices = (math.prod(graph[node.args[1]].shape) for node in graph if node.op == "linear" and len(node.shape) == 1)
-    return problems_at_once(max(1, coordinates * widest), max(matrices, default=1), problem.held)
+    return problems_at_once(max(1, coordinates * widest), max(matrices, default=1), problem.budget)
 
 
 def one_curve(node: Node, env: Env, relax: Relaxer) -> bool:

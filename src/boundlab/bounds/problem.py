@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from boundlab.bounds.backward import Env, Pulled, Sets
-from boundlab.bounds.budget import bytes_of, granted
+from boundlab.bounds.budget import Budget, bytes_of
 from boundlab.bounds.intermediate import perturbed_nodes
 from boundlab.bounds.observe import Observer
 from boundlab.bounds.unfold import unfolded
@@ -55,10 +55,10 @@ class Problem:
         return self if memory is None else replace(self, memory=bytes_of(memory))
 
     @property
-    def held(self) -> int:
-        """How many numbers of the sets' type the memory has room for."""
+    def budget(self) -> Budget:
+        """The memory, for numbers of the sets' type where they are."""
         ends = next(iter(self.sets.values())).box().lower
-        return granted(self.memory, ends.device) // ends.element_size()
+        return Budget(self.memory, ends.device, ends.element_size())
 
     @property
     def target(self) -> Node:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from boundlab.affine import LinearBound
 from boundlab.bounds.backward import backward
+from boundlab.bounds.budget import Budget
 from boundlab.bounds.intermediate import Pulling, Readers, consumers, is_affine, perturbed_pattern
 from boundlab.bounds.methods import one_curve
 from boundlab.bounds.reference import pull, reference
@@ -32,8 +33,6 @@ NEEDS_DATA = (RuntimeError, NotImplementedError, TypeError, ValueError, IndexErr
 """What torch raises where a rule looks at the values of tensors that have none."""
 SAMPLES, VISITS = 12, 2000
 """Nodes whose rows are run dry at most, and nodes that these runs may come by; what lies between them is interpolated."""
-MEMORY = 2**32
-"""Numbers that rows may hold in an expected run: room for the fastest sizes."""
 CHECKS = 3
 """Elementwise calls with which `checked` looks at an interval; it asks for values, so it is counted by hand."""
 Problems = dict[int, Exception]
@@ -192,7 +191,7 @@ class DryRun:
         visits = sum(node.index for node in nodes) / len(nodes)
         count = max(2, min(SAMPLES, round(VISITS / max(1.0, visits))))
         chosen = nodes[:: max(1, math.ceil(len(nodes) / count))]
-        most = Pulling(self.model, {}, self.env, self.about, MEMORY).rows_a_chunk()
+        most = Pulling(self.model, {}, self.env, self.about, Budget(None, META, self.model.dtype.itemsize)).rows_a_chunk()
         for node in chosen:
             neurons = self.batch * math.prod(node.shape)
             chunk = min(neurons, most)
