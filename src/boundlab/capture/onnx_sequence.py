@@ -58,8 +58,8 @@ def attention(low: OnnxLowering, node: OnnxNode) -> Value:
     found = composed.attention(build, query, key, value, scale, mask)
     if flat:
         found = build.add("permute", found, dims=(0, 2, 1, 3))
-        *front, heads, width = build.shape(found)
-        found = build.add("reshape", found, shape=(*front, heads * width))
+        *front, count, width = build.shape(found)
+        found = build.add("reshape", found, shape=(*front, count * width))
     return low.closed(found, 0)
 
 
