@@ -73,7 +73,7 @@ def image(layer: LinearMap, side: Side) -> Side:
     """A side through a map."""
     batch = len(side.value)
     if isinstance(layer, Matrix) and layer.weight.shape[0] < FEW_OUTPUTS:
-        layer = replace(layer, live=None)
+        layer = layer.written_out()
     return Side(layer.apply(side.value), {basis: pushed(columns, layer, batch) for basis, columns in side.columns.items()})
 
 

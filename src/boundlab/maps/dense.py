@@ -80,6 +80,10 @@ class Matrix(LinearMap):
         """The same matrix with all columns but `live` set to zero, for a vector; products skip them."""
         return Matrix(self.in_shape, self.out_shape, self.weight.index_select(1, live), live)
 
+    def written_out(self) -> Matrix:
+        """The same matrix with zeros for the inputs that it does not read."""
+        return self if self.live is None else Matrix(self.in_shape, self.out_shape, self.transposed.mT)
+
     @cached_property
     def transposed(self) -> Tensor:
         """The weight as (in, out), laid out so that blocks of inputs are read in order; zero where it reads nothing."""
