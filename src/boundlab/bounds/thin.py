@@ -45,7 +45,8 @@ def thin(layer: LinearMap, interval: Interval) -> LinearMap:
 
     Where gradients are wanted it stays whole: what is zero here and now (behind a layer of zeros, say) may still move.
     """
-    if not isinstance(layer, Matrix) or len(layer.in_shape) != 1 or interval.lower.requires_grad or interval.upper.requires_grad:
+    learned = interval.lower.requires_grad or interval.upper.requires_grad
+    if learned or not isinstance(layer, Matrix) or len(layer.in_shape) != 1:
         return layer
     live = moving(interval).nonzero().squeeze(1)
     return layer.reading(live) if 0 < len(live) < MOST_LIVE * layer.in_shape[0] else layer
