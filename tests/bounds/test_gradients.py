@@ -75,3 +75,14 @@ def test_a_share_of_one_has_no_width(name):
     found = lookup(name).interval(x, dim=0)
     assert torch.equal(found.lower, found.upper)
     assert torch.equal(found.lower, lookup(name).evaluate(x.lower, dim=0))
+
+
+@pytest.mark.parametrize("end", ["lower", "upper"])
+def test_lines_over_a_straight_piece_keep_their_slope(end):
+    """SELU is above 0 a line with slope 1, which its upper line keeps while the middle is there, wherever the ends are."""
+    ends = {"lower": torch.tensor([[-0.6]], dtype=torch.float64), "upper": torch.tensor([[1.9]], dtype=torch.float64)}
+    ends[end].requires_grad_()
+    slope = lookup("elu").lines(Interval(**ends), scale=1.67).upper.maps[0].scale
+    assert slope.item() == pytest.approx(1.0)
+    (gradient,) = torch.autograd.grad(slope.sum(), ends[end], allow_unused=True)
+    assert gradient is None or gradient.item() == pytest.approx(0.0)
