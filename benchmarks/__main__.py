@@ -1,4 +1,4 @@
-"""python -m benchmarks: measure, show tables, measure scaling laws."""
+"""python -m benchmarks: measure, show tables, measure scaling laws, say what bounds the time."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from benchmarks import machine, ours, peer
 from benchmarks.cases import OURS, PEER, STEP_BATCH, STEP_NETWORK, Limits, Line
 from benchmarks.figure import save_figure
 from benchmarks.laws import laws_table
+from benchmarks.limits import limits_table, measure_limits
 from benchmarks.networks import Network, networks_of
 from benchmarks.scaling import AXES, LADDERS, QUICK, measure_all
 from benchmarks.suite import Effort, Plan, measure_bounds, measure_steps
@@ -149,6 +150,17 @@ def scaling(out: Out = None, figure: Figure = None, axes: Axes = ALL, cap: Cap =
     if figure is not None:
         save_figure(results["points"], figure)
     show(Answer(results, (laws_table(results["points"]),), (provenance(results["machine"]),)), as_json=False)
+
+
+@app.command()
+def limits(data: Data = None, networks: Networks = ALL, methods: Methods = "CROWN", batches: Batches = "1,8",
+           device: Device = "cpu") -> None:
+    """Say what bounds the time: arithmetic, memory traffic or the calls themselves, at this machine's measured speeds."""
+    asked, by = chosen(networks, networks_of(data), "network"), chosen(methods, ours.METHODS, "method")
+    numbers = [int(batch) for batch in (batches or "1").split(",")]
+    cases = [(network, method, batch) for network in asked.values() for method in by for batch in numbers]
+    found = measure_limits(cases, device)
+    show(Answer({"limits": found}, (limits_table(found),), (provenance(machine.describe(device)),)), as_json=False)
 
 
 if __name__ == "__main__":

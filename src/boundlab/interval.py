@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -73,6 +74,12 @@ class Interval:
         """Whether every entry of `value` (b, *shape) lies inside, (b,) booleans; NaN is never inside."""
         inside = (self.lower <= value) & (value <= self.upper)
         return flat(inside, 1).all(dim=1)
+
+
+def times(x: Interval, y: Interval) -> Interval:
+    """Range of products of entries that vary on their own: the least and the largest of the four products of ends."""
+    products = [first * second for first in (x.lower, x.upper) for second in (y.lower, y.upper)]
+    return Interval(functools.reduce(torch.minimum, products), functools.reduce(torch.maximum, products))
 
 
 def around(center: Tensor, radius: Tensor) -> Interval:

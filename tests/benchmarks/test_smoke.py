@@ -47,6 +47,15 @@ def test_every_method_gives_figures_and_no_ratios_without_a_peer(results):
         assert math.isfinite(side["mean"]) and side["mean"] <= mean_margin() + 1e-5, "a lower bound, on average"
 
 
+def test_limits_explain_the_time_of_a_call():
+    command = ["limits", "--networks", "small_cnn", "--methods", "CROWN,IBP", "--batches", "2"]
+    outcome = CliRunner().invoke(app, command, env={"BOUNDLAB_DATA": None})
+    assert outcome.exit_code == 0, outcome.output
+    rows = [line.split() for line in outcome.output.splitlines() if line.startswith("small_cnn")]
+    assert [row[1] for row in rows] == ["CROWN", "IBP"] and all(float(value) >= 0 for row in rows for value in row[2:])
+    assert int(rows[0][6]) > int(rows[1][6]) > 10  # torch calls
+
+
 def mean_margin():
     """The mean margin of the first two inputs themselves."""
     loaded = Small("small_cnn").load()

@@ -21,6 +21,7 @@ BAD = {
     "no batch axis": (("bound", "net.onnx", "--data", "single.npy", "--eps", "0.1"), "batch axis"),
     "another shape": (("bound", "net.onnx", "--data", "wide.npy", "--eps", "0.1"), "takes (batch, 2)"),
     "NaN data": (("bound", "net.onnx", "--data", "nan.npy", "--eps", "0.1"), "NaN"),
+    "wrong memory": (("bound", "net.onnx", *BALL, "--memory", "much"), "such as '4GB'"),
     "wrong method": (("bound", "net.onnx", *BALL, "--method", "magic"), "ibp, crown-ibp, crown, forward, forward-crown"),
     "wrong norm": (("bound", "net.onnx", *BALL, "--norm", "0.5"), "norm"),
     "norm 0 without domain": (("bound", "net.onnx", "--data", "x.npy", "--eps", "1", "--norm", "0"), "--clip 0 1"),

@@ -21,8 +21,6 @@ from boundlab.maps.push import Columns, Reshaped, Single, absolute_sum, add_colu
 
 STRUCTURED = (Identity, Reshape, Diagonal, Conv, Matrix)
 """Maps that `push` takes single coordinates and windows through; others see explicit columns."""
-FEW_OUTPUTS = 256
-"""A matrix with fewer outputs multiplies dead inputs faster than they are left out (measured)."""
 CELLS = 2**18
 """Numbers of explicit columns that are summed at once: they stay in the cache between two operations."""
 
@@ -72,8 +70,6 @@ def pushed(columns: Columns, layer: LinearMap, batch: int) -> Columns:
 def image(layer: LinearMap, side: Side) -> Side:
     """A side through a map."""
     batch = len(side.value)
-    if isinstance(layer, Matrix) and layer.weight.shape[0] < FEW_OUTPUTS:
-        layer = layer.written_out()
     return Side(layer.apply(side.value), {basis: pushed(columns, layer, batch) for basis, columns in side.columns.items()})
 
 

@@ -40,7 +40,9 @@ from boundlab.maps.push import Columns, Single
 from boundlab.ops import lookup
 
 FORM_BUDGET = 2**21
-"""Numbers on one side of the widest form of the problems that share a pass; a pass holds some ten times as many."""
+"""Numbers on one side of the widest form of the problems that share a pass: more do not make it faster."""
+FORM_COPIES = 10
+"""Tensors of that size that a pass holds at once."""
 MOST_COLUMNS = 2**31
 """Numbers that the columns of one perturbed source may hold; more would not fit most memories."""
 ENTRY_CELLS = 2**22
@@ -107,7 +109,8 @@ def forms_at_once(problem: Problem) -> int:
     graph, bases = problem.model.graph, base_nodes(problem.model.graph, problem)
     beyond = [index for index in perturbed_nodes(graph, problem.sets) if index >= min(bases)]
     widest = max(math.prod(graph[index].shape) for index in beyond)
-    return max(1, FORM_BUDGET // max(1, widest * sum(math.prod(graph[index].shape) for index in bases)))
+    columns = max(1, widest * sum(math.prod(graph[index].shape) for index in bases))
+    return max(1, problem.budget.share(FORM_BUDGET * FORM_COPIES) // (columns * FORM_COPIES))
 
 
 def stops(problem: Problem, perturbed: set[int]) -> frozenset[int]:

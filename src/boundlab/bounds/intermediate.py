@@ -12,6 +12,7 @@ from torch import Tensor
 
 from boundlab.affine import LinearBound
 from boundlab.bounds.backward import Env, Relaxer, Sets, concretize
+from boundlab.bounds.budget import Budget, rows_at_once
 from boundlab.bounds.observe import Observer, watch
 from boundlab.bounds.reference import Reference, pull
 from boundlab.errors import BoundError, ShapeError
@@ -24,12 +25,6 @@ from boundlab.ops import lookup
 Policy = Callable[..., Mapping[str, Tensor] | None]
 Refine = Callable[[Node, dict[int, Any]], Interval | None]
 Evaluator = Callable[[Node, dict[int, Any]], Tensor | Interval]
-ROW_BUDGET = 2**25
-"""Coefficients of one chunk of rows at its widest node, if the caller names no number of rows."""
-CACHED = 2**20
-"""Coefficients of a chunk at its widest node that a CPU's caches still serve well: more rows of narrow networks at once."""
-FEWEST_ROWS = 256
-"""Rows a chunk where memory allows; measured on two CPU cores, 128 to 512 are alike for wide networks."""
 
 
 def perturbed_pattern(node: Node, env: Env) -> tuple[bool, ...]:
@@ -252,15 +247,16 @@ def box_exact(graph: Graph, sets: Sets, perturbed: set[int]) -> set[int]:
 
 @dataclass(frozen=True)
 class Pulling:
-    """What pulling rows back needs: the model, its sets, the bounds so far, relaxations about references, rows a chunk.
+    """What pulling rows back needs: the model, its sets, the bounds so far, relaxations about references.
 
-    `observe` is told of it.
+    `budget` is of memory; `max_rows` are pulled at once, if the caller names a number. `observe` is told of it.
     """
 
     model: Model
     sets: Sets
     env: Env
     about: Reference
+    budget: Budget
     max_rows: int | None = None
     observe: Observer | None = None
 
@@ -269,8 +265,7 @@ class Pulling:
         if self.max_rows is not None:
             return self.max_rows
         widths = (math.prod(node.shape) for node in self.model.graph if isinstance(self.env.get(node.index), Interval))
-        widest = max(widths, default=1)
-        return min(max(FEWEST_ROWS, CACHED // (2 * widest)), max(16, ROW_BUDGET // (2 * widest)))
+        return rows_at_once(max(widths, default=1), self.budget)
 
 
 def tighten(pulling: Pulling, node: Node, mask: Tensor) -> Interval:

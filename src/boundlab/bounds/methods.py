@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from boundlab.bounds.backward import Env, Pulled, Relaxer, Sets, backward, concretize
+from boundlab.bounds.budget import bytes_of, problems_at_once
 from boundlab.bounds.forward import Found, forms_at_once, forms_batch, forward_refinement, rows_of_forms
 from boundlab.bounds.intermediate import (
     Policy,
@@ -40,11 +41,6 @@ from boundlab.ops import lookup
 from boundlab.perturbations.joint import Member, Regions
 from boundlab.perturbations.sets import PerturbationSet
 from boundlab.spec import Specification
-
-COLUMN_BUDGET = 2**25
-"""Numbers that the columns of the problems in one pass may hold at the widest node."""
-MOST_PROBLEMS = 1024
-"""Problems in one pass at most."""
 
 
 def refiner(problem: Problem, *steps: Refine) -> Refine:
@@ -98,6 +94,12 @@ def first_layer(problem: Problem, pulling: Pulling) -> Refine:
     return refine
 
 
+def pulling_of(problem: Problem, env: Env, relax: Relaxer, max_rows: int | None = None) -> Pulling:
+    """What pulling rows back needs, of a problem, on the intervals `env` and their relaxations."""
+    about = reference(problem.model.graph, env, relax)
+    return Pulling(problem.model, problem.sets, env, about, problem.budget, max_rows, problem.observe)
+
+
 def interval_rows(problem: Problem, env: Env) -> Bounds:
     """A specification on top of intervals: its rows pulled through affine nodes only, so that the last layer is merged."""
     graph, spec = problem.model.graph, problem.spec
@@ -114,14 +116,19 @@ def interval_rows(problem: Problem, env: Env) -> Bounds:
 
 @dataclass(frozen=True)
 class IBP:
-    """Interval bound propagation (Gowal et al. 2018); a specification is merged into the last affine layers."""
+    """Interval bound propagation (Gowal et al. 2018); a specification is merged into the last affine layers.
 
-    max_rows: int | None = None
+    `memory` ("4GB", or bytes) may be held at once: it changes the size of parts, not results.
+    """
+
+    memory: str | int | None = None
+
+    def __post_init__(self) -> None:
+        check_memory(self.memory)
 
     def environment(self, problem: Problem) -> Env:
         env: dict[int, Any] = {}
-        about = reference(problem.model.graph, env, relaxer(env))
-        pulling = Pulling(problem.model, problem.sets, env, about, self.max_rows, problem.observe)
+        pulling = pulling_of(problem.within(self.memory), env, relaxer(env))
         refine = refiner(problem, first_layer(problem, pulling))
         return propagate(problem.model, problem.sets, problem.inputs, env, refine, problem.observe)
 
@@ -133,14 +140,20 @@ class IBP:
 class Forward:
     """Forward LiRPA, met with intervals (Xu et al. 2020, Sec. 3.1).
 
-    `problems` are bounded at a time: that changes memory, not results.
+    `memory` ("4GB", or bytes) may be held at once, by as many `problems` at a time as it has room for: that changes the size of
+    parts, not results.
     """
 
     alpha: Policy | None = None
     problems: int | None = None
+    memory: str | int | None = None
+
+    def __post_init__(self) -> None:
+        check_memory(self.memory)
 
     def groups(self, problem: Problem) -> list[Problem]:
         """The problem in parts that are bounded one after the other."""
+        problem = problem.within(self.memory)
         size = self.problems or forms_at_once(problem)
         if forms_batch(problem) <= size:
             return [problem]
@@ -148,10 +161,9 @@ class Forward:
 
     def forms(self, problem: Problem) -> tuple[Pulling, Found]:
         """Intervals of every perturbed node, and the affine forms of those that a specification's rows end at."""
-        graph, env = problem.model.graph, dict[int, Any]()
+        env: dict[int, Any] = {}
         relax = thinned(env, relaxer(env, self.alpha))
-        pulling = Pulling(problem.model, problem.sets, env, reference(graph, env, relax), None, problem.observe)
-        found = Found()
+        pulling, found = pulling_of(problem, env, relax), Found()
         step = watched(problem.observe, "forms", forward_refinement(problem, pulling, relax, found))
         propagate(problem.model, problem.sets, problem.inputs, env, refiner(problem, step), problem.observe)
         return pulling, found
@@ -188,7 +200,8 @@ class CROWN:
 
     `CROWN(intermediate=IBP())` is CROWN-IBP (Zhang et al. 2020), `CROWN(alpha=parallel)` Fast-Lin (Weng et al. 2018).
     `filter` bounds all neurons with a zonotope first, so that only those that it leaves open are pulled back (None: pull all
-    that intervals leave open); `problems` are bounded at a time, `max_rows` rows in a chunk: they change memory, not results.
+    that intervals leave open). `memory` ("4GB", or bytes) may be held at once; it says how many `problems` are bounded at a
+    time, and how many neurons are pulled (`max_rows`). That changes the size of parts, not results.
     """
 
     intermediate: Method | None = None
@@ -196,8 +209,10 @@ class CROWN:
     filter: Filter | None = field(default_factory=Filter)
     max_rows: int | None = None
     problems: int | None = None
+    memory: str | int | None = None
 
     def __post_init__(self) -> None:
+        check_memory(self.memory)
         if self.intermediate is not None:
             method_value(self.intermediate)
         if self.alpha is not None and not callable(self.alpha):
@@ -208,10 +223,11 @@ class CROWN:
 
     def prepared(self, problem: Problem) -> tuple[Env, Relaxer]:
         """Intervals of every node and the relaxations that follow from them."""
+        problem = problem.within(self.memory)
         if self.intermediate is not None:
             env = self.intermediate.environment(problem)
             return env, relaxer(env, self.alpha)
-        groups = torch.arange(problem.batch).split(self.problems or problems_at_once(problem))
+        groups = torch.arange(problem.batch).split(self.problems or group_size(problem))
         if len(groups) == 1:
             return self.backward_environment(problem)
         env = joined([self.backward_environment(problem.take(group))[0] for group in groups], problem)
@@ -221,8 +237,7 @@ class CROWN:
         """Intervals of every node: what a nonlinear operator reads is filtered by a zonotope and then pulled back."""
         graph, env = problem.model.graph, dict[int, Any]()
         relax = thinned(env, relaxer(env, self.alpha))
-        about = reference(graph, env, relax)
-        pulling = Pulling(problem.model, problem.sets, env, about, self.max_rows, problem.observe)
+        pulling = pulling_of(problem, env, relax, self.max_rows)
         readers = Readers(consumers(graph), perturbed_nodes(graph, problem.sets))
         settled = box_exact(graph, problem.sets, readers.perturbed)
         adjacent, fed = next_to_sets(problem), fed_by_inputs(graph)
@@ -249,7 +264,7 @@ class CROWN:
     def output_rows(self, problem: Problem, env: Env, relax: Relaxer) -> Bounds:
         """Bounds of the output, or of the specification's rows, given intervals of every node and relaxations."""
         graph, target, spec = problem.model.graph, problem.target, problem.spec
-        pulling = Pulling(problem.model, problem.sets, env, reference(graph, env, relax), self.max_rows, problem.observe)
+        pulling = pulling_of(problem.within(self.memory), env, relax, self.max_rows)
         if spec is None:
             interval = env[target.index]
             assert isinstance(interval, Interval)
@@ -263,12 +278,19 @@ class CROWN:
         return Bounds(finite_rows(lower, problem), None, graph, env, beside(parts))
 
 
-def problems_at_once(problem: Problem) -> int:
-    """How many problems share a pass: as many as keep a column for each coordinate of perturbed inputs within COLUMN_BUDGET."""
+def check_memory(memory: str | int | None) -> None:
+    """SpecError unless a budget of memory is None, a number of bytes or text such as "4GB"."""
+    if memory is not None:
+        bytes_of(memory)
+
+
+def group_size(problem: Problem) -> int:
+    """How many problems share a pass, judged by the inputs that vary, the widest node and the largest matrix."""
     graph = problem.model.graph
     coordinates = sum(math.prod(graph[index].shape) for index in problem.sets if graph[index].op == INPUT)
     widest = max(math.prod(graph[index].shape) for index in fed_by_inputs(graph))
-    return max(1, min(MOST_PROBLEMS, COLUMN_BUDGET // max(1, coordinates * widest)))
+    matrices = (math.prod(graph[node.args[1]].shape) for node in graph if node.op == "linear" and len(node.shape) == 1)
+    return problems_at_once(max(1, coordinates * widest), max(matrices, default=1), problem.budget)
 
 
 def one_curve(node: Node, env: Env, relax: Relaxer) -> bool:

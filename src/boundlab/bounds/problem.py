@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from boundlab.bounds.backward import Env, Pulled, Sets
+from boundlab.bounds.budget import Budget, bytes_of
 from boundlab.bounds.intermediate import perturbed_nodes
 from boundlab.bounds.observe import Observer
 from boundlab.bounds.unfold import unfolded
@@ -37,7 +38,8 @@ class Rigour(enum.Enum):
 class Problem:
     """One question: a model, the sets of its perturbed sources, its constant inputs, a specification, known bounds.
 
-    `observe` is told of the work that methods do for it.
+    `memory` is how many bytes a method may hold at once (None: a share of what is free); a part that cannot be made smaller
+    may take more. `observe` is told of the work that methods do for it.
     """
 
     model: Model
@@ -45,7 +47,18 @@ class Problem:
     inputs: Mapping[str, Tensor] = field(default_factory=dict)
     spec: Specification | None = None
     known: Mapping[str, Interval] = field(default_factory=dict)
+    memory: int | None = None
     observe: Observer | None = None
+
+    def within(self, memory: str | int | None) -> Problem:
+        """The problem with another budget of memory, if one is given."""
+        return self if memory is None else replace(self, memory=bytes_of(memory))
+
+    @property
+    def budget(self) -> Budget:
+        """The memory, for numbers of the sets' type where they are."""
+        ends = next(iter(self.sets.values())).box().lower
+        return Budget(self.memory, ends.device, ends.element_size())
 
     @property
     def target(self) -> Node:
@@ -76,7 +89,7 @@ class Problem:
         inputs = {name: some(value) for name, value in self.inputs.items()}
         known = {name: interval.map(some) for name, interval in self.known.items()}
         spec = None if self.spec is None else Specification(some(self.spec.rows), some(self.spec.offset), self.spec.clause)
-        return Problem(self.model, sets, inputs, spec, known, self.observe)
+        return replace(self, sets=sets, inputs=inputs, spec=spec, known=known)
 
 
 @dataclass(frozen=True)

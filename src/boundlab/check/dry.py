@@ -16,6 +16,7 @@ from torch import Tensor
 
 from boundlab.affine import LinearBound
 from boundlab.bounds.backward import backward
+from boundlab.bounds.budget import Budget
 from boundlab.bounds.intermediate import Pulling, Readers, consumers, is_affine, perturbed_pattern
 from boundlab.bounds.methods import one_curve
 from boundlab.bounds.reference import pull, reference
@@ -190,7 +191,7 @@ class DryRun:
         visits = sum(node.index for node in nodes) / len(nodes)
         count = max(2, min(SAMPLES, round(VISITS / max(1.0, visits))))
         chosen = nodes[:: max(1, math.ceil(len(nodes) / count))]
-        most = Pulling(self.model, {}, self.env, self.about).rows_a_chunk()
+        most = Pulling(self.model, {}, self.env, self.about, Budget(None, META, self.model.dtype.itemsize)).rows_a_chunk()
         for node in chosen:
             neurons = self.batch * math.prod(node.shape)
             chunk = min(neurons, most)

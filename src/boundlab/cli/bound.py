@@ -27,6 +27,7 @@ Clip = Annotated[tuple[float, float] | None, typer.Option(metavar="LOW HIGH", he
 MethodName = Annotated[str, typer.Option(help=f"One of {NAMES}.")]
 Label = Annotated[list[int] | None, typer.Option(help="Bound the margins of this class; once for all inputs or once for each.")]
 
+Memory = Annotated[str | None, typer.Option(help="Memory to hold at once, such as 4GB; by default a quarter of what is free.")]
 Profile = Annotated[bool, typer.Option("--profile", help="Show where time and memory went, by node.")]
 
 
@@ -54,9 +55,9 @@ def margin_rows(lower: torch.Tensor, labels: torch.Tensor) -> Table:
 
 def bound(session: Session, net: Net, data: Data, eps: Eps, norm: Norm = "inf", method: MethodName = "crown",
           clip: Clip = None, label: Label = None, weights: Weights = None, input_shape: InputShape = None,
-          profile: Profile = False) -> Answer:
+          memory: Memory = None, profile: Profile = False) -> Answer:
     """Bound the outputs of a network, or with labels its margins, over a ball around each input."""
-    how = method_named(method)
+    how = method_named(method, memory)
     model = load_network(net, weights, input_shape, session.device)
     examples = load_examples(data, model, label)
     ball = ball_of(examples.x, eps, norm, clip)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import boundlab as bl
 from boundlab.cli.verb import Misuse
 
-METHODS: dict[str, bl.Method] = {
+METHODS: dict[str, bl.IBP | bl.Forward | bl.CROWN] = {
     "ibp": bl.IBP(),
     "crown-ibp": bl.CROWN(intermediate=bl.IBP()),
     "crown": bl.CROWN(),
@@ -16,8 +18,8 @@ METHODS: dict[str, bl.Method] = {
 NAMES = ", ".join(METHODS)
 
 
-def method_named(name: str) -> bl.Method:
-    """The method called `name`; Misuse lists the names."""
+def method_named(name: str, memory: str | None = None) -> bl.Method:
+    """The method called `name`, with a budget of memory such as "4GB"; Misuse lists the names."""
     if name not in METHODS:
         raise Misuse(f"there is no method '{name}'; choose one of {NAMES}.")
-    return METHODS[name]
+    return replace(METHODS[name], memory=memory)

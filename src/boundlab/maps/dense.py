@@ -13,6 +13,9 @@ from torch import Tensor
 from boundlab.maps.base import LinearMap, Shape, at_owner, ends
 from boundlab.maps.boxes import CenterAndRadius, MatrixImage
 
+FEW_OUTPUTS = 256
+"""Of a matrix with so few outputs, a product with zeros is cheaper than to gather what it reads (measured on a CPU)."""
+
 
 @dataclass(frozen=True)
 class Identity(LinearMap):
@@ -80,10 +83,6 @@ class Matrix(LinearMap):
         """The same matrix with all columns but `live` set to zero, for a vector; products skip them."""
         return Matrix(self.in_shape, self.out_shape, self.weight.index_select(1, live), live)
 
-    def written_out(self) -> Matrix:
-        """The same matrix with zeros for the inputs that it does not read."""
-        return self if self.live is None else Matrix(self.in_shape, self.out_shape, self.transposed.mT)
-
     @cached_property
     def transposed(self) -> Tensor:
         """The weight as (in, out), laid out so that blocks of inputs are read in order; zero where it reads nothing."""
@@ -92,8 +91,11 @@ class Matrix(LinearMap):
         return self.weight.new_zeros(self.in_shape[-1], self.out_shape[-1]).index_copy(0, self.live, self.weight.mT)
 
     def push(self, columns: Tensor) -> Tensor:
-        held = columns if self.live is None else columns.index_select(-1, self.live)
-        return held @ self.weight.mT
+        if self.live is None:
+            return columns @ self.weight.mT
+        if self.out_shape[-1] < FEW_OUTPUTS:
+            return columns @ self.transposed
+        return columns.index_select(-1, self.live) @ self.weight.mT
 
     def pull(self, rows: Tensor) -> Tensor:
         held = rows @ self.weight

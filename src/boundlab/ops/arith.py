@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from boundlab.affine import Affine, LinearBound, exact
-from boundlab.interval import Interval
+from boundlab.interval import Interval, times
 from boundlab.maps import LinearMap, diagonal, identity
 from boundlab.ops.op import Argument, Free, Op, affine_interval, affine_op, at_most_one, intervals_of, register
 from boundlab.ops.shape import shape_of
@@ -53,8 +53,7 @@ def product_interval(x: Argument, y: Argument) -> Interval:
     """All four corner products (two, when a factor is constant)."""
     if isinstance(x, Tensor) or isinstance(y, Tensor):
         return affine_interval(relax_mul(x, y), intervals_of((x, y)))
-    corners = torch.stack([x.lower * y.lower, x.lower * y.upper, x.upper * y.lower, x.upper * y.upper])
-    return Interval(corners.amin(0), corners.amax(0))
+    return times(x, y)
 
 
 def mix(share: Tensor | None, first: Tensor, second: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from boundlab.interval import Interval
+from boundlab.interval import Interval, times
 from boundlab.maps import LinearMap, MatmulLeft, MatmulRight, Matrix, Permute, Reshape, Shape, chain
 from boundlab.ops.bilinear import Product, end_planes, layer_op, product_interval, relax_product
 from boundlab.ops.op import Argument, Op, at_most_one, register
@@ -68,10 +68,8 @@ def matmul_interval(x: Argument, y: Argument) -> Interval:
     """The image of a constant factor; else the smallest and largest products of entries that vary on their own, summed."""
     if isinstance(x, Tensor) or isinstance(y, Tensor):
         return product_interval(MATMUL, x, y)
-    corners = [x.lower.unsqueeze(-1) * y.lower.unsqueeze(-3)]
-    corners += [a.unsqueeze(-1) * b.unsqueeze(-3) for a, b in ((x.lower, y.upper), (x.upper, y.lower), (x.upper, y.upper))]
-    low, high = torch.stack(corners).amin(0), torch.stack(corners).amax(0)
-    return Interval(low.sum(-2), high.sum(-2))
+    entries = times(x.map(lambda end: end.unsqueeze(-1)), y.map(lambda end: end.unsqueeze(-3)))
+    return entries.map(lambda end: end.sum(-2))
 
 
 matmul = register(Op(

@@ -20,10 +20,9 @@ import torch
 from torch import Tensor
 
 from boundlab.bounds.backward import Env
-from boundlab.bounds.intermediate import Evaluator, Pulling, by_operator, fill, relaxer, source_environment
-from boundlab.bounds.methods import first_layer, interval_rows, refiner
+from boundlab.bounds.intermediate import Evaluator, by_operator, fill, relaxer, source_environment
+from boundlab.bounds.methods import first_layer, interval_rows, pulling_of, refiner
 from boundlab.bounds.problem import Bounds, Problem
-from boundlab.bounds.reference import reference
 from boundlab.graph import BatchNorm, Graph, Model, Node
 from boundlab.interval import Interval, around
 from boundlab.ops import lookup
@@ -37,13 +36,12 @@ class CenterStatistics:
     The intervals of an example depend on the others of its batch through these numbers alone. `statistics_in` reads them.
     """
 
-    max_rows: int | None = None
+    memory: str | int | None = None
 
     def environment(self, problem: Problem) -> Env:
         """Intervals of every node, with the statistics in place of the captured ones."""
         model, env = problem.model, source_environment(problem.model, problem.sets, problem.inputs)
-        about = reference(model.graph, env, relaxer(env))
-        pulling = Pulling(model, problem.sets, env, about, self.max_rows, problem.observe)
+        pulling = pulling_of(problem.within(self.memory), env, relaxer(env))
         return fill(model.graph, env, refiner(problem, first_layer(problem, pulling)), problem.observe, by_batch(model.graph))
 
     def run(self, problem: Problem) -> Bounds:

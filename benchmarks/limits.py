@@ -1,0 +1,57 @@
+"""What bounds the time of one call: arithmetic, memory traffic, the calls themselves, and what Python adds."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+import boundlab as bl
+from benchmarks.networks import Network
+from benchmarks.ours import METHODS
+from boundlab.check.tally import Speed, Tally, measure_speed
+from boundlab.cli.answer import Table
+
+COLUMNS = ("network", "method", "batch", "s", "arithmetic s", "traffic s", "calls", "calls s", "the rest s")
+
+
+def limit(network: Network, method: str, batch: int, speed: Speed, runs: int = 5) -> dict[str, Any]:
+    """Seconds of one call (median), and what its multiply-adds, its bytes and its calls alone would take on this machine."""
+    loaded = network.load()
+    x = loaded.x[:batch]
+    model, ball = bl.capture(loaded.module, loaded.x[:2]).detached(), bl.LpBall(x, loaded.eps)
+    spec = bl.at_least(loaded.rows[:batch])
+    taken = []
+    with torch.no_grad():
+        for _ in range(runs + 1):
+            begun = time.process_time()
+            bl.bound(model, ball, method=METHODS[method], spec=spec)
+            taken.append(time.process_time() - begun)
+        with Tally() as tally:
+            bl.bound(model, ball, method=METHODS[method], spec=spec)
+    work, seconds = tally.work, statistics.median(taken[1:])
+    parts = {"arithmetic": work.products / speed.products + work.convolutions / speed.convolutions,
+             "traffic": work.near / speed.near + work.far / speed.far, "call": work.calls * speed.call}
+    return {"network": network.name, "method": method, "batch": batch, "seconds": seconds, "calls": work.calls, **parts}
+
+
+def measure_limits(cases: Sequence[tuple[Network, str, int]], device: str = "cpu") -> list[dict[str, Any]]:
+    """The limits of several cases, with one thread."""
+    torch.set_num_threads(1)
+    speed = measure_speed(torch.device(device), torch.float32)
+    return [limit(network, method, batch, speed) for network, method, batch in cases]
+
+
+def limits_table(found: Sequence[dict[str, Any]]) -> Table:
+    """The limits side by side; the rest is what none of the three explains: Python between the calls, and work in them that
+    is less regular than in the measurement of the machine's speed."""
+    rows = []
+    for entry in found:
+        rest = entry["seconds"] - entry["arithmetic"] - entry["traffic"] - entry["call"]
+        parts = [entry["arithmetic"], entry["traffic"], entry["calls"], entry["call"], max(rest, 0.0)]
+        rows.append([entry["network"], entry["method"], str(entry["batch"]), f"{entry['seconds']:.3g}",
+                     *(str(part) if isinstance(part, int) else f"{part:.2g}" for part in parts)])
+    return Table(COLUMNS, rows, "What bounds the time", frozenset(COLUMNS[2:]))

@@ -1,0 +1,54 @@
+"""A budget of memory changes the size of parts, and nothing else."""
+
+import pytest
+import torch
+from torch import nn
+
+import boundlab as bl
+from boundlab.bounds.budget import Budget, bytes_of, problems_at_once, rows_at_once
+from boundlab.bounds.observe import Recorder
+
+METHODS = {
+    "CROWN": bl.CROWN, "CROWN unfiltered": lambda memory: bl.CROWN(filter=None, memory=memory), "Forward": bl.Forward,
+    "forward-CROWN": lambda memory: bl.CROWN(bl.Forward(), memory=memory), "IBP": bl.IBP,
+}
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, stride=2), nn.ReLU(), nn.Flatten(),
+                         nn.Linear(36, 30), nn.Tanh(), nn.Linear(30, 3)).double()
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("norm", [2, torch.inf])
+def test_results_are_the_same_whatever_the_budget(name, norm):
+    x = torch.rand(5, 2, 8, 8, dtype=torch.float64)
+    model, spec = bl.capture(network(), x).detached(), bl.margins(torch.arange(5) % 3, 3, dtype=torch.float64)
+    ball = bl.LpBall(x, 0.1, p=norm)
+    parts, results = set(), []
+    for memory in (None, "4GB", "1MB", 50_000):
+        recorder = Recorder()
+        results.append(bl.bound(model, ball, method=METHODS[name](memory=memory), spec=spec, observe=recorder).lower)
+        parts.add(len(recorder.steps))
+    assert len(parts) == 1 if name == "IBP" else len(parts) > 1
+    assert all(torch.allclose(result, results[0], rtol=1e-11, atol=1e-11) for result in results)
+
+
+def test_a_smaller_budget_makes_smaller_parts():
+    sizes = [Budget(2**power, torch.device("cpu"), 4) for power in range(10, 40)]
+    for counts in ([rows_at_once(5000, held) for held in sizes], [problems_at_once(10**5, 1, held) for held in sizes]):
+        assert counts == sorted(counts) and counts[0] < counts[-1] and counts[0] >= 1
+    assert problems_at_once(100, 2**20, sizes[-1]) == 1  # a large matrix: neurons that are dead in one problem are left out
+
+
+@pytest.mark.parametrize(("memory", "size"), [("4GB", 4e9), ("512 MiB", 2**29), ("1.5kb", 1500), (77, 77), ("77", 77)])
+def test_sizes_are_read(memory, size):
+    assert bytes_of(memory) == size
+
+
+@pytest.mark.parametrize("memory", ["4 horses", "", "-1GB", 0, True, "0.1"])
+@pytest.mark.parametrize("method", [bl.CROWN, bl.IBP, bl.Forward])
+def test_other_sizes_are_refused(method, memory):
+    with pytest.raises(bl.SpecError, match="memory is a number of bytes or text such as '4GB'"):
+        method(memory=memory)
