@@ -86,6 +86,8 @@ def others():
     yield "expansion", transposed(bm.Reduce((3, 4), (3, 1), torch.ones((), dtype=F64), (1,)))
     yield "padding", transposed(bm.Slice((2, 6, 6), (2, 3, 4), (slice(0, 2, 1), slice(1, 4, 1), slice(2, 6, 1))))
     yield "transposed convolution", transposed(conv((7, 6), (3, 2), (2, 2), (1, 1), (1, 1), 2))
+    uncovered = bm.Conv((4, 8, 10), (6, 3, 4), randn(6, 2, 2, 3), (1, 2), (0, 1), (3, 2), 2)
+    yield "transposed convolution with padded output", transposed(uncovered)
 
 
 MAPS = dict([*convolutions(), *others()])

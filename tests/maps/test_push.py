@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from boundlab.maps import Conv, Dense, LinearMap, Matrix, Reshape, Select, conv_out_space, diagonal
-from boundlab.maps.push import Columns, absolute_sum, add_columns, dense, owners, push, take, without_zeros
+from boundlab.maps.push import Columns, Single, absolute_sum, add_columns, dense, owners, push, take, without_zeros
 
 SHAPE = (3, 7, 6)
 BATCH = 2
@@ -54,6 +54,17 @@ def test_convolutions_of_windows(stride: int, padding: int, dilation: int, kerne
     agree(once, image(columns, layer))
     second = convolution(2, 1, 1, 3, layer.out_shape)
     agree(push(once, second), image(once, second))
+
+
+@pytest.mark.parametrize("shape", [SHAPE, (18,)])
+def test_no_columns(shape: tuple[int, ...]) -> None:
+    """A node that varies for no problem has none."""
+    nothing = torch.zeros(0, dtype=torch.long)
+    columns = Single(shape, nothing, nothing, torch.zeros(0, dtype=torch.float64))
+    layer = convolution(1, 1, 1, 3) if len(shape) == 3 else Matrix(shape, (5,), torch.rand(5, 18, dtype=torch.float64))
+    pushed = push(columns, layer)
+    assert tuple(dense(pushed).shape) == (0, 1, *layer.out_shape)
+    assert not absolute_sum(pushed, BATCH).any()
 
 
 def test_diagonals_and_flattening() -> None:

@@ -142,3 +142,17 @@ def test_s_shaped_lines_hold_at_the_ends_of_huge_intervals(name):
         lines = [side.maps[0].scale.double() * end[:, None] + side.bias.double() for side in (found.lower, found.upper)]
         assert (lines[0] <= value + 1e-5).all()
         assert (lines[1] >= value - 1e-5).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("steps", [1, 3, 11, 1000])
+def test_lines_across_a_jump_hold_as_computed_on_narrow_intervals(steps, dtype):
+    """The steepest line across a jump would be lost in the rounding of its intercept."""
+    place, value, op = 1.25, -500.0, lookup("threshold")
+    reach = steps * torch.finfo(dtype).eps * place
+    x = Interval(*(torch.tensor([[place + side * reach]], dtype=dtype) for side in (-1, 1)))
+    bound = op.lines(x, threshold=place, value=value)
+    for point in (x.lower, torch.full_like(x.lower, place), x.upper):
+        low, high = (side.maps[0].scale * point + side.bias for side in (bound.lower, bound.upper))
+        exact = op.evaluate(point, threshold=place, value=value)
+        assert low <= exact + 1e-4 and exact <= high + 1e-4

@@ -41,8 +41,12 @@ def thin_bound(bound: LinearBound, perturbed: list[Interval]) -> LinearBound:
 
 
 def thin(layer: LinearMap, interval: Interval) -> LinearMap:
-    """A matrix on vectors without its silent inputs, if these are many."""
-    if not isinstance(layer, Matrix) or len(layer.in_shape) != 1:
+    """A matrix on vectors without its silent inputs, if these are many.
+
+    Where gradients are wanted it stays whole: what is zero here and now (behind a layer of zeros, say) may still move.
+    """
+    learned = interval.lower.requires_grad or interval.upper.requires_grad
+    if learned or not isinstance(layer, Matrix) or len(layer.in_shape) != 1:
         return layer
     live = moving(interval).nonzero().squeeze(1)
     return layer.reading(live) if 0 < len(live) < MOST_LIVE * layer.in_shape[0] else layer

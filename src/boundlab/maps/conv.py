@@ -35,6 +35,8 @@ class Conv(LinearMap):
         convolve = FORWARD[len(self.stride) - 1]
         images = many_last(columns.flatten(0, 1))
         result = convolve(images, self.weight, None, self.stride, self.padding, self.dilation, self.groups)
+        for axis, size in enumerate(self.out_shape[1:], 2):  # a transposed one may leave over more cells than a stride
+            result = result.narrow(axis, 0, size)
         return result.reshape(*columns.shape[:2], *self.out_shape)
 
     def pull(self, rows: Tensor) -> Tensor:

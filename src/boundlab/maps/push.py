@@ -103,7 +103,8 @@ def kernels(columns: Single, layer: Conv) -> Columns:
     table = F.pad(layer.weight, (0, 1, 0, 1)).permute(2, 3, 1, 0).flatten(0, 2).contiguous()
     y, x = (reached(corner[:, axis], first[:, axis], size[axis], layer, axis) for axis in (0, 1))
     index = (y[:, :, None] * (width + 1) + x[:, None, :]) * columns.shape[0] + channel[:, None, None]
-    found = table.index_select(0, index.flatten()).reshape(len(index), 1, *size, -1) * columns.size.reshape(-1, 1, 1, 1, 1)
+    found = table.index_select(0, index.flatten()).reshape(len(index), 1, *size, layer.out_shape[0])
+    found = found * columns.size.reshape(-1, 1, 1, 1, 1)
     return Windows(layer.out_shape, columns.owner, found, Corners(first), clean=False)
 
 

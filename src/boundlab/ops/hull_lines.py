@@ -121,8 +121,9 @@ def line_of(hull: Hull, share: Tensor) -> Line:
     way = ((inner - hull.rise) / torch.where(hull.spread > 0, hull.spread, 1.0)).clamp(0, 1)
     touch = hull.first + way * (hull.last - hull.first)
     touch = torch.where(touch > last[1], last[1], touch)
-    turn_first = hull.begins & (inner <= hull.rise)
-    turn_last = hull.finishes & (inner >= hull.rise + hull.spread) & ~turn_first
+    # at the end of a range the line is a tangent, whose slope moves with its point alone (or, on a straight piece, not at all)
+    turn_first = hull.begins & ((inner < hull.rise) | (inner <= 0))
+    turn_last = hull.finishes & ((inner > hull.rise + hull.spread) | (inner >= hull.weight)) & ~turn_first
     slope = torch.where(turn_first, hull.low + inner, torch.where(
         turn_last, hull.high - (hull.weight - inner), sign * curve.slope(touch)))
     around = torch.where(turn_first, first, torch.where(turn_last, last, torch.stack([touch, touch]))).detach()

@@ -56,8 +56,10 @@ def log_of_others(x: Tensor, dim: int) -> Tensor:
 
 
 def log_softmax_ends(x: Interval, dim: int) -> Interval:
-    """Range of log softmax, exact: its own coordinate at one end, all others at the opposite one."""
+    """Range of log softmax, exact: its own coordinate at one end, all others at the opposite one; 0 if there are no others."""
     axis = dim + 1
+    if x.shape[axis] == 1:
+        return x.map(torch.zeros_like)
 
     def end(own: Tensor, others: Tensor) -> Tensor:
         excess = log_of_others(others, axis) - own

@@ -58,18 +58,23 @@ def corners(steps: Steps, x: Interval, sign: float) -> tuple[Tensor, Tensor, Ten
 
 
 def slopes_of(places: Tensor, values: Tensor, middle: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Slopes of the hull below some points: its first, that of its line at `middle`, and its last, (b, 1, *shape) each."""
-    run = places.unsqueeze(0) - places.unsqueeze(1)
-    apart = run > 0
+    """Slopes of the hull below some points: its first, that of its line at `middle`, and its last, (b, 1, *shape) each.
+
+    Points that nearly coincide count as one: the line through them is so steep that rounding of its intercept is as high as
+    the jump between them.
+    """
+    run, size = places.unsqueeze(0) - places.unsqueeze(1), places.abs()
+    apart = run > torch.finfo(run.dtype).eps ** 0.5 * (size.unsqueeze(0) + size.unsqueeze(1))
     slope = torch.where(apart, (values.unsqueeze(0) - values.unsqueeze(1)) / torch.where(apart, run, 1.0), 0.0)
     ceiling = torch.finfo(run.dtype).max ** 0.5
     slope = slope.clamp(-ceiling, ceiling)
     height = values.unsqueeze(1) + slope * (middle - places.unsqueeze(1))
     spans = apart & (places.unsqueeze(1) <= middle) & (middle <= places.unsqueeze(0))
-    best = torch.where(spans, height, torch.inf).flatten(0, 1).argmin(0, keepdim=True)
+    lowest = torch.where(spans, height, torch.inf).flatten(0, 1).argmin(0, keepdim=True)
+    best = slope.flatten(0, 1).gather(0, lowest).squeeze(0)
     first = torch.where(apart[0], slope[0], torch.inf).amin(0)
     last = torch.where(apart[:, 1], slope[:, 1], -torch.inf).amax(0)
-    return first, slope.flatten(0, 1).gather(0, best).squeeze(0), last
+    return torch.minimum(first, best), best, torch.maximum(last, best)
 
 
 def step_line(steps: Steps, x: Interval, sign: float, share: Tensor | None) -> Line:
