@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from boundlab import CROWN, IBP, Box, Forward, Interval, at_least, bound, capture, evaluate
+from boundlab import CROWN, IBP, Box, Forward, Interval, LpBall, at_least, bound, capture, evaluate
 
 METHODS = (IBP(), Forward(), Forward(problems=2), CROWN(), CROWN(problems=1), CROWN(problems=2), CROWN(filter=None))
 
@@ -104,3 +104,18 @@ def test_what_is_known_to_be_zero_is_left_out_of_values_and_columns_alike(method
     for known in ({}, {name: zero}):
         found = bound(model, box, method=method, known=known)
         assert (values >= found.lower - 1e-5).all() and (values <= found.upper + 1e-5).all()
+
+
+def test_a_batch_that_the_output_does_not_depend_on_still_counts():
+    class First(torch.nn.Module):
+        def forward(self, x, y):
+            return torch.relu(2 * x)
+
+    model = capture(First(), torch.zeros(2, 3), torch.zeros(2, 3))
+    first, second = (node.name for node in model.graph.inputs)
+    sets = {first: LpBall(torch.zeros(1, 3), 0.1), second: LpBall(torch.rand(4, 3), 0.1)}
+    spec = at_least(torch.ones(1, 1, 3))
+    for method in (*METHODS, Forward(problems=1)):
+        bounds = bound(model, sets, method=method)
+        assert bounds.lower.shape == bounds.upper.shape == (4, 3)
+        assert bound(model, sets, method=method, spec=spec).lower.shape == (4, 1)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from boundlab.bounds.backward import Env, Pulled, Relaxer, Sets, backward, concretize
 from boundlab.bounds.budget import bytes_of, problems_at_once
@@ -329,7 +330,16 @@ def bound(model: Model, sets: PerturbationSet | Regions, *, method: Method | Non
     with it lower bounds of its rows (b, s). BoundError if a bound is NaN or infinite.
     """
     problem = replace(problem_of(model, sets, spec, known), observe=observe)
-    return method_value(method or CROWN()).run(problem)
+    return for_each(method_value(method or CROWN()).run(problem), problem.batch)
+
+
+def for_each(bounds: Bounds, batch: int) -> Bounds:
+    """The same bounds with an entry for each problem, also where all share what the network's output depends on."""
+    def repeated(end: Tensor) -> Tensor:
+        return end.expand(batch, *end.shape[1:])
+
+    upper = None if bounds.upper is None else repeated(bounds.upper)
+    return replace(bounds, lower=repeated(bounds.lower), upper=upper)
 
 
 def method_value(method: Method) -> Method:
