@@ -266,7 +266,11 @@ def add_columns(first: Columns, second: Columns) -> Columns:
             canvas = sum(placed(part, low, extent) for part in (first, second))
             assert isinstance(canvas, Tensor)
             return Windows(first.shape, first.owner, canvas, Corners(low), first.clean and second.clean)
-    return Dense(first.shape, owners(first), dense(first) + dense(second))
+    if isinstance(first, Dense):
+        first, second = second, first
+    if isinstance(first, Dense):
+        return Dense(first.shape, first.owner, first.coefficients + dense(second))
+    return Dense(first.shape, owners(first), dense(first).add_(dense(second)))  # the first was written out just now
 
 
 def placed(columns: Windows, corner: Tensor, size: list[int]) -> Tensor:
