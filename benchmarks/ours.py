@@ -15,10 +15,12 @@ from boundlab.train.losses import crown_ibp_loss, fused_crown_ibp_loss, ibp_loss
 from boundlab.train.statistics import CenterStatistics, clean_pass
 
 Robust = Callable[[bl.Model, bl.PerturbationSet, Tensor, bl.Method], Tensor]
+OPTIMISED = bl.Optimised()
 METHODS: Mapping[str, bl.Method] = {
     "IBP": bl.IBP(),
     "CROWN-IBP": bl.CROWN(intermediate=bl.IBP()),
     "CROWN": bl.CROWN(),
+    "Optimised": OPTIMISED,
     "Forward": bl.Forward(),
     "Forward+Backward": bl.CROWN(intermediate=bl.Forward()),
 }

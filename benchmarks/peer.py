@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks.cases import NATURAL, Job
 from benchmarks.networks import Loaded
-from benchmarks.ours import RATE
+from benchmarks.ours import OPTIMISED, RATE
 
 METHODS: Mapping[str, str] = {
     "IBP": "ibp",
@@ -69,7 +69,8 @@ def prepare(job: Job) -> Callable[[], Tensor]:
     def bounded() -> Any:
         return peer.BoundedTensor(x, peer.PerturbationLpNorm(norm=float("inf"), eps=loaded.eps))
 
-    if job.work == "Optimised":
+    if job.work == "Optimised":  # as many steps, of the same size, as ours
+        network.set_bound_opts({"optimize_bound_args": {"iteration": OPTIMISED.steps, "lr_alpha": OPTIMISED.rate}})
         return lambda: optimised(network, bounded(), rows)
 
     def bounds() -> Tensor:

@@ -4,6 +4,7 @@ from boundlab.affine import Affine, LinearBound, chord, exact, lines, where3
 from boundlab.attack.pgd import PGD, AttackResult, attack
 from boundlab.bounds.linear import LinearForm, LinearForms, linear_bounds
 from boundlab.bounds.methods import CROWN, IBP, Forward, bound
+from boundlab.bounds.optimise import Optimised
 from boundlab.bounds.problem import Bounds, Method, Rigour
 from boundlab.bounds.slopes import one_slope, parallel, zero_slope
 from boundlab.capture.onnx import OnnxFile, load_onnx, onnx_reference
@@ -60,6 +61,7 @@ __all__ = [
     "Node",
     "OnnxFile",
     "Op",
+    "Optimised",
     "Patches",
     "PerturbationSet",
     "Polytope",

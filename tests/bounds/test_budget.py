@@ -10,7 +10,9 @@ from boundlab.bounds.observe import Recorder
 
 METHODS = {
     "CROWN": bl.CROWN, "CROWN unfiltered": lambda memory: bl.CROWN(filter=None, memory=memory), "Forward": bl.Forward,
-    "forward-CROWN": lambda memory: bl.CROWN(bl.Forward(), memory=memory), "IBP": bl.IBP,
+    "forward-CROWN": lambda memory: bl.CROWN(bl.Forward(), memory=memory),
+    "Optimised": lambda memory: bl.Optimised(steps=3, memory=memory),
+    "IBP": bl.IBP,
 }
 
 

@@ -7,13 +7,14 @@ from dataclasses import replace
 import boundlab as bl
 from boundlab.cli.verb import Misuse
 
-METHODS: dict[str, bl.IBP | bl.Forward | bl.CROWN] = {
+METHODS: dict[str, bl.IBP | bl.Forward | bl.CROWN | bl.Optimised] = {
     "ibp": bl.IBP(),
     "crown-ibp": bl.CROWN(intermediate=bl.IBP()),
     "crown": bl.CROWN(),
     "forward": bl.Forward(),
     "forward-crown": bl.CROWN(intermediate=bl.Forward()),
     "fastlin": bl.CROWN(alpha=bl.parallel),
+    "optimised": bl.Optimised(),
 }
 NAMES = ", ".join(METHODS)
 
