@@ -80,3 +80,9 @@ def rows_at_once(widest: int, budget: Budget) -> int:
     row = 2 * widest * ROW_COPIES
     fastest = max(FASTEST_ROWS, CACHED // (2 * widest))
     return max(FEWEST_ROWS, budget.share(fastest * row) // row)
+
+
+def problems_pulled(problems: int, numbers: int, budget: Budget) -> int:
+    """How many of so many problems have their rows pulled at once, each of `numbers` coefficients at the widest node."""
+    one = numbers * ROW_COPIES
+    return max(1, budget.share(problems * one) // one)
