@@ -56,6 +56,14 @@ def test_limits_explain_the_time_of_a_call():
     assert int(rows[0][6]) > int(rows[1][6]) > 10  # torch calls
 
 
+@pytest.mark.parametrize(("device", "told"), [("tpu", "is cpu or cuda"), ("cuda", "sees no CUDA device")])
+@pytest.mark.parametrize("command", [["--smoke"], ["limits"], ["scaling", "--quick"]])
+def test_a_device_that_is_not_there_is_refused(command, device, told, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    outcome = CliRunner().invoke(app, [*command, "--device", device], env={"BOUNDLAB_DATA": None})
+    assert outcome.exit_code == 2 and told in outcome.output
+
+
 def mean_margin():
     """The mean margin of the first two inputs themselves."""
     loaded = Small("small_cnn").load()
