@@ -1,6 +1,6 @@
 """Tensors that say they are on another device: what CUDA would refuse is refused, on a machine that has none.
 
-Each holds a tensor of the CPU, with which the work is done. The meta device lends its name alone. Calls that get tensors of both
+Each holds a tensor of the CPU, with which the work is done. The meta device lends its name alone. Calls that get tensors of two
 places fail, except for those that CUDA allows: numbers, copies, and an index on the CPU.
 """
 
