@@ -30,8 +30,8 @@ CACHED = 2**20
 FASTEST_ROWS, FEWEST_ROWS = 256, 16
 """Rows of a chunk of a wide network if memory allows (measured on two CPU cores, 128 to 512 are alike), and if it does not."""
 ROW_COPIES, COLUMN_COPIES = 4, 8
-"""Tensors of a chunk's, and of a zonotope's, largest size that are alive at once. A zonotope's size is that of the columns of the
-inputs; neurons add columns, so that convolutions on small images held 6 to 7 times as much (measured)."""
+"""Tensors of a chunk's, and of a zonotope's, largest size that are alive at once. A zonotope's size is that of the inputs'
+columns; neurons add columns, so that convolutions on small images held 6 to 7 times as much (measured)."""
 
 
 def bytes_of(memory: str | int) -> int:
