@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import astuple
 from typing import Any
 
 import torch
@@ -42,8 +42,9 @@ def limit(network: Network, method: str, batch: int, speed: Speed, device: str =
 
 def fastest(found: Sequence[Speed]) -> Speed:
     """The best of several measurements of a machine: others were slowed by whoever shares it, and would limit nothing."""
-    best = {entry.name: max(getattr(speed, entry.name) for speed in found) for entry in fields(Speed)}
-    return Speed(**best | {"call": min(speed.call for speed in found)})
+    rates = [astuple(speed) for speed in found]
+    *best, _ = (max(values) for values in zip(*rates, strict=True))
+    return Speed(*best, call=min(speed.call for speed in found))
 
 
 def measure_limits(cases: Sequence[tuple[Network, str, int]], device: str = "cpu") -> list[dict[str, Any]]:
