@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import astuple
 from typing import Any
 
 import torch
@@ -42,9 +41,9 @@ def limit(network: Network, method: str, batch: int, speed: Speed, device: str =
 
 def fastest(found: Sequence[Speed]) -> Speed:
     """The best of several measurements of a machine: others were slowed by whoever shares it, and would limit nothing."""
-    rates = [astuple(speed) for speed in found]
-    *best, _ = (max(values) for values in zip(*rates, strict=True))
-    return Speed(*best, call=min(speed.call for speed in found))
+    return Speed(products=max(speed.products for speed in found), convolutions=max(speed.convolutions for speed in found),
+                 near=max(speed.near for speed in found), far=max(speed.far for speed in found),
+                 fresh=max(speed.fresh for speed in found), call=min(speed.call for speed in found))
 
 
 def measure_limits(cases: Sequence[tuple[Network, str, int]], device: str = "cpu") -> list[dict[str, Any]]:
