@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+import torch
 import typer
 
 from benchmarks import machine, ours, peer
@@ -27,6 +28,17 @@ Value = TypeVar("Value")
 app = typer.Typer(no_args_is_help=False, add_completion=False, pretty_exceptions_enable=False,
                   help="What boundlab's bounds cost, beside auto_LiRPA where that is importable.")
 ALL, NONE = "all", "none"
+
+
+def check_device(device: str) -> str:
+    """The device, if it can be measured on here."""
+    if device != "cpu" and not device.startswith("cuda"):
+        raise typer.BadParameter(f"--device is cpu or cuda, got '{device}'.")
+    if device != "cpu" and not torch.cuda.is_available():
+        raise typer.BadParameter(f"torch sees no CUDA device here, so nothing can be measured on '{device}'.")
+    return device
+
+
 Data = Annotated[Path | None, typer.Option(envvar="BOUNDLAB_DATA",
                                            help="Folder with bench/networks.py; without one, small networks of our own.")]
 Networks = Annotated[str, typer.Option(help="Names with commas between, 'all' or 'none'.")]
@@ -38,7 +50,7 @@ WithPeer = Annotated[bool, typer.Option("--peer/--no-peer", help="Measure auto_L
 Cap = Annotated[float, typer.Option(help="Seconds that one call may take.")]
 Patience = Annotated[float, typer.Option(help="Seconds that the repetitions of one call should take.")]
 Gigabytes = Annotated[float, typer.Option(help="Memory that one process may ask for (CPU).")]
-Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+Device = Annotated[str, typer.Option(help="cpu or cuda.", callback=check_device)]
 Smoke = Annotated[bool, typer.Option("--smoke", help="Small networks and batches of our own: no figures worth quoting.")]
 Out = Annotated[Path | None, typer.Option(help="The JSON file to write, anew after each case.")]
 Figure = Annotated[Path | None, typer.Option(help="The picture to draw, .svg or .png (needs matplotlib).")]

@@ -17,6 +17,7 @@ from benchmarks.cases import OURS, PEER, Job, Limits, Line
 from benchmarks.figure import save_figure
 from benchmarks.generated import Generated
 from benchmarks.laws import fit, laws_table
+from benchmarks.limits import fastest
 from benchmarks.networks import Small, networks_of
 from benchmarks.record import bounds_entry
 from benchmarks.scaling import FEW, QUICK, points, rows_pulled
@@ -25,6 +26,7 @@ from benchmarks.tables import bounds_table, markdown, merged, steps_table
 from benchmarks.targets import NETWORKS, STEP_TARGETS, TARGETS, Target, held, target_lines, targets_table
 from benchmarks.turns import Measured, take_turns
 from benchmarks.worker import Failure, Run, local
+from boundlab.check.tally import Speed
 
 HERE = Plan((OURS,), Effort(Limits(), patience=0.0), enter=local)
 JOB = Job(OURS, Small("small_mlp"), "CROWN", 2)
@@ -54,6 +56,19 @@ def test_limits_explain_the_time_of_a_call():
     rows = [line.split() for line in outcome.output.splitlines() if line.startswith("small_cnn")]
     assert [row[1] for row in rows] == ["CROWN", "IBP"] and all(float(value) >= 0 for row in rows for value in row[2:])
     assert int(rows[0][6]) > int(rows[1][6]) > 10  # torch calls
+
+
+def test_the_speed_of_a_machine_is_the_best_that_was_seen():
+    best = fastest([Speed(1, 2, 3, 9, 5, 0.2), Speed(2, 1, 4, 8, 6, 0.1)])
+    assert best == Speed(2, 2, 4, 9, 6, 0.1)
+
+
+@pytest.mark.parametrize(("device", "told"), [("tpu", "is cpu or cuda"), ("cuda", "sees no CUDA device")])
+@pytest.mark.parametrize("command", [["--smoke"], ["limits"], ["scaling", "--quick"]])
+def test_a_device_that_is_not_there_is_refused(command, device, told, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    outcome = CliRunner().invoke(app, [*command, "--device", device], env={"BOUNDLAB_DATA": None})
+    assert outcome.exit_code == 2 and told in outcome.output
 
 
 def mean_margin():

@@ -7,13 +7,16 @@ from torch import nn
 import boundlab as bl
 from boundlab.bounds.budget import Budget, bytes_of, problems_at_once, rows_at_once
 from boundlab.bounds.observe import Recorder
+from boundlab.check.tally import Tally
 
 METHODS = {
     "CROWN": bl.CROWN, "CROWN unfiltered": lambda memory: bl.CROWN(filter=None, memory=memory), "Forward": bl.Forward,
     "forward-CROWN": lambda memory: bl.CROWN(bl.Forward(), memory=memory),
     "Optimised": lambda memory: bl.Optimised(steps=3, memory=memory),
-    "IBP": bl.IBP,
+    "IBP": bl.IBP, "CROWN-IBP": lambda memory: bl.CROWN(bl.IBP(), memory=memory),
 }
+WHOLE = ("IBP", "CROWN-IBP")
+"""Methods that bound all problems' nodes in one pass, whatever the budget."""
 
 
 def network():
@@ -28,13 +31,32 @@ def test_results_are_the_same_whatever_the_budget(name, norm):
     x = torch.rand(5, 2, 8, 8, dtype=torch.float64)
     model, spec = bl.capture(network(), x).detached(), bl.margins(torch.arange(5) % 3, 3, dtype=torch.float64)
     ball = bl.LpBall(x, 0.1, p=norm)
-    parts, results = set(), []
+    parts, results, linear = set(), [], []
     for memory in (None, "4GB", "1MB", 50_000):
         recorder = Recorder()
-        results.append(bl.bound(model, ball, method=METHODS[name](memory=memory), spec=spec, observe=recorder).lower)
+        bounds = bl.bound(model, ball, method=METHODS[name](memory=memory), spec=spec, observe=recorder)
+        results.append(bounds.lower)
+        if bounds.linear is not None:
+            linear.append(torch.cat([rows.dense().flatten(2) for rows in bounds.linear.coefficients.values()], dim=2))
         parts.add(len(recorder.steps))
-    assert len(parts) == 1 if name == "IBP" else len(parts) > 1
-    assert all(torch.allclose(result, results[0], rtol=1e-11, atol=1e-11) for result in results)
+    assert len(parts) == 1 if name in WHOLE else len(parts) > 1
+    assert len(linear) == (0 if name == "Optimised" else len(results))
+    for found in (results, linear):
+        assert all(torch.allclose(result, found[0], rtol=1e-11, atol=1e-11) for result in found)
+
+
+def test_a_specification_of_many_problems_is_pulled_in_parts():
+    torch.manual_seed(0)
+    x = torch.rand(40, 3, dtype=torch.float64)
+    net = nn.Sequential(nn.Linear(3, 500), nn.ReLU(), nn.Linear(500, 6), nn.ReLU(), nn.Linear(6, 10)).double()
+    model, spec = bl.capture(net, x).detached(), bl.margins(torch.arange(40) % 10, 10, dtype=torch.float64)
+    peaks = {}
+    for memory in ("1GB", "1MB"):
+        with torch.no_grad(), Tally() as tally:
+            bl.bound(model, bl.LpBall(x, 0.1), method=bl.CROWN(bl.IBP(), memory=memory), spec=spec)
+        peaks[memory] = tally.peak
+    rows = 40 * 9 * 500 * 8  # bytes of all rows at the widest node
+    assert peaks["1GB"] > 2 * rows and peaks["1MB"] < peaks["1GB"] - rows
 
 
 def test_a_smaller_budget_makes_smaller_parts():

@@ -262,7 +262,7 @@ def spans(middle: Columns, gap: Columns | None, radius: Tensor, batch: int) -> t
     if not (isinstance(middle, Dense) and isinstance(gap, Dense)):
         return (span(total_of([(middle, 1.0), (gap, -1.0)], batch), radius, batch),
                 span(total_of([(middle, 1.0), (gap, 1.0)], batch), radius, batch))
-    down, up = torch.zeros(()).to(radius), torch.zeros(()).to(radius)
+    down, up = radius.new_zeros(()), radius.new_zeros(())
     for place in pieces(middle):
         one, other, part = middle.coefficients[:, place], gap.coefficients[:, place], radius[:, place]
         down, up = down + weighed(one - other, part), up + weighed(one + other, part)
@@ -272,7 +272,7 @@ def spans(middle: Columns, gap: Columns | None, radius: Tensor, batch: int) -> t
 def span(columns: Columns, radius: Tensor, batch: int) -> Tensor:
     """Sum of absolute columns times `radius` (b, d), (b, *shape)."""
     if isinstance(columns, Dense):
-        total = torch.zeros(()).to(radius)
+        total = radius.new_zeros(())
         for place in pieces(columns):
             total = total + weighed(columns.coefficients[:, place], radius[:, place])
         return total

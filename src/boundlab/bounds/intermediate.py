@@ -12,7 +12,7 @@ from torch import Tensor
 
 from boundlab.affine import LinearBound
 from boundlab.bounds.backward import Env, Relaxer, Sets, concretize
-from boundlab.bounds.budget import Budget, rows_at_once
+from boundlab.bounds.budget import Budget, problems_pulled, rows_at_once
 from boundlab.bounds.observe import Observer, watch
 from boundlab.bounds.reference import Reference, pull
 from boundlab.errors import BoundError, ShapeError
@@ -264,8 +264,16 @@ class Pulling:
         """How many rows are pulled at once."""
         if self.max_rows is not None:
             return self.max_rows
+        return rows_at_once(self.widest(), self.budget)
+
+    def problems_a_part(self, batch: int, rows: int) -> int:
+        """How many of the problems have their `rows` pulled at once, each reading its own relaxations."""
+        return problems_pulled(batch, rows * self.widest(), self.budget)
+
+    def widest(self) -> int:
+        """Coordinates of the widest perturbed node."""
         widths = (math.prod(node.shape) for node in self.model.graph if isinstance(self.env.get(node.index), Interval))
-        return rows_at_once(max(widths, default=1), self.budget)
+        return max(widths, default=1)
 
 
 def tighten(pulling: Pulling, node: Node, mask: Tensor) -> Interval:

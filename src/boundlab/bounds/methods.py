@@ -272,11 +272,11 @@ class CROWN:
             tight = tighten(pulling, target, torch.ones_like(interval.lower, dtype=torch.bool))
             found = checked(target, interval.meet(tight))
             return Bounds(found.lower, found.upper, graph, {**env, target.index: found})
-        starts = [Dense(target.shape, None, rows) for rows in spec.rows.split(pulling.rows_a_chunk(), dim=1)]
+        chunks = spec.rows.split(pulling.rows_a_chunk(), dim=1)
         with watch(problem.observe, target, "rows", spec.rows.shape[0] * spec.rows.shape[1]):
-            parts = [pull(graph, env, pulling.about, target.index, rows) for rows in starts]
+            parts = [pulled_specification(pulling, target, rows, problem.batch) for rows in chunks]
             lower = torch.cat([concretize(part, env, problem.sets) for part in parts], dim=1) + spec.offset
-        return Bounds(finite_rows(lower, problem), None, graph, env, beside(parts))
+        return Bounds(finite_rows(lower, problem), None, graph, env, beside(parts, dim=1))
 
 
 def check_memory(memory: str | int | None) -> None:
@@ -306,17 +306,31 @@ def one_curve(node: Node, env: Env, relax: Relaxer) -> bool:
     return len(perturbed) == 1 and not is_affine(node, env) and relax(node).elementwise
 
 
-def beside(parts: list[Pulled]) -> Pulled:
-    """Pulled rows of several chunks as one."""
+def pulled_specification(pulling: Pulling, target: Node, rows: Tensor, batch: int) -> Pulled:
+    """A specification's rows (b or 1, s, *out) pulled to the sources, for as many problems at a time as memory allows.
+
+    Where parameters vary all problems go at once: rows over these are kept as factors, which parts would multiply out.
+    """
+    graph, env, count = pulling.model.graph, pulling.env, pulling.problems_a_part(batch, rows.shape[1])
+    if count >= batch or any(graph[index].op != INPUT for index in pulling.sets):
+        return pull(graph, env, pulling.about, target.index, Dense(target.shape, None, rows))
+    rows, parts = rows.expand(batch, *rows.shape[1:]), []
+    for owner in torch.arange(batch, device=rows.device).split(count):
+        parts.append(pull(graph, env, pulling.about, target.index, Dense(target.shape, owner, rows[owner])))
+    return beside(parts, dim=0)
+
+
+def beside(parts: list[Pulled], dim: int) -> Pulled:
+    """Pulled rows of several chunks as one: chunks of all problems' rows (dim 1), or of the problems (dim 0)."""
     if len(parts) == 1:
         return parts[0]
 
     def together(index: int) -> Dense:
-        first = parts[0].coefficients[index]
-        return Dense(first.shape, first.owner, torch.cat([part.coefficients[index].dense() for part in parts], dim=1))
+        shape = parts[0].coefficients[index].shape
+        return Dense(shape, None, torch.cat([part.coefficients[index].dense() for part in parts], dim))
 
     biases = [part.bias for part in parts if part.bias is not None]
-    bias = torch.cat(biases, dim=1) if biases else None
+    bias = torch.cat(biases, dim) if biases else None
     return Pulled({index: together(index) for index in parts[0].coefficients}, bias, parts[0].reference)
 
 
