@@ -276,7 +276,7 @@ class CROWN:
         with watch(problem.observe, target, "rows", spec.rows.shape[0] * spec.rows.shape[1]):
             parts = [pulled_specification(pulling, target, rows, problem.batch) for rows in chunks]
             lower = torch.cat([concretize(part, env, problem.sets) for part in parts], dim=1) + spec.offset
-        return Bounds(finite_rows(lower, problem), None, graph, env, beside(parts, dim=1))
+        return Bounds(finite_rows(lower, problem), None, graph, env, joined_rows(parts, dim=1))
 
 
 def check_memory(memory: str | int | None) -> None:
@@ -317,10 +317,10 @@ def pulled_specification(pulling: Pulling, target: Node, rows: Tensor, batch: in
     rows, parts = rows.expand(batch, *rows.shape[1:]), []
     for owner in torch.arange(batch, device=rows.device).split(count):
         parts.append(pull(graph, env, pulling.about, target.index, Dense(target.shape, owner, rows[owner])))
-    return beside(parts, dim=0)
+    return joined_rows(parts, dim=0)
 
 
-def beside(parts: list[Pulled], dim: int) -> Pulled:
+def joined_rows(parts: list[Pulled], dim: int) -> Pulled:
     """Pulled rows of several chunks as one: chunks of all problems' rows (dim 1), or of the problems (dim 0)."""
     if len(parts) == 1:
         return parts[0]
