@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
 from boundlab.attack.pgd import PGD
 from boundlab.cli.answer import Answer
-from boundlab.cli.bound import Clip, Norm
-from boundlab.cli.loading import InputShape, Net, Weights
-from boundlab.cli.question import Data, Eps, Format, Label, NetworkChoice, Region, Spec, answer, ask
+from boundlab.cli.loading import NetworkChoice
+from boundlab.cli.question import REGION, Format, Region, Spec, answer, ask, named
 from boundlab.cli.verb import Session
 from boundlab.verify.verify import verify
 
@@ -18,14 +18,22 @@ Steps = Annotated[int, typer.Option(min=1, help="Gradient steps.")]
 Restarts = Annotated[int, typer.Option(min=1, help="Starting points.")]
 
 
-def attack(session: Session, net: Net, spec: Spec = None, data: Data = None, eps: Eps = None, norm: Norm = "inf",
-           clip: Clip = None, label: Label = None, steps: Steps = 40, restarts: Restarts = 4,
-           form: Format = "text", weights: Weights = None, input_shape: InputShape = None) -> Answer:
+@dataclass(frozen=True)
+class Search:
+    """How long to search."""
+
+    steps: Steps = 40
+    restarts: Restarts = 4
+
+
+def attack(session: Session, network: NetworkChoice, spec: Spec = None, region: Region = REGION, search: Search = Search(),
+           form: Format = "text") -> Answer:
     """Search for a counterexample by projected gradient descent; nothing is proven if none is found.
 
     Exit codes: 10 found (replayed at zero tolerance), 20 not found, 2 bad request.
     """
-    question = ask(session, NetworkChoice(net, weights, input_shape), spec, Region(data, eps, norm, clip, label))
+    question = ask(session, network, spec, region)
     with session.working("searching for a counterexample"):
-        results = verify(question.model, question.sets, question.spec, stages=(PGD(steps, restarts),), replay=question.replay)
-    return answer(question, results, form, {"network": net, "spec": spec and str(spec), "data": data and str(data)})
+        stages = (PGD(search.steps, search.restarts),)
+        results = verify(question.model, question.sets, question.spec, stages=stages, replay=question.replay)
+    return answer(question, results, form, named(network, spec, region))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,20 +15,28 @@ import typer
 import boundlab as bl
 from boundlab.bounds.observe import Recorder
 from boundlab.cli.answer import Answer, Table, number
-from boundlab.cli.loading import InputShape, Net, Weights, ball_of, load_examples, load_network, margins_of
+from boundlab.cli.loading import Clip, NetworkChoice, Norm, ball_of, load_examples, margins_of
 from boundlab.cli.methods import NAMES, method_named
 from boundlab.cli.profile import profile_data, profile_table
 from boundlab.cli.verb import Session
 
 Data = Annotated[Path, typer.Option(help="Inputs (batch, ...) in a .npy file, or as x (with labels y) in an .npz file.")]
 Eps = Annotated[float, typer.Option(help="Radius of the ball around each input; for norm 0, how many coordinates.")]
-Norm = Annotated[str, typer.Option(help="Norm of the ball: inf, 1, 2 or another p from 1 on, or 0.")]
-Clip = Annotated[tuple[float, float] | None, typer.Option(metavar="LOW HIGH", help="Keep inputs between these two numbers.")]
 MethodName = Annotated[str, typer.Option(help=f"One of {NAMES}.")]
 Label = Annotated[list[int] | None, typer.Option(help="Bound the margins of this class; once for all inputs or once for each.")]
-
 Memory = Annotated[str | None, typer.Option(help="Memory to hold at once, such as 4GB; by default a quarter of what is free.")]
 Profile = Annotated[bool, typer.Option("--profile", help="Show where time and memory went, by node.")]
+
+
+@dataclass(frozen=True)
+class Balls:
+    """Balls around given inputs, with labels if margins are asked for."""
+
+    data: Data
+    eps: Eps
+    norm: Norm = "inf"
+    clip: Clip = None
+    label: Label = None
 
 
 def output_rows(bounds: bl.Bounds) -> Table:
@@ -53,14 +61,13 @@ def margin_rows(lower: torch.Tensor, labels: torch.Tensor) -> Table:
     return Table(columns, rows, numbers=frozenset(columns))
 
 
-def bound(session: Session, net: Net, data: Data, eps: Eps, norm: Norm = "inf", method: MethodName = "crown",
-          clip: Clip = None, label: Label = None, weights: Weights = None, input_shape: InputShape = None,
-          memory: Memory = None, profile: Profile = False) -> Answer:
+def bound(session: Session, network: NetworkChoice, balls: Balls, method: MethodName = "crown", memory: Memory = None,
+          profile: Profile = False) -> Answer:
     """Bound the outputs of a network, or with labels its margins, over a ball around each input."""
     how = method_named(method, memory)
-    model = load_network(net, weights, input_shape, session.device)
-    examples = load_examples(data, model, label)
-    ball = ball_of(examples.x, eps, norm, clip)
+    model = network.load(session)
+    examples = load_examples(balls.data, model, balls.label)
+    ball = ball_of(examples.x, balls.eps, balls.norm, balls.clip)
     spec = None if examples.labels is None else margins_of(model, examples.labels)
     recorder = Recorder(model.device) if profile else None
     started = time.perf_counter()
@@ -68,7 +75,8 @@ def bound(session: Session, net: Net, data: Data, eps: Eps, norm: Norm = "inf", 
         bounds = bl.bound(model, ball, method=how, spec=spec, observe=recorder)
     seconds = time.perf_counter() - started
     answer = report(bounds, examples.labels, {
-        "network": net, "data": str(data), "method": method, "eps": eps, "norm": norm, "clip": clip, "seconds": seconds})
+        "network": network.net, "data": str(balls.data), "method": method, "eps": balls.eps, "norm": balls.norm,
+        "clip": balls.clip, "seconds": seconds})
     return answer if recorder is None else profiled(answer, recorder, seconds)
 
 

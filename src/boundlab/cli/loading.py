@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import boundlab as bl
 from boundlab import zoo
-from boundlab.cli.verb import Misuse, sentence
+from boundlab.cli.verb import Misuse, Session, sentence
 from boundlab.errors import MissingPackage
 from boundlab.perturbations.altered import L0Ball
 from boundlab.perturbations.ball import LpBall
@@ -29,6 +29,24 @@ Net = Annotated[str, typer.Argument(
 Weights = Annotated[Path | None, typer.Option(help="Weights for a module: .safetensors, or .pt with tensors only.")]
 InputShape = Annotated[str | None, typer.Option(help="Shape of a module's input without the batch, such as 1,28,28.")]
 
+Norm = Annotated[str, typer.Option(help="Norm of the ball: inf, 1, 2 or another p from 1 on, or 0.")]
+Clip = Annotated[tuple[float, float] | None, typer.Option(metavar="LOW HIGH", help="Keep inputs between these two numbers.")]
+
+
+@dataclass(frozen=True)
+class NetworkChoice:
+    """Which network: NET, and for a Python factory its weights and input shape."""
+
+    net: Net
+    weights: Weights = None
+    input_shape: InputShape = None
+
+    def load(self, session: Session) -> bl.Model:
+        """The network, captured, without gradients, on the session's device."""
+        found = find_network(self)
+        model = bl.load_onnx(found.net) if isinstance(found.net, Path) else bl.capture(found.net, *found.example)
+        return model.detached().to(torch.device(session.device))
+
 
 @dataclass(frozen=True)
 class Network:
@@ -38,15 +56,9 @@ class Network:
     example: tuple[Tensor, ...] = ()
 
 
-def load_network(net: str, weights: Path | None, input_shape: str | None, device: str) -> bl.Model:
-    """The network that NET names, captured, without gradients, on `device`."""
-    found = find_network(net, weights, input_shape)
-    model = bl.load_onnx(found.net) if isinstance(found.net, Path) else bl.capture(found.net, *found.example)
-    return model.detached().to(torch.device(device))
-
-
-def find_network(net: str, weights: Path | None, input_shape: str | None) -> Network:
+def find_network(choice: NetworkChoice) -> Network:
     """The network that NET names, not yet captured; a module is in evaluation mode and holds its weights."""
+    net, weights, input_shape = choice.net, choice.weights, choice.input_shape
     shape = None if input_shape is None else shape_of(input_shape)
     if net.startswith(ZOO):
         module, own = zoo_module(net.removeprefix(ZOO), shape)

@@ -15,7 +15,7 @@ from torch import Tensor
 import boundlab as bl
 from boundlab.capture.onnx import onnx_reference
 from boundlab.cli.answer import FALSIFIED, OK, UNKNOWN, Answer, Table, number
-from boundlab.cli.loading import ball_of, load_examples, load_network, margins_of
+from boundlab.cli.loading import Clip, NetworkChoice, Norm, ball_of, load_examples, margins_of
 from boundlab.cli.verb import Misuse, Session
 from boundlab.perturbations.sets import PerturbationSet
 from boundlab.verify.query import Query, flat_values, problems
@@ -32,40 +32,32 @@ Format = Annotated[Literal["text", "vnncomp"], typer.Option("--format", help="vn
 WORDS = {Verdict.VERIFIED: "unsat", Verdict.FALSIFIED: "sat", Verdict.UNKNOWN: "unknown", Verdict.TIMEOUT: "timeout"}
 
 
-@dataclass(frozen=True)
-class NetworkChoice:
-    """Which network: NET, and for a Python factory its weights and input shape."""
+def replay_of(net: str, model: bl.Model) -> Replay | None:
+    """The network's own runtime for witnesses: onnxruntime for an ONNX file, else none."""
+    if not Path(net).is_file():
+        return None
+    reference = onnx_reference(net)
 
-    net: str
-    weights: Path | None
-    input_shape: str | None
+    def run(inputs: Mapping[str, Tensor]) -> Tensor:
+        output = reference.replay({name: value.detach().cpu().numpy() for name, value in inputs.items()})
+        return torch.from_numpy(output).reshape(1, *model.graph.output.shape)
 
-    def load(self, session: Session) -> bl.Model:
-        """The network."""
-        return load_network(self.net, self.weights, self.input_shape, session.device)
-
-    def replay(self, model: bl.Model) -> Replay | None:
-        """The network's own runtime for witnesses: onnxruntime for an ONNX file, else none."""
-        if not Path(self.net).is_file():
-            return None
-        reference = onnx_reference(self.net)
-
-        def run(inputs: Mapping[str, Tensor]) -> Tensor:
-            output = reference.replay({name: value.detach().cpu().numpy() for name, value in inputs.items()})
-            return torch.from_numpy(output).reshape(1, *model.graph.output.shape)
-
-        return run
+    return run
 
 
 @dataclass(frozen=True)
 class Region:
     """Where the inputs may lie, if no VNN-LIB file says so: balls around labelled data."""
 
-    data: Path | None
-    eps: float | None
-    norm: str
-    clip: tuple[float, float] | None
-    label: list[int] | None
+    data: Data = None
+    eps: Eps = None
+    norm: Norm = "inf"
+    clip: Clip = None
+    label: Label = None
+
+
+REGION = Region()
+"""No balls: a VNN-LIB file says where the inputs may lie."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +76,7 @@ def ask(session: Session, network: NetworkChoice, spec: Path | None, region: Reg
         raise Misuse("say what to prove: either a VNN-LIB file after the network, or --data with --eps and a label.")
     query = None if spec is None else read_query(spec)
     model = network.load(session)
-    replay = network.replay(model)
+    replay = replay_of(network.net, model)
     if query is not None:
         problems(query, model)  # refuses a query about another number of inputs or outputs, before anything is run
         return Question(model, query, None, replay)
@@ -96,6 +88,11 @@ def ask(session: Session, network: NetworkChoice, spec: Path | None, region: Reg
         raise Misuse("--data needs labels: give --label, or labels y in an .npz file.")
     ball = ball_of(examples.x, region.eps, region.norm, region.clip)
     return Question(model, ball, margins_of(model, examples.labels), replay)
+
+
+def named(network: NetworkChoice, spec: Path | None, region: Region) -> dict[str, Any]:
+    """What was asked, as JSON holds it."""
+    return {"network": network.net, "spec": spec and str(spec), "data": region.data and str(region.data)}
 
 
 def read_query(spec: Path) -> Query:

@@ -12,7 +12,7 @@ import typer
 from boundlab.check.check import check
 from boundlab.check.report import Bounding, NodeReport, Report, cost_cells, moving, node_cells
 from boundlab.cli.answer import MISUSE, OK, Answer, Table
-from boundlab.cli.loading import InputShape, Net, Weights, find_network
+from boundlab.cli.loading import NetworkChoice, find_network
 from boundlab.cli.verb import Misuse, Session
 
 Parameters = Annotated[bool, typer.Option("--parameters", help="List parameters and constants too.")]
@@ -29,20 +29,20 @@ def described(node: NodeReport) -> dict[str, Any]:
             "multiply-adds": node.multiply_adds, "problem": node.problem, "remedy": node.remedy}
 
 
-def show(session: Session, net: Net, weights: Weights = None, input_shape: InputShape = None, batch: Batch = 1,
-         rows: Rows = None, parameters: Parameters = False) -> Answer:
+def show(session: Session, network: NetworkChoice, batch: Batch = 1, rows: Rows = None,
+         parameters: Parameters = False) -> Answer:
     """Show a network: how each node is bounded, what is missing and what to do, and the time and memory to expect.
 
     Exit code 2 if something is missing.
     """
-    found = find_network(net, weights, input_shape)
+    found = find_network(network)
     with session.working("looking at the network"):
         report = check(found.net, *found.example, batch=batch, rows=rows, device=torch.device(session.device))
     if report.problem:
         raise Misuse(report.problem)
     nodes = [described(node) for node in report.nodes]
-    data = {"network": net, "ok": report.ok, "nodes": nodes, "batch": batch, "costs": [asdict(cost) for cost in report.costs],
-            "notes": list(report.notes)}
+    data = {"network": network.net, "ok": report.ok, "nodes": nodes, "batch": batch,
+            "costs": [asdict(cost) for cost in report.costs], "notes": list(report.notes)}
     said = (*report.findings(), *report.notes, sentence_of(report))
     shown = Table(NODES, lines(report, parameters), numbers=frozenset({"multiply-adds"}))
     costs = Table(COSTS, [cost_cells(cost) for cost in report.costs], f"To expect at batch {batch}, to a factor of about 3",

@@ -6,10 +6,10 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
@@ -103,22 +103,44 @@ def session_of(device: str, threads: int | None, quiet: bool) -> Session:
     return Session(device, quiet, threads)
 
 
+def grouped(parameter: inspect.Parameter) -> list[inspect.Parameter]:
+    """The options that a parameter stands for: the fields of a dataclass, else itself."""
+    if not is_dataclass(parameter.annotation):
+        return [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)]
+    hints = get_type_hints(parameter.annotation, include_extras=True)
+    return [inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, annotation=hints[field.name],
+                              default=inspect.Parameter.empty if field.default is MISSING else field.default)
+            for field in fields(parameter.annotation)]
+
+
+def value_of(parameter: inspect.Parameter, options: Mapping[str, Any]) -> Any:
+    """A parameter's value from those of the options that it stands for."""
+    if not is_dataclass(parameter.annotation):
+        return options[parameter.name]
+    make: Callable[..., Any] = parameter.annotation  # type: ignore[assignment]
+    return make(**{option.name: options[option.name] for option in grouped(parameter)})
+
+
 def verb(function: Callable[..., Answer]) -> Callable[..., None]:
-    """A function of a Session and its own options as a command that also takes the shared ones."""
+    """A function of a Session and its own options as a command that also takes the shared ones.
+
+    A parameter whose type is a dataclass stands for one option a field: verbs that ask for the same things share a value.
+    """
     signature = inspect.signature(function, eval_str=True)
+    own = list(signature.parameters.values())[1:]
 
     def run(*, as_json: bool, debug: bool, threads: int | None, device: str, **options: Any) -> None:
         with reported(debug):
-            answer = function(session_of(device, threads, as_json), **options)
+            asked = {parameter.name: value_of(parameter, options) for parameter in own}
+            answer = function(session_of(device, threads, as_json), **asked)
             show(answer, as_json)
             sys.stdout.flush()
             raise typer.Exit(answer.code)
 
-    own = list(signature.parameters.values())[1:]
     shared = (("as_json", JsonFlag, False), ("debug", DebugFlag, False), ("threads", Threads, None), ("device", Device, "cpu"))
     added = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
              for name, kind, default in shared]
-    parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own] + added
+    parameters = [option for parameter in own for option in grouped(parameter)] + added
     run.__signature__ = signature.replace(parameters=parameters, return_annotation=None)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     run.__doc__ = function.__doc__
