@@ -14,6 +14,7 @@ from boundlab.train.losses import (
     robust_cross_entropy,
 )
 from boundlab.train.margins import margin_interval
+from tests.train.directional import along_directions
 from tests.train.test_losses import problem
 
 WEIGHTS = [0.0, 0.3, 1.0]
@@ -24,15 +25,8 @@ WEIGHTS = [0.0, 0.3, 1.0]
 def test_gradients_agree_with_finite_differences(weight, problems):
     net, model, _, box, labels = problem()
     fused_crown_ibp_loss(model, box, labels, weight, problems=problems).backward()
-    generator, step = torch.Generator().manual_seed(3), 1e-6
-    for name, parameter in net.named_parameters():
-        direction = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
-        values = []
-        for sign in (1, -1):
-            moved = bl.Model(model.graph, {**model.params, name: parameter.detach() + sign * step * direction})
-            values.append(float(fused_crown_ibp_loss(moved, box, labels, weight).detach()))
-        numeric = (values[0] - values[1]) / (2 * step)
-        assert float((parameter.grad * direction).sum()) == pytest.approx(numeric, rel=1e-5, abs=1e-8), name
+    for name, slopes, numeric in along_directions(net, model, lambda moved: fused_crown_ibp_loss(moved, box, labels, weight)):
+        assert float(slopes.sum()) == pytest.approx(numeric, rel=1e-5, abs=1e-8), name
 
 
 @pytest.mark.parametrize("weight", WEIGHTS)

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from boundlab.capture import resample
 from boundlab.capture.aten_moves import traced
@@ -177,28 +177,29 @@ def index_select(low: Lowering, node: fx.Node) -> int:
     return joined(low.builder, *traced(low, node))
 
 
+def adding(low: Lowering, node: fx.Node) -> tuple[int, int, int, Tensor]:
+    """What `node` adds to and what it adds, along which axis, and at which known places."""
+    x: Any = node.args[0]
+    axis, places = low.axis(x, int(node.args[1])), low.index(node.args[2])  # type: ignore[arg-type]
+    if places in low.builder.varying:
+        raise unsupported(node, "adds at places that depend on an input; only constant places can be bounded")
+    first, added = operands(low, x, node.args[3])
+    return first, added, axis, low.builder.known(places)[0].long()
+
+
 @lowers("index_add.default")
 def index_add(low: Lowering, node: fx.Node) -> int:
     """x plus slices added at known places of one axis: a matrix of ones along it."""
-    x: Any = node.args[0]
-    build, axis, places = low.builder, low.axis(x, int(node.args[1])), low.index(node.args[2])  # type: ignore[arg-type]
-    if places in build.varying:
-        raise unsupported(node, "adds at places that depend on an input; only constant places can be bounded")
-    first, added = operands(low, x, node.args[3])
-    size = build.shape(first)[axis]
-    matrix = torch.nn.functional.one_hot(build.known(places)[0], size).mT * float(argument(node, 4, "alpha", 1))
+    build, (first, added, axis, places) = low.builder, adding(low, node)
+    matrix = torch.nn.functional.one_hot(places, build.shape(first)[axis]).mT * float(argument(node, 4, "alpha", 1))
     return build.broadcast("add", first, resample.along(build, added, axis, matrix))
 
 
 @lowers("scatter_add.default")
 def scatter_add(low: Lowering, node: fx.Node) -> int:
     """x plus the entries of another tensor, each at its own constant place along one axis: a matrix of ones on all entries."""
-    x: Any = node.args[0]
-    build, axis, places = low.builder, low.axis(x, int(node.args[1])), low.index(node.args[2])  # type: ignore[arg-type]
-    if places in build.varying:
-        raise unsupported(node, "adds at places that depend on an input; only constant places can be bounded")
-    first, added = operands(low, x, node.args[3])
-    index, shape = build.known(places)[0].long(), build.shape(first)
+    build, (first, added, axis, index) = low.builder, adding(low, node)
+    shape = build.shape(first)
     if index.numel() * math.prod(shape) > MOST_ENTRIES:
         raise unsupported(node, f"adds {index.numel()} entries to {math.prod(shape)}, a matrix too large to write down; use "
                           "index_add, which adds whole slices")
