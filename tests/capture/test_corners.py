@@ -75,3 +75,35 @@ def test_an_output_that_depends_on_nothing() -> None:
     model = bl.capture(Constant(), torch.rand(2, 3))
     with pytest.raises(bl.ShapeError, match="depends on nothing"):
         bl.bound(model, bl.Box(torch.zeros(1, 3), torch.ones(1, 3)))
+
+
+class Overwriting(nn.Module):
+    """It writes over a value that its own gradient would need: no training, but there are bounds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows = torch.zeros(x.shape[0], 2, 4, dtype=x.dtype)
+        rows[:, 0] = self.inner(x)
+        rows[:, 1] = rows[:, 0].relu_()
+        rows += 0.5
+        return rows
+
+
+def test_a_module_without_a_gradient_of_its_own_is_captured() -> None:
+    net, x = Overwriting().double(), torch.rand(3, 4, dtype=torch.float64)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        net(x).sum().backward()
+    model = bl.capture(net, x).detached()
+    assert torch.allclose(bl.evaluate(model, x), net(x).detach())
+
+
+def test_other_parameters_are_put_in_by_name() -> None:
+    net, x = nn.Linear(4, 3).double(), torch.rand(3, 4, dtype=torch.float64)
+    model = bl.capture(net, x).detached()
+    assert torch.allclose(bl.evaluate(model.with_params({"bias": torch.zeros(3, dtype=torch.float64)}), x), x @ net.weight.T)
+    for name, value in (("bias", torch.zeros(4)), ("slope", torch.zeros(3))):
+        with pytest.raises(bl.ShapeError, match=f"parameter '{name}'"):
+            model.with_params({name: value})

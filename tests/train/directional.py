@@ -2,8 +2,6 @@
 
 import torch
 
-import boundlab as bl
-
 
 def along_directions(module, model, loss, step=1e-6):
     """Name, gradient * direction (entry by entry) and central difference of `loss(model)` for each parameter of `module`.
@@ -13,6 +11,6 @@ def along_directions(module, model, loss, step=1e-6):
     generator = torch.Generator().manual_seed(3)
     for name, parameter in module.named_parameters():
         direction = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
-        moved = (bl.Model(model.graph, {**model.params, name: parameter.detach() + sign * step * direction}) for sign in (1, -1))
-        after, before = (float(loss(changed).detach()) for changed in moved)
+        moved = (parameter.detach() + sign * step * direction for sign in (1, -1))
+        after, before = (float(loss(model.with_params({name: value})).detach()) for value in moved)
         yield name, parameter.grad * direction, (after - before) / (2 * step)

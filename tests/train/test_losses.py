@@ -6,6 +6,7 @@ from torch import nn
 
 import boundlab as bl
 from boundlab.train.losses import crown_ibp_loss, ibp_loss, natural_loss, robust_cross_entropy
+from tests.train.directional import along_directions
 
 
 def network(seed=0, dtype=torch.float64):
@@ -31,16 +32,8 @@ def test_gradients_agree_with_finite_differences(weight):
     net, model, _, box, labels = problem()
     loss = crown_ibp_loss(model, box, labels, weight)
     loss.backward()
-    generator = torch.Generator().manual_seed(3)
-    step = 1e-6
-    for name, parameter in net.named_parameters():
-        direction = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
-        values = []
-        for sign in (1, -1):
-            moved = {**model.params, name: parameter.detach() + sign * step * direction}
-            values.append(crown_ibp_loss(bl.Model(model.graph, moved), box, labels, weight).detach())
-        numeric = (values[0] - values[1]) / (2 * step)
-        assert float((parameter.grad * direction).sum()) == pytest.approx(float(numeric), rel=1e-5, abs=1e-8), name
+    for name, slopes, numeric in along_directions(net, model, lambda moved: crown_ibp_loss(moved, box, labels, weight)):
+        assert float(slopes.sum()) == pytest.approx(numeric, rel=1e-5, abs=1e-8), name
 
 
 @pytest.mark.parametrize("weight", WEIGHTS)

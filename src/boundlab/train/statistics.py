@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -70,7 +70,7 @@ def with_statistics(model: Model, env: Env) -> Model:
     """The model that normalises by the statistics in `env`, of `CenterStatistics` or another pass; gradients stay."""
     found = {model.graph[index].name: env[index] for norm in model.graph.norms for index in (norm.mean, norm.variance)}
     params = {name: value.squeeze(0) for name, value in found.items() if isinstance(value, Tensor)}
-    return replace(model, params={**model.params, **params})
+    return model.with_params(params)
 
 
 def update_running(model: Model, measured: Model, problems: int, momentum: float = 0.1) -> None:
