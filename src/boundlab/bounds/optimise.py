@@ -42,7 +42,8 @@ Variables = Mapping[int, Mapping[str, Tensor]]
 class Optimised:
     """CROWN with optimised lines: `steps` of projected Adam of size `rate`, on bounds of inner nodes by `base`.
 
-    Never looser than plain CROWN on the same inner bounds. `memory` ("4GB", or bytes) may be held at once, by `base` too.
+    Never looser than plain CROWN on the same inner bounds; without gradients of their own. `memory` ("4GB", or bytes) may be
+    held at once, by `base` too.
     """
 
     base: Method = field(default_factory=CROWN)
