@@ -98,7 +98,10 @@ class Matrix(LinearMap):
         return columns.index_select(-1, self.live) @ self.weight.mT
 
     def pull(self, rows: Tensor) -> Tensor:
-        held = rows @ self.weight
+        return self.written_out(rows @ self.weight)
+
+    def written_out(self, held: Tensor) -> Tensor:
+        """Numbers for the inputs that it reads (..., k) as numbers for all, zero for the others."""
         if self.live is None:
             return held
         return held.new_zeros(*held.shape[:-1], self.in_shape[-1]).index_copy(-1, self.live, held)

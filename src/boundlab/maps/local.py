@@ -115,18 +115,10 @@ def local_matrix(rows: Local, layer: Matrix) -> Rows:
     """The matrix acts on the last axis; a row fixed there takes one row of the weight."""
     last = len(layer.in_shape) - 1
     if last not in rows.fixed:
-        return pulled(rows, layer, rows.fixed, written_out(layer, rows.coefficients @ layer.weight))
+        return pulled(rows, layer, rows.fixed, layer.written_out(rows.coefficients @ layer.weight))
     picked = layer.weight.index_select(0, rows.fixed[last].value)
     picked = picked.reshape(-1, *[1] * (last + 1), picked.shape[1])
-    return pulled(rows, layer, without(rows.fixed, last), written_out(layer, rows.coefficients * picked))
-
-
-def written_out(layer: Matrix, coefficients: Tensor) -> Tensor:
-    """Coefficients of the inputs that a matrix reads, with zeros for those that it leaves out."""
-    if layer.live is None:
-        return coefficients
-    full = coefficients.new_zeros(*coefficients.shape[:-1], layer.in_shape[-1])
-    return full.index_copy(-1, layer.live, coefficients)
+    return pulled(rows, layer, without(rows.fixed, last), layer.written_out(rows.coefficients * picked))
 
 
 def local_permute(rows: Local, layer: Permute) -> Rows:
