@@ -63,7 +63,8 @@ def theirs(peer, function, box: bl.Box, rows: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("name", [*FUNCTIONS, *COMPOSED])
-def test_bounds_of_rows_are_no_looser_than_those_of_auto_lirpa(peer, name, capfd):
+def test_bounds_of_rows_beside_those_of_auto_lirpa(peer, name, capfd):
+    """Sound; and for single operators no looser than theirs on average. Compositions are printed without that claim."""
     function, box = {**FUNCTIONS, **COMPOSED}[name], boxes()
     model = bl.capture(Net(lambda x: function(x).flatten(1)), box.lower[:2]).detached()
     rows = torch.randn(BATCH, ROWS, *model.graph.output.shape, generator=torch.Generator().manual_seed(1))
@@ -71,10 +72,7 @@ def test_bounds_of_rows_are_no_looser_than_those_of_auto_lirpa(peer, name, capfd
     points = box.sample(400, torch.Generator().manual_seed(2))
     least = torch.stack([spec.values(function(point).flatten(1)) for point in points]).amin(0)
     found = bl.bound(model, box, method=bl.CROWN(), spec=spec).lower
-    try:
-        other = theirs(peer, function, box, rows)
-    except Exception as problem:  # whatever they raise, it has no bounds to compare with
-        pytest.skip(f"auto_LiRPA raises {type(problem).__name__}: {str(problem)[:80]}")
+    other = theirs(peer, function, box, rows)
     room = 1e-4 * (1 + least.abs())
     wrong = (other > least + room).any(1)
     gaps = [(least - lower)[~wrong & torch.isfinite(other).all(1)] for lower in (found, other)]
