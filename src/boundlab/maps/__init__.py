@@ -5,6 +5,7 @@ from boundlab.maps.boxes import CenterAndRadius, Ends
 from boundlab.maps.compose import add, compose
 from boundlab.maps.conv import Conv, OwnConv, conv_out_space
 from boundlab.maps.dense import Diagonal, Identity, MatmulLeft, MatmulRight, Matrix, Outer, Sum, Zero, diagonal, identity
+from boundlab.maps.entries import Entries, entries
 from boundlab.maps.local import Local
 from boundlab.maps.pieces import Pieces
 from boundlab.maps.rows import Dense, Explicit, Partial, Rows, Table, dot, norm
@@ -14,10 +15,10 @@ from boundlab.maps.weights import Chain, EndToEnd, RankOne, chain
 from boundlab.maps.windows import Origin, Windows
 
 __all__ = [
-    "CenterAndRadius", "Chain", "Conv", "Dense", "Diagonal", "EndToEnd", "Ends", "Explicit", "Gather", "GatherEach",
+    "CenterAndRadius", "Chain", "Conv", "Dense", "Diagonal", "EndToEnd", "Ends", "Entries", "Explicit", "Gather", "GatherEach",
     "Identity", "LinearMap", "Local", "MatmulLeft", "MatmulRight", "Matrix", "Origin", "Outer", "OwnConv", "Partial",
     "Permute", "Pieces", "RankOne", "Reduce", "Reshape", "Rows", "Select", "Shape", "Slice", "Sum", "Table", "Transposed",
     "Windows", "Zero",
-    "add", "at_owner", "chain", "channels_last", "compose", "conv_out_space", "diagonal", "dot", "flat", "identity", "norm",
+    "add", "at_owner", "chain", "channels_last", "compose", "conv_out_space", "diagonal", "dot", "entries", "flat", "identity", "norm",
     "transposed",
 ]

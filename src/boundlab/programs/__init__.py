@@ -1,0 +1,1 @@
+"""Networks as linear, conic and integer programs."""

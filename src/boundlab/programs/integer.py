@@ -1,0 +1,192 @@
+"""Solvers for integer programs: HiGHS by default, SCIP and Gurobi where they are installed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from boundlab.errors import BoundError, MissingPackage
+from boundlab.programs.program import Array, Arrays, Program, program_of
+from boundlab.programs.solve import Minimum, highs_of
+from boundlab.programs.tasks import costs_of
+
+
+class IntegerSolver(Protocol):
+    """A solver of integer programs, by the function that solves a task with it."""
+
+    @property
+    def solve(self) -> Callable[[Arrays], Arrays]:
+        """A module's function of a task (see `exact_minima`)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Highs:
+    """HiGHS (extra `lp`)."""
+
+    @property
+    def solve(self) -> Callable[[Arrays], Arrays]:
+        return by_highs
+
+
+@dataclass(frozen=True)
+class Scip:
+    """SCIP, through the package pyscipopt."""
+
+    @property
+    def solve(self) -> Callable[[Arrays], Arrays]:
+        return by_scip
+
+
+@dataclass(frozen=True)
+class Gurobi:
+    """Gurobi, through the package gurobipy and a licence of yours; without one, programs of up to 2000 rows and columns."""
+
+    @property
+    def solve(self) -> Callable[[Arrays], Arrays]:
+        return by_gurobi
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When to stop: after so many `seconds`, or once the minimum is proven to be above `enough`."""
+
+    seconds: float
+    enough: float
+
+
+Exact = Callable[[Program, Array, Limits], Minimum]
+
+
+def exact_minima(task: Arrays, exact: Exact) -> Arrays:
+    """Proven lower bounds (k,) of a task's functions and the best points (k, columns), NaN where none was found.
+
+    The task holds `seconds` for each function and `enough` (k,).
+    """
+    program, costs = program_of(task), costs_of(task)
+    values, points = np.full(len(costs.constant), -np.inf), np.full(costs.matrix.shape, np.nan)
+    for place, constant in enumerate(costs.constant):
+        limits = Limits(float(task["seconds"]), float(task["enough"][place] - constant))
+        found = exact(program, costs.matrix[[place]].toarray()[0], limits)
+        values[place] = found.value + constant
+        if found.point is not None:
+            points[place] = found.point
+    return {"value": values, "point": points}
+
+
+def by_highs(task: Arrays) -> Arrays:
+    """A task solved by HiGHS."""
+    return exact_minima(task, highs_minimum)
+
+
+def by_scip(task: Arrays) -> Arrays:
+    """A task solved by SCIP."""
+    return exact_minima(task, scip_minimum)
+
+
+def by_gurobi(task: Arrays) -> Arrays:
+    """A task solved by Gurobi."""
+    return exact_minima(task, gurobi_minimum)
+
+
+def infeasible() -> BoundError:
+    """The error for a program without a solution."""
+    return BoundError("the integer program has no solution: bounds that were given, or the set and its constraints, contradict "
+                      "each other.")
+
+
+def refuse_balls(program: Program, solver: str) -> None:
+    """BoundError for programs with cones."""
+    if program.balls:
+        raise BoundError(f"{solver} is given linear constraints only, and a ball of norm 2 has none; use norm 1 or inf, or the box "
+                         "around the ball.")
+
+
+def highs_minimum(program: Program, cost: Array, limits: Limits) -> Minimum:
+    """One minimum by HiGHS; its bound is the one that its search tree proves."""
+    import highspy
+
+    refuse_balls(program, "HiGHS")
+    highs = highs_of(program)
+    highs.changeColsCost(len(cost), np.arange(len(cost), dtype=np.int32), cost)
+    for option, value in (("time_limit", limits.seconds), ("mip_rel_gap", 0.0), ("mip_abs_gap", 1e-9)):
+        highs.setOptionValue(option, value)
+
+    def watch(event: Any) -> None:
+        if event.data_out.mip_dual_bound > limits.enough:
+            event.interrupt()
+
+    if np.isfinite(limits.enough):
+        highs.cbMipInterrupt += watch
+    highs.run()
+    if highs.getModelStatus() == highspy.HighsModelStatus.kInfeasible:
+        raise infeasible()
+    bound, point = highs.getInfo().mip_dual_bound, np.array(highs.getSolution().col_value)
+    found = highs.getInfo().primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible
+    return Minimum(float(bound) if np.isfinite(bound) else -np.inf, point if found and len(point) else None)
+
+
+def scip_minimum(program: Program, cost: Array, limits: Limits) -> Minimum:
+    """One minimum by SCIP."""
+    try:
+        from pyscipopt import Model, quicksum
+    except ImportError as problem:
+        raise MissingPackage("this solver needs a package: pip install pyscipopt; or use MILP(solver=Highs()).") from problem
+    refuse_balls(program, "SCIP")
+    model = Model()
+    model.hideOutput()
+    model.setParam("limits/time", limits.seconds)
+    kinds = ("C", "B")
+    columns = [model.addVar(lb=finite(low), ub=finite(high), vtype=kinds[int(whole)]) for low, high, whole in
+               zip(program.lower, program.upper, program.whole, strict=True)]
+    matrix = program.matrix
+    for row, (low, high) in enumerate(zip(program.row_lower, program.row_upper, strict=True)):
+        cells = range(matrix.indptr[row], matrix.indptr[row + 1])
+        total = quicksum(float(matrix.data[cell]) * columns[matrix.indices[cell]] for cell in cells)
+        if low == high:
+            model.addCons(total == float(low))
+            continue
+        if np.isfinite(low):
+            model.addCons(total >= float(low))
+        if np.isfinite(high):
+            model.addCons(total <= float(high))
+    model.setObjective(quicksum(float(cost[place]) * columns[place] for place in np.flatnonzero(cost)), "minimize")
+    model.optimize()
+    if model.getStatus() == "infeasible":
+        raise infeasible()
+    bound = model.getDualbound()
+    point = np.array([model.getVal(column) for column in columns]) if model.getNSols() else None
+    return Minimum(float(bound) if abs(bound) < 1e20 else -np.inf, point)
+
+
+def finite(end: float) -> float | None:
+    """An end of a column, None where there is none."""
+    return float(end) if np.isfinite(end) else None
+
+
+def gurobi_minimum(program: Program, cost: Array, limits: Limits) -> Minimum:
+    """One minimum by Gurobi; BoundError with Gurobi's own words if it refuses the licence or the size."""
+    try:
+        import gurobipy
+    except ImportError as problem:
+        raise MissingPackage("this solver needs a package: pip install gurobipy; or use MILP(solver=Highs()).") from problem
+    refuse_balls(program, "Gurobi")
+    try:
+        with gurobipy.Env(params={"OutputFlag": 0}) as surroundings, gurobipy.Model(env=surroundings) as model:
+            model.Params.TimeLimit, model.Params.Threads, model.Params.MIPGap = limits.seconds, 1, 0.0
+            if np.isfinite(limits.enough):
+                model.Params.BestBdStop = limits.enough
+            kinds = np.where(program.whole, gurobipy.GRB.BINARY, gurobipy.GRB.CONTINUOUS)
+            x = model.addMVar(len(cost), lb=program.lower, ub=program.upper, vtype=kinds, obj=cost)
+            low, high = np.isfinite(program.row_lower), np.isfinite(program.row_upper)
+            model.addConstr(program.matrix[low] @ x >= program.row_lower[low])
+            model.addConstr(program.matrix[high] @ x <= program.row_upper[high])
+            model.optimize()
+            if model.Status == gurobipy.GRB.INFEASIBLE:
+                raise infeasible()
+            return Minimum(float(model.ObjBound), np.array(x.X) if model.SolCount else None)
+    except gurobipy.GurobiError as problem:
+        raise BoundError(f"Gurobi refuses: {problem}. Use MILP(solver=Highs()), or install a licence.") from problem
