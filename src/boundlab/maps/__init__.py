@@ -19,6 +19,6 @@ __all__ = [
     "Identity", "LinearMap", "Local", "MatmulLeft", "MatmulRight", "Matrix", "Origin", "Outer", "OwnConv", "Partial",
     "Permute", "Pieces", "RankOne", "Reduce", "Reshape", "Rows", "Select", "Shape", "Slice", "Sum", "Table", "Transposed",
     "Windows", "Zero",
-    "add", "at_owner", "chain", "channels_last", "compose", "conv_out_space", "diagonal", "dot", "entries", "flat", "identity", "norm",
-    "transposed",
+    "add", "at_owner", "chain", "channels_last", "compose", "conv_out_space", "diagonal", "dot", "entries", "flat", "identity",
+    "norm", "transposed",
 ]

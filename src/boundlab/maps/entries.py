@@ -14,9 +14,9 @@ from boundlab.maps.windows import Windows
 
 
 class Entries(NamedTuple):
-    """Values (k,) with the row that each stands in and its flat coordinate; row j of problem i is number i * s + j of `count`."""
+    """Values (k,), each with its row and its flat coordinate; row j of problem i is number i * s + j of `total`."""
 
-    count: int
+    total: int
     row: Tensor
     coordinate: Tensor
     value: Tensor

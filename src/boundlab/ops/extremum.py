@@ -88,8 +88,15 @@ def two_sided(x: Argument, y: Argument, along_x: Tensor, along_y: Tensor, bias: 
     return Affine(tuple(maps), bias)
 
 
+def either(x: Argument, y: Argument) -> tuple[Affine, Affine]:
+    """x, and y."""
+    like = intervals_of((x, y))[0].row_lower
+    one, zero = torch.ones_like(like), torch.zeros_like(like)
+    return two_sided(x, y, one, zero, None), two_sided(x, y, zero, one, None)
+
+
 maximum = register(Op(
-    "maximum", torch.maximum, max_interval, relax_maximum, never, breaks=(),
+    "maximum", torch.maximum, max_interval, relax_maximum, never, breaks=(), integers=either,
     alpha={"lower": Free(0.0, 1.0, start_max_lower), "upper": Free(0.0, 1.0, half)}, meaning="the larger of x and y",
 ))
 
@@ -168,7 +175,16 @@ def reduce_max_interval(x: Interval, **attributes: Any) -> Interval:
     return x.map(lambda value: max_values(value, **attributes))
 
 
+def entries_along(x: Interval, *, dim: int, keepdim: bool = False, absent: Tensor | None = None) -> tuple[Affine, ...]:
+    """Every entry along the axis; one that does not take part is the first that does."""
+    size, low = x.shape[dim + 1], x.row_lower
+    there = torch.ones_like(low, dtype=torch.bool) if absent is None else ~absent.to(low.device).expand_as(low)
+    first = there.to(torch.uint8).argmax(dim + 2, keepdim=True)
+    places = (torch.where(there.narrow(dim + 2, place, 1), place, first) for place in range(size))
+    return tuple(max_reduction(x, one_hot(place, size, dim + 2, low), dim, keepdim, None) for place in places)
+
+
 reduce_max = register(elementwise_op(
-    "reduce_max", max_values, reduce_max_interval, relax_reduce_max, breaks=(),
+    "reduce_max", max_values, reduce_max_interval, relax_reduce_max, breaks=(), integers=entries_along,
     alpha={"lower": Free(0.0, 1.0, ones_of_output)}, meaning="the largest entry along an axis",
 ))

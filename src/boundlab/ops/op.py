@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from boundlab.affine import LinearBound, constants, exact
+from boundlab.affine import Affine, LinearBound, constants, exact
 from boundlab.errors import UnsupportedOperator
 from boundlab.interval import Interval, point
 from boundlab.maps import LinearMap
@@ -44,8 +44,9 @@ class Op:
     Without `relax` (None) bounds fall back to the interval: `lines` is then constant, and results say so in `Bounds.notes`.
     `breaks` are the places where a split of the argument makes the operator simpler: () means anywhere, None nowhere; a
     function of the node's attributes where they depend on them. `piecewise` says that it is affine between them; `balls`
-    that its interval is exact where all but the first argument vary in balls. `meaning` is a formula or a few words for
-    the list of operators.
+    that its interval is exact where all but the first argument vary in balls. `integers` gives, for an operator that is the
+    largest of affine functions of its arguments, these functions. `meaning` is a formula or a few words for the list of
+    operators.
     """
 
     name: str
@@ -55,7 +56,7 @@ class Op:
     affine: Callable[[tuple[bool, ...]], bool]
     alpha: Mapping[str, Free] = field(default_factory=dict)
     derivative: Callable[[Interval], Interval] | None = None
-    integers: Callable[..., Any] | None = None
+    integers: Callable[..., tuple[Affine, ...]] | None = None
     breaks: Breaks | Callable[..., Breaks] | None = None
     piecewise: bool = False
     balls: bool = False

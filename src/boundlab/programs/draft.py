@@ -64,8 +64,8 @@ class Draft:
         columns = self.columns
         rows = [widened(part, columns) for part in self.rows]
         matrix = stacked(rows) if rows else nothing(0, columns)
-        ends = (joined(part) for part in (self.row_lower, self.row_upper, self.lower, self.upper, self.floor, self.ceiling))
-        return Program(matrix, *ends, joined(self.whole).astype(bool), tuple(self.balls))
+        return Program(matrix, joined(self.row_lower), joined(self.row_upper), joined(self.lower), joined(self.upper),
+                       joined(self.floor), joined(self.ceiling), joined(self.whole).astype(bool), tuple(self.balls))
 
 
 def joined(parts: list[Array]) -> Array:

@@ -1,15 +1,15 @@
 """A network on one problem's set as a program: columns for what bends, rows for the lines around it.
 
-Affine nodes have no columns: rows are pulled through them by the same engine as in backward bounds, down to sources and to nodes
-that bend. A coordinate that bends has a column for its value, and rows that keep it between several lines; where a coordinate of
-an argument is a sum of many columns, it has a column of its own, so that this sum is written once. Coordinates on which the
-operator is affine (a ReLU that is always on) need neither. Salman et al. 2019, Sec. 3 and 5.1; Lyu et al. 2020 (FROWN), App. A.4.
+Affine nodes have no columns: rows are pulled through them by the same engine as in backward bounds, down to sources and to
+nodes that bend. A coordinate that bends has a column for its value, rows that keep it between several lines, and a column for
+its argument, so that the sum which this is is written once. Coordinates on which the operator is affine (a ReLU that is always
+on) have neither. Salman et al. 2019, Sec. 3 and 5.1; Lyu et al. 2020 (FROWN), App. A.4.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,16 +20,26 @@ from torch import Tensor
 from boundlab.affine import LinearBound
 from boundlab.bounds.backward import Env, Relaxer, backward
 from boundlab.bounds.intermediate import fitting, is_affine, relaxer
-from boundlab.errors import MissingRule
 from boundlab.graph import Graph, Node
 from boundlab.interval import Interval
 from boundlab.maps import Rows
 from boundlab.ops import lookup
 from boundlab.ops.op import Op
-from boundlab.perturbations.joint import Member
 from boundlab.perturbations.sets import PerturbationSet
 from boundlab.programs.draft import Draft
-from boundlab.programs.forms import Form, interleaved, line_rows, matrix_of, nothing, numbers, same, selected, stacked, through, widened
+from boundlab.programs.forms import (
+    Form,
+    interleaved,
+    line_rows,
+    matrix_of,
+    nothing,
+    numbers,
+    same,
+    selected,
+    stacked,
+    through,
+    widened,
+)
 from boundlab.programs.pieces import exact_form
 from boundlab.programs.program import Array
 from boundlab.programs.regions import source
@@ -112,6 +122,8 @@ class Encoding:
         """Some coordinates of a node as a form."""
         if node.index in self.forms:
             return self.forms[node.index].at(places)
+        if not len(places):
+            return Form(nothing(0, self.draft.columns), np.zeros(0))
         size, found = max(1, ROWS_AT_ONCE // max(1, self.widest(node.index))), []
         for part in np.array_split(places, max(1, -(-len(places) // size))):
             found.append(self.rows_form(node.index, selected(node, part)))
@@ -133,11 +145,7 @@ class Encoding:
 
     def source_form(self, node: Node) -> Form:
         """The columns of a perturbed source."""
-        region = self.sets[node.index]
-        if isinstance(region, Member):
-            raise MissingRule(f"linear programs have no rows for a set that several sources share, as '{node.name}' does; bound "
-                              "it by CROWN or Dual.")
-        return source(region, self.draft)
+        return source(self.sets[node.index], self.draft)
 
     def point(self, node: Node, needed: Array) -> Form:
         """A node's coordinates as single columns, for what reads many of them more than once; zero where not `needed`."""
@@ -157,6 +165,14 @@ class Encoding:
         self.points[node.index] = known
         return known
 
+    def whole(self, node: Node, needed: Array) -> Form:
+        """A node's coordinates as they are; zero where not `needed`."""
+        if self.stops(node):
+            return self.form(node.index)
+        size, form = math.prod(node.shape), self.coordinates(node, needed)
+        spread = csr_array((np.ones(len(needed)), (needed, np.arange(len(needed)))), shape=(size, len(needed)))
+        return Form(csr_array(spread @ form.matrix), spread @ form.constant)
+
     def bent_form(self, node: Node) -> Form:
         """The value of a node that bends: affine where it does not bend, else a column between lines (or exact pieces)."""
         op, arguments = lookup(node.op), [self.env[arg] for arg in node.args]
@@ -165,23 +181,24 @@ class Encoding:
         above = [line_rows(node, bound.upper) for bound in bounds]
         settled = same(below[0], above[0])
         varying = [self.graph[arg] for arg in node.args if isinstance(self.env[arg], Interval)]
+        line, bent = below[0].at(np.flatnonzero(settled)), np.flatnonzero(~settled)
         read = sum((abs(lines.matrix) for lines in (*below, *above)), start=nothing(*below[0].matrix.shape))
-        inputs = self.inputs(varying, np.unique(csr_array(read).indices))
-        straight = through(below[0].at(np.flatnonzero(settled)), inputs, self.draft.columns)
-        bent = np.flatnonzero(~settled)
+        inputs = self.inputs(varying, np.unique(csr_array(read)[bent].indices), self.point)
+        direct = self.inputs(varying, np.unique(line.matrix.indices), self.whole)
+        straight = through(line, direct, self.draft.columns)
         if self.exact and len(bent):
             other = exact_form(self, node, inputs, bent)
         else:
             other = self.between(node, [part.at(bent) for part in below], [part.at(bent) for part in above], inputs, bent)
         return interleaved(straight, other, settled, self.draft.columns)
 
-    def inputs(self, nodes: list[Node], places: Array) -> Form:
-        """The arguments one after the other, as single columns where `places` (flat, over all of them) are needed."""
+    def inputs(self, nodes: list[Node], places: Array, write: Callable[[Node, Array], Form]) -> Form:
+        """The arguments one after the other, written by `write` where `places` (flat, over all of them) are needed."""
         found, start = [], 0
         for node in nodes:
             size = math.prod(node.shape)
             own = places[(places >= start) & (places < start + size)] - start
-            found.append(self.point(node, own))
+            found.append(write(node, own))
             start += size
         columns = self.draft.columns
         return Form(stacked([widened(form.matrix, columns) for form in found]), np.concatenate([f.constant for f in found]))

@@ -59,7 +59,7 @@ def matrix_of(rows: Rows) -> csr_array:
     """Rows as a sparse matrix (n * s, coordinates)."""
     found = entries(rows)
     places = found.row.cpu().numpy(), found.coordinate.cpu().numpy()
-    return csr_array((found.value.detach().cpu().double().numpy(), places), shape=(found.count, math.prod(rows.shape)))
+    return csr_array((found.value.detach().cpu().double().numpy(), places), shape=(found.total, math.prod(rows.shape)))
 
 
 def line_rows(node: Node, affine: Affine) -> Form:

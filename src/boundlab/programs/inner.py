@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from boundlab.bounds.backward import Env
-from boundlab.bounds.intermediate import Readers, box_exact, by_operator, checked, consumers, perturbed_nodes, source_environment
-from boundlab.bounds.methods import refiner
+from boundlab.bounds.intermediate import Readers, box_exact, by_operator, checked, consumers, perturbed_nodes
 from boundlab.bounds.problem import Problem
 from boundlab.graph import Node
 from boundlab.interval import Interval
@@ -20,7 +19,9 @@ from boundlab.ops import lookup
 from boundlab.programs.encode import Encoding
 from boundlab.programs.forms import numbers
 from boundlab.programs.program import Array, Arrays
+from boundlab.programs.regions import doubled
 from boundlab.programs.tasks import ends_of_neurons, with_costs
+from boundlab.spec import Specification
 
 Run = Callable[[Callable[[Arrays], Arrays], Sequence[Arrays]], list[Arrays]]
 """How tasks are run: a function and its tasks, to results in the same order."""
@@ -37,18 +38,30 @@ class Case:
     encoding: Encoding
 
 
+def in_double(problem: Problem) -> Problem:
+    """The same question in float64 on the CPU, without gradients: where programs are written and solved."""
+    def wide(value: Tensor) -> Tensor:
+        value = value.detach().cpu()
+        return value.double() if value.is_floating_point() else value
+
+    spec = problem.spec
+    return replace(
+        problem, model=problem.model.detached().to(torch.float64).to(torch.device("cpu")),
+        sets={index: doubled(region) for index, region in problem.sets.items()},
+        inputs={name: wide(value) for name, value in problem.inputs.items()},
+        spec=None if spec is None else Specification(wide(spec.rows), wide(spec.offset), spec.clause.cpu()),
+        known={name: interval.map(wide) for name, interval in problem.known.items()})
+
+
 def cases_of(problem: Problem, known: Env, lines: int, exact: bool = False) -> list[Case]:
-    """Every problem alone, with intervals `known` of all problems."""
+    """Every problem (in float64) alone, with intervals `known` of all problems."""
     batch, graph = problem.batch, problem.model.graph
-    model = problem.model.detached().to(torch.float64).to(torch.device("cpu"))
 
     def one(place: int) -> Case:
-        alone = replace(problem.take(torch.tensor([place])), model=model)
+        alone = problem.take(torch.tensor([place]))
 
         def own(value: Tensor) -> Tensor:
-            value = value.detach().cpu()
-            value = value.double() if value.is_floating_point() else value
-            return value[place:place + 1] if len(value) == batch else value
+            return value.detach()[place:place + 1] if len(value) == batch else value.detach()
 
         env = {index: value.map(own) if isinstance(value, Interval) else own(value) for index, value in known.items()}
         return Case(alone, env, Encoding(graph, env, alone.sets, lines, exact))

@@ -101,8 +101,8 @@ def infeasible() -> BoundError:
 def refuse_balls(program: Program, solver: str) -> None:
     """BoundError for programs with cones."""
     if program.balls:
-        raise BoundError(f"{solver} is given linear constraints only, and a ball of norm 2 has none; use norm 1 or inf, or the box "
-                         "around the ball.")
+        raise BoundError(f"{solver} is given linear constraints only, and a ball of norm 2 has none; use norm 1 or inf, or "
+                         "the box around the ball.")
 
 
 def highs_minimum(program: Program, cost: Array, limits: Limits) -> Minimum:

@@ -18,7 +18,6 @@ from boundlab.bounds.optimise import both_sides
 from boundlab.bounds.problem import Bounds, Method, Problem, finite_rows, joined
 from boundlab.errors import MissingPackage, SpecError
 from boundlab.evaluate import evaluate
-from boundlab.graph import INPUT
 from boundlab.interval import Interval
 from boundlab.maps import Dense
 
@@ -47,8 +46,8 @@ class LP:
     `LP()` is LP-ALL: bounds of inner neurons by `base`, each made as tight as a program of its own can; `LP(base, inner=False)`
     is LP-LAST, on bounds by `base` as they are (Salman et al. 2019, Sec. 5). With lines=1 an operator has one line a side, as
     in CROWN; with 3 a ReLU has its hull, and an S-shaped curve three tangents (Lyu et al. 2020, App. A.4). A row is not
-    minimised to the end once it is proven to be above `enough`. Bounds come from multipliers, in float64, whatever the solver
-    did. Needs the extra `lp`.
+    minimised to the end once it is proven to be above `enough`, and problems of which `base` proves that are left alone. Bounds
+    come from multipliers, in float64, whatever the solver did, and are never below those of `base`. Needs the extra `lp`.
     """
 
     base: Method = field(default_factory=CROWN)
@@ -62,22 +61,38 @@ class LP:
             raise SpecError(f"lines counts the lines on each side of an operator, at least 1, got {self.lines!r}.")
 
     def environment(self, problem: Problem) -> Env:
-        return together(self.cases(problem), problem)
+        wide = extra().inner.in_double(problem)
+        return together(self.cases(wide, self.base.environment(wide)), problem)
 
-    def cases(self, problem: Problem) -> list[Case]:
-        """Every problem alone, in float64, with its intervals and its program."""
+    def cases(self, wide: Problem, known: Env, open_ones: Tensor | None = None) -> list[Case]:
+        """Every problem of `wide` (in float64) alone, with intervals and program; those of `open_ones` (b,) are tightened."""
         inner = extra().inner
-        cases: list[Case] = inner.cases_of(problem, self.base.environment(problem), self.lines)
-        if self.inner:
-            inner.tightened(cases, in_order)
+        cases: list[Case] = inner.cases_of(wide, known, self.lines)
+        chosen = [case for place, case in enumerate(cases) if open_ones is None or bool(open_ones[place])]
+        if self.inner and chosen:
+            inner.tightened(chosen, in_order)
         return cases
 
     def minima(self, problem: Problem) -> Minima:
         """The minima of a specification's rows, from both sides."""
-        return minima_of(problem, self.cases(problem), extra().tasks.minima_of_rows, enough_rows(self.enough))
+        wide = extra().inner.in_double(problem)
+        cases = self.cases(wide, self.base.environment(wide))
+        return minima_of(problem, cases, extra().tasks.minima_of_rows, self.enough)
 
     def run(self, problem: Problem) -> Bounds:
-        return bounds_by(self.minima, problem)
+        if problem.spec is None:
+            return bounds_by(self.minima, problem)
+        wide = extra().inner.in_double(problem)
+        first = self.base.run(wide)
+        lower = first.lower.expand(wide.batch, -1).clone()
+        still = torch.ones(len(lower), dtype=torch.bool) if self.enough is None else (lower <= self.enough).any(1)
+        cases, places = self.cases(wide, first.env, still), still.nonzero().flatten()
+        if len(places):
+            chosen = [cases[place] for place in places.tolist()]
+            found = minima_of(wide.take(places), chosen, extra().tasks.minima_of_rows, self.enough)
+            lower[places] = torch.maximum(lower[places], found.lower)
+        spec = problem.spec
+        return Bounds(finite_rows(lower.to(spec.rows), problem), None, problem.model.graph, together(cases, problem))
 
 
 @dataclass(frozen=True)
@@ -104,10 +119,10 @@ class MILP:
 
     def minima(self, problem: Problem) -> Minima:
         """The minima of a specification's rows, from both sides."""
-        cases = extra().inner.cases_of(problem, self.environment(problem), 1, exact=True)
+        wide = extra().inner.in_double(problem)
+        cases = extra().inner.cases_of(wide, self.environment(wide), 1, exact=True)
         solver = extra().integer.Highs() if self.solver is None else self.solver
-        more = {**enough_rows(self.enough), "seconds": np.array(self.seconds)}
-        return minima_of(problem, cases, solver.solve, more)
+        return minima_of(problem, cases, solver.solve, self.enough, {"seconds": np.array(self.seconds)})
 
     def run(self, problem: Problem) -> Bounds:
         return bounds_by(self.minima, problem)
@@ -127,33 +142,31 @@ def in_order(function: Callable[..., Any], tasks: Any) -> list[Any]:
     return [function(task) for task in tasks]
 
 
-def enough_rows(enough: float | None) -> dict[str, np.ndarray]:
-    """The value above which a row's search may stop; infinite without one."""
-    return {"enough": np.array(math.inf if enough is None else enough)}
-
-
-def together(cases: list[Case], problem: Problem) -> dict[int, Any]:
+def together(cases: list[Case], problem: Problem) -> Env:
     """The cases' intervals as those of the whole batch, in the problem's own type."""
     like = problem.sets[min(problem.sets)].box().lower
 
     def cast(value: Tensor) -> Tensor:
         return value.to(like) if value.is_floating_point() else value.to(like.device)
 
-    parts = [{index: value.map(cast) if isinstance(value, Interval) else cast(value) for index, value in case.env.items()}
-             for case in cases]
+    parts: list[Env] = [{index: value.map(cast) if isinstance(value, Interval) else cast(value)
+                         for index, value in case.env.items()}
+                        for case in cases]
     return joined(parts, problem) if len(parts) > 1 else parts[0]
 
 
-def minima_of(problem: Problem, cases: list[Case], function: Callable[..., Any], more: Mapping[str, np.ndarray]) -> Minima:
-    """The rows of each case's specification over its program, by `function` of one task a case."""
+def minima_of(problem: Problem, cases: list[Case], function: Callable[..., Any], enough: float | None,
+              more: Mapping[str, np.ndarray] | None = None) -> Minima:
+    """The rows of each case's specification over its program, by `function` of one task a case, with `more` arrays."""
     assert problem.spec is not None
-    tasks = []
+    tasks, limit = [], math.inf if enough is None else enough
     for case in cases:
         spec = case.problem.spec
-        rows = Dense(problem.target.shape, None, spec.rows.detach().cpu().double())
+        assert spec is not None
+        rows = Dense(problem.target.shape, None, spec.rows)
         form = case.encoding.rows_form(problem.target.index, rows)
-        shifted = replace(form, constant=form.constant + spec.offset.detach().cpu().double().numpy().reshape(-1))
-        given = {**more, "enough": np.full(len(shifted.constant), float(more["enough"]))}
+        shifted = replace(form, constant=form.constant + spec.offset.numpy().reshape(-1))
+        given = {**(more or {}), "enough": np.full(len(shifted.constant), limit)}
         tasks.append(extra().tasks.with_costs(case.encoding.draft.program(), shifted, **given))
     found = in_order(function, tasks)
     like = problem.spec.rows
@@ -169,17 +182,16 @@ def reached(case: Case, columns: np.ndarray) -> tuple[Tensor, dict[str, Tensor]]
     problem, points = case.problem, {}
     for index, region in problem.sets.items():
         node = problem.model.graph[index]
-        form, middle = case.encoding.form(index), region.box().center
-        flat = columns[:, :form.matrix.shape[1]] @ form.matrix.T + form.constant
-        place = torch.from_numpy(flat).reshape(-1, 1, *node.shape).to(middle)
-        known = torch.isfinite(place).flatten(1).all(1).reshape(-1, *[1] * (place.dim() - 1))
-        points[node.name] = region.project(torch.where(known, place, middle))[:, 0]
-    constants = {node.name: problem.inputs[node.name].double() for node in problem.model.graph
-                 if node.op == INPUT and node.name not in points and node.name in problem.inputs}
-    inputs = {name: value.double() for name, value in points.items()} | constants
+        form, middle = case.encoding.forms.get(index), region.box().center
+        place = middle.expand(len(columns), 1, *node.shape)
+        if form is not None:  # no row depends on a source without a form
+            flat = columns[:, :form.matrix.shape[1]] @ form.matrix.T + form.constant
+            found = torch.from_numpy(flat).reshape(place.shape)
+            known = torch.isfinite(found).flatten(1).all(1).reshape(-1, *[1] * (place.dim() - 1))
+            place = torch.where(known, found, place)
+        points[node.name] = region.project(place)[:, 0]
     assert problem.spec is not None
-    rows = replace(problem.spec, rows=problem.spec.rows.double(), offset=problem.spec.offset.double())
-    return rows.values(evaluate(problem.model, inputs)).diagonal(), points
+    return problem.spec.values(evaluate(problem.model, {**problem.inputs, **points})).diagonal(), points
 
 
 def bounds_by(minima: Callable[[Problem], Minima], problem: Problem) -> Bounds:

@@ -1,11 +1,12 @@
 """Exact forms with integers: operators that are affine between breaks, and the largest of affine functions.
 
-Where a coordinate has several pieces, an integer column says which one it is on, and a column holds the argument if it is on that
-piece, else 0 (the convex hull of the pieces; for a ReLU, Tjeng et al. 2019 after leaving out what the sums say).
+Where a coordinate has several pieces, an integer column says which one it is on, and a column holds the argument if it is on
+that piece, else 0 (the convex hull of the pieces; for a ReLU, Tjeng et al. 2019 after leaving out what the sums say).
 """
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -76,8 +77,9 @@ def pieces_of(encoding: Encoding, node: Node, bent: Array, lower: Array, upper: 
         return evaluated(encoding, node, bent, places)
 
     edges = [lower, *(np.clip(place, lower, upper) for place in breaks), upper]
-    found, after = [], []
-    for start, end in zip(edges[:-1], edges[1:], strict=True):
+    found: list[Piece] = []
+    after = []
+    for start, end in itertools.pairwise(edges):
         quarter = (end - start) / 4
         wide = quarter > 0
         first, second = start + quarter, end - quarter

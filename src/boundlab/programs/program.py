@@ -75,7 +75,7 @@ def program_of(arrays: Arrays) -> Program:
     """The program that `Program.arrays` wrote."""
     shape = len(arrays["row_lower"]), len(arrays["lower"])
     matrix = csr_array((arrays["data"], arrays["indices"], arrays["indptr"]), shape=shape)
-    names = ("row_lower", "row_upper", "lower", "upper", "floor", "ceiling", "whole")
     count = sum(name.startswith("radius ") for name in arrays)
     balls = tuple(Ball(arrays[f"place {k}"], arrays[f"center {k}"], float(arrays[f"radius {k}"])) for k in range(count))
-    return Program(matrix, *(arrays[name] for name in names), balls)
+    return Program(matrix, arrays["row_lower"], arrays["row_upper"], arrays["lower"], arrays["upper"], arrays["floor"],
+                   arrays["ceiling"], arrays["whole"], balls)

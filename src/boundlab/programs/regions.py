@@ -3,18 +3,41 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields, is_dataclass, replace
 from functools import singledispatch
+from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array
+from torch import Tensor
 
 from boundlab.errors import MissingRule
 from boundlab.perturbations.ball import LpBall
+from boundlab.perturbations.joint import Member
 from boundlab.perturbations.polytope import Polytope
 from boundlab.perturbations.sets import Box, PerturbationSet
 from boundlab.programs.draft import Draft
 from boundlab.programs.forms import Form, numbers
 from boundlab.programs.program import Array, Ball
+
+
+def doubled(region: PerturbationSet) -> PerturbationSet:
+    """The same set in float64 on the CPU; MissingRule for a set that does not hold its numbers as a dataclass."""
+    def wide(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(map(wide, value))
+        return value.detach().cpu().double() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+    if not is_dataclass(region) or isinstance(region, Member):
+        raise missing(region)
+    return replace(region, **{field.name: wide(vars(region)[field.name]) for field in fields(region) if field.init})
+
+
+def missing(region: PerturbationSet) -> MissingRule:
+    """The error for a set without a rule."""
+    what = "a set that several sources share" if isinstance(region, Member) else type(region).__name__
+    return MissingRule(f"linear programs have no rows for {what}; they take Box, LpBall with p = 1, 2 or inf, and Polytope. "
+                       "Bound it by CROWN or Dual, or give the box around it.")
 
 
 @singledispatch
@@ -23,8 +46,7 @@ def source(region: PerturbationSet, draft: Draft) -> Form:
 
     Register a rule for a set of your own with `source.register`.
     """
-    raise MissingRule(f"linear programs have no rows for {type(region).__name__}; they take Box, LpBall with p = 1, 2 or inf, "
-                      "and Polytope. Bound it by CROWN or Dual, or give the box around it.")
+    raise missing(region)
 
 
 def plain(draft: Draft, lower: Array, upper: Array) -> Form:
@@ -51,8 +73,8 @@ def of_ball(region: LpBall, draft: Draft) -> Form:
         draft.balls.append(Ball(form.matrix.indices, center, eps))
         return form
     if region.p != 1:
-        raise MissingRule(f"linear programs have rows for balls of norm 1, 2 and inf, not {region.p:g}; bound this one by CROWN "
-                          "or Dual.")
+        raise MissingRule(f"linear programs have rows for balls of norm 1, 2 and inf, not {region.p:g}; bound this one by "
+                          "CROWN or Dual.")
     up = draft.new_columns((np.maximum(lower - center, 0), np.maximum(upper - center, 0)))
     down = draft.new_columns((np.maximum(center - upper, 0), np.maximum(center - lower, 0)))
     both = np.concatenate([up, down])
