@@ -28,6 +28,7 @@ from boundlab.perturbations.sets import Box, PerturbationSet
 from boundlab.perturbations.substitution import Substitution
 from boundlab.perturbations.weights import weight_ball
 from boundlab.perturbations.words import WordVectors, known_words, read_synonyms
+from boundlab.programs.methods import LP, MILP, Minima
 from boundlab.spec import Specification, at_least, margins
 from boundlab.verify.verdict import Result, Verdict, Witness
 from boundlab.verify.verify import verify
@@ -35,6 +36,8 @@ from boundlab.verify.verify import verify
 __all__ = [
     "CROWN",
     "IBP",
+    "LP",
+    "MILP",
     "PGD",
     "Affine",
     "AttackResult",
@@ -56,6 +59,7 @@ __all__ = [
     "LinearForms",
     "LpBall",
     "Method",
+    "Minima",
     "MissingRule",
     "Model",
     "Node",

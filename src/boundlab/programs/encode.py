@@ -34,6 +34,7 @@ from boundlab.programs.forms import (
     matrix_of,
     nothing,
     numbers,
+    read_by,
     same,
     selected,
     stacked,
@@ -182,14 +183,14 @@ class Encoding:
         settled = same(below[0], above[0])
         varying = [self.graph[arg] for arg in node.args if isinstance(self.env[arg], Interval)]
         line, bent = below[0].at(np.flatnonzero(settled)), np.flatnonzero(~settled)
-        read = sum((abs(lines.matrix) for lines in (*below, *above)), start=nothing(*below[0].matrix.shape))
-        inputs = self.inputs(varying, np.unique(csr_array(read)[bent].indices), self.point)
-        direct = self.inputs(varying, np.unique(line.matrix.indices), self.whole)
+        direct = self.inputs(varying, read_by(line), self.whole)
         straight = through(line, direct, self.draft.columns)
         if self.exact and len(bent):
-            other = exact_form(self, node, inputs, bent)
+            other = exact_form(self, node, varying, bent)
         else:
-            other = self.between(node, [part.at(bent) for part in below], [part.at(bent) for part in above], inputs, bent)
+            sides = [part.at(bent) for part in below], [part.at(bent) for part in above]
+            inputs = self.inputs(varying, read_by(*sides[0], *sides[1]), self.point)
+            other = self.between(node, sides, inputs, bent)
         return interleaved(straight, other, settled, self.draft.columns)
 
     def inputs(self, nodes: list[Node], places: Array, write: Callable[[Node, Array], Form]) -> Form:
@@ -203,16 +204,16 @@ class Encoding:
         columns = self.draft.columns
         return Form(stacked([widened(form.matrix, columns) for form in found]), np.concatenate([f.constant for f in found]))
 
-    def between(self, node: Node, below: list[Form], above: list[Form], inputs: Form, bent: Array) -> Form:
+    def between(self, node: Node, sides: tuple[list[Form], list[Form]], inputs: Form, bent: Array) -> Form:
         """Columns for coordinates `bent` of a node, between lines in its arguments; a line without slope is a column's end."""
         lower, upper = self.ends(node.index)
         ends = [np.full(len(bent), -np.inf), np.full(len(bent), np.inf)]
-        for side, lines, choose in ((0, below, np.maximum), (1, above, np.minimum)):
-            for line in lines:
+        for side, choose in ((0, np.maximum), (1, np.minimum)):
+            for line in sides[side]:
                 flat = np.diff(line.matrix.indptr) == 0
                 ends[side] = np.where(flat, choose(ends[side], line.constant), ends[side])
         columns = self.draft.new_columns((ends[0], ends[1]), (lower[bent], upper[bent]))
-        for side, lines in ((0, below), (1, above)):
+        for side, lines in enumerate(sides):
             for place, line in enumerate(lines):
                 fresh = np.diff(line.matrix.indptr) > 0
                 for earlier in lines[:place]:

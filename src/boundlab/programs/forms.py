@@ -79,6 +79,11 @@ def same(first: Form, second: Form) -> Array:
     return (np.diff(difference.indptr) == 0) & (first.constant == second.constant)
 
 
+def read_by(*lines: Form) -> Array:
+    """The columns that any of some forms reads."""
+    return np.unique(np.concatenate([line.matrix.indices for line in lines]))
+
+
 def through(line: Form, inputs: Form, columns: int) -> Form:
     """A form over arguments as a form over columns."""
     inner = widened(inputs.matrix, columns)

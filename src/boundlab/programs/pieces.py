@@ -17,29 +17,29 @@ from boundlab.errors import MissingRule
 from boundlab.graph import Node
 from boundlab.interval import Interval
 from boundlab.ops import lookup
-from boundlab.programs.forms import Form, line_rows, nothing, through, widened
+from boundlab.programs.forms import Form, line_rows, nothing, read_by, through, widened
 from boundlab.programs.program import Array
 
 if TYPE_CHECKING:
     from boundlab.programs.encode import Encoding
 
 
-def exact_form(encoding: Encoding, node: Node, inputs: Form, bent: Array) -> Form:
+def exact_form(encoding: Encoding, node: Node, varying: list[Node], bent: Array) -> Form:
     """Coordinates `bent` of a node, exactly; MissingRule if its operator has neither breaks nor an `integers` rule."""
     op = lookup(node.op)
     if op.integers is not None:
-        return largest_form(encoding, node, inputs, bent)
+        return largest_form(encoding, node, varying, bent)
     if op.piecewise:
-        return pieces_form(encoding, node, inputs, bent)
+        return pieces_form(encoding, node, varying, bent)
     raise MissingRule(f"{node.describe()} cannot be encoded exactly: between any two points it bends, and it has no 'integers' "
                       "rule. Use LP, which bounds it by lines.")
 
 
-def pieces_form(encoding: Encoding, node: Node, inputs: Form, bent: Array) -> Form:
+def pieces_form(encoding: Encoding, node: Node, varying: list[Node], bent: Array) -> Form:
     """A function of one argument that is affine between breaks, at coordinates `bent`: one piece is chosen for each."""
+    inputs = encoding.inputs(varying, bent, encoding.point)
     draft, count = encoding.draft, len(bent)
-    argument = next(arg for arg in node.args if isinstance(encoding.env[arg], Interval))
-    lower, upper = (end[bent] for end in encoding.ends(argument))
+    lower, upper = (end[bent] for end in encoding.ends(varying[0].index))
     total, chosen = nothing(count, draft.columns), nothing(count, draft.columns)
     value = nothing(count, draft.columns)
     for start, end, slope, offset in pieces_of(encoding, node, bent, lower, upper):
@@ -112,17 +112,19 @@ def evaluated(encoding: Encoding, node: Node, bent: Array, places: Array) -> Arr
     return found
 
 
-def largest_form(encoding: Encoding, node: Node, inputs: Form, bent: Array) -> Form:
+def largest_form(encoding: Encoding, node: Node, varying: list[Node], bent: Array) -> Form:
     """The largest of affine functions of the arguments, at coordinates `bent`: an integer says which one it is."""
     op, draft = lookup(node.op), encoding.draft
     assert op.integers is not None
-    given = op.integers(*(encoding.env[arg] for arg in node.args), **node.attrs)
+    affine = op.integers(*(encoding.env[arg] for arg in node.args), **node.attrs)
+    given = [line_rows(node, one).at(bent) for one in affine]
+    inputs = encoding.inputs(varying, read_by(*given), encoding.point)
     known_lower, known_upper = (end[bent] for end in encoding.ends(node.index))
     value = draft.new_columns((known_lower, known_upper))
     count, own, ones = len(bent), np.arange(len(bent)), np.ones(len(bent))
     chosen = nothing(count, draft.columns)
-    for affine in given:
-        line = through(line_rows(node, affine).at(bent), inputs, draft.columns)
+    for one in given:
+        line = through(one, inputs, draft.columns)
         low = draft.least(line)
         on = draft.new_columns((np.zeros(count), ones), whole=True)
         gap = known_upper - low
