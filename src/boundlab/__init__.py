@@ -11,6 +11,7 @@ from boundlab.capture.onnx import OnnxFile, load_onnx, onnx_reference
 from boundlab.capture.torch import capture
 from boundlab.check.check import check
 from boundlab.check.report import Bounding, Report
+from boundlab.engines.cluster import Ray
 from boundlab.engines.engine import Serial
 from boundlab.engines.ledger import Recorded
 from boundlab.engines.pool import Pool
@@ -70,6 +71,7 @@ __all__ = [
     "Polytope",
     "Pool",
     "PrimalDual",
+    "Ray",
     "Recorded",
     "Report",
     "Result",

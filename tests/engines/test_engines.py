@@ -39,10 +39,10 @@ def same(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> bool:
         for a, b in zip(first.values(), second.values(), strict=True))
 
 
-@pytest.fixture(params=["serial", "pool", "recorded"])
+@pytest.fixture(params=["serial", "crew", "recorded", pytest.param("ray_engine", marks=pytest.mark.slow)])
 def engine(request, tmp_path):
-    if request.param == "pool":
-        return request.getfixturevalue("crew")
+    if request.param in ("crew", "ray_engine"):
+        return request.getfixturevalue(request.param)
     return Serial() if request.param == "serial" else Recorded(Serial(), tmp_path / "ledger")
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from boundlab.engines.engine import Engine, Stream
-from boundlab.engines.task import Arrays, Function, check_tasks, name_of
+from boundlab.engines.task import Arrays, Function, check_tasks, name_elsewhere
 from boundlab.errors import EngineError, TaskError
 
 APPLICATION = 0x626C6C67
@@ -40,10 +40,7 @@ class Recorded:
 
     def stream(self, function: Function, tasks: Sequence[Arrays]) -> Stream:
         """As `Engine.stream`, recorded results first; EngineError if the file is no ledger or is damaged."""
-        name = name_of(function)
-        if name.startswith("__main__:"):
-            raise EngineError(f"a ledger knows results by the function's name, and any script may have a '{name}'; write the "
-                              "function in a module of its own and import it.")
+        name = name_elsewhere(function)
         check_tasks(tasks)
         return self._stream(function, [key_of(name, self.version, task) for task in tasks], tasks)
 

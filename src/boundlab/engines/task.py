@@ -50,6 +50,15 @@ def name_of(function: Function) -> str:
     return name
 
 
+def name_elsewhere(function: Function) -> str:
+    """As `name_of`, for processes that do not import this script: its own functions are refused."""
+    name = name_of(function)
+    if name.startswith("__main__:"):
+        raise EngineError(f"'{name}' is a function of the script that runs, a name that means something else in others; "
+                          "write the function in a module of its own and import it.")
+    return name
+
+
 def check_tasks(tasks: Sequence[Arrays]) -> None:
     """TaskError for a task that is not named arrays of plain numbers."""
     for place, task in enumerate(tasks):
