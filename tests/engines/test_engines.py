@@ -5,9 +5,13 @@ from __future__ import annotations
 import functools
 import os
 import re
+import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
+import psutil
 import pytest
 
 from boundlab import Pool, Recorded, Serial
@@ -138,6 +142,27 @@ def alive(process: int) -> bool:
 
 
 @pytest.mark.slow
+def test_a_script_without_its_guard_is_told_so(tmp_path):
+    (tmp_path / "script.py").write_text(
+        "import numpy as np\nfrom boundlab import Pool\nfrom boundlab.engines.engine import results\n"
+        "def same(task):\n    return dict(task)\n"
+        "results(Pool(workers=1, retries=0), same, [{'x': np.zeros(1)}])\n")
+    ran = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    last = ran.stderr.strip().splitlines()[-1]
+    assert ran.returncode == 1 and last.startswith("boundlab.errors.EngineError: 1 worker processes ended while starting")
+    assert "`if __name__ ==" in last
+
+
+@pytest.mark.slow
+def test_a_worker_that_died_while_idle_is_nobodys_fault():
+    with Pool(workers=1, retries=0).open() as engine:
+        (result,) = results(engine, jobs.ids, numbers(1))
+        os.kill(int(result["process"]), signal.SIGKILL)
+        engine.idle[0].process.join()
+        assert len(results(engine, jobs.echo, numbers(3))) == 3
+
+
+@pytest.mark.slow
 def test_two_streams_of_one_crew_do_not_mix(crew):
     first, second = crew.stream(jobs.square, numbers(9)), crew.stream(jobs.cube, numbers(9))
     pairs = [(next(first), next(second)) for _ in range(9)]
@@ -182,15 +207,20 @@ def test_processes_stay_with_an_open_pool_and_end_with_a_closed_stream(crew):
 
 @pytest.mark.slow
 def test_two_workers_take_little_more_than_half_the_time():
+    busy = psutil.cpu_percent(interval=2)
+    if busy * psutil.cpu_count() > 30 or psutil.cpu_count() < 2:
+        pytest.skip(f"needs two idle cores, and {busy:.0f} % of {psutil.cpu_count()} are in use")
     tasks = [{"seconds": np.array(0.3)}] * 24
     with Pool(workers=1).open() as one, Pool(workers=2).open() as two:
         for engine in (one, two):
             results(engine, jobs.square, numbers(8))
-        spent = {}
-        for engine in (one, two, one, two):
-            began = time.monotonic()
-            results(engine, jobs.work, tasks)
-            spent.setdefault(engine.workers, []).append(time.monotonic() - began)
-    assert min(spent[2]) <= 0.6 * min(spent[1]), spent
+        ratios = [spent(two, tasks) / spent(one, tasks) for _ in range(3)]
+    assert min(ratios) <= 0.6, ratios
+
+
+def spent(engine, tasks):
+    began = time.monotonic()
+    results(engine, jobs.work, tasks)
+    return time.monotonic() - began
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import socket
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -76,6 +77,8 @@ class Ray:
         where = {"address": self.address} if self.address else {"address": "local", "num_cpus": self.workers,
                                                                 "include_dashboard": False}
         try:
+            if self.address and self.address != "auto":
+                knock(self.address)
             ray.init(**where, logging_level="ERROR", log_to_driver=False)
         except (ConnectionError, RuntimeError, ValueError, OSError) as problem:
             asked = f"no Ray cluster answers at '{self.address}'" if self.address else "Ray does not start on this machine"
@@ -112,6 +115,12 @@ def load_ray() -> Any:
     except ImportError as problem:
         raise MissingPackage("running tasks on Ray needs a package: pip install 'boundlab[ray]'; or use Pool(), which runs "
                              "them in processes of this machine.") from problem
+
+
+def knock(address: str) -> None:
+    """OSError or ValueError if nothing listens at "host:port"; Ray itself would try for many minutes."""
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def finished(ray: Any, references: list[Any]) -> list[Any]:

@@ -66,7 +66,7 @@ def check_numbers(workers: int, retries: int) -> None:
                           f"workers={workers} and retries={retries}.")
 
 
-@dataclass
+@dataclass(eq=False)
 class Worker:
     """A process, our end of the pipe to it, and the places it has yet to answer; `batch` is None until it has started."""
 
@@ -98,8 +98,10 @@ class Crew:
     def run(self, name: str, tasks: Sequence[Arrays]) -> Stream:
         """The stream of a function that has been checked, by its name."""
         count = min(self.workers, len(tasks))
+        living = [worker for worker in self.idle if worker.process.is_alive()]
+        end(worker for worker in self.idle if worker not in living)
         # Taken out of `idle`, so that two streams at a time never share a process.
-        team, self.idle = self.idle[:count], self.idle[count:]
+        team, self.idle = living[:count], living[count:]
         waiting, deaths = Waiting(tasks, count, SECONDS), Counter[int]()
         try:
             while waiting or any(worker.batch for worker in team):
@@ -147,7 +149,10 @@ def start() -> Worker:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=serve, args=(theirs,), daemon=True)
-    process.start()
+    try:
+        process.start()
+    except OSError as problem:
+        raise EngineError(f"the system starts no more processes ({problem}); ask for fewer workers.") from problem
     theirs.close()  # with one holder left, its death is the end of the stream
     return Worker(process, ours)
 

@@ -86,7 +86,13 @@ def answer(name: str, place: int, task: Arrays) -> Answer:
     began = time.perf_counter()
     result: dict[str, np.ndarray] | Failure
     try:
-        result = own(pkgutil.resolve_name(name)(read_only(task)), name)
+        function = pkgutil.resolve_name(name)
+    except Exception as problem:
+        reason = (f"a worker could not import {name} ({type(problem).__name__}: {' '.join(str(problem).split()):.200}); write "
+                  "the function in a module that every worker finds.")
+        return Answer(place, 0.0, Failure(reason, "".join(traceback.format_exception(problem))))
+    try:
+        result = own(function(read_only(task)), name)
     except Exception as problem:
         result = failure(name, problem)
     return Answer(place, time.perf_counter() - began, result)
