@@ -11,6 +11,10 @@ from boundlab.capture.onnx import OnnxFile, load_onnx, onnx_reference
 from boundlab.capture.torch import capture
 from boundlab.check.check import check
 from boundlab.check.report import Bounding, Report
+from boundlab.engines.cluster import Ray
+from boundlab.engines.engine import Serial
+from boundlab.engines.ledger import Recorded
+from boundlab.engines.pool import Pool
 from boundlab.errors import BoundError, BoundlabError, CaptureError, MissingRule, ShapeError, SpecError, UnsupportedOperator
 from boundlab.evaluate import evaluate
 from boundlab.graph import Graph, Model, Node
@@ -69,10 +73,14 @@ __all__ = [
     "Patches",
     "PerturbationSet",
     "Polytope",
+    "Pool",
     "PrimalDual",
+    "Ray",
+    "Recorded",
     "Report",
     "Result",
     "Rigour",
+    "Serial",
     "ShapeError",
     "Simplex",
     "SpecError",

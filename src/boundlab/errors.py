@@ -35,3 +35,18 @@ class MissingPackage(BoundlabError):
 
 class ConformanceError(BoundlabError, AssertionError):
     """A suite of `boundlab.testing` found a law that an operator, a map or a perturbation set breaks."""
+
+
+class EngineError(BoundlabError):
+    """An engine cannot run what it was given, its workers do not live, or a ledger cannot be trusted."""
+
+
+class TaskError(EngineError):
+    """One task of many failed; `place` says which, counted from 0 in the order that the tasks were given in."""
+
+    def __init__(self, place: int, reason: str) -> None:
+        super().__init__(place, reason)
+        self.place, self.reason = place, reason
+
+    def __str__(self) -> str:
+        return f"task {self.place}: {self.reason}"

@@ -1,4 +1,4 @@
-"""Every page runs: Python blocks in order in one namespace, with their printed output; commands, and links."""
+"""Every page runs: Python blocks in order in one namespace (or as the file they name) with their output; commands, links."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("docs/**/*.md"), *ROOT.glob("*.md")])
-FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+FENCE = re.compile(r"^```(\w*) *([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)[^)]*\)")
 CHECKER = doctest.OutputChecker()
 LOOSELY = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -27,9 +27,10 @@ LOOSELY = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its language, its text, the line where it starts, and whether it follows the one before at once."""
+    """A fenced block: its language, the file that it is (or ""), text, line, and whether it follows the one before at once."""
 
     language: str
+    file: str
     text: str
     line: int
     adjacent: bool
@@ -38,7 +39,7 @@ class Block:
 def blocks_of(page: Path) -> list[Block]:
     text, found, last = page.read_text(), [], -2
     for match in FENCE.finditer(text):
-        found.append(Block(match[1], match[2], text.count("\n", 0, match.start()) + 1, match.start() == last + 1))
+        found.append(Block(match[1], match[2], match[3], text.count("\n", 0, match.start()) + 1, match.start() == last + 1))
         last = match.end()
     return found
 
@@ -66,16 +67,20 @@ def own_operators(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("page", pages_with("python"), ids=name)
 def test_python_blocks(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_operators: None) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     module = types.ModuleType("page")
     monkeypatch.setitem(sys.modules, "page", module)
     printed = ""
     with torch.random.fork_rng(devices=[]):
         for block in blocks_of(page):
             place = f"{name(page)}, line {block.line}"
-            if block.language == "python":
+            if block.language == "python" and block.file:  # a module that later blocks import
+                (tmp_path / block.file).write_text(block.text)
+            elif block.language == "python":
                 output = io.StringIO()
+                text = block.text.replace('if __name__ == "__main__":', "if True:")  # a page is a script
                 with contextlib.redirect_stdout(output):
-                    exec(compile("\n" * block.line + block.text, str(page), "exec"), vars(module))
+                    exec(compile("\n" * block.line + text, str(page), "exec"), vars(module))
                 printed = output.getvalue()
             elif block.language == "text" and block.adjacent:
                 agree(block.text, printed, place)

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._dynamo.source import ConstantSource
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import Dim, ExportedProgram, ShapesCollection
 from torch.export.graph_signature import InputKind
@@ -152,6 +151,8 @@ def check_batch(program: ExportedProgram) -> None:
 
 def trace(module: nn.Module, call: Call) -> nn.Module:
     """The module as a flat graph of (parameters and buffers, positional, named), with the batch as its only unknown size."""
+    from torch._dynamo.source import ConstantSource  # here: it loads all of torch's compiler, which a worker never needs
+
     mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
     counter = itertools.count()
 
