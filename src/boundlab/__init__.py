@@ -32,7 +32,8 @@ from boundlab.perturbations.sets import Box, PerturbationSet
 from boundlab.perturbations.substitution import Substitution
 from boundlab.perturbations.weights import weight_ball
 from boundlab.perturbations.words import WordVectors, known_words, read_synonyms
-from boundlab.programs.methods import LP, MILP, Minima
+from boundlab.programs.methods import LP, MILP
+from boundlab.programs.minima import Minima
 from boundlab.spec import Specification, at_least, margins
 from boundlab.verify.verdict import Result, Verdict, Witness
 from boundlab.verify.verify import verify

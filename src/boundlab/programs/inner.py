@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,18 +12,17 @@ from torch import Tensor
 from boundlab.bounds.backward import Env
 from boundlab.bounds.intermediate import Readers, box_exact, by_operator, checked, consumers, perturbed_nodes
 from boundlab.bounds.problem import Problem
+from boundlab.engines.engine import Engine, results
 from boundlab.graph import Node
 from boundlab.interval import Interval
 from boundlab.ops import lookup
 from boundlab.programs.encode import Encoding
 from boundlab.programs.forms import numbers
-from boundlab.programs.program import Array, Arrays
+from boundlab.programs.program import Array
 from boundlab.programs.regions import doubled
 from boundlab.programs.tasks import ends_of_neurons, with_costs
 from boundlab.spec import Specification
 
-Run = Callable[[Callable[[Arrays], Arrays], Sequence[Arrays]], list[Arrays]]
-"""How tasks are run: a function and its tasks, to results in the same order."""
 NEURONS_A_TASK = 64
 """Programs that start from one another's basis, and go to one worker together."""
 
@@ -69,7 +67,7 @@ def cases_of(problem: Problem, known: Env, lines: int, exact: bool = False) -> l
     return [one(place) for place in range(batch)]
 
 
-def tightened(cases: list[Case], run: Run) -> None:
+def tightened(cases: list[Case], engine: Engine) -> None:
     """Make the intervals of inner neurons as tight as their programs do, node by node, for all cases together.
 
     A neuron is bounded where a nonlinear operator would use it, and where no cheaper bound is the best possible already.
@@ -86,7 +84,7 @@ def tightened(cases: list[Case], run: Run) -> None:
             assert isinstance(fresh, Interval)
             case.env[node.index] = checked(node, fresh.meet(case.env[node.index]))
         if node.index not in settled and not readers.moved(node) and alone(node, cases[0]):
-            tighten_node(node, cases, readers, run)
+            tighten_node(node, cases, readers, engine)
 
 
 def alone(node: Node, case: Case) -> bool:
@@ -94,7 +92,7 @@ def alone(node: Node, case: Case) -> bool:
     return not case.encoding.stops(node)
 
 
-def tighten_node(node: Node, cases: list[Case], readers: Readers, run: Run) -> None:
+def tighten_node(node: Node, cases: list[Case], readers: Readers, engine: Engine) -> None:
     """Programs for all open neurons of one node in all cases."""
     tasks, places = [], []
     below, above = break_range(node, readers)
@@ -108,7 +106,7 @@ def tighten_node(node: Node, cases: list[Case], readers: Readers, run: Run) -> N
                 "known lower": numbers(interval.lower)[part], "known upper": numbers(interval.upper)[part],
                 "settled below": np.full(len(part), below), "settled above": np.full(len(part), above)}))
             places.append((number, part))
-    found = run(ends_of_neurons, tasks)
+    found = results(engine, ends_of_neurons, tasks)
     for (number, part), result in zip(places, found, strict=True):
         env = cases[number].env
         env[node.index] = checked(node, put(env[node.index], part, result["lower"], result["upper"]))

@@ -6,14 +6,14 @@ the minimum. So tolerances of solvers, early stops and defects make bounds loose
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csr_array
 
+from boundlab.engines.task import Arrays
+
 Array = np.ndarray
-Arrays = Mapping[str, Array]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,146 @@
+"""Minima of a specification's rows over the programs of all problems, and bounds made of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from boundlab.bounds.backward import Env
+from boundlab.bounds.intermediate import checked
+from boundlab.bounds.optimise import both_sides
+from boundlab.bounds.problem import Bounds, Method, Problem, finite_rows, joined
+from boundlab.engines.engine import Engine, results
+from boundlab.engines.task import Function
+from boundlab.errors import MissingPackage
+from boundlab.evaluate import evaluate
+from boundlab.interval import Interval
+from boundlab.maps import Dense
+
+if TYPE_CHECKING:
+    from boundlab.programs.inner import Case
+
+
+@dataclass(frozen=True)
+class Minima:
+    """The minimum of every row of a specification: proven to be at least `lower` (b, s), and at most `upper`.
+
+    `upper` is the row's value at `points`, inputs in the sets (b, s, *shape) by name, at which the network was evaluated.
+    """
+
+    lower: Tensor
+    upper: Tensor
+    points: Mapping[str, Tensor] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Search:
+    """How rows are minimised: the function of a task, arrays that it reads beside the program, the value above which a row's
+    search may stop, and the engine that runs the tasks."""
+
+    function: Function
+    more: Mapping[str, np.ndarray]
+    enough: float | None
+    engine: Engine
+
+
+def extra() -> Any:
+    """The part of this package that needs the extra `lp`; MissingPackage without it."""
+    try:
+        from boundlab.programs import solvers
+    except ImportError as problem:
+        raise MissingPackage("linear and integer programs need packages: pip install 'boundlab[lp]'.") from problem
+    return solvers
+
+
+def minima_of(wide: Problem, cases: list[Case], search: Search) -> Minima:
+    """The minima of each case's rows over its program, one task a case; all in float64."""
+    assert wide.spec is not None
+    every = np.arange(wide.spec.rows.shape[1])
+    found = results(search.engine, search.function, [row_task(case, every, search) for case in cases])
+    parts = [reached(case, result["point"]) for case, result in zip(cases, found, strict=True)]
+    points = {name: torch.stack([where[name] for _, where in parts]) for name in parts[0][1]}
+    lower = torch.stack([torch.from_numpy(result["value"].copy()) for result in found])
+    return Minima(lower, torch.stack([value for value, _ in parts]), points)
+
+
+def row_task(case: Case, rows: np.ndarray, search: Search) -> Mapping[str, np.ndarray]:
+    """A task: minimise some rows of a case's specification over its program."""
+    spec, target = case.problem.spec, case.problem.target
+    assert spec is not None
+    form = case.encoding.rows_form(target.index, Dense(target.shape, None, spec.rows[:, rows]))
+    shifted = replace(form, constant=form.constant + spec.offset[0, rows].numpy())
+    enough = np.full(len(rows), math.inf if search.enough is None else search.enough)
+    program, more = case.encoding.draft.program(), {**search.more, "enough": enough}
+    task: Mapping[str, np.ndarray] = extra().tasks.with_costs(program, shifted, **more)
+    return task
+
+
+def reached(case: Case, columns: np.ndarray) -> tuple[Tensor, dict[str, Tensor]]:
+    """The rows' values (s,) at the inputs that a program's points (s, columns) stand for, and these inputs (s, *shape)."""
+    problem, points = case.problem, {}
+    for index, region in problem.sets.items():
+        node = problem.model.graph[index]
+        form, middle = case.encoding.forms.get(index), region.box().center
+        place = middle.expand(len(columns), 1, *node.shape)
+        if form is not None:  # no row depends on a source without a form
+            flat = columns[:, :form.matrix.shape[1]] @ form.matrix.T + form.constant
+            found = torch.from_numpy(flat).reshape(place.shape)
+            known = torch.isfinite(found).flatten(1).all(1).reshape(-1, *[1] * (place.dim() - 1))
+            place = torch.where(known, found, place)
+        points[node.name] = region.project(place)[:, 0]
+    assert problem.spec is not None
+    return problem.spec.values(evaluate(problem.model, {**problem.inputs, **points})).diagonal(), points
+
+
+Prepare = Callable[[Problem, Env, Tensor], "list[Case]"]
+"""A problem in float64, the intervals of its inner nodes, and which problems of the batch (b,) are still open, to cases."""
+
+
+def bounds_over(problem: Problem, base: Method, prepare: Prepare, search: Search) -> Bounds:
+    """Bounds of the specification's rows, or of the output's two sides: those of `base`, and what programs add to them."""
+    graph, target = problem.model.graph, problem.target
+    wide = extra().inner.in_double(problem)
+    if problem.spec is not None:
+        lower, cases = rows_over(wide, base, prepare, search)
+        return Bounds(finite_rows(lower.to(problem.spec.rows), problem), None, graph, together(cases, problem))
+    lower, cases = rows_over(replace(wide, spec=both_sides(wide)), base, prepare, search)
+    env = together(cases, problem)
+    interval, (low, negated) = env[target.index], lower.chunk(2, dim=1)
+    assert isinstance(interval, Interval)
+    sides = Interval(low.reshape(len(low), *target.shape), -negated.reshape(len(low), *target.shape))
+    tight = checked(target, interval.meet(sides.map(lambda end: end.to(interval.lower))))
+    return Bounds(tight.lower, tight.upper, graph, {**env, target.index: tight})
+
+
+def rows_over(wide: Problem, base: Method, prepare: Prepare, search: Search) -> tuple[Tensor, list[Case]]:
+    """Lower bounds of the rows (b, s); rows that `base` proves to be above `enough` are left alone."""
+    first = base.run(wide)
+    lower = first.lower.expand(wide.batch, -1).clone()
+    still = torch.ones_like(lower, dtype=torch.bool) if search.enough is None else ~(lower > search.enough)
+    cases = prepare(wide, first.env, still.any(1))
+    rows = [mask.nonzero().flatten().numpy() for mask in still]
+    tasks = [row_task(case, own, search) for case, own in zip(cases, rows, strict=True) if len(own)]
+    found = iter(results(search.engine, search.function, tasks))
+    for place, own in enumerate(rows):
+        if len(own):
+            lower[place, own] = torch.maximum(lower[place, own], torch.from_numpy(next(found)["value"].copy()))
+    return lower, cases
+
+
+def together(cases: list[Case], problem: Problem) -> Env:
+    """The cases' intervals as those of the whole batch, in the problem's own type."""
+    like = problem.sets[min(problem.sets)].box().lower
+
+    def cast(value: Tensor) -> Tensor:
+        return value.to(like) if value.is_floating_point() else value.to(like.device)
+
+    parts: list[Env] = [{index: value.map(cast) if isinstance(value, Interval) else cast(value)
+                         for index, value in case.env.items()}
+                        for case in cases]
+    return joined(parts, problem) if len(parts) > 1 else parts[0]
