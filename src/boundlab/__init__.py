@@ -28,6 +28,10 @@ from boundlab.perturbations.sets import Box, PerturbationSet
 from boundlab.perturbations.substitution import Substitution
 from boundlab.perturbations.weights import weight_ball
 from boundlab.perturbations.words import WordVectors, known_words, read_synonyms
+from boundlab.radii.family import Family, balls
+from boundlab.radii.problems import Targeted
+from boundlab.radii.radius import Radius, radius
+from boundlab.radii.search import Search
 from boundlab.spec import Specification, at_least, margins
 from boundlab.verify.verdict import Result, Verdict, Witness
 from boundlab.verify.verify import verify
@@ -46,6 +50,7 @@ __all__ = [
     "Box",
     "CaptureError",
     "Curve",
+    "Family",
     "Forward",
     "Free",
     "Graph",
@@ -66,14 +71,17 @@ __all__ = [
     "PerturbationSet",
     "Polytope",
     "PrimalDual",
+    "Radius",
     "Report",
     "Result",
     "Rigour",
+    "Search",
     "ShapeError",
     "Simplex",
     "SpecError",
     "Specification",
     "Substitution",
+    "Targeted",
     "Union",
     "UnsupportedOperator",
     "Verdict",
@@ -82,6 +90,7 @@ __all__ = [
     "affine_op",
     "at_least",
     "attack",
+    "balls",
     "bound",
     "capture",
     "check",
@@ -101,6 +110,7 @@ __all__ = [
     "one_slope",
     "onnx_reference",
     "parallel",
+    "radius",
     "read_synonyms",
     "register",
     "register_rule",
