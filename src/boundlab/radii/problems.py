@@ -88,7 +88,11 @@ class Problems:
 
     def proofs(self, method: Method) -> Trial:
         """Trials that hold where the method proves the specification."""
-        return lambda index, eps: Outcome(self.worst_bounds(index, eps, method) > 0)
+        def trial(index: Tensor, eps: Tensor) -> Outcome:
+            worst = self.worst_bounds(index, eps, method)
+            return Outcome(worst > 0, margins=worst)
+
+        return trial
 
     def attacks(self, how: PGD) -> Trial:
         """Trials that hold where the attack finds no witness; random starts are the same in every trial."""

@@ -15,7 +15,7 @@ from boundlab.errors import BoundError, MissingRule, SpecError
 from boundlab.graph import Model
 from boundlab.radii.family import Family, balls
 from boundlab.radii.problems import Problems, Statement, Targeted, problems_of
-from boundlab.radii.search import Bracket, Search, narrowed
+from boundlab.radii.search import COARSE, Bracket, Search, narrowed, untried
 from boundlab.verify.verdict import Witness
 
 
@@ -55,10 +55,10 @@ def radius(model: Model, x: Tensor, statement: Statement, *, family: Family | No
     """
     search, methods = search or Search(), methods_of(method)
     problems = problems_of(model, x, statement, family or balls())
-    holds = problems.spec.worst(problems.spec.values(problems.outputs())) > 0
-    untried = Bracket(problems.full(0), problems.full(torch.inf).where(holds, 0.0))
-    proven, largest = proven_radii(problems, untried, methods, search), problems.largest()
-    attacked, notes = attacked_radii(problems, untried, proven.low, search)
+    fresh = untried(problems.spec.worst(problems.spec.values(problems.outputs())))
+    holds, largest = fresh.first > 0, problems.largest()
+    proven = proven_radii(problems, fresh, methods, search)
+    attacked, notes = attacked_radii(problems, fresh, proven.low, search)
     check_nested(proven.low, attacked.high)
     top, whole = proven.low >= largest, problems.family.whole
     notes += counted(top, "proven on the largest set of the family")
@@ -83,26 +83,27 @@ def methods_of(method: Method | Sequence[Method] | None) -> tuple[Method, ...]:
     return tuple(method_value(one) for one in methods)
 
 
-def proven_radii(problems: Problems, untried: Bracket, methods: Sequence[Method], search: Search) -> Bracket:
+def proven_radii(problems: Problems, fresh: Bracket, methods: Sequence[Method], search: Search) -> Bracket:
     """The largest radii that one of the methods proved; each begins at those of the one before."""
-    bracket, start, largest = untried, problems.full(search.start), problems.largest()
+    bracket, start, largest = fresh, problems.full(search.start), problems.largest()
     for method in methods:
-        bracket = Bracket(bracket.low, untried.high, tried=bracket.tried)
+        bracket = replace(bracket, high=fresh.high)
         bracket = narrowed(bracket, problems.proofs(method), start, largest, search, problems.family.whole)
     return bracket
 
 
-def attacked_radii(problems: Problems, untried: Bracket, proven: Tensor, search: Search) -> tuple[Bracket, tuple[str, ...]]:
+def attacked_radii(problems: Problems, fresh: Bracket, proven: Tensor, search: Search) -> tuple[Bracket, tuple[str, ...]]:
     """The smallest radii at which witnesses were found, inf where none was, and why there was no search.
 
     The first attack is at the proven radius, as a check of the proof: it must find nothing.
     """
-    bracket, notes = replace(untried, witnesses=problems.broken()), tuple[str, ...]()
+    bracket, notes = replace(fresh, witnesses=problems.broken()), tuple[str, ...]()
     start = torch.where(proven > 0, proven, search.start)
     if search.attack is not None:
         try:
             trial = problems.attacks(search.attack)
-            bracket = narrowed(bracket, trial, start, problems.largest(), search, problems.family.whole)
+            coarse = replace(search, tolerance=max(search.tolerance, COARSE))
+            bracket = narrowed(bracket, trial, start, problems.largest(), coarse, problems.family.whole)
         except MissingRule as missing:
             notes = (f"no attack: {missing}",)
     known = torch.tensor([place in bracket.witnesses for place in range(len(proven))], device=proven.device)

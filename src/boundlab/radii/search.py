@@ -16,14 +16,25 @@ from boundlab.verify.verdict import Witness
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of problems at one radius each: whether the statement held, (m,) booleans, and by problem what refuted it, if known."""
+    """Of problems at one radius each: whether the statement held (m,), and by problem what refuted it, if known.
+
+    `margins` (m,) say by how much it held, or by how much it failed where they are below 0; they guide the search.
+    """
 
     held: Tensor
     witnesses: Mapping[int, Witness] = field(default_factory=dict)
+    margins: Tensor | None = None
 
 
 QUICK = PGD(steps=20, restarts=1)
 """An attack that is repeated at many radii: one start, and short."""
+LEAPS = (2.0, 10.0)
+"""Between which factors a radius grows that never failed, by how far its margin has fallen."""
+COARSE = 0.05
+"""The finest tolerance of an attack's radius: what it finds by chance varies by more."""
+BEFORE, NEAR, STEP = 0.4, 0.6, 0.9
+"""In tolerances: how far before the radius where the margin should cross 0 a trial is aimed; up to where before it a proven
+radius counts as near; and how far beyond a near one the next trial is, which closes the bracket if it fails."""
 
 Trial = Callable[[Tensor, Tensor], Outcome]
 """The outcome for problems `index` (m,) at radii (m,)."""
@@ -31,10 +42,11 @@ Trial = Callable[[Tensor, Tensor], Outcome]
 
 @dataclass(frozen=True)
 class Search:
-    """How radii are searched: from `start`, doubled or halved, then bisected until (high - low) / mean <= `tolerance`.
+    """How radii are searched: from `start`, larger or smaller, then between a proof and a failure until
+    their distance over their mean is at most `tolerance`.
 
-    `attack` searches counterexamples from the proven radii on (None: no attack), in the same way. At most `rounds` radii are
-    tried of one problem by each method and by the attack.
+    `attack` searches counterexamples from the proven radii on (None: no attack), in the same way, but to no
+    finer tolerance than `COARSE`. At most `rounds` radii are tried of one problem by each method and by the attack.
     """
 
     start: float = 0.01
@@ -55,25 +67,52 @@ class Bracket:
     """Of each problem the largest radius `low` (n,) at which its statement held (0: none), and `high` (n,) at which it did not.
 
     `high` is inf where it never failed, and always above `low`: nothing is said about what lies between or beyond them.
-    `witnesses` refute it at `high`; `tried` counts trials.
+    `above` and `below` are the margins at these ends, `first` those at radius 0. `witnesses` refute the statement at `high`;
+    `tried` counts trials.
     """
 
     low: Tensor
     high: Tensor
+    above: Tensor
+    below: Tensor
+    first: Tensor
     witnesses: Mapping[int, Witness] = field(default_factory=dict)
     tried: int = 0
 
     def met(self, index: Tensor, eps: Tensor, outcome: Outcome) -> Bracket:
         """After a trial of the problems `index` (m,) at radii `eps` between their ends."""
-        low = self.low.index_copy(0, index, torch.where(outcome.held, eps, self.low[index]))
-        high = self.high.index_copy(0, index, torch.where(outcome.held, self.high[index], eps))
-        return Bracket(low, high, {**self.witnesses, **outcome.witnesses}, self.tried + len(index))
+        margins = torch.full_like(eps, torch.nan) if outcome.margins is None else outcome.margins
 
-    def next(self, start: Tensor, cap: Tensor, whole: bool) -> Tensor:
-        """The radius to try, (n,): twice the last one while nothing failed, but not above `cap`; then the middle."""
-        grown = torch.minimum(torch.where(self.low > 0, 2 * self.low, start), cap)
-        chosen = torch.where(self.high.isinf(), grown, self.low + (self.high - self.low) / 2)
-        return chosen.floor().clamp(min=1) if whole else chosen
+        def put(end: Tensor, value: Tensor, where: Tensor) -> Tensor:
+            return end.index_copy(0, index, torch.where(where, value, end[index]))
+
+        held, failed = outcome.held, ~outcome.held
+        return Bracket(put(self.low, eps, held), put(self.high, eps, failed), put(self.above, margins, held),
+                       put(self.below, margins, failed), self.first, {**self.witnesses, **outcome.witnesses},
+                       self.tried + len(index))
+
+    def grown(self) -> Tensor:
+        """A larger radius where nothing failed yet, (n,): half of where the margin would reach 0 if it fell on steadily."""
+        reach = self.low * self.first / (self.first - self.above)
+        least, most = LEAPS
+        return torch.minimum(torch.maximum((reach / 2).nan_to_num(nan=0.0), least * self.low), most * self.low)
+
+    def between(self, tolerance: float) -> Tensor:
+        """A radius just before or after the line through the margins at both ends crosses 0, (n,); NaN without such margins."""
+        crossing = self.low + (self.high - self.low) * self.above / (self.above - self.below)
+        near = self.low >= crossing * (1 - NEAR * tolerance)
+        aimed = torch.where(near, self.low * (1 + STEP * tolerance), crossing * (1 - BEFORE * tolerance))
+        return torch.where((aimed > self.low) & (aimed < self.high), aimed, torch.nan)
+
+    def next(self, start: Tensor, cap: Tensor, tolerance: float | None) -> Tensor:
+        """The radius to try, (n,): larger ones up to `cap` while nothing failed, then one between the ends.
+
+        That is the middle, or with a `tolerance` where margins say that it should be.
+        """
+        grown = torch.minimum(torch.where(self.low > 0, self.grown(), start), cap)
+        middle = self.low + (self.high - self.low) / 2
+        aimed = middle if tolerance is None else self.between(tolerance)
+        return torch.where(self.high.isinf(), grown, torch.where(aimed.isnan(), middle, aimed))
 
     def open(self, tolerance: float, whole: bool) -> Tensor:
         """Whether a problem's ends are still too far apart, (n,) booleans."""
@@ -82,13 +121,22 @@ class Bracket:
         return self.high.isinf() | (self.high - self.low > tolerance * (self.high + self.low) / 2)
 
 
+def untried(margins: Tensor) -> Bracket:
+    """The brackets of problems with these margins (n,) at radius 0: empty where the statement fails there already."""
+    low = torch.zeros_like(margins)
+    nothing = torch.full_like(margins, torch.nan)
+    return Bracket(low, torch.full_like(margins, torch.inf).where(margins > 0, 0.0), margins, nothing, margins)
+
+
 def narrowed(bracket: Bracket, trial: Trial, start: Tensor, cap: Tensor, search: Search, whole: bool) -> Bracket:
     """The bracket (n,) after at most `search.rounds` trials of each problem.
 
-    Doubling stops at `cap` (n,): a problem that holds there is done. `start` (n,) is tried first where `low` is 0.
+    Growth stops at `cap` (n,): a problem that holds there is done. `start` (n,) is tried first where `low` is 0. Every fourth
+    radius is the middle of a bracket whatever margins say, so that brackets shrink for any of them.
     """
-    for _ in range(search.rounds):
-        eps = bracket.next(start, cap, whole)
+    for turn in range(search.rounds):
+        eps = bracket.next(start, cap, None if whole or turn % 4 == 3 else search.tolerance)
+        eps = eps.floor().clamp(min=1) if whole else eps
         fresh = (eps > bracket.low) & (eps < bracket.high) & torch.isfinite(eps)
         index = (bracket.open(search.tolerance, whole) & fresh).nonzero().flatten()
         if len(index) == 0:
