@@ -60,7 +60,8 @@ def others(net, x):
 
 
 @settings(max_examples=12, deadline=None)
-@given(seed=st.integers(0, 3), place=st.integers(0, 1000), p=st.sampled_from(NORMS), tolerance=st.sampled_from([0.1, 0.01, 1e-4]))
+@given(seed=st.integers(0, 3), place=st.integers(0, 1000), p=st.sampled_from(NORMS),
+       tolerance=st.sampled_from([0.1, 0.01, 1e-4]))
 def test_a_linear_network_has_the_radius_of_its_margin_over_the_dual_norm(seed, place, p, tolerance):
     net, model = linear(seed)
     x = inputs(seed=place)
@@ -389,7 +390,7 @@ def test_the_bracket_never_forgets_a_proof():
     for answers in itertools.product((True, False), repeat=7):
         told, held = iter(answers), [0.0]
 
-        def trial(index, eps, told=told, held=held):
+        def trial(index, eps, turn, told=told, held=held):
             answer = next(told)
             held += [float(eps)] * answer
             return Outcome(torch.tensor([answer]), margins=torch.tensor([1.0 if answer else -1.0]))

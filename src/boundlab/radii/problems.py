@@ -88,28 +88,28 @@ class Problems:
 
     def proofs(self, method: Method) -> Trial:
         """Trials that hold where the method proves the specification."""
-        def trial(index: Tensor, eps: Tensor) -> Outcome:
+        def trial(index: Tensor, eps: Tensor, turn: int) -> Outcome:
             worst = self.worst_bounds(index, eps, method)
             return Outcome(worst > 0, margins=worst)
 
         return trial
 
     def attacks(self, how: PGD) -> Trial:
-        """Trials that hold where the attack finds no witness; random starts are the same in every trial."""
-        def trial(index: Tensor, eps: Tensor) -> Outcome:
+        """Trials that hold where the attack finds no witness; random starts differ from turn to turn."""
+        def trial(index: Tensor, eps: Tensor, turn: int) -> Outcome:
             task = task_of_sets(self.model, {self.input: self.sets(index, eps)}, self.spec.take(index), None)
             found = {place: witness for part in chunks(task, torch.arange(len(index)))
-                     for place, witness in witnesses_of(task, part, how).items()}
+                     for place, witness in witnesses_of(task, part, how, turn).items()}
             held = torch.tensor([place not in found for place in range(len(index))], device=index.device)
             return Outcome(held, {int(index[place]): witness for place, witness in found.items()})
 
         return trial
 
 
-def witnesses_of(task: Task, part: Tensor, how: PGD) -> dict[int, Witness]:
+def witnesses_of(task: Task, part: Tensor, how: PGD, seed: int) -> dict[int, Witness]:
     """What the attack finds for the problems `part` (m,) of a task, replayed and judged at zero tolerance."""
     sets, spec = task.take(part)
-    found = attack(task.model, sets, spec, how, torch.Generator().manual_seed(0))
+    found = attack(task.model, sets, spec, how, torch.Generator().manual_seed(seed))
     judged = {}
     for place in found.violated.nonzero().flatten().tolist():
         point = {name: points[place:place + 1] for name, points in found.points.items()}

@@ -26,8 +26,8 @@ class Outcome:
     margins: Tensor | None = None
 
 
-QUICK = PGD(steps=20, restarts=1)
-"""An attack that is repeated at many radii: one start, and short."""
+QUICK = PGD(steps=20, restarts=2, targets=2)
+"""An attack that is repeated at many radii: short, but with a random start beside the input, where gradients may vanish."""
 LEAPS = (2.0, 10.0)
 """Between which factors a radius grows that never failed, by how far its margin has fallen."""
 COARSE = 0.05
@@ -36,8 +36,8 @@ BEFORE, NEAR, STEP = 0.4, 0.6, 0.9
 """In tolerances: how far before the radius where the margin should cross 0 a trial is aimed; up to where before it a proven
 radius counts as near; and how far beyond a near one the next trial is, which closes the bracket if it fails."""
 
-Trial = Callable[[Tensor, Tensor], Outcome]
-"""The outcome for problems `index` (m,) at radii (m,)."""
+Trial = Callable[[Tensor, Tensor, int], Outcome]
+"""The outcome for problems `index` (m,) at radii (m,), in a turn of the search that has this number."""
 
 
 @dataclass(frozen=True)
@@ -141,5 +141,5 @@ def narrowed(bracket: Bracket, trial: Trial, start: Tensor, cap: Tensor, search:
         index = (bracket.open(search.tolerance, whole) & fresh).nonzero().flatten()
         if len(index) == 0:
             break
-        bracket = bracket.met(index, eps[index], trial(index, eps[index]))
+        bracket = bracket.met(index, eps[index], trial(index, eps[index], turn))
     return bracket
