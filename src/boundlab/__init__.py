@@ -34,6 +34,10 @@ from boundlab.perturbations.weights import weight_ball
 from boundlab.perturbations.words import WordVectors, known_words, read_synonyms
 from boundlab.programs.methods import LP, MILP
 from boundlab.programs.minima import Minima
+from boundlab.radii.family import Family, balls
+from boundlab.radii.problems import Targeted
+from boundlab.radii.radius import Radius, radius
+from boundlab.radii.search import Search
 from boundlab.spec import Specification, at_least, margins
 from boundlab.verify.verdict import Result, Verdict, Witness
 from boundlab.verify.verify import verify
@@ -54,6 +58,7 @@ __all__ = [
     "Box",
     "CaptureError",
     "Curve",
+    "Family",
     "Forward",
     "Free",
     "Graph",
@@ -76,17 +81,20 @@ __all__ = [
     "Polytope",
     "Pool",
     "PrimalDual",
+    "Radius",
     "Ray",
     "Recorded",
     "Report",
     "Result",
     "Rigour",
+    "Search",
     "Serial",
     "ShapeError",
     "Simplex",
     "SpecError",
     "Specification",
     "Substitution",
+    "Targeted",
     "Union",
     "UnsupportedOperator",
     "Verdict",
@@ -95,6 +103,7 @@ __all__ = [
     "affine_op",
     "at_least",
     "attack",
+    "balls",
     "bound",
     "capture",
     "check",
@@ -114,6 +123,7 @@ __all__ = [
     "one_slope",
     "onnx_reference",
     "parallel",
+    "radius",
     "read_synonyms",
     "register",
     "register_rule",

@@ -28,7 +28,8 @@ def test_version_and_help(run):
     assert run("--version").stdout == f"boundlab {version('boundlab')}\n"
     listed = run("--help")
     assert listed.exit_code == 0
-    assert all(name in listed.stdout for name in ("show", "bound", "verify", "attack", "vnncomp", "ops", "zoo", "demo"))
+    verbs = ("show", "bound", "radius", "verify", "attack", "vnncomp", "ops", "zoo", "demo")
+    assert all(name in listed.stdout for name in verbs)
 
 
 def test_show_names_every_node_and_how_it_is_bounded(folder, run):
@@ -94,6 +95,37 @@ def test_bound_prints_what_the_library_proves(folder, run, method, norm):
     assert torch.equal(torch.tensor(found["lower"]), expected.lower.detach())
     assert torch.equal(torch.tensor(found["upper"]), expected.upper.detach())
     assert found["rigour"] == "float"
+
+
+@pytest.mark.parametrize("targets", [(), ("--targets", "all"), ("--targets", "1"), ("--targets", "runner-up")])
+def test_radius_prints_what_the_library_proves(folder, run, targets):
+    found = answered(run("radius", "net.onnx", "--data", "x.npy", "--norm", "2", *targets, "--json"))
+    x, model = torch.from_numpy(np.load("x.npy")), bl.load_onnx("net.onnx").detached()
+    statement = bl.Targeted([0, 0], found["targets"]) if targets else [0, 0]
+    expected = bl.radius(model, x, statement, family=bl.balls(2))
+    assert found["labels"] == [0, 0] and found["rigour"] == "float"
+    proven, attacked = torch.tensor(found["proven"]), torch.tensor(found["attacked"])
+    assert torch.equal(proven, expected.proven) and torch.equal(attacked, expected.attacked)
+    assert found["holds"] == expected.holds.tolist()
+    assert [witness["problem"] for witness in found["witnesses"]] == [list(key) for key in sorted(expected.witnesses)]
+    # y_0 - y_1 = relu(x_0) + 3 - relu(x_1): from (0.5, -0.5) the nearest tie is (0, 3), from (-0.5, 0.25) it is (-0.5, 3)
+    exact = torch.tensor([12.5, 2.75**2]).sqrt().reshape(proven.shape)
+    assert (proven < exact).all() and (proven > 0.5 * exact).all()
+    assert (attacked >= exact * (1 - 1e-6)).all() and (attacked < 1.5 * exact).all()
+
+
+def test_radius_shows_a_table_and_means(folder, run):
+    asked = ("radius", "net.onnx", "--data", "labelled.npz", "--no-attack", "--method", "ibp")
+    found, shown = answered(run(*asked, "--json")), run(*asked).stdout.splitlines()
+    assert shown[0].split() == ["input", "label", "proven", "attacked", "gap"] and shown[1].split()[3:] == ["-", "-"]
+    printed = float(shown[1].split()[2])
+    assert 0.9999 * found["proven"][0] <= printed <= found["proven"][0], "a proven radius is rounded down"
+    assert found["attacked"] == ["inf"] and "mean proven radius" in shown[3] and "(float)" in shown[3]
+    assert "the network's own answers" not in "".join(shown)
+    wrong = run("radius", "net.onnx", "--data", "x.npy", "--label", "1", "--norm", "0", "--clip", "-1", "1").stdout
+    assert "2 of 2 fail at the input itself" in wrong and "mean proven radius -" in wrong
+    kept = run("radius", "net.onnx", "--data", "x.npy", "--targets", "random").stdout
+    assert "the network's own answers" in kept and kept.splitlines()[0].split()[2] == "target"
 
 
 def test_profile_says_where_time_went_by_node(folder, run):

@@ -253,8 +253,14 @@ def ball_of(x: Tensor, eps: float, norm: str, clip: tuple[float, float] | None) 
     p = norm_of(norm)
     if p > 0:
         return LpBall(x, eps, p, clip)
-    if clip is None:
-        raise Misuse("--norm 0 alters some coordinates to anything within --clip; say which numbers, such as --clip 0 1.")
+    domain = domain_of(clip)
     if not eps.is_integer():
         raise Misuse(f"with --norm 0, --eps is how many coordinates may be altered, a whole number; got {eps:g}.")
-    return L0Ball(x, int(eps), *clip)
+    return L0Ball(x, int(eps), *domain)
+
+
+def domain_of(clip: tuple[float, float] | None) -> tuple[float, float]:
+    """What a coordinate may become with --norm 0; Misuse if --clip does not say."""
+    if clip is None:
+        raise Misuse("--norm 0 alters some coordinates to anything within --clip; say which numbers, such as --clip 0 1.")
+    return clip
