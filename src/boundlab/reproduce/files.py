@@ -50,20 +50,22 @@ def named_tensors(path: Path) -> dict[str, Tensor]:
     return dict(sorted(found.items(), key=lambda item: [int(part) for part in re.findall(r"\d+", item[0])]))
 
 
-def network_of(tensors: dict[str, Tensor], activation: type[nn.Module] = nn.ReLU, stride: int = 2, padding: int = 1) -> nn.Module:
-    """Convolutions and linear layers with `activation` between them, from weights and biases in order; flat before the first
-    linear layer. SpecError if a tensor is neither."""
+def network_of(tensors: dict[str, Tensor], activation: type[nn.Module] = nn.ReLU) -> nn.Module:
+    """Convolutions (stride 2, padding 1) and linear layers from weights and biases in order, with `activation` between them.
+
+    SpecError if a tensor is neither.
+    """
     parts: list[nn.Module] = []
     weights = [(name, value) for name, value in tensors.items() if name.endswith("weight")]
     for name, weight in weights:
         bias = tensors.get(name.removesuffix("weight") + "bias")
         if weight.dim() not in (2, 4) or bias is None:
-            raise SpecError(f"'{name}' of shape {tuple(weight.shape)} is no weight of a linear layer or convolution with a bias.")
+            raise SpecError(f"'{name}' of shape {tuple(weight.shape)} is no weight of a linear layer or convolution with bias.")
         if parts:
             parts.append(activation())
         layer: nn.Module
         if weight.dim() == 4:
-            layer = nn.Conv2d(weight.shape[1], weight.shape[0], tuple(weight.shape[2:]), stride, padding)  # type: ignore[arg-type]
+            layer = nn.Conv2d(weight.shape[1], weight.shape[0], tuple(weight.shape[2:]), 2, 1)  # type: ignore[arg-type]
         else:
             if not any(isinstance(part, nn.Flatten) for part in parts):
                 parts.append(nn.Flatten())
@@ -74,10 +76,10 @@ def network_of(tensors: dict[str, Tensor], activation: type[nn.Module] = nn.ReLU
 
 
 def weights_in(folder: Path, name: str) -> Path:
-    """The archive of a network somewhere below a folder, by the beginning of its own name or of its folder's; SpecError if none."""
+    """The archive of a network below a folder: NAME.*.npz, or merged*.npz in a folder of that name; SpecError if there is none."""
     found = sorted(path for path in folder.rglob("*.npz") if path.name.startswith(name + ".") or
                    (path.parent.name == name and path.name.startswith("merged")))
     if not found:
-        raise SpecError(f"no weights of '{name}' below '{folder}': there is no {name}.*.npz, and no merged*.npz in a folder of that "
-                        "name.")
+        raise SpecError(f"no weights of '{name}' below '{folder}': there is no {name}.*.npz, and no merged*.npz in a folder of "
+                        "that name.")
     return found[0]
