@@ -360,6 +360,10 @@ WRONG = {
     "another type": (lambda m, x, y: bl.radius(m, x.float(), y), bl.ShapeError, "float32"),
     "too few labels": (lambda m, x, y: bl.radius(m, x, y[:1]), bl.ShapeError, "4 inputs"),
     "too few specifications": (lambda m, x, y: bl.radius(m, x, bl.margins(y[:2], 3, x.dtype)), bl.ShapeError, "4 inputs"),
+    "a specification of other outputs": (
+        lambda m, x, y: bl.radius(m, x, bl.margins(y, 4, x.dtype)), bl.ShapeError, "reads outputs"),
+    "labels in words": (lambda m, x, y: bl.radius(m, x, y / 2), bl.SpecError, "whole numbers"),
+    "NaN in the input": (lambda m, x, y: bl.radius(m, x * math.nan, y), bl.SpecError, "NaN"),
     "no such class": (lambda m, x, y: bl.radius(m, x, y + 3), bl.SpecError, "classes 0 to 2"),
     "the label as target": (lambda m, x, y: bl.radius(m, x, bl.Targeted(y, y)), bl.SpecError, "another class"),
     "too few targets": (lambda m, x, y: bl.radius(m, x, bl.Targeted(y, [1])), bl.SpecError, "targets must be"),

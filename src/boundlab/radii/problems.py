@@ -10,11 +10,11 @@ from torch import Tensor
 
 from boundlab.attack.pgd import PGD, attack
 from boundlab.bounds.methods import bound
-from boundlab.bounds.problem import Method
+from boundlab.bounds.problem import Method, check_spec
 from boundlab.errors import BoundError, ShapeError, SpecError
 from boundlab.evaluate import evaluate
 from boundlab.graph import Model
-from boundlab.perturbations.sets import PerturbationSet
+from boundlab.perturbations.sets import PerturbationSet, check_center
 from boundlab.radii.family import Family
 from boundlab.radii.search import Outcome, Trial
 from boundlab.spec import Specification, at_least, checked_labels, margins
@@ -131,7 +131,9 @@ def problems_of(model: Model, x: Tensor, statement: Statement, family: Family) -
         raise ShapeError(f"radii are about inputs of shape (batch, {', '.join(map(str, shape))}), got {found}.")
     if x.dtype != model.dtype:
         raise ShapeError(f"the inputs hold {x.dtype}, the network {model.dtype}; Model.to and Tensor.to convert.")
+    check_center(x, "input of a radius")
     spec = specification_of(model, statement)
+    check_spec(spec, model)
     repeat = len(spec.rows) // len(x) if isinstance(statement, Targeted) else 1
     shared = isinstance(statement, Specification) and len(spec.rows) == 1
     if not shared and len(spec.rows) != repeat * len(x):
@@ -148,13 +150,13 @@ def specification_of(model: Model, statement: Statement) -> Specification:
         raise ShapeError(f"labels need an output of shape (batch, classes); the network gives (batch, "
                          f"{', '.join(map(str, shape))}).")
     if not isinstance(statement, Targeted):
-        return margins(statement, shape[0], model.dtype)
-    targets = torch.as_tensor(statement.targets)
-    labels = checked_labels(statement.labels, shape[0])
+        return margins(torch.as_tensor(statement, device=model.device), shape[0], model.dtype)
+    targets = torch.as_tensor(statement.targets, device=model.device)
+    labels = checked_labels(torch.as_tensor(statement.labels, device=model.device), shape[0])
     if targets.dim() not in (1, 2) or len(targets) != len(labels) or targets.numel() == 0:
         raise SpecError(f"targets must be (b,) or (b, t) classes for the {len(labels)} labels, got {tuple(targets.shape)}.")
     labels = labels.repeat_interleave(targets[0].numel())
-    rivals = checked_labels(targets.flatten(), shape[0]).to(labels.device)
+    rivals = checked_labels(targets.flatten(), shape[0])
     if bool((labels == rivals).any()):
         raise SpecError(f"a target must be another class than the label; problem {int((labels == rivals).nonzero()[0])} has "
                         f"{int(labels[labels == rivals][0])} for both.")

@@ -51,7 +51,7 @@ def radius(model: Model, x: Tensor, statement: Statement, *, family: Family | No
     sets grow, so larger ones may be provable, too. `statement` are labels (b,), a `Targeted`, or a `Specification`;
     `family` gives the sets (default: l_inf balls), `method` proves (default: CROWN). Of several methods each goes on where the
     one before ended. ShapeError or SpecError if these do not fit each other; BoundError if a counterexample lies in a set that
-    was proven. The protocol of doubling and bisection: Lyu et al. 2020 (FROWN), code.
+    was proven. Weng et al. 2018 (Fast-Lin) certify radii so; Lyu et al. 2020 (FROWN) double and bisect.
     """
     search, methods = search or Search(), methods_of(method)
     problems = problems_of(model, x, statement, family or balls())
