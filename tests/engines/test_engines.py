@@ -135,7 +135,7 @@ def test_a_task_that_kills_every_worker_is_named():
 
 def test_a_worker_has_one_thread_and_starts_without_torchs_compiler(crew):
     (result,) = results(crew, jobs.has_compiler, numbers(1))
-    assert result["threads"] == 1 and not result["loaded"], "the compiler takes a third of the time that a worker takes to start"
+    assert result["threads"] == 1 and not result["loaded"], "the compiler takes a third of the time to start"
 
 
 def alive(process: int) -> bool:

@@ -105,7 +105,8 @@ class Crew:
         waiting, deaths = Waiting(tasks, count, SECONDS), Counter[int]()
         try:
             while waiting or any(worker.batch for worker in team):
-                team += [start() for _ in range(count - len(team))]
+                while len(team) < count:
+                    team.append(start())
                 for worker in team:
                     hand_out(worker, name, waiting)
                 for worker in ready(team):
