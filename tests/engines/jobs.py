@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -71,6 +72,10 @@ def slow(task):
     """The first task is short, so that there is a result while others run."""
     time.sleep(0.01 if task["x"] == 0 else 2)
     return {"process": np.array(os.getpid())}
+
+
+def has_compiler(task):
+    return {"loaded": np.array("torch._dynamo" in sys.modules), "threads": np.array(sys.modules["torch"].get_num_threads())}
 
 
 def work(task):

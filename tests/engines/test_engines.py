@@ -133,6 +133,11 @@ def test_a_task_that_kills_every_worker_is_named():
         assert not engine.idle and not any(alive(int(result["process"])) for result in before)
 
 
+def test_a_worker_has_one_thread_and_starts_without_torchs_compiler(crew):
+    (result,) = results(crew, jobs.has_compiler, numbers(1))
+    assert result["threads"] == 1 and not result["loaded"], "the compiler takes a third of the time to start"
+
+
 def alive(process: int) -> bool:
     try:
         os.kill(process, 0)

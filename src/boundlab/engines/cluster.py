@@ -80,7 +80,7 @@ class Ray:
             if self.address and self.address != "auto":
                 knock(self.address)
             ray.init(**where, logging_level="ERROR", log_to_driver=False)
-        except (ConnectionError, RuntimeError, ValueError, OSError) as problem:
+        except (RuntimeError, ValueError, OSError, ray.exceptions.RayError) as problem:
             asked = f"no Ray cluster answers at '{self.address}'" if self.address else "Ray does not start on this machine"
             raise EngineError(f"{asked} ({' '.join(str(problem).split()):.200}); start one with `ray start --head`, or use "
                               "Pool(), which needs no Ray.") from problem

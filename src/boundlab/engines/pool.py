@@ -22,6 +22,8 @@ from boundlab.engines.waiting import Waiting
 from boundlab.errors import EngineError, TaskError
 
 READY = "ready"
+STARTING = -1
+"""Stands for the start of a worker among the places of tasks."""
 SECONDS = 0.1
 """Work in a message to a worker. Results come back one by one: a longer batch gains nothing and is shared less evenly."""
 
@@ -105,7 +107,8 @@ class Crew:
         waiting, deaths = Waiting(tasks, count, SECONDS), Counter[int]()
         try:
             while waiting or any(worker.batch for worker in team):
-                team += [start() for _ in range(count - len(team))]
+                while len(team) < count:
+                    team.append(start())
                 for worker in team:
                     hand_out(worker, name, waiting)
                 for worker in ready(team):
@@ -116,7 +119,7 @@ class Crew:
                         hand_out(worker, name, waiting)  # before the caller takes its time with the result
                         yield message.place, result_of(message)
                     elif message == READY:
-                        worker.batch = deque()
+                        worker.batch, deaths[STARTING] = deque(), 0
                     else:
                         team.remove(worker)
                         self.bury(worker, waiting, deaths)
@@ -128,14 +131,15 @@ class Crew:
         """Ends a worker that died and puts its tasks back; an error if that has happened to its task too often."""
         end([worker])
         batch = list(worker.batch or [])
-        guilty = batch[0] if batch else -1  # -1 stands for the start of a worker
+        guilty = batch[0] if batch else STARTING
         deaths[guilty] += 1
         if deaths[guilty] > self.retries and batch:
             raise TaskError(guilty, f"worker processes died {deaths[guilty]} times while computing it; look for too little "
                                     "memory, or run this task with Serial() to see what it does.")
         if deaths[guilty] > self.retries:
-            raise EngineError(f"{deaths[guilty]} worker processes ended while starting; a script that uses a pool must do its "
-                              "work under `if __name__ == \"__main__\":`, because each worker imports the script.")
+            raise EngineError(f"{deaths[guilty]} worker processes ended while starting, one after the other; a script that uses a "
+                              "pool must do its work under `if __name__ == \"__main__\":`, because each worker imports the "
+                              "script.")
         waiting.put_back(batch)
 
     def stop(self) -> None:
