@@ -137,8 +137,8 @@ class Crew:
             raise TaskError(guilty, f"worker processes died {deaths[guilty]} times while computing it; look for too little "
                                     "memory, or run this task with Serial() to see what it does.")
         if deaths[guilty] > self.retries:
-            raise EngineError(f"{deaths[guilty]} worker processes ended while starting, one after the other; a script that uses a "
-                              "pool must do its work under `if __name__ == \"__main__\":`, because each worker imports the "
+            raise EngineError(f"{deaths[guilty]} worker processes ended while starting, one after the other; a script that uses "
+                              "a pool must do its work under `if __name__ == \"__main__\":`, because each worker imports the "
                               "script.")
         waiting.put_back(batch)
 

@@ -13,7 +13,7 @@ from boundlab.bounds.methods import CROWN, method_value
 from boundlab.bounds.problem import Bounds, Method, Problem
 from boundlab.engines.engine import Engine, Serial
 from boundlab.errors import SpecError
-from boundlab.programs.minima import Minima, Search, bounds_over, extra, minima_of, together
+from boundlab.programs.minima import Minima, Search, bounds_over, extra, minima_over, together
 
 if TYPE_CHECKING:
     from boundlab.programs.inner import Case
@@ -63,8 +63,7 @@ class LP:
 
     def minima(self, problem: Problem) -> Minima:
         """The minima of a specification's rows, from both sides, in float64."""
-        wide = extra().inner.in_double(problem)
-        return minima_of(wide, self.cases(wide, self.base.environment(wide)), self.search)
+        return minima_over(extra().inner.in_double(problem), self.base, self.cases, self.search)[0]
 
     def run(self, problem: Problem) -> Bounds:
         return bounds_over(problem, self.base, self.cases, self.search)
@@ -107,8 +106,7 @@ class MILP:
 
     def minima(self, problem: Problem) -> Minima:
         """The minima of a specification's rows, from both sides, in float64."""
-        wide = extra().inner.in_double(problem)
-        return minima_of(wide, self.cases(wide, self.base.environment(wide)), self.search)
+        return minima_over(extra().inner.in_double(problem), self.base, self.cases, self.search)[0]
 
     def run(self, problem: Problem) -> Bounds:
         return bounds_over(problem, self.base, self.cases, self.search)

@@ -58,17 +58,6 @@ def extra() -> Any:
     return solvers
 
 
-def minima_of(wide: Problem, cases: list[Case], search: Search) -> Minima:
-    """The minima of each case's rows over its program, one task a case; all in float64."""
-    assert wide.spec is not None
-    every = np.arange(wide.spec.rows.shape[1])
-    found = results(search.engine, search.function, [row_task(case, every, search) for case in cases])
-    parts = [reached(case, result["point"]) for case, result in zip(cases, found, strict=True)]
-    points = {name: torch.stack([where[name] for _, where in parts]) for name in parts[0][1]}
-    lower = torch.stack([torch.from_numpy(result["value"].copy()) for result in found])
-    return Minima(lower, torch.stack([value for value, _ in parts]), points)
-
-
 def row_task(case: Case, rows: np.ndarray, search: Search) -> Mapping[str, np.ndarray]:
     """A task: minimise some rows of a case's specification over its program."""
     spec, target = case.problem.spec, case.problem.target
@@ -81,20 +70,18 @@ def row_task(case: Case, rows: np.ndarray, search: Search) -> Mapping[str, np.nd
     return task
 
 
-def reached(case: Case, columns: np.ndarray) -> tuple[Tensor, dict[str, Tensor]]:
-    """The rows' values (s,) at the inputs that a program's points (s, columns) stand for, and these inputs (s, *shape)."""
+def reached(case: Case, rows: np.ndarray, columns: np.ndarray | None) -> tuple[Tensor, dict[str, Tensor]]:
+    """The rows' values (s,) at inputs (s, *shape), and these: the middle of the set, or for `rows` a program's points."""
     problem, points = case.problem, {}
-    for index, region in problem.sets.items():
-        node = problem.model.graph[index]
-        form, middle = case.encoding.forms.get(index), region.box().center
-        place = middle.expand(len(columns), 1, *node.shape)
-        if form is not None:  # no row depends on a source without a form
-            flat = columns[:, :form.matrix.shape[1]] @ form.matrix.T + form.constant
-            found = torch.from_numpy(flat).reshape(place.shape)
-            known = torch.isfinite(found).flatten(1).all(1).reshape(-1, *[1] * (place.dim() - 1))
-            place = torch.where(known, found, place)
-        points[node.name] = region.project(place)[:, 0]
     assert problem.spec is not None
+    for index, region in problem.sets.items():
+        node, form, middle = problem.model.graph[index], case.encoding.forms.get(index), region.box().center
+        place = middle.repeat(problem.spec.rows.shape[1], *[1] * len(node.shape))
+        if form is not None and columns is not None:  # no row depends on a source without a form
+            found = torch.from_numpy(columns[:, :form.matrix.shape[1]] @ form.matrix.T + form.constant)
+            known = torch.isfinite(found).all(1)
+            place[torch.from_numpy(rows)[known]] = found[known].reshape(-1, *node.shape)
+        points[node.name] = region.project(place[:, None])[:, 0]
     return problem.spec.values(evaluate(problem.model, {**problem.inputs, **points})).diagonal(), points
 
 
@@ -107,30 +94,33 @@ def bounds_over(problem: Problem, base: Method, prepare: Prepare, search: Search
     graph, target = problem.model.graph, problem.target
     wide = extra().inner.in_double(problem)
     if problem.spec is not None:
-        lower, cases = rows_over(wide, base, prepare, search)
-        return Bounds(finite_rows(lower.to(problem.spec.rows), problem), None, graph, together(cases, problem))
-    lower, cases = rows_over(replace(wide, spec=both_sides(wide)), base, prepare, search)
+        found, cases = minima_over(wide, base, prepare, search)
+        return Bounds(finite_rows(found.lower.to(problem.spec.rows), problem), None, graph, together(cases, problem))
+    found, cases = minima_over(replace(wide, spec=both_sides(wide)), base, prepare, search)
     env = together(cases, problem)
-    interval, (low, negated) = env[target.index], lower.chunk(2, dim=1)
+    interval, (low, negated) = env[target.index], found.lower.chunk(2, dim=1)
     assert isinstance(interval, Interval)
     sides = Interval(low.reshape(len(low), *target.shape), -negated.reshape(len(low), *target.shape))
     tight = checked(target, interval.meet(sides.map(lambda end: end.to(interval.lower))))
     return Bounds(tight.lower, tight.upper, graph, {**env, target.index: tight})
 
 
-def rows_over(wide: Problem, base: Method, prepare: Prepare, search: Search) -> tuple[Tensor, list[Case]]:
-    """Lower bounds of the rows (b, s); rows that `base` proves to be above `enough` are left alone."""
+def minima_over(wide: Problem, base: Method, prepare: Prepare, search: Search) -> tuple[Minima, list[Case]]:
+    """The minima of all rows; of those that `base` proves to be above `enough`, its own bound, and the value in the middle."""
     first = base.run(wide)
     lower = first.lower.expand(wide.batch, -1).clone()
     still = torch.ones_like(lower, dtype=torch.bool) if search.enough is None else ~(lower > search.enough)
     cases = prepare(wide, first.env, still.any(1))
     rows = [mask.nonzero().flatten().numpy() for mask in still]
     tasks = [row_task(case, own, search) for case, own in zip(cases, rows, strict=True) if len(own)]
-    found = iter(results(search.engine, search.function, tasks))
-    for place, own in enumerate(rows):
-        if len(own):
-            lower[place, own] = torch.maximum(lower[place, own], torch.from_numpy(next(found)["value"].copy()))
-    return lower, cases
+    found, ends = iter(results(search.engine, search.function, tasks)), []
+    for place, (case, own) in enumerate(zip(cases, rows, strict=True)):
+        result = next(found) if len(own) else None
+        if result is not None:
+            lower[place, own] = torch.maximum(lower[place, own], torch.from_numpy(result["value"].copy()))
+        ends.append(reached(case, own, None if result is None else result["point"]))
+    points = {name: torch.stack([where[name] for _, where in ends]) for name in ends[0][1]}
+    return Minima(lower, torch.stack([value for value, _ in ends]), points), cases
 
 
 def together(cases: list[Case], problem: Problem) -> Env:

@@ -1,4 +1,4 @@
-"""The convex relaxation barrier, run again: certified errors and radii by greedy bounds and linear programs (Salman et al. 2019)."""
+"""The convex relaxation barrier, run again: errors and radii by greedy bounds and linear programs (Salman et al. 2019)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ Tell = Callable[[str], None]
 
 def programs(engine: Engine, enough: float | None = 0.0) -> dict[str, Method]:
     """LP-LAST and LP-ALL, as the paper has them: both on greedy bounds of inner neurons."""
-    return {"LP-LAST": LP(GREEDY, inner=False, enough=enough, engine=engine), "LP-ALL": LP(GREEDY, enough=enough, engine=engine)}
+    return {"LP-LAST": LP(GREEDY, inner=False, enough=enough, engine=engine),
+            "LP-ALL": LP(GREEDY, enough=enough, engine=engine)}
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def error_table(weights: Path, data: Path, images: int, seconds: float, engine: 
     x, labels = mnist_test(data)
     methods: dict[str, Method] = {"LP-GREEDY": GREEDY, **programs(engine)}
     if seconds > 0:
-        methods["MILP"] = MILP(LP(GREEDY, engine=engine), seconds, enough=0.0, engine=engine)
+        methods["MILP"] = MILP(LP(GREEDY, enough=0.0, engine=engine), seconds, enough=0.0, engine=engine)
     rows = []
     for name, eps in BARRIER_1:
         model = capture(network_of(named_tensors(weights_in(weights, name))), x[:2]).detached()
@@ -148,10 +149,11 @@ class DistortionRow:
 
 
 def distortion_row(name: str, model: Model, x: Tensor, engine: Engine, tell: Tell) -> DistortionRow:
-    """Radii of one network; labels are what it says itself (the paper's are classified right), each method goes on from the last."""
+    """Radii of one network; labels are what it says itself, and each method goes on from the last one's radii."""
     labels = evaluate(model, {model.graph.inputs[0].name: x}).argmax(1)
     methods: dict[str, Method] = {"LP-GREEDY": GREEDY, **programs(engine, None)}
-    proven, seconds, each, chain, attacked = {}, {}, {}, [], math.nan
+    proven, seconds, each, attacked = {}, {}, {}, math.nan
+    chain: list[Method] = []
     for method_name, method in methods.items():
         chain, started = [*chain, method], time.perf_counter()
         search = Search(tolerance=0.01, attack=PGD(steps=100, restarts=4) if len(chain) == 1 else None)

@@ -76,7 +76,7 @@ def network_of(tensors: dict[str, Tensor], activation: type[nn.Module] = nn.ReLU
 
 
 def weights_in(folder: Path, name: str) -> Path:
-    """The archive of a network below a folder: NAME.*.npz, or merged*.npz in a folder of that name; SpecError if there is none."""
+    """The archive of a network below a folder: NAME.*.npz, or merged*.npz in a folder NAME; SpecError if there is none."""
     found = sorted(path for path in folder.rglob("*.npz") if path.name.startswith(name + ".") or
                    (path.parent.name == name and path.name.startswith("merged")))
     if not found:
