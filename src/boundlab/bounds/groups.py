@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from boundlab.affine import LinearBound
 from boundlab.bounds.backward import Env, Pulled, backward, concretize, plus
@@ -20,7 +22,7 @@ from boundlab.bounds.climb import Objective
 from boundlab.bounds.intermediate import fed_by_inputs, is_affine, relaxer
 from boundlab.bounds.problem import Problem
 from boundlab.bounds.reference import Reference, around, reference
-from boundlab.bounds.space import Family, Range, Space, Variables
+from boundlab.bounds.space import Family, Lines, Multipliers, Named, Prepare, Range, Space, Variables, View
 from boundlab.bounds.thin import thinned
 from boundlab.graph import Node
 from boundlab.interval import Interval
@@ -35,6 +37,7 @@ class Ground:
     env: Env
     about: Reference
     space: Space
+    made: dict[int, tuple[Tensor, ...]] = field(default_factory=dict)
 
     @cached_property
     def read(self) -> set[int]:
@@ -79,7 +82,7 @@ class Groups:
 
 
 @dataclass(frozen=True)
-class Lower(Objective):
+class Lower(Objective, View):
     """Lower bounds of the rows of groups, by lines with their free variables."""
 
     ground: Ground
@@ -95,10 +98,31 @@ class Lower(Objective):
 
     @cached_property
     def families(self) -> dict[int, Family]:
-        """The lines of every node below the groups' own that has some to choose from."""
+        """What is free at every node below the groups' own."""
         nodes = self.ground.problem.model.graph.nodes[:self.groups.target + 1]
-        found = ((node.index, self.ground.space.family(node, self.env)) for node in nodes)
+        space = self.ground.space
+        found = ((node.index, space.family(node, self)) for node in nodes)
         return {index: family for index, family in found if family is not None}
+
+    def arrived(self, node: Node) -> Tensor:
+        return self.plain_rows[node.index]
+
+    def prepared(self, node: Node, prepare: Prepare) -> tuple[Tensor, ...]:
+        made = self.ground.made
+        if node.index not in made:
+            made[node.index] = prepare(node, self.ground.env)
+        return tuple(at_owner(value, self.groups.owner) for value in made[node.index])
+
+    @cached_property
+    def plain_rows(self) -> dict[int, Tensor]:
+        """The rows that reach every node by plain lines, (n, g, *shape)."""
+        found: dict[int, Tensor] = {}
+
+        def note(node: Node, rows: Rows) -> None:
+            found[node.index] = rows.dense()
+
+        backward(self.ground.problem.model.graph, self.env, self.fixed, self.groups.target, self.rows, meet=note)
+        return found
 
     @cached_property
     def ranges(self) -> dict[tuple[int, str], Range]:
@@ -142,13 +166,25 @@ class Lower(Objective):
 
     def at(self, variables: Variables) -> Tensor:
         def relax(node: Node) -> LinearBound:
-            if node.index not in variables:
-                return self.fixed(node)
-            return self.about(node, self.families[node.index].lines(variables[node.index]))
+            family = self.families[node.index] if node.index in variables else None
+            return self.about(node, family.at(variables[node.index])) if isinstance(family, Lines) else self.fixed(node)
 
-        problem = self.ground.problem
-        pulled = backward(problem.model.graph, self.env, relax, self.groups.target, self.rows)
-        return self.concretized(pulled)
+        def meet(node: Node, rows: Rows) -> tuple[list[Rows], Tensor | None] | None:
+            family = self.families[node.index] if node.index in variables else None
+            return self.met(node, rows, family, variables[node.index]) if isinstance(family, Multipliers) else None
+
+        graph, target = self.ground.problem.model.graph, self.groups.target
+        return self.concretized(backward(graph, self.env, relax, target, self.rows, meet=meet))
+
+    def met(self, node: Node, rows: Rows, family: Multipliers, named: Named) -> tuple[list[Rows], Tensor]:
+        """Rows of a node's argument that a family of multipliers puts in the place of the node's own, and what these leave."""
+        a = rows.dense()
+        m = family.at(a, named)
+        least = family.support(a.detach(), m.detach())
+        (argument,) = (arg for arg in node.args if isinstance(self.env[arg], Interval))
+        place, height = (value.unsqueeze(1) for value in (self.reference(argument), self.reference(node.index)))
+        left = Left.apply(a, m, least.place - place, least.height - height, least.value + m.detach() * place - a.detach() * height)
+        return [Dense(node.shape, None, m)], left
 
     def concretized(self, pulled: Pulled) -> Tensor:
         """The least value of pulled rows about references on the groups' sets, (n, g)."""
@@ -201,3 +237,23 @@ def neurons_of(node: Node, known: Interval, mask: Tensor, size: int) -> Neurons:
     members[group[first]] = place[first, None]
     members[group, rank % size] = place
     return Neurons(node, known.lower.new_ones(1), owner, index, members)
+
+
+class Left(torch.autograd.Function):
+    """What rows a, with m in their place, leave: the sum of least values (n, g), whose derivatives are place and height.
+
+    All about reference values.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, m: Tensor, *least: Tensor) -> Tensor:
+        place, height, value = least
+        ctx.save_for_backward(place, height)
+        return flat(value, 2).sum(2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, given: Tensor) -> Any:
+        place, height = ctx.saved_tensors
+        along = given.reshape(*given.shape, *[1] * (place.dim() - 2))
+        return along * height, -along * place, None, None, None

@@ -15,6 +15,7 @@ from boundlab.interval import Interval
 from boundlab.ops.hull import Curve, Function, Line, Pieces, pieces_of
 from boundlab.ops.hull_lines import best_share, chord_line, hull_of, line_of, tangent_line
 from boundlab.ops.op import Alpha, Free, Op, elementwise_op
+from boundlab.ops.support import Support, branch_support, curve_support
 
 Shares = Mapping[str, Tensor]
 Starts = Mapping[str, Callable[..., Tensor]]
@@ -169,13 +170,16 @@ def curve_op(name: str, curve: Curve | Callable[..., Curve], *, starts: Starts |
     def relax(x: Interval, alpha: Alpha = None, **attributes: Any) -> LinearBound:
         return prepared(x, **attributes)(alpha)
 
+    def support(x: Interval, **attributes: Any) -> Support:
+        return curve_support(at(attributes), x, interval(x, **attributes))
+
     def start(side: str) -> Callable[..., Tensor]:
         return others[side] if side in others else lambda x, **attributes: start_of(at(attributes), x, side)
 
     sides = [side for side, sign in SIDES.items() if fixed is None or sign in fixed.signs()]
     smooth = {} if fixed is None or kinked(fixed) else {"derivative": derivative}
     return elementwise_op(name, lambda x, **attributes: at(attributes).f(x), interval, relax, **{
-        "alpha": {side: Free(0.0, 1.0, start(side)) for side in sides}, "breaks": (), "prepared": prepared, **smooth, **fields})
+        "alpha": {side: Free(0.0, 1.0, start(side)) for side in sides}, "breaks": (), "prepared": prepared, "support": support, **smooth, **fields})
 
 
 def branch_op(name: str, f: Function, slope: Function, convex: Callable[[Interval], Tensor],
@@ -194,4 +198,6 @@ def branch_op(name: str, f: Function, slope: Function, convex: Callable[[Interva
         below = torch.where(bowl, tangent[0], -steep), torch.where(bowl, tangent[1], bottom)
         return lines(below, (torch.where(bowl, -steep, tangent[0]), torch.where(bowl, -top, tangent[1])))
 
-    return elementwise_op(name, f, interval, relax, **{"alpha": {"touch": Free(0.0, 1.0, 0.5)}, "breaks": (), **fields})
+    return elementwise_op(name, f, interval, relax, **{
+        "alpha": {"touch": Free(0.0, 1.0, 0.5)}, "breaks": (),
+        "support": lambda x: branch_support(curve, x, convex(x)), **fields})

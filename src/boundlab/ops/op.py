@@ -18,6 +18,7 @@ from boundlab.affine import LinearBound, constants, exact
 from boundlab.errors import UnsupportedOperator
 from boundlab.interval import Interval, point
 from boundlab.maps import LinearMap
+from boundlab.ops.support import Support
 
 Argument = Tensor | Interval
 Choice = float | Callable[..., Tensor]
@@ -46,8 +47,9 @@ class Op:
     `breaks` are the places where a split of the argument makes the operator simpler: () means anywhere, None nowhere; a
     function of the node's attributes where they depend on them. `piecewise` says that it is affine between them; `balls`
     that its interval is exact where all but the first argument vary in balls. `prepared` gives `relax` around a call as a
-    function of `alpha` alone, where much of the work does not depend on that. `meaning` is a formula or a few words for the
-    list of operators.
+    function of `alpha` alone, where much of the work does not depend on that. `support` gives, for a function of one perturbed
+    argument, coordinate by coordinate, the least value of a f(z) - m z on its interval (`ops/support.py`). `meaning` is a
+    formula or a few words for the list of operators.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Op:
     piecewise: bool = False
     balls: bool = False
     prepared: Callable[..., Callable[[Alpha], LinearBound]] | None = None
+    support: Callable[..., Support] | None = None
     sources: tuple[str, ...] = ()
     meaning: str = ""
 
