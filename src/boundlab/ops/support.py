@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from boundlab.interval import Interval
-from boundlab.ops.hull import Curve, Function, contact, edges_of, valley
+from boundlab.ops.hull import Curve, Function, Line, contact, edges_of, valley
 
 HALVINGS = 10
 """Halvings of the search for the least value: what is lost is of second order in the width that is left."""
@@ -36,10 +36,16 @@ Support = Callable[[Tensor, Tensor], Least]
 """The least value on a given interval (b, 1, *shape) for a and m (b, s, *shape) each."""
 
 
+def chosen(second: Tensor, one: Tensor, other: Tensor) -> Tensor:
+    """`other` where `second` is 1, `one` where it is 0: much faster than a choice by booleans."""
+    return torch.lerp(one.expand_as(second), other.expand_as(second), second)
+
+
 def lower_of(first: Least, second: Least) -> Least:
     """The lower of two least values."""
-    below = second.value < first.value
-    return Least(*(torch.where(below, two, one) for one, two in zip(first, second, strict=True)))
+    below = (second.value < first.value).to(first.value.dtype)
+    return Least(chosen(below, first.place, second.place), chosen(below, first.height, second.height),
+                 torch.minimum(first.value, second.value))
 
 
 def at_places(places: Sequence[Tensor], lows: Sequence[Tensor], highs: Sequence[Tensor]) -> Support:
@@ -47,13 +53,13 @@ def at_places(places: Sequence[Tensor], lows: Sequence[Tensor], highs: Sequence[
 
     @torch.no_grad()
     def support(a: Tensor, m: Tensor) -> Least:
-        positive, found = a >= 0, None
+        negative, found = (a < 0).to(a.dtype), None
         for place, low, high in zip(places, lows, highs, strict=True):
-            height = low.expand_as(a) if low is high else torch.where(positive, low, high)
-            one = Least(place.expand_as(a), height, a * height - m * place)
+            height = low if low is high else chosen(negative, low, high)
+            one = Least(place, height, a * height - m * place)
             found = one if found is None else lower_of(found, one)
         assert found is not None
-        return found
+        return Least(*(part.expand_as(a) for part in found))
 
     return support
 
@@ -67,59 +73,66 @@ def corner_support(f: Function, x: Interval, breaks: Sequence[float]) -> Support
 
 
 class Piece(NamedTuple):
-    """For every coordinate a stretch from `start` to `end` on which a curve bends one way, if `present`."""
+    """For every coordinate a stretch from `start` to `end` on which a curve bends one way, and its slopes there, (b, 1, *shape).
+
+    Where a curve has no such piece the stretch is one point of the interval.
+    """
 
     start: Tensor
     end: Tensor
-    present: Tensor
+    first: Tensor
+    last: Tensor
+
+
+def piece_of(curve: Curve, start: Tensor, end: Tensor) -> Piece:
+    """A piece with its slopes."""
+    return Piece(start, end, curve.slope(start), curve.slope(end))
 
 
 def piece_support(curve: Curve, x: Interval, bowls: Sequence[Piece], domes: Sequence[Piece]) -> Support:
     """Of a curve, given its convex (`bowls`) and its concave pieces (`domes`), as many of both."""
     l, u = x.row_lower, x.row_upper
-    ends = at_places([l, u], *[[curve.f(l), curve.f(u)]] * 2)
+    heights = [curve.f(l), curve.f(u)]
+    ends = at_places([l, u], heights, heights)
 
     @torch.no_grad()
     def support(a: Tensor, m: Tensor) -> Least:
-        found, positive = ends(a, m), a >= 0
+        found, negative = ends(a, m), (a < 0).to(a.dtype)
+        sign, size = 1 - 2 * negative, a.abs()
+        k = m / size.clamp(min=torch.finfo(a.dtype).tiny)
         for bowl, dome in zip(bowls, domes, strict=True):
-            piece = Piece(*(torch.where(positive, one, other) for one, other in zip(bowl, dome, strict=True)))
-            one = on_convex(curve, a, m, piece)
-            found = lower_of(found, one._replace(value=torch.where(piece.present, one.value, torch.inf)))
+            start, end, first, last = (chosen(negative, one, other) for one, other in zip(bowl, dome, strict=True))
+            slope = torch.minimum(torch.maximum(k, sign * first), sign * last)
+            least = on_convex(curve, sign, slope, (start, end))
+            rest = size * slope - m
+            value = size * least.value + torch.minimum(rest * start, rest * end)
+            found = lower_of(found, least._replace(value=value))
         return found
 
     return support
 
 
-def on_convex(curve: Curve, a: Tensor, m: Tensor, piece: Piece) -> Least:
-    """The least value on a piece on which a f is convex.
+def on_convex(curve: Curve, sign: Tensor, k: Tensor, ends: Line) -> Least:
+    """The least value of sign f(z) - k z between the ends of a piece on which that is convex, for a slope that f has there.
 
-    A slope beyond those that f has there is cut off; what is left of m z is least at an end of the piece. So nothing is divided
-    by a small a that could matter.
+    Slopes beyond are cut off before; what is left of m z is least at an end. So nothing is divided by a small a that matters.
     """
-    sign, size, (start, end, _) = torch.where(a >= 0, 1.0, -1.0).to(a.dtype), a.abs(), piece
-    low, high = sign * curve.slope(start), sign * curve.slope(end)
-    k = torch.minimum(torch.maximum(m / size.clamp(min=torch.finfo(a.dtype).tiny), low), high)
-    rest = size * k - m
+    start, end = ends
     if curve.reach is None:
         touches = contact(curve, sign, k, start, end, HALVINGS)
-        lowest, place = valley(curve, sign, touches, k, (start, end)), touches.mean(0)
-        place = torch.where(k <= low, start, torch.where(k >= high, end, place))
-        height = curve.f(place)
-    else:
-        place = torch.minimum(torch.maximum(-sign * curve.reach(sign * k), start), end)
-        height, along = curve.f(place), sign * curve.slope(place)
-        turn = along - k
-        lowest = sign * height - along * place + torch.minimum(turn * start, turn * end)
-    return Least(place, height, size * lowest + torch.minimum(rest * start, rest * end))
+        place = touches.mean(0)
+        return Least(place, curve.f(place), valley(curve, sign, touches, k, ends))
+    place = torch.minimum(torch.maximum(-sign * curve.reach(sign * k), start), end)
+    height, along = curve.f(place), sign * curve.slope(place)
+    turn = along - k
+    return Least(place, height, sign * height - along * place + torch.minimum(turn * start, turn * end))
 
 
 def curve_support(curve: Curve, x: Interval, whole: Interval) -> Support:
     """Of a curve on x, where its values lie in `whole`: that decides where a curve repeats and its pieces are not known."""
-    start, end = edges_of(curve, x)
-    pieces = [Piece(*parts, parts[0] < parts[1]) for parts in zip(start, end, strict=True)]
+    pieces = [piece_of(curve, start, end) for start, end in zip(*edges_of(curve, x), strict=True)]
     sides = [[piece for piece, own in zip(pieces, curve.signs(), strict=True) if own == sign] for sign in (1.0, -1.0)]
-    none = Piece(x.row_lower, x.row_lower, torch.zeros_like(x.row_lower, dtype=torch.bool))
+    none = piece_of(curve, x.row_lower, x.row_lower)
     count = max(map(len, sides))
     bowls, domes = ([*side, *[none] * (count - len(side))] for side in sides)
     support = piece_support(curve, x, bowls, domes)
@@ -139,5 +152,6 @@ def curve_support(curve: Curve, x: Interval, whole: Interval) -> Support:
 
 def branch_support(curve: Curve, x: Interval, convex: Tensor) -> Support:
     """Of a curve that is convex all over x where `convex` (b, *shape) says so, else concave."""
-    l, u, bowl = x.row_lower, x.row_upper, convex.unsqueeze(1)
-    return piece_support(curve, x, [Piece(l, u, bowl & (l < u))], [Piece(l, u, ~bowl & (l < u))])
+    l, bowl = x.row_lower, convex.unsqueeze(1)
+    ends = [torch.where(own, x.row_upper, l) for own in (bowl, ~bowl)]
+    return piece_support(curve, x, *([piece_of(curve, l, end)] for end in ends))
