@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from boundlab.maps import CenterAndRadius, Ends, flat
+from boundlab.maps import CenterAndRadius, Ends, at_owner, flat
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,10 @@ class Interval:
         """The smallest interval that holds both."""
         return Interval(torch.minimum(self.lower, other.lower), torch.maximum(self.upper, other.upper))
 
+    def at(self, owner: Tensor) -> Interval:
+        """The intervals that rows with owners (n,) read; one that all problems share stays shared."""
+        return Interval(at_owner(self.lower, owner), at_owner(self.upper, owner))
+
     def contains(self, value: Tensor) -> Tensor:
         """Whether every entry of `value` (b, *shape) lies inside, (b,) booleans; NaN is never inside."""
         inside = (self.lower <= value) & (value <= self.upper)
@@ -105,6 +109,10 @@ class Ball(Interval):
 
     eps: Tensor
     p: float
+
+    def at(self, owner: Tensor) -> Ball:
+        lower, upper, eps = (at_owner(part, owner) for part in (self.lower, self.upper, self.eps))
+        return replace(self, lower=lower, upper=upper, eps=eps)
 
     @property
     def order(self) -> float:

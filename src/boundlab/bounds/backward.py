@@ -122,11 +122,15 @@ def fits(rows: Explicit, bound: LinearBound) -> bool:
     return rows.holds_rows or all(value.shape[1] == 1 for value in bound.choice.values)
 
 
+Meeting = Callable[[Node, Rows], tuple[list[Rows], Tensor | None] | None]
+"""What rows of a node become that is not by lines: rows of its perturbed arguments, and a bias. None where lines decide."""
+
+
 def backward(graph: Graph, env: Env, relax: Relaxer, target: int, rows: Rows,
-             stop: Callable[[Node], bool] | None = None) -> Pulled:
+             stop: Callable[[Node], bool] | None = None, meet: Meeting | None = None) -> Pulled:
     """Pull `rows` of node `target` back through relaxations until every path ends at a source, or at a node that `stop`s.
 
-    Constants never receive rows: a relaxation has one map for each perturbed argument.
+    Constants never receive rows: a relaxation has one map for each perturbed argument. Where `meet` has an answer, it counts.
     """
     waiting: dict[int, Rows] = {target: rows}
     reached: dict[int, Rows] = {}
@@ -138,17 +142,29 @@ def backward(graph: Graph, env: Env, relax: Relaxer, target: int, rows: Rows,
         if node.source or (stop is not None and stop(node)):
             reached[index] = arrived
             continue
-        step = relax(node)
-        below = convolution_below(graph, env, relax, node) if carries_gradients(arrived, step) else None
-        if below is None or not isinstance(arrived, Dense) or (stop is not None and stop(below)):
-            pulled, offset = pull_back(arrived, step)
-        else:
-            node, (pulled, offset) = below, choose_and_convolve(arrived, step, relax(below).lower)
+        met = None if meet is None else meet(node, arrived)
+        if met is None:
+            node, met = by_lines(graph, env, relax, (node, arrived), stop)
+        pulled, offset = met
         bias = plus(bias, offset)
         perturbed = [arg for arg in node.args if isinstance(env[arg], Interval)]
         for arg, part in zip(perturbed, pulled, strict=True):
             waiting[arg] = add(waiting[arg], part) if arg in waiting else part
     return Pulled(reached, bias)
+
+
+def by_lines(graph: Graph, env: Env, relax: Relaxer, arrival: tuple[Node, Rows],
+             stop: Callable[[Node], bool] | None) -> tuple[Node, tuple[list[Rows], Tensor | None]]:
+    """What rows that arrive at a node become by its relaxation, and that of a convolution below where both go in one step.
+
+    The node is the one whose arguments the rows then belong to.
+    """
+    node, arrived = arrival
+    step = relax(node)
+    below = convolution_below(graph, env, relax, node) if carries_gradients(arrived, step) else None
+    if below is None or not isinstance(arrived, Dense) or (stop is not None and stop(below)):
+        return node, pull_back(arrived, step)
+    return below, choose_and_convolve(arrived, step, relax(below).lower)
 
 
 def regions_of(pulled: Pulled, env: Env, sets: Sets) -> Iterator[tuple[PerturbationSet, Rows, bool]]:

@@ -240,18 +240,11 @@ class CROWN:
         relax = thinned(env, relaxer(env, self.alpha))
         pulling = pulling_of(problem, env, relax, self.max_rows)
         readers = Readers(consumers(graph), perturbed_nodes(graph, problem.sets))
-        settled = box_exact(graph, problem.sets, readers.perturbed)
-        adjacent, fed = next_to_sets(problem), fed_by_inputs(graph)
+        asked = asker(problem, readers, relax)
 
         def pull(node: Node, env: Env) -> Interval | None:
-            interval = env[node.index]
-            assert isinstance(interval, Interval)
-            skipped = node.index in settled or node.index not in fed or adjacent(node, env) or one_curve(node, env, relax)
-            mask = None if skipped else readers.unsettled(node, interval)
-            if mask is None:
-                return None
-            checked(node, interval)
-            return tighten(pulling, node, mask)
+            mask = asked(node, env)
+            return None if mask is None else tighten(pulling, node, mask)
 
         steps: tuple[Refine, ...] = (first_layer(problem, pulling), pull)
         if self.filter is not None:
@@ -304,6 +297,24 @@ def one_curve(node: Node, env: Env, relax: Relaxer) -> bool:
     if lookup(node.op).relax is None:  # its lines are the ends of its interval
         return True
     return len(perturbed) == 1 and not is_affine(node, env) and relax(node).elementwise
+
+
+def asker(problem: Problem, readers: Readers, relax: Relaxer) -> Callable[[Node, Env], Tensor | None]:
+    """Which neurons of a node are worth rows of their own, (b, *shape) booleans; None for none. BoundError if one is NaN."""
+    graph = problem.model.graph
+    settled = box_exact(graph, problem.sets, readers.perturbed)
+    adjacent, fed = next_to_sets(problem), fed_by_inputs(graph)
+
+    def asked(node: Node, env: Env) -> Tensor | None:
+        interval = env[node.index]
+        assert isinstance(interval, Interval)
+        skipped = node.index in settled or node.index not in fed or adjacent(node, env) or one_curve(node, env, relax)
+        mask = None if skipped else readers.unsettled(node, interval)
+        if mask is not None:
+            checked(node, interval)
+        return mask
+
+    return asked
 
 
 def pulled_specification(pulling: Pulling, target: Node, rows: Tensor, batch: int) -> Pulled:

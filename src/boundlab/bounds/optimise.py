@@ -1,191 +1,224 @@
-"""Optimised bounding lines: the free variables of relaxations, moved to raise the lower bounds of a specification's rows.
+"""Optimised bounding lines: the free variables of relaxations, moved to raise the lower bounds of rows.
 
 Lines are sound whatever their free variables are, so every step gives bounds, and each row keeps the best that it has met. The
-plain lines are the first step, so no row ends below plain CROWN. Each row has variables of its own. Bounds of inner nodes stay
-as the method `base` found them. Lyu et al. 2020 (FROWN), Sec. 3; Xu et al. 2021 (alpha-CROWN), Sec. 3.1.
+plain lines are the first step, so no row ends below plain CROWN on the same inner bounds. Lyu et al. 2020 (FROWN), Sec. 3;
+Xu et al. 2021 (alpha-CROWN), Sec. 3.1.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from boundlab.bounds.backward import Env, Relaxer, concretize
-from boundlab.bounds.intermediate import checked, fitting, is_affine, relaxer
-from boundlab.bounds.methods import CROWN, check_memory, method_value
+from boundlab.bounds.backward import Env
+from boundlab.bounds.climb import Ascent, Done, Found, climb, never
+from boundlab.bounds.groups import Ground, Groups, Lower, Neurons, ground_of, neurons_of
+from boundlab.bounds.intermediate import Readers, checked, consumers, perturbed_nodes, propagate, relaxer
+from boundlab.bounds.methods import CROWN, asker, check_memory, method_value, refiner
+from boundlab.bounds.observe import watch
 from boundlab.bounds.problem import Bounds, Method, Problem, finite_rows
-from boundlab.bounds.reference import pull, reference
+from boundlab.bounds.space import Own, Space, Variables
 from boundlab.errors import SpecError
 from boundlab.graph import Node
 from boundlab.interval import Interval
-from boundlab.maps import Dense
-from boundlab.ops import lookup
-from boundlab.ops.op import Choice
-from boundlab.spec import Specification, at_least
+from boundlab.maps import Dense, Rows, flat
 
-DECAY = 0.98
-"""Factor on the step size after each step."""
-COPIES = 8
-"""Tensors as large as the free variables that are alive at once: they, their gradients, Adam's means, lines made of them."""
-MOST_NUMBERS = 2**24
-"""Free variables of the problems that are optimised together: more do not make a step faster."""
-Variables = Mapping[int, Mapping[str, Tensor]]
-"""Free variables (b, s, *shape) by node and name."""
+COPIES = 12
+"""Tensors as large as the rows at the widest node that are alive at once: variables, their gradients, Adam's means, lines."""
+CACHED = 2**20
+"""Coefficients at the widest node of groups that climb together: a CPU's caches serve these well."""
 
 
 @dataclass(frozen=True)
 class Optimised:
-    """CROWN with optimised lines: `steps` of projected Adam of size `rate`, on bounds of inner nodes by `base`.
+    """CROWN with optimised lines: `steps` steps of projected Adam of size `rate`, each group of rows on its own.
 
-    Never looser than plain CROWN on the same inner bounds; without gradients of their own. `memory` ("4GB", or bytes) may be
-    held at once, by `base` too.
+    Never looser than plain CROWN on the same inner bounds; without gradients of their own. Inner bounds are those of `base`;
+    with `inner` they are then optimised layer by layer, too, each side of each unsettled neuron (FROWN). `group` rows (neurons of
+    a layer, or rows of the specification) share their lines, which maximise the mean of their bounds. `space` says what is free.
+    Rows of a specification above `enough` climb no further; a group that has not gained the share `tolerance` in `patience`
+    steps stops. `start` are variables to begin at (`Bounds.variables` of an earlier run); plain lines count all the same.
+    `memory` ("4GB", or bytes) may be held at once, by `base` too.
     """
 
     base: Method = field(default_factory=CROWN)
     steps: int = 20
     rate: float = 0.1
     memory: str | int | None = None
+    inner: bool = False
+    group: int = 1
+    space: Space = field(default_factory=Own)
+    decay: float = 0.98
+    enough: float | None = None
+    patience: int | None = None
+    tolerance: float = 0.01
+    start: Variables | None = None
 
     def __post_init__(self) -> None:
         method_value(self.base)
         check_memory(self.memory)
         if self.steps < 0 or not 0 < self.rate < math.inf:
             raise SpecError(f"steps must be at least 0 and rate a positive number, got {self.steps!r} and {self.rate!r}.")
+        if self.group < 1:
+            raise SpecError(f"group is the number of rows that share variables, at least 1, got {self.group!r}.")
+
+    @property
+    def ascent(self) -> Ascent:
+        """How variables move."""
+        return Ascent(self.steps, self.rate, self.decay, self.patience, self.tolerance)
 
     def environment(self, problem: Problem) -> Env:
-        return self.base.environment(problem.within(self.memory))
+        problem = problem.within(self.memory)
+        env = detached(self.base.environment(problem))
+        return self.inner_bounds(problem, env) if self.inner else env
 
     def run(self, problem: Problem) -> Bounds:
         problem = problem.within(self.memory)
-        env = detached(self.environment(problem))
+        env = self.environment(problem)
+        ground = ground_of(problem, env, self.space)
         if problem.spec is not None:
-            return Bounds(finite_rows(self.raised(problem, env), problem), None, problem.model.graph, env)
-        low, negated = self.raised(replace(problem, spec=both_sides(problem)), env).chunk(2, dim=1)
-        interval, shape = env[problem.target.index], problem.target.shape
+            lower, variables = self.raised(ground)
+            return Bounds(finite_rows(lower, problem), None, problem.model.graph, env, variables=variables)
+        interval = env[problem.target.index]
         assert isinstance(interval, Interval)
-        found = Interval(low.reshape(len(low), *shape), -negated.reshape(len(low), *shape))
+        found = self.sides(ground, problem.target, torch.ones_like(interval.lower, dtype=torch.bool), None)
         found = checked(problem.target, interval.meet(found))
         return Bounds(found.lower, found.upper, problem.model.graph, {**env, problem.target.index: found})
 
-    def raised(self, problem: Problem, env: Env) -> Tensor:
-        """Lower bounds of the specification's rows (b, s), in groups of problems that memory has room for."""
+    def inner_bounds(self, problem: Problem, known: Env) -> Env:
+        """Bounds of every node from those that are known, optimised in order: later lines are made on tightened intervals."""
+        env: dict[int, Any] = {}
+        readers = Readers(consumers(problem.model.graph), perturbed_nodes(problem.model.graph, problem.sets))
+        asked = asker(problem, readers, relaxer(env))
+
+        def met(node: Node, env: Env) -> Interval:
+            interval = known[node.index]
+            assert isinstance(interval, Interval)
+            return interval
+
+        def raise_sides(node: Node, env: Env) -> Interval | None:
+            mask = asked(node, env)
+            if mask is None or node.index == problem.target.index:
+                return None
+            return self.sides(ground_of(problem, dict(env), self.space), node, mask, readers)
+
+        return propagate(problem.model, problem.sets, problem.inputs, env, refiner(problem, met, raise_sides))
+
+    def sides(self, ground: Ground, node: Node, mask: Tensor, readers: Readers | None) -> Interval:
+        """Optimised bounds of the neurons of `node` that `mask` (b, *shape) selects; the others keep their interval.
+
+        With `readers`, neurons that these use no tighter bounds of are done.
+        """
+        known = ground.env[node.index]
+        assert isinstance(known, Interval)
+        neurons = neurons_of(node, known, mask, self.group)
+        groups = neurons.both_sides()
+        if len(groups.owner) == 0:
+            return known
+        with watch(ground.problem.observe, node, "rows", 2 * len(neurons.owner)):
+            found = self.climbed(ground, groups, settled(known, neurons, readers) if readers else None, together=2)
+        return placed(known, neurons, torch.cat([one.best for one in found]))
+
+    def raised(self, ground: Ground) -> tuple[Tensor, Variables]:
+        """Lower bounds of the specification's rows (b, s), and the variables that give them."""
+        problem = ground.problem
         assert problem.spec is not None
-        free = sum(math.prod(node.shape) * len(lookup(node.op).alpha) for node in free_nodes(problem, env))
-        each = COPIES * max(1, problem.spec.rows.shape[1] * free)
-        size = max(1, problem.budget.share(MOST_NUMBERS * COPIES) // each)
-        if problem.batch <= size:
-            return self.climbed(problem, env)
-        groups = torch.arange(problem.batch).split(size)
-        return torch.cat([self.climbed(problem.take(group), taken(env, group, problem.batch)) for group in groups])
+        batch, count = problem.batch, problem.spec.rows.shape[1]
+        places = torch.arange(-(-count // self.group) * self.group, device=problem.spec.rows.device).clamp(max=count - 1)
+        members = places.reshape(-1, self.group)
+        rows = problem.spec.rows.expand(batch, *problem.spec.rows.shape[1:])
+        offset = problem.spec.offset.expand(batch, count)
 
-    def climbed(self, problem: Problem, env: Env) -> Tensor:
-        """The best bound of each row (b, s) over all steps."""
-        plain, variables = relaxer(env), variables_of(problem, env)
-        best = rows_below(problem, env, plain)
-        moved = [value for named in variables.values() for value in named.values()]
-        if not moved or self.steps == 0:
-            return best
-        optimiser, ends = torch.optim.Adam(moved, lr=self.rate), list(ends_of(problem, env))
-        schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, DECAY)
-        for _ in range(self.steps):
-            with torch.enable_grad():
-                lower = rows_below(problem, env, with_variables(env, plain, variables))
-                optimiser.zero_grad()
-                (-lower.sum()).backward(inputs=moved)
-            best = better(best, lower.detach())
-            optimiser.step()
-            schedule.step()
-            project(moved, ends)
-        with torch.no_grad():
-            return better(best, rows_below(problem, env, with_variables(env, plain, variables)))
+        def chosen(index: Tensor) -> tuple[Tensor, Tensor]:
+            return index[:, None] // len(members), members[index % len(members)]
 
+        def rows_of(index: Tensor) -> Rows:
+            return Dense(problem.target.shape, None, rows[chosen(index)])
 
-@torch.no_grad()
-def project(moved: list[Tensor], ends: list[tuple[Tensor, Tensor]]) -> None:
-    """Each variable moved back into its range, in place."""
-    for value, (low, high) in zip(moved, ends, strict=True):
-        value.copy_(torch.minimum(torch.maximum(value, low), high))
+        def enough(index: Tensor) -> Done:
+            limit = math.inf if self.enough is None else self.enough
+            return lambda best: (best + offset[chosen(index)] > limit).all(1)
+
+        owner = torch.arange(batch, device=rows.device).repeat_interleave(len(members))
+        with watch(problem.observe, problem.target, "rows", batch * count):
+            found = self.climbed(ground, Groups(problem.target.index, self.group, owner, rows_of), enough, self.start)
+        lower = torch.cat([one.best for one in found]).reshape(batch, -1)[:, :count] + offset
+        return lower, side_by_side(found, batch)
+
+    def climbed(self, ground: Ground, groups: Groups, done: Callable[[Tensor], Done] | None, start: Variables | None = None,
+                together: int = 1) -> list[Found]:
+        """What was found for all groups, a part at a time that memory has room for; `together` of them stay side by side."""
+        size = groups_at_once(ground, groups)
+        size = max(together, size - size % together)
+        found = []
+        for part in torch.arange(len(groups.owner), device=groups.owner.device).split(size):
+            objective = Lower(ground, groups.take(part))
+            found.append(climb(objective, self.ascent, never if done is None else done(part), some_variables(start, part)))
+        return found
 
 
-def better(best: Tensor, found: Tensor) -> Tensor:
-    """The larger bound of each row; what is no number does not count."""
-    return torch.maximum(best, torch.where(torch.isfinite(found), found, -math.inf))
+def groups_at_once(ground: Ground, groups: Groups) -> int:
+    """How many groups climb side by side."""
+    nodes = ground.problem.model.graph.nodes[:groups.target + 1]
+    widest = max(math.prod(node.shape) for node in nodes if isinstance(ground.env[node.index], Interval))
+    each = groups.size * widest
+    fastest = max(1, CACHED // each) if groups.owner.device.type == "cpu" else max(1, 16 * CACHED // each)
+    return max(1, ground.problem.budget.share(fastest * each * COPIES) // (each * COPIES))
+
+
+def some_variables(start: Variables | None, part: Tensor) -> Variables | None:
+    """The variables (b, groups, *shape) of some groups, counted through all problems, as (n, 1, *shape)."""
+    if start is None:
+        return None
+    return {index: {name: value.flatten(0, 1)[part].unsqueeze(1) for name, value in named.items()}
+            for index, named in start.items()}
+
+
+def side_by_side(found: list[Found], batch: int) -> Variables:
+    """Variables of all parts, (b, groups, *shape)."""
+    first = found[0].variables
+
+    def whole(index: int, name: str) -> Tensor:
+        values = torch.cat([one.variables[index][name] for one in found])
+        return values.reshape(batch, -1, *values.shape[2:])
+
+    return {index: {name: whole(index, name) for name in named} for index, named in first.items()}
+
+
+def settled(known: Interval, neurons: Neurons, readers: Readers) -> Callable[[Tensor], Done]:
+    """When both sides of groups are done: nothing that reads their neurons would use tighter bounds."""
+
+    def of(part: Tensor) -> Done:
+        groups = part[::2] // 2
+        some = replace(neurons, members=neurons.members[groups])
+
+        def done(best: Tensor) -> Tensor:
+            mask = readers.unsettled(neurons.node, placed(known, some, best))
+            if mask is None:
+                return never(best)
+            open_ = flat(mask, 1)[neurons.owner[some.members], neurons.index[some.members]]
+            return (~open_).all(1).repeat_interleave(2)
+
+        return done
+
+    return of
+
+
+def placed(known: Interval, neurons: Neurons, best: Tensor) -> Interval:
+    """The known interval met with lower bounds of both sides (2 groups, g) of some neurons."""
+    low, high = best[::2], -best[1::2]
+    place = neurons.owner[neurons.members], neurons.index[neurons.members]
+    lower, upper = flat(known.lower, 1).clone(), flat(known.upper, 1).clone()
+    lower[place] = torch.maximum(lower[place], low)
+    upper[place] = torch.minimum(upper[place], high)
+    return Interval(lower.reshape(known.shape), upper.reshape(known.shape))
 
 
 def detached(env: Env) -> dict[int, Any]:
     """The same intervals and values without a way back for autograd: inner bounds are constants here."""
     return {index: value.map(Tensor.detach) if isinstance(value, Interval) else value.detach() for index, value in env.items()}
-
-
-def taken(env: Env, group: Tensor, batch: int) -> dict[int, Any]:
-    """The intervals of some of `batch` problems; what all share stays shared."""
-    def some(value: Tensor) -> Tensor:
-        return value[group] if len(value) == batch else value
-
-    return {index: value.map(some) if isinstance(value, Interval) else some(value) for index, value in env.items()}
-
-
-def both_sides(problem: Problem) -> Specification:
-    """Rows for every output and for its negative, which together bound it from both sides."""
-    interval = problem.sets[min(problem.sets)].box().lower
-    size = math.prod(problem.target.shape)
-    eye = torch.eye(size, dtype=interval.dtype, device=interval.device).reshape(1, size, *problem.target.shape)
-    return at_least(torch.cat([eye, -eye], dim=1))
-
-
-def free_nodes(problem: Problem, env: Env) -> list[Node]:
-    """The nodes whose relaxations have free variables here, up to the output."""
-    return [node for node in problem.model.graph if not node.source and node.index <= problem.target.index
-            and any(isinstance(env[arg], Interval) for arg in node.args) and lookup(node.op).alpha and not is_affine(node, env)]
-
-
-def chosen(choice: Choice, node: Node, env: Env, like: Tensor) -> Tensor:
-    """A number of `Free`, or what its function gives for a node's arguments, (b or 1, 1, *shape)."""
-    if callable(choice):
-        return choice(*(env[arg] for arg in node.args), **node.attrs).detach()
-    return like.new_full((1, 1, *node.shape), choice)
-
-
-def variables_of(problem: Problem, env: Env) -> Variables:
-    """Every free variable at its start, its own for each problem and row."""
-    assert problem.spec is not None
-    count, batch = problem.spec.rows.shape[1], problem.batch
-
-    def started(choice: Choice, node: Node) -> Tensor:
-        start = chosen(choice, node, env, problem.spec.rows)  # type: ignore[union-attr]
-        return start.expand(batch, count, *node.shape).clone().requires_grad_()
-
-    return {node.index: {name: started(free.start, node) for name, free in lookup(node.op).alpha.items()}
-            for node in free_nodes(problem, env)}
-
-
-def ends_of(problem: Problem, env: Env) -> Iterator[tuple[Tensor, Tensor]]:
-    """The range of each free variable, in the order of `variables_of`."""
-    assert problem.spec is not None
-    for node in free_nodes(problem, env):
-        for free in lookup(node.op).alpha.values():
-            yield chosen(free.low, node, env, problem.spec.rows), chosen(free.high, node, env, problem.spec.rows)
-
-
-def with_variables(env: Env, plain: Relaxer, variables: Variables) -> Relaxer:
-    """Relaxations at the free variables; `plain` ones where a node has none."""
-    def relax(node: Node) -> Any:
-        if node.index not in variables:
-            return plain(node)
-        arguments = [env[arg] for arg in node.args]
-        return fitting(node, lookup(node.op).lines(*arguments, alpha=variables[node.index], **node.attrs))
-
-    return relax
-
-
-def rows_below(problem: Problem, env: Env, relax: Relaxer) -> Tensor:
-    """Lower bounds of the specification's rows with these relaxations, (b, s)."""
-    assert problem.spec is not None
-    graph, target = problem.model.graph, problem.target
-    pulled = pull(graph, env, reference(graph, env, relax), target.index, Dense(target.shape, None, problem.spec.rows))
-    return concretize(pulled, env, problem.sets) + problem.spec.offset

@@ -96,7 +96,8 @@ class Problem:
 class Bounds:
     """Proven bounds: of the output (b, *out), or of a specification's rows (b, s), where `upper` is None.
 
-    `env` holds every node's interval by index, `linear` the rows pulled to the sources (None where a method has none).
+    `env` holds every node's interval by index, `linear` the rows pulled to the sources (None where a method has none),
+    `variables` what an optimiser found for the rows, (b, groups of rows, *shape) by node and name.
     """
 
     lower: Tensor
@@ -105,6 +106,7 @@ class Bounds:
     env: Env = field(repr=False)
     linear: Pulled | None = field(default=None, repr=False)
     rigour: Rigour = Rigour.FLOAT
+    variables: Mapping[int, Mapping[str, Tensor]] | None = field(default=None, repr=False)
 
     @property
     def notes(self) -> tuple[str, ...]:

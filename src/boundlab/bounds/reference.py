@@ -74,6 +74,15 @@ def centred(bound: LinearBound, arguments: list[Tensor]) -> tuple[LinearBound, T
     return LinearBound(below, Affine(bound.upper.maps, value_of(bound.upper, arguments) - low[:, :1])), result
 
 
+def around(bound: LinearBound, arguments: list[Tensor], result: Tensor) -> LinearBound:
+    """The relaxation between distances from given reference values, of its arguments and of its result (b, *out)."""
+    if bound.exact:
+        affine = Affine(bound.lower.maps)
+        return LinearBound(affine, affine)
+    below, above = (Affine(side.maps, value_of(side, arguments) - result.unsqueeze(1)) for side in (bound.lower, bound.upper))
+    return LinearBound(below, above)
+
+
 def value_of(affine: Affine, arguments: list[Tensor]) -> Tensor:
     """An affine function at one point, (b, s, *out)."""
     total = affine.bias

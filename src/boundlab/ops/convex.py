@@ -17,6 +17,7 @@ from boundlab.interval import Interval
 from boundlab.ops.curves import branch_op, curve_lines, curve_op, share_of
 from boundlab.ops.hull import Curve, Function
 from boundlab.ops.op import Free, Op, elementwise_op, register
+from boundlab.ops.support import Least, Support, corner_support, curve_support, lower_of
 
 # -- exponentials and logarithms -----------------------------------------------------------------------------------------
 
@@ -155,8 +156,25 @@ def relax_softplus(x: Interval, alpha: Mapping[str, Tensor] | None = None, *, th
                  (torch.where(line, 1.0, above[0]), torch.where(line, 0.0, above[1])))
 
 
+def softplus_support(x: Interval, *, threshold: float = math.inf) -> Support:
+    """The lower of what softplus and x take on their sides of the threshold, with the limit there."""
+    if threshold == math.inf:
+        return curve_support(SOFTPLUS, x, softplus_interval(x))
+    before, after = x.map(lambda end: end.clamp(max=threshold)), x.map(lambda end: end.clamp(min=threshold))
+    curve, line = curve_support(SOFTPLUS, before, before), corner_support(lambda value: value, after, ())
+    some, more = x.row_lower <= threshold, x.row_upper > threshold
+
+    def support(a: Tensor, m: Tensor) -> Least:
+        first, second = curve(a, m), line(a, m)
+        return lower_of(first._replace(value=torch.where(some, first.value, torch.inf)),
+                        second._replace(value=torch.where(more, second.value, torch.inf)))
+
+    return support
+
+
 softplus = register(elementwise_op(
     "softplus", cut_softplus, softplus_interval, relax_softplus, alpha={"lower": Free(0.0, 1.0, 0.5)}, breaks=(),
+    support=softplus_support,
     meaning="log(1 + e^x), or x itself beyond a threshold", sources=("onnx:Softplus",)))
 log_sigmoid = register(curve_op("log_sigmoid", Curve(lambda x: -softplus_values(-x), lambda x: torch.sigmoid(-x), convex=False),
                                 meaning="log of sigmoid", sources=("aten.log_sigmoid.default",)))

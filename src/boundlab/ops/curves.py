@@ -12,11 +12,11 @@ from torch import Tensor
 
 from boundlab.affine import LinearBound, lines
 from boundlab.interval import Interval
-from boundlab.ops.hull import Curve, Function, Line, pieces_of
+from boundlab.ops.hull import Curve, Function, Line, Pieces, pieces_of
 from boundlab.ops.hull_lines import best_share, chord_line, hull_of, line_of, tangent_line
-from boundlab.ops.op import Free, Op, elementwise_op
+from boundlab.ops.op import Alpha, Free, Op, elementwise_op
+from boundlab.ops.support import Support, branch_support, curve_support
 
-Alpha = Mapping[str, Tensor] | None
 Shares = Mapping[str, Tensor]
 Starts = Mapping[str, Callable[..., Tensor]]
 SIDES = {"lower": 1.0, "upper": -1.0}
@@ -64,25 +64,45 @@ def range_of(curve: Curve, f: Function, turns: tuple[float, ...], x: Interval) -
 
 # -- the lines -----------------------------------------------------------------------------------------------------------
 
-def curve_lines(curve: Curve, x: Interval, shares: Shares) -> tuple[Line, Line]:
+Side = Callable[[Tensor | None], Line]
+
+
+def curve_side(curve: Curve, x: Interval, sign: float, pieces: Pieces | None) -> Side:
+    """The line below sign * f at a share of the slopes of its hull; of least area for None."""
+    if pieces is not None:
+        hull = hull_of(curve, x, pieces, sign)
+        return lambda share: line_of(hull, best_share(hull) if share is None else share)
+    if sign in curve.signs():
+        return lambda share: tangent_line(curve, sign, midpoint(x) if share is None else between(x, share))
+    chord = chord_line(curve, x, sign)
+    return lambda share: chord
+
+
+def curve_family(curve: Curve, x: Interval) -> Callable[[Shares], tuple[Line, Line]]:
     """Lines below and above a curve, at the shares of the slopes of its two hulls that are given; else those of least area."""
     pieces = pieces_of(curve, x) if curve.all_bends else None
-    found = []
-    for name, sign in SIDES.items():
-        if pieces is not None:
-            hull = hull_of(curve, x, pieces, sign)
-            slope, intercept = line_of(hull, shares[name] if name in shares else best_share(hull))
-        elif sign in curve.signs():
-            slope, intercept = tangent_line(curve, sign, between(x, shares[name]) if name in shares else midpoint(x))
-        else:
-            slope, intercept = chord_line(curve, x, sign)
-        found.append((sign * slope, sign * intercept))
+    sides = {name: curve_side(curve, x, sign, pieces) for name, sign in SIDES.items()}
+
+    def family(shares: Shares) -> tuple[Line, Line]:
+        below, (slope, intercept) = sides["lower"](shares.get("lower")), sides["upper"](shares.get("upper"))
+        return between_turns(curve, x, below, (-slope, -intercept))
+
+    return family
+
+
+def between_turns(curve: Curve, x: Interval, below: Line, above: Line) -> tuple[Line, Line]:
+    """The lines themselves; the range where a curve repeats and its pieces inside x are not known."""
     if curve.period is None:
-        return found[0], found[1]
+        return below, above
     whole, sure = range_of(curve, curve.f, curve.turns, x), curve.regular(x).unsqueeze(1)
-    below, above = ((torch.where(sure, slope, 0.0), torch.where(sure, intercept, end)) for (slope, intercept), end in
-                    zip(found, (whole.row_lower, whole.row_upper), strict=True))
-    return below, above
+    first, last = ((torch.where(sure, slope, 0.0), torch.where(sure, intercept, end)) for (slope, intercept), end in
+                   zip((below, above), (whole.row_lower, whole.row_upper), strict=True))
+    return first, last
+
+
+def curve_lines(curve: Curve, x: Interval, shares: Shares) -> tuple[Line, Line]:
+    """`curve_family` for one choice of shares."""
+    return curve_family(curve, x)(shares)
 
 
 def start_of(curve: Curve, x: Interval, name: str) -> Tensor:
@@ -138,10 +158,20 @@ def curve_op(name: str, curve: Curve | Callable[..., Curve], *, starts: Starts |
         chosen = at(attributes)
         return range_of(chosen, chosen.slope, tuple(map(float, chosen.bends)), x)
 
-    def relax(x: Interval, alpha: Alpha = None, **attributes: Any) -> LinearBound:
+    def prepared(x: Interval, **attributes: Any) -> Callable[[Alpha], LinearBound]:
         """The line of least area on each side: a tangent, a line from an end that touches, or the chord."""
-        shares = alpha if alpha is not None else {side: default(x) for side, default in others.items()}
-        return lines(*curve_lines(at(attributes), x, shares))
+        family = curve_family(at(attributes), x)
+
+        def relaxed(alpha: Alpha) -> LinearBound:
+            return lines(*family(alpha if alpha is not None else {side: default(x) for side, default in others.items()}))
+
+        return relaxed
+
+    def relax(x: Interval, alpha: Alpha = None, **attributes: Any) -> LinearBound:
+        return prepared(x, **attributes)(alpha)
+
+    def support(x: Interval, **attributes: Any) -> Support:
+        return curve_support(at(attributes), x, interval(x, **attributes))
 
     def start(side: str) -> Callable[..., Tensor]:
         return others[side] if side in others else lambda x, **attributes: start_of(at(attributes), x, side)
@@ -149,7 +179,7 @@ def curve_op(name: str, curve: Curve | Callable[..., Curve], *, starts: Starts |
     sides = [side for side, sign in SIDES.items() if fixed is None or sign in fixed.signs()]
     smooth = {} if fixed is None or kinked(fixed) else {"derivative": derivative}
     return elementwise_op(name, lambda x, **attributes: at(attributes).f(x), interval, relax, **{
-        "alpha": {side: Free(0.0, 1.0, start(side)) for side in sides}, "breaks": (), **smooth, **fields})
+        "alpha": {side: Free(0.0, 1.0, start(side)) for side in sides}, "breaks": (), "prepared": prepared, "support": support, **smooth, **fields})
 
 
 def branch_op(name: str, f: Function, slope: Function, convex: Callable[[Interval], Tensor],
@@ -168,4 +198,6 @@ def branch_op(name: str, f: Function, slope: Function, convex: Callable[[Interva
         below = torch.where(bowl, tangent[0], -steep), torch.where(bowl, tangent[1], bottom)
         return lines(below, (torch.where(bowl, -steep, tangent[0]), torch.where(bowl, -top, tangent[1])))
 
-    return elementwise_op(name, f, interval, relax, **{"alpha": {"touch": Free(0.0, 1.0, 0.5)}, "breaks": (), **fields})
+    return elementwise_op(name, f, interval, relax, **{
+        "alpha": {"touch": Free(0.0, 1.0, 0.5)}, "breaks": (),
+        "support": lambda x: branch_support(curve, x, convex(x)), **fields})

@@ -31,7 +31,8 @@ class Curve:
     `convex` says how it bends before the first of `bends`. Its slope is continuous, or jumps at bends only; there the
     slope has the larger value if f is convex before it, else the smaller one. `turns` are its local extrema. A curve that
     repeats has its bends and turns in (0, period], and `convex` is about what comes before the first of them. `crossing`
-    says that one line may touch two convex (or two concave) pieces within a period, as with a double well.
+    says that one line may touch two convex (or two concave) pieces within a period, as with a double well. `reach` is for
+    S-shaped functions: the x >= 0 where the slope, which is the same on both sides of 0, has fallen to a number.
     """
 
     f: Function
@@ -41,6 +42,7 @@ class Curve:
     turns: tuple[float, ...] = ()
     period: float | None = None
     crossing: bool = False
+    reach: Function | None = None
 
     @property
     def several(self) -> bool:
@@ -100,9 +102,8 @@ def stacked(values: tuple[float, ...], like: Tensor) -> Tensor:
     return torch.tensor(values, dtype=like.dtype, device=like.device).reshape(-1, *[1] * like.dim())
 
 
-@torch.no_grad()
-def pieces_of(curve: Curve, x: Interval) -> Pieces:
-    """The pieces of the curve inside x, and the stretches of them that belong to a hull."""
+def edges_of(curve: Curve, x: Interval) -> Line:
+    """Where the pieces of the curve inside x start and end, (pieces, b, 1, *shape) each; those that x does not hold at l."""
     l, u = x.row_lower, x.row_upper
     edges = [torch.as_tensor(bend, dtype=l.dtype, device=l.device) for bend in curve.all_bends]
     if curve.period is not None:
@@ -110,12 +111,19 @@ def pieces_of(curve: Curve, x: Interval) -> Pieces:
     start = torch.stack([l, *(torch.maximum(l, edge) for edge in edges)])
     end = torch.stack([*(torch.minimum(u, edge) for edge in edges), u])
     present = start < end
-    start, end = torch.where(present, start, l), torch.where(present, end, l)
+    return torch.where(present, start, l), torch.where(present, end, l)
+
+
+@torch.no_grad()
+def pieces_of(curve: Curve, x: Interval) -> Pieces:
+    """The pieces of the curve inside x, and the stretches of them that belong to a hull."""
+    l, u = x.row_lower, x.row_upper
+    start, end = edges_of(curve, x)
     sign = stacked(curve.signs(), l)
     first, last = torch.stack([start, start]), torch.stack([end, end])
-    if edges:
+    count = len(curve.all_bends)
+    if count:
         low, high = searched(curve, x, start, end, sign)
-        count = len(edges)
         first[:, 1:] = torch.where(start[1:] > l, torch.stack([low[:count], high[:count]]), start[1:])
         last[:, :-1] = torch.where(end[:-1] < u, torch.stack([low[count:], high[count:]]), end[:-1])
     touches = torch.cat([first, last])
@@ -180,10 +188,10 @@ def rivals_of(curve: Curve, x: Interval, start: Tensor, end: Tensor, count: int)
     return rivals
 
 
-def contact(curve: Curve, sign: float, k: Tensor, a: Tensor, b: Tensor) -> Tensor:
+def contact(curve: Curve, sign: float | Tensor, k: Tensor, a: Tensor, b: Tensor, halvings: int = BISECTIONS) -> Tensor:
     """A bracket (2, ...) of the point of a convex piece [a, b] where it has slope k, or of the end that is nearest to it."""
     low, high = (part.expand(torch.broadcast_shapes(k.shape, a.shape)) for part in (a, b))
-    for _ in range(BISECTIONS):
+    for _ in range(halvings):
         point = (low + high) / 2
         onward = sign * curve.slope(point) < k
         low, high = torch.where(onward, point, low), torch.where(onward, high, point)
@@ -198,7 +206,7 @@ def secant(curve: Curve, first: Tensor, second: Tensor, width: Tensor) -> Tensor
     return torch.where(wide, quotient, curve.slope(half))
 
 
-def valley(curve: Curve, sign: float, touches: Tensor, k: Tensor, ends: tuple[Tensor, Tensor]) -> Tensor:
+def valley(curve: Curve, sign: float | Tensor, touches: Tensor, k: Tensor, ends: tuple[Tensor, Tensor]) -> Tensor:
     """A lower bound of f - k x on a convex piece between `ends` a <= b, from its tangents at two points p <= q (2, ...) of it.
 
     The larger of the two tangents less k x is convex and linear but for the point where they cross, so it is least at a, at

@@ -18,10 +18,12 @@ from boundlab.affine import Affine, LinearBound, constants, exact
 from boundlab.errors import UnsupportedOperator
 from boundlab.interval import Interval, point
 from boundlab.maps import LinearMap
+from boundlab.ops.support import Support
 
 Argument = Tensor | Interval
 Choice = float | Callable[..., Tensor]
 Breaks = tuple[float, ...]
+Alpha = Mapping[str, Tensor] | None
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,11 @@ class Op:
     Without `relax` (None) bounds fall back to the interval: `lines` is then constant, and results say so in `Bounds.notes`.
     `breaks` are the places where a split of the argument makes the operator simpler: () means anywhere, None nowhere; a
     function of the node's attributes where they depend on them. `piecewise` says that it is affine between them; `balls`
-    that its interval is exact where all but the first argument vary in balls. `integers` gives, for an operator that is the
-    largest of affine functions of its arguments, these functions. `meaning` is a formula or a few words for the list of
-    operators.
+    that its interval is exact where all but the first argument vary in balls. `prepared` gives `relax` around a call as a
+    function of `alpha` alone, where much of the work does not depend on that. `support` gives, for a function of one perturbed
+    argument, coordinate by coordinate, the least value of a f(z) - m z on its interval (`ops/support.py`). `integers` gives, for
+    an operator that is the largest of affine functions of its arguments, these functions. `meaning` is a formula or a few words
+    for the list of operators.
     """
 
     name: str
@@ -60,6 +64,8 @@ class Op:
     breaks: Breaks | Callable[..., Breaks] | None = None
     piecewise: bool = False
     balls: bool = False
+    prepared: Callable[..., Callable[[Alpha], LinearBound]] | None = None
+    support: Callable[..., Support] | None = None
     sources: tuple[str, ...] = ()
     meaning: str = ""
 
@@ -68,6 +74,12 @@ class Op:
         if self.relax is None:
             return constants(self.interval(*arguments, **attributes), intervals_of(arguments))
         return self.relax(*arguments, alpha=alpha, **attributes)
+
+    def lines_around(self, *arguments: Argument, **attributes: Any) -> Callable[[Alpha], LinearBound]:
+        """`lines` around a call as a function of the free variables, for callers that try many."""
+        if self.prepared is not None:
+            return self.prepared(*arguments, **attributes)
+        return lambda alpha: self.lines(*arguments, alpha=alpha, **attributes)
 
     def breaks_of(self, attributes: Mapping[str, Any]) -> Breaks | None:
         """The breaks of a node with these attributes."""

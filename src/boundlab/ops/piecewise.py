@@ -5,7 +5,6 @@ Hinges (relu, leaky_relu, prelu, abs) have one break at zero; clip has one at ea
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,9 +14,9 @@ from torch import Tensor
 from boundlab.affine import LinearBound, Number, above_ends, below_ends, lines, where3
 from boundlab.errors import MissingRule
 from boundlab.interval import Interval
-from boundlab.ops.op import Argument, Free, Op, elementwise_op, monotone, never, register
+from boundlab.ops.op import Alpha, Argument, Free, Op, elementwise_op, monotone, never, register
+from boundlab.ops.support import corner_support
 
-Alpha = Mapping[str, Tensor] | None
 
 
 def steeper_side(x: Interval) -> Tensor:
@@ -84,6 +83,7 @@ relu = register(elementwise_op(
     "relu", evaluate=torch.relu, interval=monotone(torch.relu), relax=relax_relu,
     alpha={"slope": Free(0.0, 1.0, steeper_side)},
     derivative=lambda x: Interval((x.lower > 0).to(x.lower), (x.upper > 0).to(x.upper)),
+    support=lambda x: corner_support(torch.relu, x, (0.0,)),
     breaks=(0.0,), piecewise=True, meaning="max(x, 0)", sources=("aten.relu.default", "onnx:Relu"),
 ))
 
@@ -126,6 +126,7 @@ leaky_relu = register(elementwise_op(
     alpha={"slope": Free(lambda x, negative_slope=0.01: filled(x, min(negative_slope, 1.0)),
                          lambda x, negative_slope=0.01: filled(x, max(negative_slope, 1.0)),
                          lambda x, negative_slope=0.01: start_hinge(x, negative_slope))},
+    support=lambda x, negative_slope=0.01: corner_support(lambda value: leak(value, negative_slope), x, (0.0,)),
     breaks=(0.0,), piecewise=True, meaning="x above 0, a fixed multiple below",
     sources=("aten.leaky_relu.default",),
 ))
@@ -160,6 +161,7 @@ prelu = register(Op(
     alpha={"slope": Free(lambda x, weight: row_slope(x, weight).clamp(max=1),
                          lambda x, weight: row_slope(x, weight).clamp(min=1),
                          lambda x, weight: start_hinge(x, row_slope(x, weight)))},
+    support=lambda x, weight: corner_support(lambda value: leak(value, row_slope(x, weight)), x, (0.0,)),
     breaks=(0.0,), piecewise=True,
 ))
 
@@ -184,6 +186,7 @@ def relax_abs(x: Interval, alpha: Alpha = None) -> LinearBound:
 
 abs_ = register(elementwise_op(
     "abs", torch.abs, abs_interval, relax_abs, alpha={"slope": Free(-1.0, 1.0, start_abs)},
+    support=lambda x: corner_support(torch.abs, x, (0.0,)),
     breaks=(0.0,), piecewise=True, meaning="size of x", sources=("aten.abs.default", "onnx:Abs"),
 ))
 
@@ -253,8 +256,14 @@ def relax_clip(x: Interval, alpha: Alpha = None, min: float | None = None, max: 
     return lines(below, above)
 
 
+def clip_breaks(min: float | None = None, max: float | None = None) -> tuple[float, ...]:
+    """The ends that cut something off."""
+    return tuple(place for place in (min, max) if place is not None)
+
+
 clip = register(elementwise_op(
     "clip", clip_values, lambda x, **ends: x.map(lambda value: clip_values(value, **ends)), relax_clip,
     alpha={"lower": Free(0.0, steepest_lower, start_clip_lower), "upper": Free(0.0, steepest_upper, start_clip_upper)},
-    breaks=lambda min=None, max=None: tuple(place for place in (min, max) if place is not None), piecewise=True,
+    support=lambda x, **ends: corner_support(lambda value: clip_values(value, **ends), x, clip_breaks(**ends)),
+    breaks=clip_breaks, piecewise=True,
 ))

@@ -26,6 +26,17 @@ def tanh_slope(x: Tensor) -> Tensor:
     return 4 * sigmoid_slope(2 * x)
 
 
+def sigmoid_reach(k: Tensor) -> Tensor:
+    """Where the slope of sigmoid has fallen from 1/4 to k: s (1 - s) = k for the smaller s, and x = log((1 - s) / s)."""
+    s = 2 * k / (1 + (1 - 4 * k).clamp(min=0).sqrt())
+    return -torch.logit(s, torch.finfo(k.dtype).tiny)
+
+
+def tanh_reach(k: Tensor) -> Tensor:
+    """Where the slope of tanh has fallen from 1 to k."""
+    return sigmoid_reach(k / 4) / 2
+
+
 def sign_free(x: Tensor) -> Tensor:
     """|x|, with a gradient of zero at zero."""
     return torch.where(x < 0, -x, x)
@@ -52,9 +63,9 @@ def tanhshrink_values(x: Tensor) -> Tensor:
 
 # -- convex, then concave ------------------------------------------------------------------------------------------------
 
-sigmoid = register(curve_op("sigmoid", Curve(torch.sigmoid, sigmoid_slope, (0.0,)), meaning="1 / (1 + e^-x)",
+sigmoid = register(curve_op("sigmoid", Curve(torch.sigmoid, sigmoid_slope, (0.0,), reach=sigmoid_reach), meaning="1 / (1 + e^-x)",
                             sources=("aten.sigmoid.default", "onnx:Sigmoid")))
-tanh = register(curve_op("tanh", Curve(torch.tanh, tanh_slope, (0.0,)), meaning="hyperbolic tangent",
+tanh = register(curve_op("tanh", Curve(torch.tanh, tanh_slope, (0.0,), reach=tanh_reach), meaning="hyperbolic tangent",
                          sources=("aten.tanh.default", "onnx:Tanh")))
 atan = register(curve_op("atan", Curve(torch.atan, lambda x: 1 / (1 + x.square()), (0.0,)), meaning="arc tangent",
                          sources=("aten.atan.default", "onnx:Atan")))

@@ -7,7 +7,7 @@ that these points allow.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +18,9 @@ from torch import Tensor
 from boundlab.affine import LinearBound, lines
 from boundlab.interval import Interval
 from boundlab.ops.hull import Function, Line
-from boundlab.ops.op import Free, Op, elementwise_op, register
+from boundlab.ops.op import Alpha, Free, Op, elementwise_op, register
+from boundlab.ops.support import Support, at_places
 
-Alpha = Mapping[str, Tensor] | None
 Cells = tuple[Tensor, Tensor]
 
 
@@ -105,8 +105,12 @@ def step_op(name: str, steps: Callable[..., Steps], **fields: Any) -> Op:
         below, (slope, intercept) = step_line(own, x, 1.0, shares.get("lower")), step_line(own, x, -1.0, shares.get("upper"))
         return lines(below, (-slope, -intercept))
 
+    def support(x: Interval, **attributes: Any) -> Support:
+        (places, lows, _), (_, highs, _) = (corners(steps(**attributes), x, sign) for sign in (1.0, -1.0))
+        return at_places(places.unbind(0), lows.unbind(0), (-highs).unbind(0))
+
     return elementwise_op(name, lambda x, **attributes: steps(**attributes).f(x), interval, relax, **{
-        "alpha": {side: Free(0.0, 1.0, 0.5) for side in ("lower", "upper")}, **fields})
+        "support": support, "alpha": {side: Free(0.0, 1.0, 0.5) for side in ("lower", "upper")}, **fields})
 
 
 def flat(x: Tensor) -> Tensor:

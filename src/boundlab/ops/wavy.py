@@ -13,6 +13,7 @@ from boundlab.interval import Interval
 from boundlab.ops.curves import branch_op, curve_lines, curve_op, start_of
 from boundlab.ops.hull import Curve
 from boundlab.ops.op import Free, elementwise_op, register
+from boundlab.ops.support import curve_support
 
 TURN = 2 * math.pi
 
@@ -67,7 +68,7 @@ def relax_tan(x: Interval, alpha: Mapping[str, Tensor] | None = None) -> LinearB
 
 tan = register(elementwise_op(
     "tan", torch.tan, tan_interval, relax_tan, breaks=(), meaning="tangent, between two poles",
-    sources=("aten.tan.default", "onnx:Tan"),
+    sources=("aten.tan.default", "onnx:Tan"), support=lambda x: curve_support(tan_curve(x), x, tan_interval(x)),
     alpha={side: Free(0.0, 1.0, lambda x, side=side: start_of(tan_curve(x), x, side)) for side in ("lower", "upper")}))
 sec = register(branch_op(
     "sec", lambda x: torch.cos(x).reciprocal(), sec_slope, lambda x: torch.cos(x.center) > 0, sec_interval,
