@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -85,3 +86,10 @@ def at_least(rows: Tensor, offset: Tensor | None = None) -> Specification:
     """rows . y + offset > 0 for every row, each its own clause; `rows` (b, s, *out), `offset` (b, s) or none."""
     filled = rows.new_zeros(rows.shape[:2]) if offset is None else offset
     return Specification(rows, filled, torch.arange(rows.shape[1], device=rows.device))
+
+
+def both_sides(shape: tuple[int, ...], like: Tensor) -> Specification:
+    """Rows for every output of `shape` and then for its negative, which together bound it from both sides; like in type."""
+    size = math.prod(shape)
+    eye = torch.eye(size, dtype=like.dtype, device=like.device).reshape(1, size, *shape)
+    return at_least(torch.cat([eye, -eye], dim=1))

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from boundlab.bounds.backward import Env
 from boundlab.bounds.intermediate import checked
-from boundlab.bounds.optimise import both_sides
 from boundlab.bounds.problem import Bounds, Method, Problem, finite_rows, joined
 from boundlab.engines.engine import Engine, results
 from boundlab.engines.task import Function
@@ -21,6 +20,7 @@ from boundlab.errors import MissingPackage
 from boundlab.evaluate import evaluate
 from boundlab.interval import Interval
 from boundlab.maps import Dense
+from boundlab.spec import both_sides
 
 if TYPE_CHECKING:
     from boundlab.programs.inner import Case
@@ -96,7 +96,7 @@ def bounds_over(problem: Problem, base: Method, prepare: Prepare, search: Search
     if problem.spec is not None:
         found, cases = minima_over(wide, base, prepare, search)
         return Bounds(finite_rows(found.lower.to(problem.spec.rows), problem), None, graph, together(cases, problem))
-    found, cases = minima_over(replace(wide, spec=both_sides(wide)), base, prepare, search)
+    found, cases = minima_over(replace(wide, spec=both_sides(target.shape, torch.zeros((), dtype=torch.float64))), base, prepare, search)
     env = together(cases, problem)
     interval, (low, negated) = env[target.index], found.lower.chunk(2, dim=1)
     assert isinstance(interval, Interval)
