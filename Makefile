@@ -15,6 +15,7 @@ test: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
 
 slow: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints/cpu.txt -e ".[dev,ray]"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow
 
 .venv/installed: pyproject.toml constraints/cpu.txt

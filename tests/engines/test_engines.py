@@ -174,6 +174,7 @@ def test_two_streams_of_one_crew_do_not_mix(crew):
     assert all(float(one[1]["square"]) == one[0] ** 2 and float(two[1]["square"]) == two[0] ** 3 for one, two in pairs)
     first.close()
     second.close()
+    assert len(crew.idle) <= crew.workers
 
 
 @pytest.mark.parametrize("numbers", [{"workers": 0}, {"retries": -1}])

@@ -38,6 +38,7 @@ def test_functions_of_the_script_are_refused(monkeypatch):
         Ray().stream(jobs.echo, numbers(1))
 
 
+@pytest.mark.slow
 def test_ray_agrees_with_the_others_whatever_dies_and_ends(ray, tmp_path):
     """One test, because Ray takes seconds to start."""
     tasks = [{"folder": np.array(str(tmp_path)), "place": np.array(place), "dies": np.array(place == 7)} for place in range(30)]

@@ -124,8 +124,9 @@ class Crew:
                         team.remove(worker)
                         self.bury(worker, waiting, deaths)
         finally:
-            self.idle += [worker for worker in team if not worker.batch]
-            end(worker for worker in team if worker.batch)
+            kept = [*self.idle, *(worker for worker in team if not worker.batch)]
+            self.idle = kept[:self.workers]
+            end([*kept[self.workers:], *(worker for worker in team if worker.batch)])
 
     def bury(self, worker: Worker, waiting: Waiting, deaths: Counter[int]) -> None:
         """Ends a worker that died and puts its tasks back; an error if that has happened to its task too often."""
@@ -137,9 +138,9 @@ class Crew:
             raise TaskError(guilty, f"worker processes died {deaths[guilty]} times while computing it; look for too little "
                                     "memory, or run this task with Serial() to see what it does.")
         if deaths[guilty] > self.retries:
-            raise EngineError(f"{deaths[guilty]} worker processes ended while starting, one after the other; a script that uses "
-                              "a pool must do its work under `if __name__ == \"__main__\":`, because each worker imports the "
-                              "script.")
+            raise EngineError(f"{deaths[guilty]} worker processes ended while starting, one after the other; a script that "
+                              "uses a pool must do its work under `if __name__ == \"__main__\":`, because each worker imports "
+                              "the script.")
         waiting.put_back(batch)
 
     def stop(self) -> None:
