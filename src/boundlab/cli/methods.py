@@ -7,7 +7,7 @@ from dataclasses import replace
 import boundlab as bl
 from boundlab.cli.verb import Misuse
 
-METHODS: dict[str, bl.IBP | bl.Forward | bl.CROWN | bl.Optimised] = {
+METHODS: dict[str, bl.IBP | bl.Forward | bl.CROWN | bl.Optimised | bl.LP | bl.MILP] = {
     "ibp": bl.IBP(),
     "crown-ibp": bl.CROWN(intermediate=bl.IBP()),
     "crown": bl.CROWN(),
@@ -15,6 +15,9 @@ METHODS: dict[str, bl.IBP | bl.Forward | bl.CROWN | bl.Optimised] = {
     "forward-crown": bl.CROWN(intermediate=bl.Forward()),
     "fastlin": bl.CROWN(alpha=bl.parallel),
     "optimised": bl.Optimised(),
+    "lp-last": bl.LP(inner=False),
+    "lp": bl.LP(),
+    "milp": bl.MILP(),
 }
 NAMES = ", ".join(METHODS)
 
@@ -23,4 +26,9 @@ def method_named(name: str, memory: str | None = None) -> bl.Method:
     """The method called `name`, with a budget of memory such as "4GB"; Misuse lists the names."""
     if name not in METHODS:
         raise Misuse(f"there is no method '{name}'; choose one of {NAMES}.")
-    return replace(METHODS[name], memory=memory)
+    method = METHODS[name]
+    if memory is None:
+        return method
+    if isinstance(method, bl.LP | bl.MILP):
+        raise Misuse(f"'{name}' keeps no budget of memory; leave out --memory, or bound fewer inputs at once.")
+    return replace(method, memory=memory)

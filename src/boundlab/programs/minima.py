@@ -96,7 +96,8 @@ def bounds_over(problem: Problem, base: Method, prepare: Prepare, search: Search
     if problem.spec is not None:
         found, cases = minima_over(wide, base, prepare, search)
         return Bounds(finite_rows(found.lower.to(problem.spec.rows), problem), None, graph, together(cases, problem))
-    found, cases = minima_over(replace(wide, spec=both_sides(target.shape, torch.zeros((), dtype=torch.float64))), base, prepare, search)
+    wide = replace(wide, spec=both_sides(target.shape, torch.zeros((), dtype=torch.float64)))
+    found, cases = minima_over(wide, base, prepare, search)
     env = together(cases, problem)
     interval, (low, negated) = env[target.index], found.lower.chunk(2, dim=1)
     assert isinstance(interval, Interval)

@@ -1,0 +1,124 @@
+"""boundlab reproduce: a table of a paper, run again on the published weights, beside the published figures."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import typer
+
+from boundlab.cli.answer import Answer, Table, jsonable
+from boundlab.cli.demo import narrator
+from boundlab.cli.verb import Session
+from boundlab.engines.cluster import Ray
+from boundlab.engines.engine import Engine, Serial
+from boundlab.engines.ledger import Recorded
+from boundlab.engines.pool import Pool
+from boundlab.reports.tables import Reproduction, of_distortions, of_errors, of_radii, save
+from boundlab.reproduce.barrier import Tell, distortion_table, error_table
+from boundlab.reproduce.frown import radius_table
+
+Which = Annotated[Literal["frown-3", "barrier-1", "barrier-2"], typer.Argument(metavar="TABLE", help=(
+    "frown-3: certified radii (Lyu et al. 2020); barrier-1, barrier-2: certified errors and radii (Salman et al. 2019)."))]
+Weights = Annotated[Path, typer.Option(help="Folder with the published weights as .npz archives.")]
+Data = Annotated[Path, typer.Option(help="Folder with MNIST's four IDX files.")]
+Images = Annotated[int | None, typer.Option(min=1, help="Test images; by default 100 for frown-3, 500 and 10 for barrier-1 and -2.")]
+Linear = Annotated[int, typer.Option(min=0, help="frown-3: images of linear programs.")]
+Seconds = Annotated[float, typer.Option(min=0, help="barrier-1: seconds of an integer program; 0 leaves them out.")]
+Kind = Annotated[Literal["serial", "pool", "ray"], typer.Option(help="What runs linear programs.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes of the engine.")]
+Address = Annotated[str | None, typer.Option(help="Of a Ray cluster that is there already.")]
+LedgerPath = Annotated[Path | None, typer.Option(help="File that keeps results of programs, so that a run can be resumed.")]
+Out = Annotated[Path, typer.Option(help="Folder for the JSON file and the figure.")]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where weights and images are."""
+
+    weights: Weights
+    data: Data
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is run."""
+
+    images: Images = None
+    lp_images: Linear = 10
+    milp_seconds: Seconds = 2.0
+
+
+@dataclass(frozen=True)
+class Engines:
+    """What runs programs."""
+
+    engine: Kind = "serial"
+    workers: Workers = None
+    address: Address = None
+    ledger: LedgerPath = None
+
+    @contextmanager
+    def open(self) -> Iterator[Engine]:
+        """The engine, with its processes, and its ledger if there is one."""
+        if self.engine == "serial":
+            yield self.recorded(Serial())
+        elif self.engine == "pool":
+            with Pool(self.workers or 2).open() as pool:
+                yield self.recorded(pool)
+        else:
+            with Ray(self.address, self.workers).open() as cluster:
+                yield self.recorded(cluster)
+
+    def recorded(self, engine: Engine) -> Engine:
+        """The engine with its ledger."""
+        return engine if self.ledger is None else Recorded(engine, self.ledger)
+
+
+Run = Callable[[Sources, Effort, Engine, Tell], Reproduction]
+
+
+def errors(sources: Sources, effort: Effort, engine: Engine, tell: Tell) -> Reproduction:
+    """barrier-1."""
+    return of_errors(error_table(sources.weights, sources.data, effort.images or 500, effort.milp_seconds, engine, tell))
+
+
+def distortions(sources: Sources, effort: Effort, engine: Engine, tell: Tell) -> Reproduction:
+    """barrier-2."""
+    return of_distortions(distortion_table(sources.weights, sources.data, effort.images or 10, engine, tell))
+
+
+def radii(sources: Sources, effort: Effort, engine: Engine, tell: Tell) -> Reproduction:
+    """frown-3."""
+    return of_radii(radius_table(sources.weights, sources.data, effort.images or 100, (effort.lp_images, engine), tell))
+
+
+TABLES: dict[str, Run] = {"frown-3": radii, "barrier-1": errors, "barrier-2": distortions}
+
+
+def reproduce(session: Session, table: Which, sources: Sources, effort: Effort = Effort(), engines: Engines = Engines(),
+              out: Out = Path("reproduced")) -> Answer:
+    """Run a paper's table again on given weights and images, and print ours beside the published figures (in brackets)."""
+    started = time.perf_counter()
+    if session.threads is None:
+        torch.set_num_threads(1)  # as the published seconds are of one core
+    out.mkdir(parents=True, exist_ok=True)
+    with engines.open() as engine:
+        found = TABLES[table](sources, effort, engine, narrator(session))
+    seconds = time.perf_counter() - started
+    record = jsonable({"table": table, "rows": found.data, "total seconds": seconds, "rigour": "float"})
+    kept = out / f"{table}.json", out / f"{table}.svg"
+    kept[0].write_text(json.dumps(record, indent=2) + "\n")
+    save(found, kept[1])
+    said = f"Ours, and in brackets what is published; proven in float64 or float32 arithmetic (float); {seconds:.0f} s in all."
+    return Answer(record | {"files": [str(path) for path in kept]},
+                  (Table(found.columns, found.rows, numbers=frozenset(found.columns[1:])),),
+                  (said, f"Written: {kept[0]}, {kept[1]}"))
+
+

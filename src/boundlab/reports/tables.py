@@ -1,0 +1,127 @@
+"""The papers' tables beside ours, as rows of text and as a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from boundlab.errors import MissingPackage
+from boundlab.reproduce.barrier import DistortionRow, ErrorRow
+from boundlab.reproduce.frown import RadiusRow
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+OURS, THEIRS, INK = "#1d4e89", "#f2c14e", "#1f2933"
+
+
+@dataclass(frozen=True)
+class Bars:
+    """One panel of a figure: a title, and by label our value and the published one (None: there is none)."""
+
+    title: str
+    unit: str
+    values: Mapping[str, tuple[float, float | None]]
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A table run again: columns and rows of text, panels of a figure, and everything as plain data."""
+
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    panels: Sequence[Bars]
+    data: Sequence[Mapping[str, Any]]
+
+
+def beside(value: float, published: float | None, form: str = ".2f") -> str:
+    """Our figure, and the published one in brackets."""
+    return f"{value:{form}}" if published is None else f"{value:{form}} ({published:{form}})"
+
+
+def of_errors(rows: Sequence[ErrorRow]) -> Reproduction:
+    """Table 1 of Salman et al. 2019: errors in percent, the published ones in brackets."""
+    names = list(rows[0].error) if rows else []
+    text, panels = [], []
+    for row in rows:
+        known = row.published
+        theirs = {} if known is None else {"LP-GREEDY": known.greedy, "LP-ALL": known.everywhere, "MILP": known.milp_upper}
+        attacked = None if known is None else known.milp_lower if "MILP" in names else known.attacked
+        text.append((row.network, f"{row.eps:g}", beside(row.test, None if known is None else known.test),
+                     beside(row.attacked, attacked),
+                     *(beside(row.error[name], theirs.get(name)) for name in names),
+                     *(f"{row.seconds[name]:.3f}" for name in names)))
+        panels.append(Bars(f"{row.network}, eps {row.eps:g}", "error, %",
+                           {"attacked": (row.attacked, attacked), **{name: (row.error[name], theirs.get(name)) for name in names}}))
+    columns = ("network", "eps", "test", "attacked", *names, *(f"s, {name}" for name in names))
+    return Reproduction(columns, text, panels, [asdict(row) for row in rows])
+
+
+def of_distortions(rows: Sequence[DistortionRow]) -> Reproduction:
+    """Table 2 of Salman et al. 2019: mean radii, the published ones in brackets."""
+    names = list(rows[0].proven) if rows else []
+    text, panels = [], []
+    for row in rows:
+        known = row.published
+        theirs = {} if known is None else {"LP-GREEDY": known.greedy, "LP-LAST": known.last, "LP-ALL": known.everywhere}
+        text.append((row.network, *(beside(row.proven[name], theirs.get(name), ".5f") for name in names),
+                     beside(row.attacked, None if known is None else known.attacked, ".5f"), *(f"{row.seconds[name]:.1f}" for name in names)))
+        panels.append(Bars(row.network, "mean radius", {name: (row.proven[name], theirs.get(name)) for name in names}))
+    columns = ("network", *names, "attacked", *(f"s, {name}" for name in names))
+    return Reproduction(columns, text, panels, [asdict(row) for row in rows])
+
+
+def of_radii(rows: Sequence[RadiusRow]) -> Reproduction:
+    """FROWN's table: mean radii by method, gains over published CROWN lines in percent, the paper's gain in brackets."""
+    names = list(rows[0].mean) if rows else []
+    better = [name for name in names if name not in ("CROWN", "least area")]
+    text, panels = [], []
+    for row in rows:
+        known = None if row.published is None else row.published.percent
+        gains = {name: row.gain(name, "CROWN") for name in better}
+        text.append((row.network, f"{row.p:g}", *(f"{row.mean[name]:.4g}" for name in names),
+                     *(beside(gains[name], known if name == "FROWN" else None, ".1f") for name in better),
+                     *(f"{row.least_gain(name, 'least area'):.2g}" for name in better),
+                     *(f"{row.seconds[name]:.3f}" for name in names)))
+        panels.append(Bars(f"{row.network}, p = {row.p:g}", "gain over CROWN, %",
+                           {name: (gains[name], known if name == "FROWN" else None) for name in better}))
+    columns = ("network", "p", *names, *(f"gain {name}" for name in better), *(f"least {name}" for name in better),
+               *(f"s, {name}" for name in names))
+    return Reproduction(columns, text, panels, [asdict(row) for row in rows])
+
+
+def figure_of(panels: Sequence[Bars]) -> Figure:
+    """Bars of ours, and of the published figures where there are any; one panel a row of the table."""
+    try:
+        from matplotlib.figure import Figure as Canvas
+    except ImportError as problem:
+        raise MissingPackage("drawing the figure needs matplotlib: pip install 'boundlab[demo]'.") from problem
+    across = min(3, max(1, len(panels)))
+    down = -(-max(1, len(panels)) // across)
+    figure = Canvas(figsize=(4.4 * across, 3.4 * down), dpi=150, facecolor="white", layout="constrained")
+    for panel, bars in zip(figure.subplots(down, across, squeeze=False).flat, panels, strict=False):
+        places = range(len(bars.values))
+        pairs = zip(places, bars.values.values(), strict=True)
+        published = [(place, theirs) for place, (_, theirs) in pairs if theirs is not None]
+        panel.bar([place - 0.2 for place in places], [own for own, _ in bars.values.values()], 0.38, color=OURS, label="ours")
+        panel.bar([place + 0.2 for place, _ in published], [value for _, value in published], 0.38, color=THEIRS,
+                  label="published")
+        panel.set_xticks(list(places), list(bars.values), fontsize=8)
+        panel.set_title(bars.title, loc="left", fontsize=10, color=INK)
+        panel.set_ylabel(bars.unit, color=INK)
+        for side in ("top", "right"):
+            panel.spines[side].set_visible(False)
+        panel.legend(frameon=False, fontsize=8)
+    for panel in list(figure.axes)[len(panels):]:
+        panel.set_axis_off()
+    return figure
+
+
+def save(found: Reproduction, path: Path) -> None:
+    """The figure as SVG."""
+    import matplotlib as mpl
+
+    with mpl.rc_context({"svg.hashsalt": "boundlab", "svg.fonttype": "none", "font.family": "DejaVu Sans"}):
+        figure_of(found.panels).savefig(path, metadata={"Date": None})
