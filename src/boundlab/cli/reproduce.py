@@ -28,7 +28,7 @@ Which = Annotated[Literal["frown-3", "barrier-1", "barrier-2"], typer.Argument(m
     "frown-3: certified radii (Lyu et al. 2020); barrier-1, barrier-2: certified errors and radii (Salman et al. 2019)."))]
 Weights = Annotated[Path, typer.Option(help="Folder with the published weights as .npz archives.")]
 Data = Annotated[Path, typer.Option(help="Folder with MNIST's four IDX files.")]
-Images = Annotated[int | None, typer.Option(min=1, help="Test images; by default 100 for frown-3, 500 and 10 for barrier-1 and -2.")]
+Images = Annotated[int | None, typer.Option(min=1, help="Test images; by default 100, 500 and 10 for the three tables.")]
 Linear = Annotated[int, typer.Option(min=0, help="frown-3: images of linear programs.")]
 Seconds = Annotated[float, typer.Option(min=0, help="barrier-1: seconds of an integer program; 0 leaves them out.")]
 Kind = Annotated[Literal["serial", "pool", "ray"], typer.Option(help="What runs linear programs.")]

@@ -53,8 +53,8 @@ def of_errors(rows: Sequence[ErrorRow]) -> Reproduction:
                      beside(row.attacked, attacked),
                      *(beside(row.error[name], theirs.get(name)) for name in names),
                      *(f"{row.seconds[name]:.3f}" for name in names)))
-        panels.append(Bars(f"{row.network}, eps {row.eps:g}", "error, %",
-                           {"attacked": (row.attacked, attacked), **{name: (row.error[name], theirs.get(name)) for name in names}}))
+        ours = {"attacked": (row.attacked, attacked), **{name: (row.error[name], theirs.get(name)) for name in names}}
+        panels.append(Bars(f"{row.network}, eps {row.eps:g}", "error, %", ours))
     columns = ("network", "eps", "test", "attacked", *names, *(f"s, {name}" for name in names))
     return Reproduction(columns, text, panels, [asdict(row) for row in rows])
 
@@ -66,8 +66,9 @@ def of_distortions(rows: Sequence[DistortionRow]) -> Reproduction:
     for row in rows:
         known = row.published
         theirs = {} if known is None else {"LP-GREEDY": known.greedy, "LP-LAST": known.last, "LP-ALL": known.everywhere}
-        text.append((row.network, *(beside(row.proven[name], theirs.get(name), ".5f") for name in names),
-                     beside(row.attacked, None if known is None else known.attacked, ".5f"), *(f"{row.seconds[name]:.1f}" for name in names)))
+        attacked = beside(row.attacked, None if known is None else known.attacked, ".5f")
+        text.append((row.network, *(beside(row.proven[name], theirs.get(name), ".5f") for name in names), attacked,
+                     *(f"{row.seconds[name]:.1f}" for name in names)))
         panels.append(Bars(row.network, "mean radius", {name: (row.proven[name], theirs.get(name)) for name in names}))
     columns = ("network", *names, "attacked", *(f"s, {name}" for name in names))
     return Reproduction(columns, text, panels, [asdict(row) for row in rows])
