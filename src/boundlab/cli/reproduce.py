@@ -31,6 +31,7 @@ Data = Annotated[Path, typer.Option(help="Folder with MNIST's four IDX files.")]
 Images = Annotated[int | None, typer.Option(min=1, help="Test images; by default 100, 500 and 10 for the three tables.")]
 Linear = Annotated[int, typer.Option(min=0, help="frown-3: images of linear programs.")]
 Seconds = Annotated[float, typer.Option(min=0, help="barrier-1: seconds of an integer program; 0 leaves them out.")]
+Tolerance = Annotated[float, typer.Option(help="barrier-2: width of a radius's bracket at the end, as a share of it.")]
 Kind = Annotated[Literal["serial", "pool", "ray"], typer.Option(help="What runs linear programs.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes of the engine.")]
 Address = Annotated[str | None, typer.Option(help="Of a Ray cluster that is there already.")]
@@ -53,6 +54,7 @@ class Effort:
     images: Images = None
     lp_images: Linear = 10
     milp_seconds: Seconds = 2.0
+    tolerance: Tolerance = 0.01
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def errors(sources: Sources, effort: Effort, engine: Engine, tell: Tell) -> Repr
 
 def distortions(sources: Sources, effort: Effort, engine: Engine, tell: Tell) -> Reproduction:
     """barrier-2."""
-    return of_distortions(distortion_table(sources.weights, sources.data, effort.images or 10, engine, tell))
+    return of_distortions(distortion_table(sources.weights, sources.data, effort.images or 10, effort.tolerance, engine, tell))
 
 
 def radii(sources: Sources, effort: Effort, engine: Engine, tell: Tell) -> Reproduction:
