@@ -46,8 +46,8 @@ def test_it_is_the_minimum_over_all_patterns(seed):
     found = bl.MILP().minima(problem_of(model, box, bl.at_least(rows)))
     for row in range(2):
         exact = minimum_by_patterns(module, rows[0, row], box.lower[0], box.upper[0])
-        assert float(found.lower[0, row]) == pytest.approx(exact, abs=1e-6)
-        assert float(found.upper[0, row]) == pytest.approx(exact, abs=1e-6)
+        assert float(found.lower[0, row]) == pytest.approx(exact, abs=1e-5)
+        assert float(found.upper[0, row]) == pytest.approx(exact, abs=1e-5)
 
 
 class Function(nn.Module):
@@ -91,7 +91,7 @@ def test_it_is_no_looser_than_lp_and_stops_at_its_limits():
     x = torch.randn(2, 4, dtype=D)
     model, ball, spec = bl.capture(module, x).detached(), bl.LpBall(x, 0.5), bl.margins(torch.tensor([0, 1]), 3, D)
     tight, exact = (bl.bound(model, ball, method=method, spec=spec).lower for method in (bl.LP(), bl.MILP()))
-    assert bool((exact >= tight - 1e-6).all())
+    assert bool((exact >= tight - 1e-5).all())
     low = float(exact.min()) - 1
     early = bl.bound(model, ball, method=bl.MILP(enough=low), spec=spec).lower
     assert bool((early > low).all()) and bool((early <= exact + 1e-6).all())

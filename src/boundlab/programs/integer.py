@@ -58,11 +58,13 @@ class Limits:
     enough: float
 
 
+TOLERANCE = 1e-6
+"""To what share of itself (and of 1) a solver's bound is trusted: the largest of their default tolerances."""
 Exact = Callable[[Program, Array, Limits], Minimum]
 
 
 def exact_minima(task: Arrays, exact: Exact) -> Arrays:
-    """Proven lower bounds (k,) of a task's functions and the best points (k, columns), NaN where none was found.
+    """Lower bounds (k,) of a task's functions, less a tolerance, and the best points (k, columns), NaN where there is none.
 
     The task holds `seconds` for each function and `enough` (k,).
     """
@@ -71,7 +73,7 @@ def exact_minima(task: Arrays, exact: Exact) -> Arrays:
     for place, constant in enumerate(costs.constant):
         limits = Limits(float(task["seconds"]), float(task["enough"][place] - constant))
         found = exact(program, costs.matrix[[place]].toarray()[0], limits)
-        values[place] = found.value + constant
+        values[place] = found.value - TOLERANCE * (1 + abs(found.value)) + constant if np.isfinite(found.value) else -np.inf
         if found.point is not None:
             points[place] = found.point
     return {"value": values, "point": points}

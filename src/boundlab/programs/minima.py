@@ -16,7 +16,7 @@ from boundlab.bounds.intermediate import checked
 from boundlab.bounds.problem import Bounds, Method, Problem, finite_rows, joined
 from boundlab.engines.engine import Engine, results
 from boundlab.engines.task import Function
-from boundlab.errors import MissingPackage
+from boundlab.errors import BoundError, MissingPackage
 from boundlab.evaluate import evaluate
 from boundlab.interval import Interval
 from boundlab.maps import Dense
@@ -24,6 +24,10 @@ from boundlab.spec import both_sides
 
 if TYPE_CHECKING:
     from boundlab.programs.inner import Case
+
+
+SLACK = 1e-6
+"""What bounds and values may differ by, as a share, before they contradict each other."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,19 @@ def minima_over(wide: Problem, base: Method, prepare: Prepare, search: Search) -
             lower[place, own] = torch.maximum(lower[place, own], torch.from_numpy(result["value"].copy()))
         ends.append(reached(case, own, None if result is None else result["point"]))
     points = {name: torch.stack([where[name] for _, where in ends]) for name in ends[0][1]}
-    return Minima(lower, torch.stack([value for value, _ in ends]), points), cases
+    upper = torch.stack([value for value, _ in ends])
+    refuse_contradictions(lower, upper)
+    return Minima(torch.minimum(lower, upper), upper, points), cases
+
+
+def refuse_contradictions(lower: Tensor, upper: Tensor) -> None:
+    """BoundError if a bound lies above a value that the network attains, by more than rounding."""
+    wrong = (lower > upper + SLACK * (1 + upper.abs())).nonzero().tolist()
+    if wrong:
+        problem, row = wrong[0]
+        raise BoundError(f"the bound {float(lower[problem, row]):g} of row {row} of problem {problem} lies above the value "
+                         f"{float(upper[problem, row]):g} that the network attains there: known bounds that do not hold, a solver "
+                         "that errs, or a defect of boundlab.")
 
 
 def together(cases: list[Case], problem: Problem) -> Env:

@@ -148,7 +148,8 @@ class DistortionRow:
     published: Distortions | None = None
 
 
-def distortion_row(name: str, model: Model, x: Tensor, methods: Mapping[str, Method], search: Search, tell: Tell) -> DistortionRow:
+def distortion_row(name: str, model: Model, x: Tensor, methods: Mapping[str, Method], search: Search, tell: Tell
+                   ) -> DistortionRow:
     """Radii of one network; labels are what it says itself, and each method goes on from the last one's radii.
 
     Balls are not cut to [0, 1]: only so do greedy radii equal the published ones.
