@@ -136,8 +136,8 @@ def refuse_contradictions(lower: Tensor, upper: Tensor) -> None:
     if wrong:
         problem, row = wrong[0]
         raise BoundError(f"the bound {float(lower[problem, row]):g} of row {row} of problem {problem} lies above the value "
-                         f"{float(upper[problem, row]):g} that the network attains there: known bounds that do not hold, a solver "
-                         "that errs, or a defect of boundlab.")
+                         f"{float(upper[problem, row]):g} that the network attains there: known bounds that do not hold, a "
+                         "solver that errs, or a defect of boundlab.")
 
 
 def together(cases: list[Case], problem: Problem) -> Env:

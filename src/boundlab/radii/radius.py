@@ -85,7 +85,7 @@ def methods_of(method: Method | Sequence[Method] | None) -> tuple[Method, ...]:
 
 def proven_radii(problems: Problems, fresh: Bracket, methods: Sequence[Method], search: Search) -> Bracket:
     """The largest radii that one of the methods proved; each begins at those of the one before."""
-    bracket, start, largest = fresh, problems.full(search.start), problems.largest()
+    bracket, start, largest = fresh, problems.full(1.0) * search.start, problems.largest()
     for method in methods:
         bracket = replace(bracket, high=fresh.high)
         bracket = narrowed(bracket, problems.proofs(method), start, largest, search, problems.family.whole)

@@ -42,22 +42,23 @@ Trial = Callable[[Tensor, Tensor, int], Outcome]
 
 @dataclass(frozen=True)
 class Search:
-    """How radii are searched: from `start`, larger or smaller, then between a proof and a failure until
-    their distance over their mean is at most `tolerance`.
+    """How radii are searched: from `start` (one number, or (n,) of each problem), larger or smaller, then between a proof and a
+    failure until their distance over their mean is at most `tolerance`.
 
     `attack` searches counterexamples from the proven radii on (None: no attack), in the same way, but to no
     finer tolerance than `COARSE`. At most `rounds` radii are tried of one problem by each method and by the attack.
     """
 
-    start: float = 0.01
+    start: float | Tensor = 0.01
     tolerance: float = 0.01
     rounds: int = 50
     attack: PGD | None = QUICK
 
     def __post_init__(self) -> None:
         for name, value in (("start", self.start), ("tolerance", self.tolerance)):
-            if not 0 < value < math.inf:
-                raise SpecError(f"the {name} of a search for a radius must be a positive number, got {value!r}.")
+            numbers = torch.as_tensor(value)
+            if not bool(((numbers > 0) & torch.isfinite(numbers)).all()):
+                raise SpecError(f"the {name} of a search for a radius must be a positive number, got {value!r:.60}.")
         if self.rounds < 1:
             raise SpecError(f"a search for a radius needs at least one round, got {self.rounds!r}.")
 
