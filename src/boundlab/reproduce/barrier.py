@@ -155,7 +155,8 @@ def distortion_row(name: str, model: Model, x: Tensor, methods: Mapping[str, Met
     Balls are not cut to [0, 1]: only so do greedy radii equal the published ones.
     """
     labels = evaluate(model, {model.graph.inputs[0].name: x}).argmax(1)
-    proven, seconds, each, attacked = {}, {}, {}, math.nan
+    proven: dict[str, float] = {}
+    seconds, each, attacked = {}, {}, math.nan
     best = torch.zeros(len(x))
     for method_name, method in methods.items():
         first, started = not proven, time.perf_counter()
