@@ -36,14 +36,15 @@ CACHED = 2**20
 
 @dataclass(frozen=True)
 class Optimised:
-    """CROWN with optimised lines: `steps` steps of projected Adam of size `rate`, each group of rows on its own.
+    """CROWN with optimised lines: `steps` of projected Adam of size `rate`, which shrinks by `decay` after each.
 
     Never looser than plain CROWN on the same inner bounds; without gradients of their own. Inner bounds are those of `base`;
-    with `inner` they are then optimised layer by layer, too, each side of each unsettled neuron (FROWN). `group` rows (neurons of
-    a layer, or rows of the specification) share their lines, which maximise the mean of their bounds. `space` says what is free.
-    Rows of a specification above `enough` climb no further; a group that has not gained the share `tolerance` in `patience`
-    steps stops. `start` are variables to begin at (`Bounds.variables` of an earlier run); plain lines count all the same.
-    `memory` ("4GB", or bytes) may be held at once, by `base` too.
+    with `inner` they are then optimised layer by layer, too, each side of each unsettled neuron (FROWN). `group` rows (neurons
+    of a layer, or rows of a specification) share their lines, which maximise the mean of their bounds; a result depends on no
+    other group. `space` says what is free. Rows of a specification above `enough` climb no further; a group whose mean has not
+    gained the share `tolerance` of its size in any of `patience` steps stops. `start` are variables to begin at
+    (`Bounds.variables` of an earlier run on the same network); plain lines count all the same. `memory` ("4GB", or bytes) may
+    be held at once, by `base` too.
     """
 
     base: Method = field(default_factory=CROWN)
@@ -64,8 +65,11 @@ class Optimised:
         check_memory(self.memory)
         if self.steps < 0 or not 0 < self.rate < math.inf:
             raise SpecError(f"steps must be at least 0 and rate a positive number, got {self.steps!r} and {self.rate!r}.")
-        if self.group < 1:
-            raise SpecError(f"group is the number of rows that share variables, at least 1, got {self.group!r}.")
+        if not 0 < self.decay <= 1:
+            raise SpecError(f"decay is a factor above 0, and 1 at most, got {self.decay!r}.")
+        if self.group < 1 or (self.patience is not None and self.patience < 1):
+            raise SpecError("group is the number of rows that share variables and patience a number of steps, both at least 1, "
+                            f"got {self.group!r} and {self.patience!r}.")
 
     @property
     def ascent(self) -> Ascent:
@@ -158,7 +162,8 @@ class Optimised:
         found = []
         for part in torch.arange(len(groups.owner), device=groups.owner.device).split(size):
             objective = Lower(ground, groups.take(part))
-            found.append(climb(objective, self.ascent, never if done is None else done(part), some_variables(start, part)))
+            begin = some_variables(start, part, len(groups.owner))
+            found.append(climb(objective, self.ascent, never if done is None else done(part), begin))
         return found
 
 
@@ -171,10 +176,14 @@ def groups_at_once(ground: Ground, groups: Groups) -> int:
     return max(1, ground.problem.budget.share(fastest * each * COPIES) // (each * COPIES))
 
 
-def some_variables(start: Variables | None, part: Tensor) -> Variables | None:
-    """The variables (b, groups, *shape) of some groups, counted through all problems, as (n, 1, *shape)."""
+def some_variables(start: Variables | None, part: Tensor, count: int) -> Variables | None:
+    """The variables (b, groups, *shape) of some of `count` groups, counted through all problems, as (n, 1, *shape)."""
     if start is None:
         return None
+    sizes = {value.shape[0] * value.shape[1] for named in start.values() for value in named.values()}
+    if sizes - {count}:
+        raise SpecError(f"start holds variables of {sorted(sizes)} groups of rows, the question has {count}; give it the "
+                        "variables of bounds of as many problems and rows.")
     return {index: {name: value.flatten(0, 1)[part].unsqueeze(1) for name, value in named.items()}
             for index, named in start.items()}
 

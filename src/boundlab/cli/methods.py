@@ -7,7 +7,7 @@ from dataclasses import replace
 import boundlab as bl
 from boundlab.cli.verb import Misuse
 
-METHODS: dict[str, bl.IBP | bl.Forward | bl.CROWN | bl.Optimised] = {
+METHODS: dict[str, bl.IBP | bl.Forward | bl.CROWN | bl.Optimised | bl.Dual] = {
     "ibp": bl.IBP(),
     "crown-ibp": bl.CROWN(intermediate=bl.IBP()),
     "crown": bl.CROWN(),
@@ -15,6 +15,8 @@ METHODS: dict[str, bl.IBP | bl.Forward | bl.CROWN | bl.Optimised] = {
     "forward-crown": bl.CROWN(intermediate=bl.Forward()),
     "fastlin": bl.CROWN(alpha=bl.parallel),
     "optimised": bl.Optimised(),
+    "frown": bl.Optimised(inner=True),
+    "dual": bl.Dual(),
 }
 NAMES = ", ".join(METHODS)
 

@@ -18,7 +18,6 @@ from boundlab.ops.op import Alpha, Argument, Free, Op, elementwise_op, monotone,
 from boundlab.ops.support import corner_support
 
 
-
 def steeper_side(x: Interval) -> Tensor:
     """The lower slope with the smaller area: 1 where the interval reaches farther up than down, else 0."""
     return (x.row_upper + x.row_lower).detach().sign().clamp_(min=0)

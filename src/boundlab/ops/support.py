@@ -1,9 +1,9 @@
 """Support: the least value of a f(z) - m z over an interval of z, for any numbers a and m.
 
 It says which lines lie below or above f: with a = 1 it is the best intercept of a lower line of slope m, with a = -1 the
-negative of that of an upper line of slope -m. With any multiplier m of the constraint y = f(z) it is what the constraint leaves of
-a y in the Lagrangian dual of a layer-wise problem (Dvijotham et al. 2018; Salman et al. 2019, Eq. 11). Where f is affine between a
-few places the least value is at one of these; on a convex piece of a curve two tangents bound it.
+negative of that of an upper line of slope -m. In the Lagrangian dual of a layer-wise problem it is what the constraint y = f(z)
+with a multiplier m leaves of a y (Dvijotham et al. 2018; Salman et al. 2019, Eq. 11). Where f is affine between a few places
+the least value is at one of these; on a convex piece of a curve two tangents bound it.
 """
 
 from __future__ import annotations
@@ -73,9 +73,9 @@ def corner_support(f: Function, x: Interval, breaks: Sequence[float]) -> Support
 
 
 class Piece(NamedTuple):
-    """For every coordinate a stretch from `start` to `end` on which a curve bends one way, and its slopes there, (b, 1, *shape).
+    """For every coordinate a stretch from `start` to `end` on which a curve bends one way, and its slopes there.
 
-    Where a curve has no such piece the stretch is one point of the interval.
+    All (b, 1, *shape). Where a curve has no such piece the stretch is one point of the interval.
     """
 
     start: Tensor
