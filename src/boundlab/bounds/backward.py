@@ -104,7 +104,9 @@ def convolution_below(graph: Graph, env: Env, relax: Passing, node: Node) -> Nod
     if len(perturbed) != 1 or perturbed[0].source:
         return None
     bound = relax(perturbed[0])
-    convolves = isinstance(bound, LinearBound) and bound.exact and len(bound.lower.maps) == 1 and isinstance(bound.lower.maps[0], Conv)
+    if not isinstance(bound, LinearBound):
+        return None
+    convolves = bound.exact and len(bound.lower.maps) == 1 and isinstance(bound.lower.maps[0], Conv)
     shared = sum(perturbed[0].index in other.args for other in graph) > 1
     return perturbed[0] if convolves and not shared else None
 

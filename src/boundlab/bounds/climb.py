@@ -14,9 +14,12 @@ import torch
 from torch import Tensor
 
 from boundlab.bounds.space import Range, Variables
+from boundlab.maps import flat
 
 MEANS = (0.9, 0.999)
 """How much of Adam's means of the gradient, and of its square, stays from one step to the next (Kingma and Ba 2015)."""
+NOISE = 0.75
+"""The power of the machine's precision that a gradient is measured against, beside the largest of its problem."""
 CROWDED = 0.75
 """Of the problems that are held, this share at least climbs: with fewer left, those that are done are taken out."""
 
@@ -95,14 +98,19 @@ class Walk:
         return lower.detach(), gradients
 
     def step(self, gradients: tuple[Tensor, ...], rate: float, count: int) -> None:
-        """One step of Adam up the gradients and back into the ranges, in place."""
+        """One step of Adam up the gradients and back into the ranges, in place.
+
+        What is as small beside a problem's largest gradient as rounding is does not count as a direction.
+        """
         keep, slow = MEANS
         length, root = rate / (1 - keep ** count), math.sqrt(1 - slow ** count)
         for value, mean, square, free, gradient in zip(self.values, self.means, self.squares, self.ranges, gradients,
                                                        strict=True):
             mean.lerp_(gradient, 1 - keep)
             square.mul_(slow).addcmul_(gradient, gradient, value=1 - slow)
-            move = mean / square.sqrt().div_(root).add_(torch.finfo(square.dtype).tiny ** 0.5)
+            size, kind = square.sqrt().div_(root), torch.finfo(square.dtype)
+            largest = flat(size, 1).amax(1).reshape(-1, *[1] * (size.dim() - 1))
+            move = mean / size.add_(largest, alpha=kind.eps ** NOISE).add_(kind.tiny)
             value.add_(move.mul_(free.scale), alpha=length)
             torch.minimum(torch.maximum(value, free.low, out=value), free.high, out=value)
 

@@ -10,7 +10,7 @@ from boundlab.bounds.optimise import Optimised
 from boundlab.bounds.problem import Bounds, Method, Problem
 from boundlab.bounds.space import Lagrangian
 
-SMALLEST = 0.01
+SMALLEST = 0.002
 """The last step's size as a share of the first one's."""
 
 
@@ -20,13 +20,15 @@ class Dual:
 
     Rows go back as in CROWN, but the row before a nonlinear function of one argument is free, and what is lost there is
     computed (`Lagrangian`). Any number of `steps` of Adam gives a sound bound, never below CROWN; with many it reaches the
-    optimum of the relaxation, which no lines on the same inner bounds exceed. The size of steps falls from `rate` to a
-    hundredth. `memory` ("4GB", or bytes) may be held at once, by `base` too. Salman et al. 2019, Eq. 11; Dvijotham et al. 2018.
+    optimum of the relaxation, which no lines on the same inner bounds exceed. The size of steps falls from `rate` to its
+    `SMALLEST` share. `memory` ("4GB", or bytes) may be held at once, by `base` too.
+
+    Salman et al. 2019, Eq. 11; Dvijotham et al. 2018.
     """
 
     base: Method = field(default_factory=CROWN)
     steps: int = 300
-    rate: float = 0.2
+    rate: float = 0.5
     memory: str | int | None = None
 
     def __post_init__(self) -> None:

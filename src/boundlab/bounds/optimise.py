@@ -7,6 +7,7 @@ Xu et al. 2021 (alpha-CROWN), Sec. 3.1.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -77,22 +78,37 @@ class Optimised:
         return Ascent(self.steps, self.rate, self.decay, self.patience, self.tolerance)
 
     def environment(self, problem: Problem) -> Env:
-        problem = problem.within(self.memory)
+        return self.stages(problem.within(self.memory))[-1]
+
+    def stages(self, problem: Problem) -> tuple[Env, ...]:
+        """The intervals by `base`, and those that were optimised from there."""
         env = detached(self.base.environment(problem))
-        return self.inner_bounds(problem, env) if self.inner else env
+        return (env, self.inner_bounds(problem, env)) if self.inner else (env,)
 
     def run(self, problem: Problem) -> Bounds:
         problem = problem.within(self.memory)
-        env = self.environment(problem)
-        ground = ground_of(problem, env, self.space)
+        first, env = (stages := self.stages(problem))[0], stages[-1]
+        steps = [self.bounded(ground_of(problem, env, self.space))]
+        if self.inner:  # plain lines on tighter intervals need not be tighter ones
+            steps.append(replace(self, steps=0).bounded(ground_of(problem, first, self.space)))
+        graph, target = problem.model.graph, problem.target
+        lower = functools.reduce(torch.maximum, (one.lower for one in steps))
         if problem.spec is not None:
+            return Bounds(finite_rows(lower, problem), None, graph, env, variables=steps[0].variables)
+        upper = functools.reduce(torch.minimum, (one.upper for one in steps if one.upper is not None))
+        found = checked(target, Interval(lower, upper))
+        return Bounds(found.lower, found.upper, graph, {**env, target.index: found})
+
+    def bounded(self, ground: Ground) -> Bounds:
+        """Optimised bounds of the specification's rows or of the output, on given inner bounds."""
+        graph, target = ground.problem.model.graph, ground.problem.target
+        if ground.problem.spec is not None:
             lower, variables = self.raised(ground)
-            return Bounds(finite_rows(lower, problem), None, problem.model.graph, env, variables=variables)
-        interval = env[problem.target.index]
+            return Bounds(lower, None, graph, ground.env, variables=variables)
+        interval = ground.env[target.index]
         assert isinstance(interval, Interval)
-        found = self.sides(ground, problem.target, torch.ones_like(interval.lower, dtype=torch.bool), None)
-        found = checked(problem.target, interval.meet(found))
-        return Bounds(found.lower, found.upper, problem.model.graph, {**env, problem.target.index: found})
+        found = self.sides(ground, target, torch.ones_like(interval.lower, dtype=torch.bool), None)
+        return Bounds(found.lower, found.upper, graph, ground.env)
 
     def inner_bounds(self, problem: Problem, known: Env) -> Env:
         """Bounds of every node from those that are known, optimised in order: later lines are made on tightened intervals."""
