@@ -2,11 +2,13 @@
 
 from boundlab.affine import Affine, LinearBound, chord, exact, lines, where3
 from boundlab.attack.pgd import PGD, AttackResult, attack
+from boundlab.bounds.dual import Dual
 from boundlab.bounds.linear import LinearForm, LinearForms, linear_bounds
 from boundlab.bounds.methods import CROWN, IBP, Forward, bound
 from boundlab.bounds.optimise import Optimised
 from boundlab.bounds.problem import Bounds, Method, Rigour
 from boundlab.bounds.slopes import one_slope, parallel, zero_slope
+from boundlab.bounds.space import Full, Lagrangian, Own
 from boundlab.capture.onnx import OnnxFile, load_onnx, onnx_reference
 from boundlab.capture.torch import capture
 from boundlab.check.check import check
@@ -58,12 +60,15 @@ __all__ = [
     "Box",
     "CaptureError",
     "Curve",
+    "Dual",
     "Family",
     "Forward",
     "Free",
+    "Full",
     "Graph",
     "Interval",
     "L0Ball",
+    "Lagrangian",
     "LinearBound",
     "LinearForm",
     "LinearForms",
@@ -76,6 +81,7 @@ __all__ = [
     "OnnxFile",
     "Op",
     "Optimised",
+    "Own",
     "Patches",
     "PerturbationSet",
     "Polytope",

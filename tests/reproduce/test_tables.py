@@ -75,7 +75,7 @@ def test_errors_keep_their_order(folder):
     rows = error_table(folder, folder, 6, 0.3, Serial(), quiet)
     assert [(row.network, row.eps) for row in rows] == list(BARRIER_1)
     for row in rows:
-        errors = [row.attacked, *reversed([row.error[name] for name in ("LP-GREEDY", "LP-LAST", "LP-ALL", "MILP")])]
+        errors = [row.attacked, *reversed([row.error[name] for name in ("LP-GREEDY", "Dual", "LP-LAST", "LP-ALL", "MILP")])]
         assert all(a <= b for a, b in zip([row.test, *errors], errors, strict=False))
     found = of_errors(rows)
     assert len(found.rows) == len(rows) and all(len(row) == len(found.columns) for row in found.rows)

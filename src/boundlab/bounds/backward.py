@@ -23,6 +23,11 @@ from boundlab.perturbations.sets import Box, PerturbationSet
 Env = Mapping[int, Tensor | Interval]
 Sets = Mapping[int, PerturbationSet]
 Relaxer = Callable[[Node], LinearBound]
+Left = tuple[list[Rows], Tensor | None]
+"""Rows of an operator's perturbed arguments, and the bias (n, s) that they leave."""
+Passage = Callable[[Rows], Left]
+"""Another way through a node than by lines."""
+Passing = Callable[[Node], LinearBound | Passage]
 
 
 @dataclass(frozen=True)
@@ -93,18 +98,20 @@ def carries_gradients(rows: Rows, bound: LinearBound) -> bool:
     return rows.spread().coefficients.requires_grad or any(table.requires_grad for table in bound.choice.values)
 
 
-def convolution_below(graph: Graph, env: Env, relax: Relaxer, node: Node) -> Node | None:
+def convolution_below(graph: Graph, env: Env, relax: Passing, node: Node) -> Node | None:
     """The only perturbed argument of a node, if that is a convolution which nothing else reads."""
     perturbed = [graph[arg] for arg in node.args if isinstance(env[arg], Interval)]
     if len(perturbed) != 1 or perturbed[0].source:
         return None
     bound = relax(perturbed[0])
+    if not isinstance(bound, LinearBound):
+        return None
     convolves = bound.exact and len(bound.lower.maps) == 1 and isinstance(bound.lower.maps[0], Conv)
     shared = sum(perturbed[0].index in other.args for other in graph) > 1
     return perturbed[0] if convolves and not shared else None
 
 
-def pull_back(rows: Rows, bound: LinearBound) -> tuple[list[Rows], Tensor | None]:
+def pull_back(rows: Rows, bound: LinearBound) -> Left:
     """Rows of an operator's output as rows of its perturbed arguments, and the bias that this leaves."""
     if bound.exact:
         return pull_affine(rows, bound.lower)
@@ -122,15 +129,11 @@ def fits(rows: Explicit, bound: LinearBound) -> bool:
     return rows.holds_rows or all(value.shape[1] == 1 for value in bound.choice.values)
 
 
-Meeting = Callable[[Node, Rows], tuple[list[Rows], Tensor | None] | None]
-"""What rows of a node become that is not by lines: rows of its perturbed arguments, and a bias. None where lines decide."""
-
-
-def backward(graph: Graph, env: Env, relax: Relaxer, target: int, rows: Rows,
-             stop: Callable[[Node], bool] | None = None, meet: Meeting | None = None) -> Pulled:
+def backward(graph: Graph, env: Env, relax: Passing, target: int, rows: Rows,
+             stop: Callable[[Node], bool] | None = None) -> Pulled:
     """Pull `rows` of node `target` back through relaxations until every path ends at a source, or at a node that `stop`s.
 
-    Constants never receive rows: a relaxation has one map for each perturbed argument. Where `meet` has an answer, it counts.
+    Constants never receive rows: a relaxation has one map for each perturbed argument.
     """
     waiting: dict[int, Rows] = {target: rows}
     reached: dict[int, Rows] = {}
@@ -142,10 +145,7 @@ def backward(graph: Graph, env: Env, relax: Relaxer, target: int, rows: Rows,
         if node.source or (stop is not None and stop(node)):
             reached[index] = arrived
             continue
-        met = None if meet is None else meet(node, arrived)
-        if met is None:
-            node, met = by_lines(graph, env, relax, (node, arrived), stop)
-        pulled, offset = met
+        node, (pulled, offset) = passed(graph, env, relax, (node, arrived), stop)
         bias = plus(bias, offset)
         perturbed = [arg for arg in node.args if isinstance(env[arg], Interval)]
         for arg, part in zip(perturbed, pulled, strict=True):
@@ -153,18 +153,21 @@ def backward(graph: Graph, env: Env, relax: Relaxer, target: int, rows: Rows,
     return Pulled(reached, bias)
 
 
-def by_lines(graph: Graph, env: Env, relax: Relaxer, arrival: tuple[Node, Rows],
-             stop: Callable[[Node], bool] | None) -> tuple[Node, tuple[list[Rows], Tensor | None]]:
-    """What rows that arrive at a node become by its relaxation, and that of a convolution below where both go in one step.
+def passed(graph: Graph, env: Env, relax: Passing, arrival: tuple[Node, Rows],
+           stop: Callable[[Node], bool] | None) -> tuple[Node, Left]:
+    """What rows that arrive at a node become there, and in a convolution below where both go in one step.
 
     The node is the one whose arguments the rows then belong to.
     """
     node, arrived = arrival
     step = relax(node)
+    if not isinstance(step, LinearBound):
+        return node, step(arrived)
     below = convolution_below(graph, env, relax, node) if carries_gradients(arrived, step) else None
-    if below is None or not isinstance(arrived, Dense) or (stop is not None and stop(below)):
+    convolution = None if below is None or (stop is not None and stop(below)) else relax(below)
+    if below is None or not isinstance(arrived, Dense) or not isinstance(convolution, LinearBound):
         return node, pull_back(arrived, step)
-    return below, choose_and_convolve(arrived, step, relax(below).lower)
+    return below, choose_and_convolve(arrived, step, convolution.lower)
 
 
 def regions_of(pulled: Pulled, env: Env, sets: Sets) -> Iterator[tuple[PerturbationSet, Rows, bool]]:

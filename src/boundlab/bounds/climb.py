@@ -14,9 +14,12 @@ import torch
 from torch import Tensor
 
 from boundlab.bounds.space import Range, Variables
+from boundlab.maps import flat
 
 MEANS = (0.9, 0.999)
 """How much of Adam's means of the gradient, and of its square, stays from one step to the next (Kingma and Ba 2015)."""
+NOISE = 0.75
+"""The power of the machine's precision that a gradient is measured against, beside the largest of its problem."""
 CROWDED = 0.75
 """Of the problems that are held, this share at least climbs: with fewer left, those that are done are taken out."""
 
@@ -45,11 +48,7 @@ class Objective(Protocol):
         ...
 
     def at(self, variables: Variables) -> Tensor:
-        """The bounds at some variables, (n, g)."""
-        ...
-
-    def plain(self) -> Tensor:
-        """The bounds without free variables, (n, g)."""
+        """The bounds at some variables, (n, g); plain lines where a node has none."""
         ...
 
     def take(self, index: Tensor) -> Objective:
@@ -64,12 +63,12 @@ Keys = list[tuple[int, str]]
 
 def never(best: Tensor) -> Tensor:
     """No problem is done before the last step."""
-    return best.new_zeros(len(best), dtype=torch.bool)
+    return torch.zeros(len(best), dtype=torch.bool, device=best.device)
 
 
 @dataclass(frozen=True)
 class Found:
-    """The best bounds of all rows (n, g), and each problem's variables with the best mean."""
+    """The best bounds of all rows (n, g), and each problem's variables with the best mean of its rows."""
 
     best: Tensor
     variables: Variables
@@ -77,8 +76,9 @@ class Found:
 
 @dataclass(frozen=True)
 class Walk:
-    """Variables on their way, with Adam's two means, ranges and the number of steps; tensors (n, 1, *shape) by place."""
+    """Variables on their way, with Adam's two means and ranges; a tensor (n, 1, *shape) for each."""
 
+    keys: Keys
     values: list[Tensor]
     means: list[Tensor]
     squares: list[Tensor]
@@ -86,27 +86,31 @@ class Walk:
 
     def take(self, index: Tensor) -> Walk:
         """The walks of the problems `index` (m,) alone."""
+        values, means, squares = ([part[index] for part in parts] for parts in (self.values, self.means, self.squares))
+        return Walk(self.keys, values, means, squares, [one.take(index) for one in self.ranges])
 
-        def some(parts: list[Tensor]) -> list[Tensor]:
-            return [part[index] for part in parts]
+    def measured(self, objective: Objective, last: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The bounds here, (n, g), and the gradients of their sum unless nobody steps on."""
+        values = [value.detach().requires_grad_(not last) for value in self.values]
+        with torch.set_grad_enabled(not last):
+            lower = objective.at(named(self.keys, values))
+            gradients = () if last else torch.autograd.grad(lower.sum(), values, materialize_grads=True)
+        return lower.detach(), gradients
 
-        def end(value: Tensor) -> Tensor:
-            return value if len(value) == 1 else value[index]
-
-        ranges = [Range(end(one.start), end(one.low), end(one.high),
-                        end(one.scale) if isinstance(one.scale, Tensor) else one.scale) for one in self.ranges]
-        return Walk(some(self.values), some(self.means), some(self.squares), ranges)
-
-    @torch.no_grad()
     def step(self, gradients: tuple[Tensor, ...], rate: float, count: int) -> None:
-        """One step of Adam up the gradients and back into the ranges, in place."""
+        """One step of Adam up the gradients and back into the ranges, in place.
+
+        What is as small beside a problem's largest gradient as rounding is does not count as a direction.
+        """
         keep, slow = MEANS
         length, root = rate / (1 - keep ** count), math.sqrt(1 - slow ** count)
         for value, mean, square, free, gradient in zip(self.values, self.means, self.squares, self.ranges, gradients,
                                                        strict=True):
             mean.lerp_(gradient, 1 - keep)
             square.mul_(slow).addcmul_(gradient, gradient, value=1 - slow)
-            move = mean / square.sqrt().div_(root).add_(torch.finfo(square.dtype).tiny ** 0.5)
+            size, kind = square.sqrt().div_(root), torch.finfo(square.dtype)
+            largest = flat(size, 1).amax(1).reshape(-1, *[1] * (size.dim() - 1))
+            move = mean / size.add_(largest, alpha=kind.eps ** NOISE).add_(kind.tiny)
             value.add_(move.mul_(free.scale), alpha=length)
             torch.minimum(torch.maximum(value, free.low, out=value), free.high, out=value)
 
@@ -119,58 +123,63 @@ def named(keys: Keys, values: list[Tensor]) -> Variables:
     return found
 
 
-def better(best: Tensor, found: Tensor) -> Tensor:
-    """The larger bound of each row; what is no number does not count."""
-    return torch.maximum(best, torch.where(torch.isfinite(found), found, -math.inf))
-
-
 def started(objective: Objective, count: int, start: Variables | None) -> Walk:
-    """The walk at its start: at the variables that are given, else at those of the plain lines."""
+    """The walk of `count` problems at its start: at the variables that are given, else at those of the plain lines."""
     values = []
     for (index, name), free in objective.ranges.items():
-        given = free.start if start is None or index not in start else start[index][name]
+        given = start[index][name] if start is not None and name in start.get(index, {}) else free.start
         inside = torch.minimum(torch.maximum(given, free.low), free.high)
         values.append(inside.expand(count, *inside.shape[1:]).clone())
-    zeros = [torch.zeros_like(value) for value in values]
-    return Walk(values, zeros, [zero.clone() for zero in zeros], list(objective.ranges.values()))
+    means, squares = ([torch.zeros_like(value) for value in values] for _ in range(2))
+    return Walk(list(objective.ranges), values, means, squares, list(objective.ranges.values()))
+
+
+@dataclass(frozen=True)
+class Record:
+    """What all problems have reached, written in place: best bounds (n, g), the best mean (n,) with its variables, and for how
+    many steps a problem has not gained."""
+
+    best: Tensor
+    top: Tensor
+    idle: Tensor
+    finest: list[Tensor]
+
+    def note(self, places: Tensor, lower: Tensor, values: list[Tensor], tolerance: float) -> None:
+        """Bounds (m, g) that the problems `places` (m,) have met with their variables; what is no number does not count."""
+        before = self.best[places]
+        after = torch.maximum(before, torch.where(torch.isfinite(lower), lower, -math.inf))
+        gained = (after - before).mean(1) > tolerance * before.mean(1).abs()
+        self.best[places] = after
+        self.idle[places] = torch.where(gained, 0, self.idle[places] + 1)
+        mean = lower.mean(1)
+        higher = (mean > self.top[places]).nonzero().squeeze(1)
+        self.top[places[higher]] = mean[higher]
+        for kept, value in zip(self.finest, values, strict=True):
+            kept[places[higher]] = value[higher]
 
 
 @torch.no_grad()
 def climb(objective: Objective, ascent: Ascent, done: Done = never, start: Variables | None = None) -> Found:
     """The best bound of each row over all steps, of the plain lines at least."""
-    best = objective.plain()
-    keys, count = list(objective.ranges), len(best)
-    if not keys or ascent.steps == 0:
-        return Found(best, {})
-    walk = started(objective, count, start)
-    finest = [value.clone() for value in walk.values]
-    here, idle = torch.arange(count, device=best.device), torch.zeros(count, dtype=torch.long, device=best.device)
-    top = torch.full_like(best[:, 0], -math.inf)
+    plain = objective.at({})
+    count = len(plain)
+    walk, here = started(objective, count, start), torch.arange(count, device=plain.device)
+    if not walk.keys or ascent.steps == 0:
+        return Found(plain, {})
+    record = Record(plain.clone(), torch.full_like(plain[:, 0], -math.inf), torch.zeros_like(here),
+                    [value.clone() for value in walk.values])
     for step in range(ascent.steps + 1):
-        open_ = ~(done(best) | (idle >= (ascent.patience or math.inf)))[here]
-        left = int(open_.sum())
-        if left == 0:
+        climbing = ~done(record.best)[here]
+        if ascent.patience is not None:
+            climbing &= record.idle[here] < ascent.patience
+        left = climbing.nonzero().squeeze(1)
+        if len(left) == 0:
             break
-        if left < CROWDED * len(here):
-            kept = open_.nonzero().squeeze(1)
-            here, walk, objective, open_ = here[kept], walk.take(kept), objective.take(kept), open_[kept]
+        if len(left) < CROWDED * len(here):
+            here, walk, objective, left = here[left], walk.take(left), objective.take(left), torch.arange(len(left)).to(left)
         last = step == ascent.steps
-        values = [value.detach().requires_grad_(not last) for value in walk.values]
-        with torch.set_grad_enabled(not last):
-            lower = objective.at(named(keys, values))
-            gradients = () if last else torch.autograd.grad(lower.sum(), values, materialize_grads=True)
-        lower = lower.detach()
-        before = best[here]
-        after = torch.where(open_[:, None], better(before, lower), before)
-        gain = (after - before).mean(1) > ascent.tolerance * before.mean(1).abs()
-        best[here] = after
-        idle[here] = torch.where(gain, 0, idle[here] + 1)
-        mean = lower.mean(1)
-        higher = open_ & (mean > top[here])
-        top[here] = torch.where(higher, mean, top[here])
-        rise = higher.nonzero().squeeze(1)
-        for kept_value, value in zip(finest, walk.values, strict=True):
-            kept_value[here[rise]] = value[rise]
+        lower, gradients = walk.measured(objective, last)
+        record.note(here[left], lower[left], [value[left] for value in walk.values], ascent.tolerance)
         if not last:
             walk.step(gradients, ascent.rate * ascent.decay ** step, step + 1)
-    return Found(best, named(keys, finest))
+    return Found(record.best, named(walk.keys, record.finest))

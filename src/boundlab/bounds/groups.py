@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from boundlab.affine import LinearBound
-from boundlab.bounds.backward import Env, Pulled, backward, concretize, plus
+from boundlab.bounds.backward import Env, Left, Passage, Pulled, backward, concretize, plus, pull_back
 from boundlab.bounds.climb import Objective
 from boundlab.bounds.intermediate import fed_by_inputs, is_affine, relaxer
 from boundlab.bounds.problem import Problem
@@ -69,7 +69,7 @@ def ground_of(problem: Problem, env: Env, space: Space) -> Ground:
 
 @dataclass(frozen=True)
 class Groups:
-    """n groups of `size` rows of the node `target`: whose each is, and a function that gives the rows of some, without owners."""
+    """n groups of `size` rows of the node `target`: the `owner` (n,) of each, and a function that gives the rows of some."""
 
     target: int
     size: int
@@ -118,10 +118,14 @@ class Lower(Objective, View):
         """The rows that reach every node by plain lines, (n, g, *shape)."""
         found: dict[int, Tensor] = {}
 
-        def note(node: Node, rows: Rows) -> None:
-            found[node.index] = rows.dense()
+        def noting(node: Node) -> Passage:
+            def note(rows: Rows) -> Left:
+                found[node.index] = rows.dense()
+                return pull_back(rows, self.fixed(node))
 
-        backward(self.ground.problem.model.graph, self.env, self.fixed, self.groups.target, self.rows, meet=note)
+            return note
+
+        backward(self.ground.problem.model.graph, self.env, noting, self.groups.target, self.rows)
         return found
 
     @cached_property
@@ -161,30 +165,27 @@ class Lower(Objective, View):
         """The rows at the reference value, (n, g)."""
         return self.rows.dot(self.reference(self.groups.target).unsqueeze(1))
 
-    def plain(self) -> Tensor:
-        return self.at({})
-
     def at(self, variables: Variables) -> Tensor:
-        def relax(node: Node) -> LinearBound:
-            family = self.families[node.index] if node.index in variables else None
-            return self.about(node, family.at(variables[node.index])) if isinstance(family, Lines) else self.fixed(node)
-
-        def meet(node: Node, rows: Rows) -> tuple[list[Rows], Tensor | None] | None:
-            family = self.families[node.index] if node.index in variables else None
-            return self.met(node, rows, family, variables[node.index]) if isinstance(family, Multipliers) else None
+        def relax(node: Node) -> LinearBound | Passage:
+            if node.index not in variables:
+                return self.fixed(node)
+            family, named = self.families[node.index], variables[node.index]
+            if isinstance(family, Lines):
+                return self.about(node, family.at(named))
+            return lambda rows: self.replaced(node, rows, family, named)
 
         graph, target = self.ground.problem.model.graph, self.groups.target
-        return self.concretized(backward(graph, self.env, relax, target, self.rows, meet=meet))
+        return self.concretized(backward(graph, self.env, relax, target, self.rows))
 
-    def met(self, node: Node, rows: Rows, family: Multipliers, named: Named) -> tuple[list[Rows], Tensor]:
+    def replaced(self, node: Node, rows: Rows, family: Multipliers, named: Named) -> Left:
         """Rows of a node's argument that a family of multipliers puts in the place of the node's own, and what these leave."""
         a = rows.dense()
         m = family.at(a, named)
         least = family.support(a.detach(), m.detach())
         (argument,) = (arg for arg in node.args if isinstance(self.env[arg], Interval))
-        place, height = (value.unsqueeze(1) for value in (self.reference(argument), self.reference(node.index)))
-        left = Left.apply(a, m, least.place - place, least.height - height, least.value + m.detach() * place - a.detach() * height)
-        return [Dense(node.shape, None, m)], left
+        place, height = (self.reference(index).unsqueeze(1) for index in (argument, node.index))
+        value = least.value + m.detach() * place - a.detach() * height
+        return [Dense(node.shape, None, m)], Sum.apply(a, m, least.place - place, least.height - height, value)
 
     def concretized(self, pulled: Pulled) -> Tensor:
         """The least value of pulled rows about references on the groups' sets, (n, g)."""
@@ -239,7 +240,7 @@ def neurons_of(node: Node, known: Interval, mask: Tensor, size: int) -> Neurons:
     return Neurons(node, known.lower.new_ones(1), owner, index, members)
 
 
-class Left(torch.autograd.Function):
+class Sum(torch.autograd.Function):
     """What rows a, with m in their place, leave: the sum of least values (n, g), whose derivatives are place and height.
 
     All about reference values.

@@ -7,6 +7,7 @@ Xu et al. 2021 (alpha-CROWN), Sec. 3.1.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -36,14 +37,15 @@ CACHED = 2**20
 
 @dataclass(frozen=True)
 class Optimised:
-    """CROWN with optimised lines: `steps` steps of projected Adam of size `rate`, each group of rows on its own.
+    """CROWN with optimised lines: `steps` of projected Adam of size `rate`, which shrinks by `decay` after each.
 
     Never looser than plain CROWN on the same inner bounds; without gradients of their own. Inner bounds are those of `base`;
-    with `inner` they are then optimised layer by layer, too, each side of each unsettled neuron (FROWN). `group` rows (neurons of
-    a layer, or rows of the specification) share their lines, which maximise the mean of their bounds. `space` says what is free.
-    Rows of a specification above `enough` climb no further; a group that has not gained the share `tolerance` in `patience`
-    steps stops. `start` are variables to begin at (`Bounds.variables` of an earlier run); plain lines count all the same.
-    `memory` ("4GB", or bytes) may be held at once, by `base` too.
+    with `inner` they are then optimised layer by layer, too, each side of each unsettled neuron (FROWN). `group` rows (neurons
+    of a layer, or rows of a specification) share their lines, which maximise the mean of their bounds; a result depends on no
+    other group. `space` says what is free. Rows of a specification above `enough` climb no further; a group whose mean has not
+    gained the share `tolerance` of its size in any of `patience` steps stops. `start` are variables to begin at
+    (`Bounds.variables` of an earlier run on the same network); plain lines count all the same. `memory` ("4GB", or bytes) may
+    be held at once, by `base` too.
     """
 
     base: Method = field(default_factory=CROWN)
@@ -64,8 +66,11 @@ class Optimised:
         check_memory(self.memory)
         if self.steps < 0 or not 0 < self.rate < math.inf:
             raise SpecError(f"steps must be at least 0 and rate a positive number, got {self.steps!r} and {self.rate!r}.")
-        if self.group < 1:
-            raise SpecError(f"group is the number of rows that share variables, at least 1, got {self.group!r}.")
+        if not 0 < self.decay <= 1:
+            raise SpecError(f"decay is a factor above 0, and 1 at most, got {self.decay!r}.")
+        if self.group < 1 or (self.patience is not None and self.patience < 1):
+            raise SpecError("group is the number of rows that share variables and patience a number of steps, both at least 1, "
+                            f"got {self.group!r} and {self.patience!r}.")
 
     @property
     def ascent(self) -> Ascent:
@@ -73,22 +78,37 @@ class Optimised:
         return Ascent(self.steps, self.rate, self.decay, self.patience, self.tolerance)
 
     def environment(self, problem: Problem) -> Env:
-        problem = problem.within(self.memory)
+        return self.stages(problem.within(self.memory))[-1]
+
+    def stages(self, problem: Problem) -> tuple[Env, ...]:
+        """The intervals by `base`, and those that were optimised from there."""
         env = detached(self.base.environment(problem))
-        return self.inner_bounds(problem, env) if self.inner else env
+        return (env, self.inner_bounds(problem, env)) if self.inner else (env,)
 
     def run(self, problem: Problem) -> Bounds:
         problem = problem.within(self.memory)
-        env = self.environment(problem)
-        ground = ground_of(problem, env, self.space)
+        first, env = (stages := self.stages(problem))[0], stages[-1]
+        steps = [self.bounded(ground_of(problem, env, self.space))]
+        if self.inner:  # plain lines on tighter intervals need not be tighter ones
+            steps.append(replace(self, steps=0).bounded(ground_of(problem, first, self.space)))
+        graph, target = problem.model.graph, problem.target
+        lower = functools.reduce(torch.maximum, (one.lower for one in steps))
         if problem.spec is not None:
+            return Bounds(finite_rows(lower, problem), None, graph, env, variables=steps[0].variables)
+        upper = functools.reduce(torch.minimum, (one.upper for one in steps if one.upper is not None))
+        found = checked(target, Interval(lower, upper))
+        return Bounds(found.lower, found.upper, graph, {**env, target.index: found})
+
+    def bounded(self, ground: Ground) -> Bounds:
+        """Optimised bounds of the specification's rows or of the output, on given inner bounds."""
+        graph, target = ground.problem.model.graph, ground.problem.target
+        if ground.problem.spec is not None:
             lower, variables = self.raised(ground)
-            return Bounds(finite_rows(lower, problem), None, problem.model.graph, env, variables=variables)
-        interval = env[problem.target.index]
+            return Bounds(lower, None, graph, ground.env, variables=variables)
+        interval = ground.env[target.index]
         assert isinstance(interval, Interval)
-        found = self.sides(ground, problem.target, torch.ones_like(interval.lower, dtype=torch.bool), None)
-        found = checked(problem.target, interval.meet(found))
-        return Bounds(found.lower, found.upper, problem.model.graph, {**env, problem.target.index: found})
+        found = self.sides(ground, target, torch.ones_like(interval.lower, dtype=torch.bool), None)
+        return Bounds(found.lower, found.upper, graph, ground.env)
 
     def inner_bounds(self, problem: Problem, known: Env) -> Env:
         """Bounds of every node from those that are known, optimised in order: later lines are made on tightened intervals."""
@@ -158,7 +178,8 @@ class Optimised:
         found = []
         for part in torch.arange(len(groups.owner), device=groups.owner.device).split(size):
             objective = Lower(ground, groups.take(part))
-            found.append(climb(objective, self.ascent, never if done is None else done(part), some_variables(start, part)))
+            begin = some_variables(start, part, len(groups.owner))
+            found.append(climb(objective, self.ascent, never if done is None else done(part), begin))
         return found
 
 
@@ -171,10 +192,14 @@ def groups_at_once(ground: Ground, groups: Groups) -> int:
     return max(1, ground.problem.budget.share(fastest * each * COPIES) // (each * COPIES))
 
 
-def some_variables(start: Variables | None, part: Tensor) -> Variables | None:
-    """The variables (b, groups, *shape) of some groups, counted through all problems, as (n, 1, *shape)."""
+def some_variables(start: Variables | None, part: Tensor, count: int) -> Variables | None:
+    """The variables (b, groups, *shape) of some of `count` groups, counted through all problems, as (n, 1, *shape)."""
     if start is None:
         return None
+    sizes = {value.shape[0] * value.shape[1] for named in start.values() for value in named.values()}
+    if sizes - {count}:
+        raise SpecError(f"start holds variables of {sorted(sizes)} groups of rows, the question has {count}; give it the "
+                        "variables of bounds of as many problems and rows.")
     return {index: {name: value.flatten(0, 1)[part].unsqueeze(1) for name, value in named.items()}
             for index, named in start.items()}
 

@@ -15,7 +15,7 @@ from boundlab.bounds.backward import Env
 from boundlab.bounds.intermediate import fitting, is_affine
 from boundlab.graph import Node
 from boundlab.interval import Interval
-from boundlab.maps import Diagonal, flat
+from boundlab.maps import Diagonal, at_owner, flat
 from boundlab.ops import lookup
 from boundlab.ops.op import Choice
 from boundlab.ops.support import Support
@@ -35,6 +35,11 @@ class Range:
     low: Tensor
     high: Tensor
     scale: Tensor | float = 1.0
+
+    def take(self, index: Tensor) -> Range:
+        """The ranges of the problems `index` (m,) alone."""
+        start, low, high = (at_owner(part, index) for part in (self.start, self.low, self.high))
+        return Range(start, low, high, at_owner(self.scale, index) if isinstance(self.scale, Tensor) else self.scale)
 
 
 @dataclass(frozen=True)
@@ -124,8 +129,9 @@ def span_of(node: Node, env: Env) -> tuple[Tensor, ...]:
     """Of the lower line and then of the upper one: its plain slope, and those where all free variables are at an end."""
     op = lookup(node.op)
     around = op.lines_around(*(env[arg] for arg in node.args), **node.attrs)
-    ends = [{name: number(free.low if low else free.high, node, env) for name, free in op.alpha.items()} for low in (True, False)]
-    plain, first, last = (slopes_of(fitting(node, around(alpha))) for alpha in (None, *ends))
+    lows = {name: number(free.low, node, env) for name, free in op.alpha.items()}
+    highs = {name: number(free.high, node, env) for name, free in op.alpha.items()}
+    plain, first, last = (slopes_of(fitting(node, around(alpha))) for alpha in (None, lows, highs))
     return tuple(part[side] for side in (0, 1) for part in (plain, first, last))
 
 
@@ -207,12 +213,13 @@ class Full:
 
 
 @dataclass(frozen=True)
-class Duals:
-    """A multiplier for every coordinate of the argument of each function of one argument that has a `support`; others keep
-    their own variables.
+class Lagrangian:
+    """Any row for the argument of each function of one argument that has a `support`: multipliers in a Lagrangian dual.
 
-    The Lagrangian dual of the layer-wise problem: Salman et al. 2019, Eq. 11; Dvijotham et al. 2018. The bound is concave in all
-    multipliers together, and so its largest value is the optimum of the convex relaxation by hulls on the same intervals.
+    Other operators keep their own variables. The bound is concave in all multipliers together, and its largest value is the
+    optimum of the layer-wise relaxation by hulls on the same intervals: Salman et al. 2019, Eq. 11; Dvijotham et al. 2018.
+    Row by row `Full` comes to the same: a multiplier is a slope times the row that arrives. What moves is its excess over that
+    of the plain line, so that earlier rows follow later ones. Rows never share multipliers.
     """
 
     def family(self, node: Node, view: View) -> Family | None:

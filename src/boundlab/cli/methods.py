@@ -7,7 +7,7 @@ from dataclasses import replace
 import boundlab as bl
 from boundlab.cli.verb import Misuse
 
-METHODS: dict[str, bl.IBP | bl.Forward | bl.CROWN | bl.Optimised | bl.LP | bl.MILP] = {
+METHODS: dict[str, bl.IBP | bl.Forward | bl.CROWN | bl.Optimised | bl.Dual | bl.LP | bl.MILP] = {
     "ibp": bl.IBP(),
     "crown-ibp": bl.CROWN(intermediate=bl.IBP()),
     "crown": bl.CROWN(),
@@ -15,6 +15,8 @@ METHODS: dict[str, bl.IBP | bl.Forward | bl.CROWN | bl.Optimised | bl.LP | bl.MI
     "forward-crown": bl.CROWN(intermediate=bl.Forward()),
     "fastlin": bl.CROWN(alpha=bl.parallel),
     "optimised": bl.Optimised(),
+    "frown": bl.Optimised(inner=True),
+    "dual": bl.Dual(),
     "lp-last": bl.LP(inner=False),
     "lp": bl.LP(),
     "milp": bl.MILP(),

@@ -179,7 +179,8 @@ def curve_op(name: str, curve: Curve | Callable[..., Curve], *, starts: Starts |
     sides = [side for side, sign in SIDES.items() if fixed is None or sign in fixed.signs()]
     smooth = {} if fixed is None or kinked(fixed) else {"derivative": derivative}
     return elementwise_op(name, lambda x, **attributes: at(attributes).f(x), interval, relax, **{
-        "alpha": {side: Free(0.0, 1.0, start(side)) for side in sides}, "breaks": (), "prepared": prepared, "support": support, **smooth, **fields})
+        "alpha": {side: Free(0.0, 1.0, start(side)) for side in sides}, "breaks": (), "prepared": prepared, "support": support,
+        **smooth, **fields})
 
 
 def branch_op(name: str, f: Function, slope: Function, convex: Callable[[Interval], Tensor],

@@ -48,9 +48,9 @@ class Op:
     function of the node's attributes where they depend on them. `piecewise` says that it is affine between them; `balls`
     that its interval is exact where all but the first argument vary in balls. `prepared` gives `relax` around a call as a
     function of `alpha` alone, where much of the work does not depend on that. `support` gives, for a function of one perturbed
-    argument, coordinate by coordinate, the least value of a f(z) - m z on its interval (`ops/support.py`). `integers` gives, for
-    an operator that is the largest of affine functions of its arguments, these functions. `meaning` is a formula or a few words
-    for the list of operators.
+    argument, coordinate by coordinate, the least value of a f(z) - m z on its interval (`ops/support.py`). `integers` gives,
+    for an operator that is the largest of affine functions of its arguments, these functions. `meaning` is a formula or a few
+    words for the list of operators.
     """
 
     name: str

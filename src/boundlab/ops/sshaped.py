@@ -63,10 +63,10 @@ def tanhshrink_values(x: Tensor) -> Tensor:
 
 # -- convex, then concave ------------------------------------------------------------------------------------------------
 
-sigmoid = register(curve_op("sigmoid", Curve(torch.sigmoid, sigmoid_slope, (0.0,), reach=sigmoid_reach), meaning="1 / (1 + e^-x)",
-                            sources=("aten.sigmoid.default", "onnx:Sigmoid")))
-tanh = register(curve_op("tanh", Curve(torch.tanh, tanh_slope, (0.0,), reach=tanh_reach), meaning="hyperbolic tangent",
-                         sources=("aten.tanh.default", "onnx:Tanh")))
+sigmoid = register(curve_op("sigmoid", Curve(torch.sigmoid, sigmoid_slope, (0.0,), reach=sigmoid_reach),
+                            meaning="1 / (1 + e^-x)", sources=("aten.sigmoid.default", "onnx:Sigmoid")))
+tanh = register(curve_op("tanh", Curve(torch.tanh, tanh_slope, (0.0,), reach=tanh_reach),
+                         meaning="hyperbolic tangent", sources=("aten.tanh.default", "onnx:Tanh")))
 atan = register(curve_op("atan", Curve(torch.atan, lambda x: 1 / (1 + x.square()), (0.0,)), meaning="arc tangent",
                          sources=("aten.atan.default", "onnx:Atan")))
 erf = register(curve_op("erf", Curve(torch.erf, lambda x: 2 / math.sqrt(math.pi) * torch.exp(-x.square()), (0.0,)),

@@ -1,9 +1,9 @@
 """Support: the least value of a f(z) - m z over an interval of z, for any numbers a and m.
 
 It says which lines lie below or above f: with a = 1 it is the best intercept of a lower line of slope m, with a = -1 the
-negative of that of an upper line of slope -m. With any multiplier m of the constraint y = f(z) it is what the constraint leaves of
-a y in the Lagrangian dual of a layer-wise problem (Dvijotham et al. 2018; Salman et al. 2019, Eq. 11). Where f is affine between a
-few places the least value is at one of these; on a convex piece of a curve two tangents bound it.
+negative of that of an upper line of slope -m. In the Lagrangian dual of a layer-wise problem it is what the constraint y = f(z)
+with a multiplier m leaves of a y (Dvijotham et al. 2018; Salman et al. 2019, Eq. 11). Where f is affine between a few places
+the least value is at one of these; on a convex piece of a curve two tangents bound it.
 """
 
 from __future__ import annotations
@@ -42,8 +42,9 @@ def chosen(second: Tensor, one: Tensor, other: Tensor) -> Tensor:
 
 
 def lower_of(first: Least, second: Least) -> Least:
-    """The lower of two least values."""
-    below = (second.value < first.value).to(first.value.dtype)
+    """The lower of two least values; where rounding alone may decide, with the place of the first."""
+    close = torch.finfo(first.value.dtype).eps ** 0.5
+    below = (first.value - second.value > close * second.value.abs()).to(first.value.dtype)
     return Least(chosen(below, first.place, second.place), chosen(below, first.height, second.height),
                  torch.minimum(first.value, second.value))
 
@@ -73,9 +74,9 @@ def corner_support(f: Function, x: Interval, breaks: Sequence[float]) -> Support
 
 
 class Piece(NamedTuple):
-    """For every coordinate a stretch from `start` to `end` on which a curve bends one way, and its slopes there, (b, 1, *shape).
+    """For every coordinate a stretch from `start` to `end` on which a curve bends one way, and its slopes there.
 
-    Where a curve has no such piece the stretch is one point of the interval.
+    All (b, 1, *shape). Where a curve has no such piece the stretch is one point of the interval.
     """
 
     start: Tensor
@@ -102,8 +103,9 @@ def piece_support(curve: Curve, x: Interval, bowls: Sequence[Piece], domes: Sequ
         k = m / size.clamp(min=torch.finfo(a.dtype).tiny)
         for bowl, dome in zip(bowls, domes, strict=True):
             start, end, first, last = (chosen(negative, one, other) for one, other in zip(bowl, dome, strict=True))
-            slope = torch.minimum(torch.maximum(k, sign * first), sign * last)
-            least = on_convex(curve, sign, slope, (start, end))
+            slopes = sign * first, sign * last
+            slope = torch.minimum(torch.maximum(k, slopes[0]), slopes[1])
+            least = on_convex(curve, sign, slope, (start, end), slopes)
             rest = size * slope - m
             value = size * least.value + torch.minimum(rest * start, rest * end)
             found = lower_of(found, least._replace(value=value))
@@ -112,15 +114,15 @@ def piece_support(curve: Curve, x: Interval, bowls: Sequence[Piece], domes: Sequ
     return support
 
 
-def on_convex(curve: Curve, sign: Tensor, k: Tensor, ends: Line) -> Least:
-    """The least value of sign f(z) - k z between the ends of a piece on which that is convex, for a slope that f has there.
+def on_convex(curve: Curve, sign: Tensor, k: Tensor, ends: Line, slopes: Line) -> Least:
+    """The least value of sign f(z) - k z between the ends of a piece on which that is convex, for k between its `slopes` there.
 
     Slopes beyond are cut off before; what is left of m z is least at an end. So nothing is divided by a small a that matters.
     """
     start, end = ends
     if curve.reach is None:
         touches = contact(curve, sign, k, start, end, HALVINGS)
-        place = touches.mean(0)
+        place = torch.where(k <= slopes[0], start, torch.where(k >= slopes[1], end, touches.mean(0)))
         return Least(place, curve.f(place), valley(curve, sign, touches, k, ends))
     place = torch.minimum(torch.maximum(-sign * curve.reach(sign * k), start), end)
     height, along = curve.f(place), sign * curve.slope(place)

@@ -1,0 +1,123 @@
+"""Inner bounds that are optimised, too: tighter, sound, the same alone and in a batch, whatever is shared or stopped."""
+
+import pytest
+import torch
+
+import boundlab as bl
+from boundlab.evaluate import evaluate_all
+from boundlab.interval import Interval
+from tests.bounds.test_optimise import NETWORKS, D, case
+
+SETTINGS = {
+    "neurons": {}, "groups": {"group": 3}, "patience": {"patience": 2, "tolerance": 0.05}, "all slopes": {"space": bl.Full()},
+    "multipliers": {"space": bl.Lagrangian()},
+}
+
+
+def frown(**settings):
+    return bl.Optimised(**{"steps": 4, "rate": 0.2, "inner": True, **settings})
+
+
+def spec_of(model, region):
+    return bl.margins(bl.evaluate(model, region.box().center).argmax(1), 3, dtype=D)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_every_node_is_bounded_no_looser_than_by_crown_and_soundly(name, setting):
+    _, model, region = case(name)
+    spec, method = spec_of(model, region), frown(**SETTINGS[setting])
+    plain, found = (bl.bound(model, region, method=one, spec=spec) for one in (bl.CROWN(), method))
+    points = region.sample(300, torch.Generator().manual_seed(2))
+    values = evaluate_all(model, {model.graph.inputs[0].name: points.flatten(0, 1)})
+    for index, interval in found.env.items():
+        if isinstance(interval, Interval):
+            value = values[index].unflatten(0, points.shape[:2])
+            assert bool((interval.lower <= value + 1e-9).all()) and bool((value <= interval.upper + 1e-9).all())
+            assert bool((interval.lower >= plain.env[index].lower - 1e-12).all())
+            assert bool((interval.upper <= plain.env[index].upper + 1e-12).all())
+    value = values[model.graph.output.index].unflatten(0, points.shape[:2])
+    assert bool((found.lower <= torch.einsum("bso,nbo->nbs", spec.rows, value).amin(0) + 1e-9).all())
+    assert bool((found.lower >= plain.lower - 1e-12).all())
+
+
+@pytest.mark.parametrize("name", ["relu", "tanh"])
+def test_inner_bounds_become_tighter_and_rows_with_them(name):
+    _, model, region = case(name)
+    spec = spec_of(model, region)
+    rows, both = (bl.bound(model, region, method=bl.Optimised(inner=inner), spec=spec) for inner in (False, True))
+
+    def width(bounds):
+        return sum(one.width.sum() for one in bounds.env.values() if isinstance(one, Interval))
+
+    assert width(both) < 0.995 * width(rows) and both.lower.sum() > rows.lower.sum()
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_a_problem_alone_is_the_same_as_in_a_batch_and_in_parts(setting):
+    _, model, region = case("relu", batch=4)
+    spec, settings = spec_of(model, region), SETTINGS[setting] | {"enough": 0.0}
+    near = 1e-3 if setting == "multipliers" else 1e-7  # multipliers begin at kinks, where rounding decides on a direction
+    whole = bl.bound(model, region, method=frown(**settings), spec=spec)
+    parts = bl.bound(model, region, method=frown(memory=3000, **settings), spec=spec)
+    assert torch.allclose(parts.lower, whole.lower, atol=near)
+    for place in range(4):
+        one = torch.tensor([place])
+        alone = bl.bound(model, region.take(one), method=frown(**settings), spec=bl.at_least(spec.rows[one]))
+        assert torch.allclose(alone.lower[0], whole.lower[place], atol=near)
+        for index, interval in alone.env.items():
+            if isinstance(interval, Interval):
+                assert torch.allclose(interval.lower[0], whole.env[index].lower[place], atol=near)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_single_precision_agrees(name):
+    _, model, region = case(name)
+    spec = spec_of(model, region)
+    double = bl.bound(model, region, method=frown(), spec=spec).lower
+    single = bl.bound(model.to(torch.float32), bl.LpBall(region.center.float(), region.eps), method=frown(),
+                      spec=bl.at_least(spec.rows.float())).lower
+    assert torch.allclose(single.double(), double, atol=2e-2 * double.abs().max().item())
+
+
+def test_rows_that_are_proven_stop_and_no_verdict_changes():
+    _, model, region = case("relu", batch=8, radius=0.6)
+    spec = spec_of(model, region)
+    plain, all_rows, some = (bl.bound(model, region, method=method, spec=spec).lower for method in
+                             (bl.CROWN(), bl.Optimised(), bl.Optimised(enough=0.0)))
+    proven = plain > 0
+    assert bool(proven.any()) and not bool(proven.all())
+    assert torch.allclose(some[proven], plain[proven]) and bool((all_rows[proven] > plain[proven] + 1e-3).any())
+    open_ = all_rows <= 0
+    assert torch.equal(some > 0, all_rows > 0) and torch.allclose(some[open_], all_rows[open_])
+
+
+def test_it_begins_where_another_run_ended():
+    _, model, region = case("relu")
+    spec = spec_of(model, region)
+    found = bl.bound(model, region, method=bl.Optimised(), spec=spec)
+    again = bl.bound(model, region, method=bl.Optimised(steps=1, rate=1e-9, start=found.variables), spec=spec)
+    assert bool((again.lower >= found.lower - 1e-9).all())
+    nearby = bl.LpBall(region.center, region.eps * 1.1)
+    warm, cold = (bl.bound(model, nearby, method=bl.Optimised(steps=1, start=start), spec=spec).lower
+                  for start in (found.variables, None))
+    assert warm.sum() > cold.sum()
+    with pytest.raises(bl.SpecError, match="start holds variables of \\[6\\] groups of rows, the question has 4"):
+        bl.bound(model, region.take(torch.arange(2)), method=bl.Optimised(start=found.variables),
+                 spec=bl.at_least(spec.rows[:2]))
+
+
+def test_a_group_that_gains_nothing_stops_early():
+    _, model, region = case("relu")
+    spec = spec_of(model, region)
+    plain, stopped, free = (bl.bound(model, region, method=method, spec=spec).lower for method in (
+        bl.CROWN(), bl.Optimised(patience=1, tolerance=1e6, steps=50), bl.Optimised(steps=50)))
+    assert torch.allclose(stopped, plain, atol=1e-12) and bool((free > stopped + 1e-3).any())
+
+
+@pytest.mark.parametrize("wrong", [{"group": 0}, {"patience": 0}])
+def test_bad_numbers_are_refused(wrong):
+    with pytest.raises(bl.SpecError, match="both at least 1"):
+        bl.Optimised(**wrong)
+    with pytest.raises(bl.SpecError, match="decay is a factor above 0"):
+        bl.Optimised(decay=1.5)
