@@ -29,7 +29,7 @@ def question(name, seed, widths=(4, 9, 9, 3), radius=0.5):
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_it_reaches_the_optimum_of_the_relaxation_and_no_more(name, seed):
     net, model, region, rows = question(name, seed)
     spec = bl.at_least(rows[None])

@@ -20,6 +20,9 @@ from boundlab.ops.hull import Curve, Function, Line, contact, edges_of, valley
 HALVINGS = 10
 """Halvings of the search for the least value: what is lost is of second order in the width that is left."""
 
+CLOSE = 4
+"""Units of rounding by which two least values may differ and count as one, so that rounding does not decide on a derivative."""
+
 
 class Least(NamedTuple):
     """A sound lower bound `value` of a f(z) - m z, and the `place` z and `height` f(z) near which it is taken; (b, s, *shape).
@@ -43,7 +46,7 @@ def chosen(second: Tensor, one: Tensor, other: Tensor) -> Tensor:
 
 def lower_of(first: Least, second: Least) -> Least:
     """The lower of two least values; where rounding alone may decide, with the place of the first."""
-    close = torch.finfo(first.value.dtype).eps ** 0.5
+    close = CLOSE * torch.finfo(first.value.dtype).eps
     below = (first.value - second.value > close * second.value.abs()).to(first.value.dtype)
     return Least(chosen(below, first.place, second.place), chosen(below, first.height, second.height),
                  torch.minimum(first.value, second.value))
