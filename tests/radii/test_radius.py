@@ -402,3 +402,18 @@ def test_the_bracket_never_forgets_a_proof():
         start, cap = torch.tensor([0.1]), torch.tensor([5.0])
         end = narrowed(untried(torch.tensor([2.0])), trial, start, cap, bl.Search(rounds=7), whole=False)
         assert float(end.low) == max(held) < float(end.high)
+
+
+def test_a_search_goes_on_from_radii_that_are_known():
+    net, model = network()
+    x = inputs()
+    labels = net(x).argmax(1)
+    first = bl.radius(model, x, labels, method=bl.IBP(), search=SILENT)
+    both = bl.radius(model, x, labels, method=(bl.IBP(), bl.CROWN()), search=SILENT)
+    known = bl.radius(model, x, labels, method=bl.CROWN(), search=bl.Search(attack=None, known=first.proven))
+    assert torch.allclose(known.proven, both.proven, rtol=0.02) and bool((known.proven >= first.proven).all())
+    assert known.evaluations < both.evaluations
+    with pytest.raises(bl.ShapeError, match="3 radii are known for 4 problems"):
+        bl.radius(model, x, labels, search=bl.Search(known=first.proven[:3]))
+    with pytest.raises(bl.SpecError, match="known to be proven"):
+        bl.Search(known=torch.tensor([-1.0]))

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from boundlab.bounds.methods import CROWN, method_value
 from boundlab.bounds.problem import Method, Rigour
-from boundlab.errors import BoundError, MissingRule, SpecError
+from boundlab.errors import BoundError, MissingRule, ShapeError, SpecError
 from boundlab.graph import Model
 from boundlab.radii.family import Family, balls
 from boundlab.radii.problems import Problems, Statement, Targeted, problems_of
-from boundlab.radii.search import COARSE, Bracket, Search, narrowed, untried
+from boundlab.radii.search import COARSE, NEXT, Bracket, Search, narrowed, untried
 from boundlab.verify.verdict import Witness
 
 
@@ -85,9 +85,13 @@ def methods_of(method: Method | Sequence[Method] | None) -> tuple[Method, ...]:
 
 def proven_radii(problems: Problems, fresh: Bracket, methods: Sequence[Method], search: Search) -> Bracket:
     """The largest radii that one of the methods proved; each begins at those of the one before."""
-    bracket, start, largest = fresh, problems.full(1.0) * search.start, problems.largest()
-    for method in methods:
-        bracket = replace(bracket, high=fresh.high)
+    bracket, start, largest = fresh, problems.full(search.start), problems.largest()
+    if search.known is not None:
+        if search.known.numel() != len(start):
+            raise ShapeError(f"{search.known.numel()} radii are known for {len(start)} problems; give one for each.")
+        bracket = replace(fresh, low=torch.where(fresh.first > 0, search.known.reshape(-1).to(fresh.low), 0.0), leap=NEXT)
+    for place, method in enumerate(methods):
+        bracket = replace(bracket, high=fresh.high, leap=NEXT if place else bracket.leap)
         bracket = narrowed(bracket, problems.proofs(method), start, largest, search, problems.family.whole)
     return bracket
 

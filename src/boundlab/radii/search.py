@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -29,6 +30,8 @@ QUICK = PGD(steps=20, restarts=2, targets=2)
 """An attack that is repeated at many radii: short, but with a random start beside the input, where gradients may vanish."""
 LEAPS = (2.0, 10.0)
 """Between which factors a radius grows that never failed, by how far its margin has fallen."""
+NEXT = 1.1
+"""By which factor the radius of a method grows first that begins where another one ended: it seldom proves twice as much."""
 COARSE = 0.05
 """The finest tolerance of an attack's radius: what it finds by chance varies by more."""
 BEFORE, NEAR, STEP = 0.4, 0.6, 0.9
@@ -41,23 +44,26 @@ Trial = Callable[[Tensor, Tensor, int], Outcome]
 
 @dataclass(frozen=True)
 class Search:
-    """How radii are searched: from `start` (one number, or (n,) of each problem), larger or smaller, then between a proof and a
-    failure until their distance over their mean is at most `tolerance`.
+    """How radii are searched: from `start`, larger or smaller, then between a proof and a failure until
+    their distance over their mean is at most `tolerance`.
 
-    `attack` searches counterexamples from the proven radii on (None: no attack), in the same way, but to no
+    `known` are radii that are proven already, by another method (0: none), in the shape of the result: the search for proofs
+    goes on from them. `attack` searches counterexamples from the proven radii on (None: no attack), in the same way, but to no
     finer tolerance than `COARSE`. At most `rounds` radii are tried of one problem by each method and by the attack.
     """
 
-    start: float | Tensor = 0.01
+    start: float = 0.01
     tolerance: float = 0.01
     rounds: int = 50
     attack: PGD | None = QUICK
+    known: Tensor | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("start", self.start), ("tolerance", self.tolerance)):
-            numbers = torch.as_tensor(value)
-            if not bool(((numbers > 0) & torch.isfinite(numbers)).all()):
-                raise SpecError(f"the {name} of a search for a radius must be a positive number, got {value!r:.60}.")
+            if not 0 < value < math.inf:
+                raise SpecError(f"the {name} of a search for a radius must be a positive number, got {value!r}.")
+        if self.known is not None and not bool((torch.isfinite(self.known) & (self.known >= 0)).all()):
+            raise SpecError("radii that are known to be proven must be finite and not negative.")
         if self.rounds < 1:
             raise SpecError(f"a search for a radius needs at least one round, got {self.rounds!r}.")
 
@@ -68,7 +74,7 @@ class Bracket:
 
     `high` is inf where it never failed, and always above `low`: nothing is said about what lies between or beyond them.
     `above` and `below` are the margins at these ends, `first` those at radius 0. `witnesses` refute the statement at `high`;
-    `tried` counts trials.
+    `tried` counts trials. Where nothing failed, radii grow by the factor `leap` at least.
     """
 
     low: Tensor
@@ -78,6 +84,7 @@ class Bracket:
     first: Tensor
     witnesses: Mapping[int, Witness] = field(default_factory=dict)
     tried: int = 0
+    leap: float = LEAPS[0]
 
     def met(self, index: Tensor, eps: Tensor, outcome: Outcome) -> Bracket:
         """After a trial of the problems `index` (m,) at radii `eps` between their ends."""
@@ -87,15 +94,14 @@ class Bracket:
             return end.index_copy(0, index, torch.where(where, value, end[index]))
 
         held, failed = outcome.held, ~outcome.held
-        return Bracket(put(self.low, eps, held), put(self.high, eps, failed), put(self.above, margins, held),
-                       put(self.below, margins, failed), self.first, {**self.witnesses, **outcome.witnesses},
-                       self.tried + len(index))
+        return replace(self, low=put(self.low, eps, held), high=put(self.high, eps, failed),
+                       above=put(self.above, margins, held), below=put(self.below, margins, failed),
+                       witnesses={**self.witnesses, **outcome.witnesses}, tried=self.tried + len(index))
 
     def grown(self) -> Tensor:
         """A larger radius where nothing failed yet, (n,): half of where the margin would reach 0 if it fell on steadily."""
         reach = self.low * self.first / (self.first - self.above)
-        least, most = LEAPS
-        return torch.minimum(torch.maximum((reach / 2).nan_to_num(nan=0.0), least * self.low), most * self.low)
+        return torch.minimum(torch.maximum((reach / 2).nan_to_num(nan=0.0), self.leap * self.low), LEAPS[1] * self.low)
 
     def between(self, tolerance: float) -> Tensor:
         """A radius just before or after the line through the margins at both ends crosses 0, (n,); NaN without such margins."""
