@@ -18,7 +18,7 @@ from boundlab.engines.engine import Serial
 from boundlab.errors import SpecError
 from boundlab.radii.search import Search
 from boundlab.reports.tables import of_errors
-from boundlab.reproduce.barrier import GREEDY, TEN, distortion_row, error_table, programs
+from boundlab.reproduce.barrier import GREEDY, TEN, Sample, distortion_row, error_table, programs
 from boundlab.reproduce.files import mnist_test, named_tensors, network_of, read_idx, weights_in
 from boundlab.reproduce.frown import classified, radius_row
 from boundlab.reproduce.published import BARRIER_1, BARRIER_2
@@ -72,7 +72,7 @@ def test_files_are_read_as_they_were_written(folder):
 
 
 def test_errors_keep_their_order(folder):
-    rows = error_table(folder, folder, 6, 0.3, Serial(), quiet)
+    rows = error_table(folder, folder, Sample(4, spread=True), 0.3, Serial(), quiet)
     assert [(row.network, row.eps) for row in rows] == list(BARRIER_1)
     for row in rows:
         errors = [row.attacked, *reversed([row.error[name] for name in ("LP-GREEDY", "Dual", "LP-LAST", "LP-ALL", "MILP")])]

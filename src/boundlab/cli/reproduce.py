@@ -21,7 +21,7 @@ from boundlab.engines.engine import Engine, Serial
 from boundlab.engines.ledger import Recorded
 from boundlab.engines.pool import Pool
 from boundlab.reports.tables import Reproduction, of_distortions, of_errors, of_radii, save
-from boundlab.reproduce.barrier import Tell, distortion_table, error_table
+from boundlab.reproduce.barrier import Sample, Tell, distortion_table, error_table
 from boundlab.reproduce.frown import radius_table
 
 Which = Annotated[Literal["frown-3", "barrier-1", "barrier-2"], typer.Argument(metavar="TABLE", help=(
@@ -32,6 +32,7 @@ Images = Annotated[int | None, typer.Option(min=1, help="Test images; by default
 Linear = Annotated[int, typer.Option(min=0, help="frown-3: images of linear programs.")]
 Seconds = Annotated[float, typer.Option(min=0, help="barrier-1: seconds of an integer program; 0 leaves them out.")]
 Tolerance = Annotated[float, typer.Option(help="barrier-2: width of a radius's bracket at the end, as a share of it.")]
+Spread = Annotated[bool, typer.Option("--spread", help="barrier-1: images spread over the test set, not its first ones.")]
 Kind = Annotated[Literal["serial", "pool", "ray"], typer.Option(help="What runs linear programs.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes of the engine.")]
 Address = Annotated[str | None, typer.Option(help="Of a Ray cluster that is there already.")]
@@ -55,6 +56,7 @@ class Effort:
     lp_images: Linear = 10
     milp_seconds: Seconds = 2.0
     tolerance: Tolerance = 0.01
+    spread: Spread = False
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,8 @@ Run = Callable[[Sources, Effort, Engine, Tell], Reproduction]
 
 def errors(sources: Sources, effort: Effort, engine: Engine, tell: Tell) -> Reproduction:
     """barrier-1."""
-    return of_errors(error_table(sources.weights, sources.data, effort.images or 500, effort.milp_seconds, engine, tell))
+    return of_errors(error_table(sources.weights, sources.data, Sample(effort.images or 500, effort.spread),
+                                 effort.milp_seconds, engine, tell))
 
 
 def distortions(sources: Sources, effort: Effort, engine: Engine, tell: Tell) -> Reproduction:

@@ -124,16 +124,30 @@ def with_method(state: State, name: str, method: Method, model: Model, data: tup
     return state.after(name, proven, broken, time.perf_counter() - started, len(places))
 
 
-def error_table(weights: Path, data: Path, images: int, seconds: float, engine: Engine, tell: Tell) -> list[ErrorRow]:
-    """Table 1 for the networks of `BARRIER_1`, on the first images of MNIST's test set; `seconds` a row for MILP (0: none)."""
-    x, labels = mnist_test(data)
+@dataclass(frozen=True)
+class Sample:
+    """So many of the test images: the first ones, or spread evenly over all (the second half of MNIST's is easier)."""
+
+    images: int
+    spread: bool = False
+
+    def of(self, data: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """The images and labels that it names."""
+        step = len(data[0]) // min(self.images, len(data[0])) if self.spread else 1
+        x, labels = (part[::step][:self.images] for part in data)
+        return x, labels
+
+
+def error_table(weights: Path, data: Path, sample: Sample, seconds: float, engine: Engine, tell: Tell) -> list[ErrorRow]:
+    """Table 1 for the networks of `BARRIER_1`, on a sample of MNIST's test set; `seconds` a row for MILP (0: none)."""
+    x, labels = sample.of(mnist_test(data))
     methods: dict[str, Method] = {"LP-GREEDY": GREEDY, "Dual": DUAL, **programs(engine)}
     if seconds > 0:
         methods["MILP"] = MILP(LP(GREEDY, enough=0.0, engine=engine), seconds, enough=0.0, engine=engine)
     rows = []
     for name, eps in BARRIER_1:
         model = capture(network_of(named_tensors(weights_in(weights, name))), x[:2]).detached()
-        rows.append(error_row(name, eps, model, (x[:images], labels[:images]), methods, tell))
+        rows.append(error_row(name, eps, model, (x, labels), methods, tell))
     return rows
 
 
