@@ -92,11 +92,13 @@ def cost_table(experiments: Sequence[Experiment]) -> Table:
 
 
 def plan_table(experiments: Sequence[Experiment], overhead: float) -> Table:
-    """How long workers would need for the tasks of all experiments, one after the other."""
+    """How long workers would need for the tasks of all experiments, and with the time that one driver needs to write them."""
+    driver = math.fsum(each.driver for each in experiments)
     layers = [layer for each in experiments for layer in each.layers()]
     plans = [(workers, schedule(layers, workers, overhead)) for workers in WORKERS]
-    columns = ("workers", "hours", "work")
-    rows = [(str(workers), f"{plan.makespan / 3600:.3g}", f"{plan.utilisation:.0%}") for workers, plan in plans]
+    columns = ("workers", "hours", "share of work", "hours with one driver")
+    rows = [(str(workers), f"{plan.makespan / 3600:.3g}", f"{plan.utilisation:.0%}", f"{(plan.makespan + driver) / 3600:.3g}")
+            for workers, plan in plans]
     title = f"{sum(map(len, layers))} tasks in {len(layers)} layers, {overhead:g} s more for each task"
     return Table(columns, rows, title, frozenset(columns))
 
@@ -106,6 +108,6 @@ def comparison(experiments: Sequence[Experiment]) -> str:
     ours = math.fsum(each.measured + each.unmeasured for each in experiments)
     others = math.fsum(each.unmeasured for each in experiments)
     measured, every = ours - others, math.fsum(each.all_programs for each in experiments)
-    return (f"{ours / 3600:.3g} CPU hours, one {PUBLISHED / ours:,.0f}th of 22 CPU-years ({PUBLISHED / 3600:,.0f} h); they would be 22 "
-            f"CPU-years if a row that was not measured cost {(PUBLISHED - measured) / others:,.0f} times as much as the "
-            f"costliest that was; with two programs a neuron 22 CPU-years are {PUBLISHED / every:.3g} s a program.")
+    return (f"{ours / 3600:.3g} CPU hours, one {PUBLISHED / ours:,.0f}th of 22 CPU-years ({PUBLISHED / 3600:,.0f} h). They "
+            f"would be 22 CPU-years if each row that was not measured cost {(PUBLISHED - measured) / others:,.0f} times as much as the "
+            f"costliest one that was. Shared out over two programs a neuron, 22 CPU-years are {PUBLISHED / every:.3g} s a program.")

@@ -96,8 +96,10 @@ CLOCKED: dict[Function, Function] = {ends_of_neurons: clocked_ends, minima_of_ro
 
 @dataclass(frozen=True)
 class Spent:
-    """One task: its functions (neurons or rows), its program's rows, columns and nonzeros, and seconds (CPU, wall): its own, and
-    those of its programs (n, 2)."""
+    """One task: how many functions it minimises, its program's rows, columns and nonzeros, and its seconds (CPU, wall).
+
+    `programs` (n, 2) are the seconds of each of its programs, `process` is where it ran.
+    """
 
     functions: int
     size: tuple[int, int, int]
@@ -204,7 +206,7 @@ def programs_table(lines: Sequence[Mapping[str, Any]]) -> Table:
     def cell(line: Mapping[str, Any], name: str) -> str:
         value = line[name]
         if name in ("rows", "columns", "nonzeros", "open", "programs"):
-            return f"{value:.0f}"
+            return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
         return "" if value is None else value if isinstance(value, str) else f"{value:.3g}"
 
     heads = {"network": "network", "eps": "eps", "images": "images", "layer": "layer", "open": "open neurons",
