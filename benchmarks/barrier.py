@@ -108,6 +108,7 @@ def comparison(experiments: Sequence[Experiment]) -> str:
     ours = math.fsum(each.measured + each.unmeasured for each in experiments)
     others = math.fsum(each.unmeasured for each in experiments)
     measured, every = ours - others, math.fsum(each.all_programs for each in experiments)
-    return (f"{ours / 3600:.3g} CPU hours, one {PUBLISHED / ours:,.0f}th of 22 CPU-years ({PUBLISHED / 3600:,.0f} h). They "
-            f"would be 22 CPU-years if each row that was not measured cost {(PUBLISHED - measured) / others:,.0f} times as much as the "
-            f"costliest one that was. Shared out over two programs a neuron, 22 CPU-years are {PUBLISHED / every:.3g} s a program.")
+    factor, share = (PUBLISHED - measured) / others, PUBLISHED / every
+    return (f"{ours / 3600:.3g} CPU hours, one {PUBLISHED / ours:,.0f}th of 22 CPU-years ({PUBLISHED / 3600:,.0f} h). If each row "
+            f"that was not measured cost {factor:,.0f} times as much as the costliest that was, they would be 22 CPU-years. "
+            f"Shared out over two programs a neuron, 22 CPU-years are {share:.3g} s a program.")
