@@ -110,5 +110,5 @@ def comparison(experiments: Sequence[Experiment]) -> str:
     measured, every = ours - others, math.fsum(each.all_programs for each in experiments)
     factor, share = (PUBLISHED - measured) / others, PUBLISHED / every
     return (f"{ours / 3600:.3g} CPU hours, one {PUBLISHED / ours:,.0f}th of 22 CPU-years ({PUBLISHED / 3600:,.0f} h). If each "
-            f"row that was not measured cost {factor:,.0f} times as much as the costliest that was, they would be 22 CPU-years. "
-            f"Shared out over two programs a neuron, 22 CPU-years are {share:.3g} s a program.")
+            f"row that was not measured cost {factor:,.0f} times as much as the costliest that was, it would be all 22; "
+            f"shared out over two programs a neuron, 22 CPU-years are {share:.3g} s a program.")
