@@ -13,16 +13,21 @@ import torch
 import typer
 
 from benchmarks import machine, ours, peer
+from benchmarks.barrier import comparison, cost_table, experiments_of, plan_table
 from benchmarks.cases import OURS, PEER, STEP_BATCH, STEP_NETWORK, Limits, Line
 from benchmarks.figure import save_figure
 from benchmarks.laws import laws_table
 from benchmarks.limits import limits_table, measure_limits
 from benchmarks.networks import Network, networks_of
+from benchmarks.programs import Setting, lines_of, measure, programs_table, settings_of
 from benchmarks.scaling import AXES, LADDERS, QUICK, measure_all
 from benchmarks.suite import Effort, Plan, measure_bounds, measure_steps
 from benchmarks.tables import markdown, merged, page, provenance, sentences, tables_of
 from benchmarks.targets import target_lines
+from benchmarks.workers import turns, turns_table
 from boundlab.cli.answer import Answer, jsonable, show
+from boundlab.engines.cluster import Ray
+from boundlab.engines.pool import Pool
 
 Value = TypeVar("Value")
 app = typer.Typer(no_args_is_help=False, add_completion=False, pretty_exceptions_enable=False,
@@ -55,6 +60,11 @@ Smoke = Annotated[bool, typer.Option("--smoke", help="Small networks and batches
 Out = Annotated[Path | None, typer.Option(help="The JSON file to write, anew after each case.")]
 Figure = Annotated[Path | None, typer.Option(help="The picture to draw, .svg or .png (needs matplotlib).")]
 Axes = Annotated[str, typer.Option(help=f"Along what: {', '.join(AXES)}, or 'all'.")]
+Papers = Annotated[Path, typer.Option(envvar="BOUNDLAB_DATA", help="Folder with paper_models and datasets/mnist.")]
+Errors = Annotated[int, typer.Option(min=0, help="Test images of the networks of the barrier paper's Table 1.")]
+Radii = Annotated[int, typer.Option(min=0, max=10, help="Of the ten images of Table 2.")]
+Rounds = Annotated[int, typer.Option(min=1, help="Radii that a search of Table 2 tries.")]
+Overhead = Annotated[float, typer.Option(min=0, help="Seconds that a task costs beside its work, in the simulated schedule.")]
 Quick = Annotated[bool, typer.Option("--quick", help="Tiny networks, to see that it runs.")]
 Files = Annotated[list[Path], typer.Argument(help="Results that --out wrote; later files replace equal cases.")]
 
@@ -173,6 +183,35 @@ def limits(data: Data = None, networks: Networks = ALL, methods: Methods = "CROW
     cases = [(network, method, batch) for network in asked.values() for method in by for batch in numbers]
     found = measure_limits(cases, device)
     show(Answer({"limits": found}, (limits_table(found),), (provenance(machine.describe(device)),)), as_json=False)
+
+
+@app.command()
+def programs(data: Papers, errors: Errors = 20, radii: Radii = 5, rounds: Rounds = 10, overhead: Overhead = 0.01) -> None:
+    """Measure linear programs on published networks, and say what the barrier paper's experiments would cost with them."""
+    cases = []
+    for setting in settings_of(errors, radii):
+        cases.append(measure(setting, data))
+        print(f"{setting.network} {setting.eps}: {cases[-1].an_image():.3g} s an image", file=sys.stderr, flush=True)
+    lines, experiments = [line for case in cases for line in lines_of(case)], experiments_of(cases, rounds)
+    tables = programs_table(lines), cost_table(experiments), plan_table(experiments, overhead)
+    said = comparison(experiments), provenance(machine.describe("cpu"))
+    print("\n\n".join([*(f"{table.title}\n\n{markdown(table)}" for table in tables), *said]))
+
+
+@app.command()
+def workers(data: Papers, ray: Annotated[bool, typer.Option("--ray", help="Ray's workers, not a pool's.")] = False,
+            images: Annotated[int, typer.Option(min=1, help="Test images.")] = 10,
+            repeat: Annotated[int, typer.Option(min=1, help="How often one and two workers take turns.")] = 3) -> None:
+    """Measure two workers against one: linear programs for NOR_MLP_B at radius 0.03."""
+    torch.set_num_threads(1)
+    setting = Setting("NOR_MLP_B", 0.03, tuple(range(images)), 0.0)
+    if ray:
+        with Ray(workers=2).open():
+            found = turns(setting, data, (Ray(workers=1), Ray(workers=2)), repeat)
+    else:
+        with Pool(1).open() as one, Pool(2).open() as two:
+            found = turns(setting, data, (one, two), repeat)
+    print("\n\n".join([markdown(turns_table(found)), provenance(machine.describe("cpu"))]))
 
 
 if __name__ == "__main__":

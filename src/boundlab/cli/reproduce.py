@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -81,8 +82,8 @@ class Engines:
                 yield self.recorded(cluster)
 
     def recorded(self, engine: Engine) -> Engine:
-        """The engine with its ledger."""
-        return engine if self.ledger is None else Recorded(engine, self.ledger)
+        """The engine with its ledger; results of another version of boundlab are not those of this one."""
+        return engine if self.ledger is None else Recorded(engine, self.ledger, version("boundlab"))
 
 
 Run = Callable[[Sources, Effort, Engine, Tell], Reproduction]

@@ -18,7 +18,7 @@ from boundlab.interval import Interval
 from boundlab.ops import lookup
 from boundlab.programs.encode import Encoding
 from boundlab.programs.forms import numbers
-from boundlab.programs.program import Array
+from boundlab.programs.program import Array, Arrays
 from boundlab.programs.regions import doubled
 from boundlab.programs.tasks import ends_of_neurons, with_costs
 from boundlab.spec import Specification
@@ -94,7 +94,7 @@ def alone(node: Node, case: Case) -> bool:
 
 def tighten_node(node: Node, cases: list[Case], readers: Readers, engine: Engine) -> None:
     """Programs for all open neurons of one node in all cases."""
-    tasks, places = [], []
+    tasks: list[tuple[int, Array, Arrays]] = []
     below, above = break_range(node, readers)
     for number, case in enumerate(cases):
         interval = case.env[node.index]
@@ -102,12 +102,12 @@ def tighten_node(node: Node, cases: list[Case], readers: Readers, engine: Engine
         open_ones = np.zeros(0, dtype=int) if mask is None else np.flatnonzero(numbers(mask))
         for part in np.array_split(open_ones, -(-len(open_ones) // NEURONS_A_TASK)) if len(open_ones) else ():
             costs = case.encoding.coordinates(node, part)
-            tasks.append(with_costs(case.encoding.draft.program(), costs, **{
+            tasks.append((number, part, with_costs(case.encoding.draft.program(), costs, **{
                 "known lower": numbers(interval.lower)[part], "known upper": numbers(interval.upper)[part],
-                "settled below": np.full(len(part), below), "settled above": np.full(len(part), above)}))
-            places.append((number, part))
-    found = results(engine, ends_of_neurons, tasks)
-    for (number, part), result in zip(places, found, strict=True):
+                "settled below": np.full(len(part), below), "settled above": np.full(len(part), above)})))
+    tasks.sort(key=lambda task: -len(task[1]))  # long ones first, so that no worker begins one when the others are done
+    found = results(engine, ends_of_neurons, [task for _, _, task in tasks])
+    for (number, part, _), result in zip(tasks, found, strict=True):
         env = cases[number].env
         env[node.index] = checked(node, put(env[node.index], part, result["lower"], result["upper"]))
 

@@ -7,7 +7,7 @@ from scipy.sparse import csr_array
 
 from boundlab.programs.forms import Form, widened
 from boundlab.programs.program import Array, Arrays, Program, program_of
-from boundlab.programs.solve import minimiser
+from boundlab.programs.solve import Minimiser, minimiser
 
 
 def with_costs(program: Program, costs: Form, **more: Array) -> Arrays:
@@ -30,7 +30,12 @@ def minima_of_rows(task: Arrays) -> Arrays:
 
     A function that is proven to be above `enough` (k,) is not minimised to the end.
     """
-    solver, costs, enough = minimiser(program_of(task)), costs_of(task), task["enough"]
+    return minima_by(minimiser(program_of(task)), task)
+
+
+def minima_by(solver: Minimiser, task: Arrays) -> Arrays:
+    """`minima_of_rows` with a solver that is given."""
+    costs, enough = costs_of(task), task["enough"]
     values, points = np.full(len(costs.constant), -np.inf), np.full(costs.matrix.shape, np.nan)
     for place, constant in enumerate(costs.constant):
         stop = None if np.isinf(enough[place]) else float(enough[place] - constant)
@@ -47,7 +52,12 @@ def ends_of_neurons(task: Arrays) -> Arrays:
     A function need not be bounded on one side if the other side already lies beyond `settled above` or `settled below`; the
     nearer one is tried first.
     """
-    solver, costs = minimiser(program_of(task)), costs_of(task)
+    return ends_by(minimiser(program_of(task)), task)
+
+
+def ends_by(solver: Minimiser, task: Arrays) -> Arrays:
+    """`ends_of_neurons` with a solver that is given."""
+    costs = costs_of(task)
     lower, upper = task["known lower"].copy(), task["known upper"].copy()
     above, below = task["settled above"], task["settled below"]
     for place, constant in enumerate(costs.constant):
