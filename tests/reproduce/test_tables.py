@@ -89,7 +89,7 @@ def test_radii_keep_their_order(folder):
     row = radius_row("net_3_100_relu", 1.0, model, classified(model, (scaled, labels), 2), (1, Serial()), quiet)
     assert all(0 < row.each["least area"][place] <= row.each[name][place] for name in ("FROWN", "full") for place in range(2))
     assert row.run["LP"] == 1 and row.each["LP"][0] >= row.each["FROWN"][0] and row.published.percent > 7
-    methods = {"LP-GREEDY": GREEDY, **programs(Serial(), None)}
+    methods = {"LP-GREEDY": GREEDY, **programs(Serial())}
     own = distortion_row("small", model, scaled[:1], methods, Search(tolerance=0.05), quiet)
     assert own.proven["LP-GREEDY"] <= own.proven["LP-LAST"] <= own.proven["LP-ALL"] < own.attacked
 
