@@ -102,6 +102,9 @@ def test_it_begins_where_another_run_ended():
     warm, cold = (bl.bound(model, nearby, method=bl.Optimised(steps=1, start=start), spec=spec).lower
                   for start in (found.variables, None))
     assert warm.sum() > cold.sum()
+    warmed, ball = bl.Optimised(steps=1, start=found.variables), bl.LpBall(region.center.float(), region.eps)
+    single = bl.bound(model.to(torch.float32), ball, method=warmed, spec=bl.at_least(spec.rows.float())).lower
+    assert single.dtype == torch.float32 and torch.allclose(single.double(), found.lower, atol=1e-2)
     with pytest.raises(bl.SpecError, match="start holds variables of \\[6\\] groups of rows, the question has 4"):
         bl.bound(model, region.take(torch.arange(2)), method=bl.Optimised(start=found.variables),
                  spec=bl.at_least(spec.rows[:2]))
