@@ -102,6 +102,9 @@ def test_it_begins_where_another_run_ended():
     warm, cold = (bl.bound(model, nearby, method=bl.Optimised(steps=1, start=start), spec=spec).lower
                   for start in (found.variables, None))
     assert warm.sum() > cold.sum()
+    warmed, ball = bl.Optimised(steps=1, start=found.variables), bl.LpBall(region.center.float(), region.eps)
+    single = bl.bound(model.to(torch.float32), ball, method=warmed, spec=bl.at_least(spec.rows.float())).lower
+    assert single.dtype == torch.float32 and torch.allclose(single.double(), found.lower, atol=1e-2)
     with pytest.raises(bl.SpecError, match="start holds variables of \\[6\\] groups of rows, the question has 4"):
         bl.bound(model, region.take(torch.arange(2)), method=bl.Optimised(start=found.variables),
                  spec=bl.at_least(spec.rows[:2]))
@@ -113,6 +116,29 @@ def test_a_group_that_gains_nothing_stops_early():
     plain, stopped, free = (bl.bound(model, region, method=method, spec=spec).lower for method in (
         bl.CROWN(), bl.Optimised(patience=1, tolerance=1e6, steps=50), bl.Optimised(steps=50)))
     assert torch.allclose(stopped, plain, atol=1e-12) and bool((free > stopped + 1e-3).any())
+
+
+class Branches(torch.nn.Module):
+    """Two branches: the second one's neurons depend on no function of the first one's."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.middle, self.last = (torch.nn.Linear(*size) for size in ((3, 4), (3, 4), (4, 4), (8, 2)))
+
+    def forward(self, x):
+        branches = self.middle(torch.relu(self.first(x))), self.middle(self.second(x))
+        return self.last(torch.relu(torch.cat(branches, 1))) + torch.relu(branches[1])[:, :2]
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_branches_that_depend_on_no_variable(setting):
+    torch.manual_seed(0)
+    module = Branches().double()
+    model, ball = bl.capture(module, torch.zeros(1, 3, dtype=D)).detached(), bl.LpBall(torch.zeros(2, 3, dtype=D), 0.5)
+    found, plain = (bl.bound(model, ball, method=method) for method in (frown(**SETTINGS[setting]), bl.CROWN()))
+    values = module(ball.sample(500).flatten(0, 1)).unflatten(0, (500, 2))
+    assert bool((found.lower <= values + 1e-9).all()) and bool((values <= found.upper + 1e-9).all())
+    assert bool((found.lower >= plain.lower - 1e-12).all()) and bool((found.upper <= plain.upper + 1e-12).all())
 
 
 @pytest.mark.parametrize("wrong", [{"group": 0}, {"patience": 0}])

@@ -117,3 +117,39 @@ def test_what_cannot_be_exact_is_said_in_a_sentence(monkeypatch):
         monkeypatch.setitem(sys.modules, package, None)
         with pytest.raises(bl.BoundlabError, match=package):
             bl.bound(relu, bl.LpBall(x, 5.0), method=bl.MILP(solver=solver), spec=spec)
+
+
+JUMPS = {"sign": torch.sign, "heaviside": lambda x: (x > 0).to(x.dtype), "hard": lambda x: nn.functional.hardshrink(x, 0.5),
+         "threshold": lambda x: nn.functional.threshold(x, 0.5, 20.0), "clip": lambda x: x.clamp(-0.5, 0.5)}
+NEXT = torch.nextafter(torch.tensor(0.5, dtype=D), torch.tensor(1.0, dtype=D)).item()
+
+
+@pytest.mark.parametrize("name", JUMPS)
+def test_breaks_at_an_end_and_settled_networks_are_exact(name):
+    class Sloped(nn.Module):
+        def forward(self, x):
+            return JUMPS[name](x) + 0.25 * x
+
+    model = bl.capture(Sloped(), torch.zeros(1, 1, dtype=D))
+    for lower, upper in itertools.combinations_with_replacement((-2.0, -0.5, -5e-324, 0.0, 5e-324, 0.5, NEXT, 2.0), 2):
+        places = [place for place in (-2.0, -0.5, -0.4, -5e-324, 0.0, 5e-324, 0.4, 0.5, NEXT, 2.0) if lower <= place <= upper]
+        values = Sloped()(torch.tensor(places, dtype=D))
+        ends = (torch.full((1, 1), end, dtype=D) for end in (lower, upper))
+        found = bl.bound(model, bl.Box(*ends), method=bl.MILP())
+        assert float(found.lower) <= float(values.min()) + 1e-9, (lower, upper)
+        assert float(found.upper) >= float(values.max()) - 1e-9, (lower, upper)
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e-6, 1e6, 1e10, 1e16])
+@pytest.mark.parametrize("layer", [0, 2, 4])
+def test_numbers_beyond_a_solvers_tolerances_do_not_make_bounds_wrong(layer, scale):
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)).double()
+    with torch.no_grad():
+        module[layer].weight.mul_(scale)
+    model, ball = bl.capture(module, torch.zeros(1, 2, dtype=D)).detached(), bl.LpBall(torch.zeros(1, 2, dtype=D), 1.0)
+    found, plain = (bl.bound(model, ball, method=method) for method in (bl.MILP(), bl.CROWN()))
+    values = module(ball.sample(2000)[:, 0])
+    slack = 1e-12 * values.abs().amax()
+    assert bool((found.lower <= values.amin(0) + slack).all()) and bool((values.amax(0) - slack <= found.upper).all())
+    assert bool((found.lower >= plain.lower - slack).all()) and bool((found.upper <= plain.upper + slack).all())

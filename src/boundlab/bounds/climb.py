@@ -128,7 +128,7 @@ def started(objective: Objective, count: int, start: Variables | None) -> Walk:
     values = []
     for (index, name), free in objective.ranges.items():
         given = start[index][name] if start is not None and name in start.get(index, {}) else free.start
-        inside = torch.minimum(torch.maximum(given, free.low), free.high)
+        inside = torch.minimum(torch.maximum(given.to(free.start), free.low), free.high)
         values.append(inside.expand(count, *inside.shape[1:]).clone())
     means, squares = ([torch.zeros_like(value) for value in values] for _ in range(2))
     return Walk(list(objective.ranges), values, means, squares, list(objective.ranges.values()))

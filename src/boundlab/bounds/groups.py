@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 from boundlab.affine import LinearBound
 from boundlab.bounds.backward import Env, Left, Passage, Pulled, backward, concretize, plus, pull_back
 from boundlab.bounds.climb import Objective
-from boundlab.bounds.intermediate import fed_by_inputs, is_affine, relaxer
+from boundlab.bounds.intermediate import fed_by_inputs, is_affine, read_by, relaxer
 from boundlab.bounds.problem import Problem
 from boundlab.bounds.reference import Reference, around, reference
 from boundlab.bounds.space import Family, Lines, Multipliers, Named, Prepare, Range, Space, Variables, View
@@ -98,10 +98,10 @@ class Lower(Objective, View):
 
     @cached_property
     def families(self) -> dict[int, Family]:
-        """What is free at every node below the groups' own."""
-        nodes = self.ground.problem.model.graph.nodes[:self.groups.target + 1]
-        space = self.ground.space
-        found = ((node.index, space.family(node, self)) for node in nodes)
+        """What is free at the groups' node and at every node that its value depends on: rows reach no other."""
+        graph, space = self.ground.problem.model.graph, self.ground.space
+        behind = read_by(graph, self.groups.target)
+        found = ((node.index, space.family(node, self)) for node in graph if node.index in behind)
         return {index: family for index, family in found if family is not None}
 
     def arrived(self, node: Node) -> Tensor:

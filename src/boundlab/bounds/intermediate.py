@@ -199,6 +199,15 @@ def perturbed_nodes(graph: Graph, sources: Collection[int]) -> set[int]:
     return found
 
 
+def read_by(graph: Graph, target: int) -> set[int]:
+    """A node and all that its value depends on."""
+    found = {target}
+    for node in reversed(graph.nodes[:target + 1]):
+        if node.index in found:
+            found.update(node.args)
+    return found
+
+
 def fed_by_inputs(graph: Graph) -> set[int]:
     """Nodes that depend on an input, perturbed or not; the others depend on parameters alone."""
     found: set[int] = set()

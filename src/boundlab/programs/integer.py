@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 
 from boundlab.errors import BoundError, MissingPackage
 from boundlab.programs.program import Array, Arrays, Program, program_of
-from boundlab.programs.solve import Minimum, highs_of
-from boundlab.programs.tasks import costs_of
+from boundlab.programs.solve import TINY, Minimum, highs_of, minimiser
+from boundlab.programs.tasks import costs_of, minima_of_rows
 
 
 class IntegerSolver(Protocol):
@@ -60,23 +60,37 @@ class Limits:
 
 TOLERANCE = 1e-6
 """To what share of itself (and of 1) a solver's bound is trusted: the largest of their default tolerances."""
+LARGEST = 1e7
+"""Programs with larger numbers are bounded without their integers: beside such numbers solvers' tolerances decide too much."""
 Exact = Callable[[Program, Array, Limits], Minimum]
 
 
 def exact_minima(task: Arrays, exact: Exact) -> Arrays:
     """Lower bounds (k,) of a task's functions, less a tolerance, and the best points (k, columns), NaN where there is none.
 
-    The task holds `seconds` for each function and `enough` (k,).
+    The task holds `seconds` for each function and `enough` (k,). Without integers a program is a linear one, whose bounds come
+    from multipliers: HiGHS says of such a program that its dual bound as an integer program is 0.
     """
     program, costs = program_of(task), costs_of(task)
+    if not program.whole.any() or largest_number(program) > LARGEST:
+        return minima_of_rows({**task, "whole": np.zeros_like(program.whole)})
     values, points = np.full(len(costs.constant), -np.inf), np.full(costs.matrix.shape, np.nan)
     for place, constant in enumerate(costs.constant):
-        limits = Limits(float(task["seconds"]), float(task["enough"][place] - constant))
-        found = exact(program, costs.matrix[[place]].toarray()[0], limits)
-        values[place] = found.value - TOLERANCE * (1 + abs(found.value)) + constant if np.isfinite(found.value) else -np.inf
+        cost = costs.matrix[[place]].toarray()[0]
+        size = max(float(np.abs(cost).max(initial=0.0)), TINY)  # solvers take costs below 1e-7 for zero
+        limits = Limits(float(task["seconds"]), float(task["enough"][place] - constant) / size)
+        found = exact(program, cost / size, limits)
+        value = size * found.value
+        values[place] = value - TOLERANCE * (max(1.0, size) + abs(value)) + constant if np.isfinite(value) else -np.inf
         if found.point is not None:
             points[place] = found.point
     return {"value": values, "point": points}
+
+
+def largest_number(program: Program) -> float:
+    """The largest size of a coefficient or of a finite side."""
+    parts = (program.matrix.data, program.row_lower, program.row_upper, program.lower, program.upper)
+    return max(float(np.abs(part[np.isfinite(part)]).max(initial=0.0)) for part in parts)
 
 
 def by_highs(task: Arrays) -> Arrays:
@@ -94,10 +108,12 @@ def by_gurobi(task: Arrays) -> Arrays:
     return exact_minima(task, gurobi_minimum)
 
 
-def infeasible() -> BoundError:
-    """The error for a program without a solution."""
-    return BoundError("the integer program has no solution: bounds that were given, or the set and its constraints, contradict "
-                      "each other.")
+def without_integers(program: Program, cost: Array) -> Minimum:
+    """The minimum over the linear program, where a solver says that integers have no solution; BoundError if reals have none.
+
+    On intervals no wider than solvers' tolerances they are wrong about that.
+    """
+    return minimiser(replace(program, whole=np.zeros_like(program.whole))).minimum(cost)
 
 
 def refuse_balls(program: Program, solver: str) -> None:
@@ -124,9 +140,12 @@ def highs_minimum(program: Program, cost: Array, limits: Limits) -> Minimum:
     if np.isfinite(limits.enough):
         highs.cbMipInterrupt += watch
     highs.run()
-    if highs.getModelStatus() == highspy.HighsModelStatus.kInfeasible:
-        raise infeasible()
+    status, kinds = highs.getModelStatus(), highspy.HighsModelStatus
+    if status == kinds.kInfeasible:
+        return without_integers(program, cost)
     bound, point = highs.getInfo().mip_dual_bound, np.array(highs.getSolution().col_value)
+    if status not in (kinds.kOptimal, kinds.kTimeLimit, kinds.kInterrupt):
+        return Minimum(-np.inf, None)  # a search that failed has a dual bound of 0
     found = highs.getInfo().primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible
     return Minimum(float(bound) if np.isfinite(bound) else -np.inf, point if found and len(point) else None)
 
@@ -158,7 +177,7 @@ def scip_minimum(program: Program, cost: Array, limits: Limits) -> Minimum:
     model.setObjective(quicksum(float(cost[place]) * columns[place] for place in np.flatnonzero(cost)), "minimize")
     model.optimize()
     if model.getStatus() == "infeasible":
-        raise infeasible()
+        return without_integers(program, cost)
     bound = model.getDualbound()
     point = np.array([model.getVal(column) for column in columns]) if model.getNSols() else None
     return Minimum(float(bound) if abs(bound) < 1e20 else -np.inf, point)
@@ -188,7 +207,7 @@ def gurobi_minimum(program: Program, cost: Array, limits: Limits) -> Minimum:
             model.addConstr(program.matrix[high] @ x <= program.row_upper[high])
             model.optimize()
             if model.Status == gurobipy.GRB.INFEASIBLE:
-                raise infeasible()
+                return without_integers(program, cost)
             return Minimum(float(model.ObjBound), np.array(x.X) if model.SolCount else None)
     except gurobipy.GurobiError as problem:
         raise BoundError(f"Gurobi refuses: {problem}. Use MILP(solver=Highs()), or install a licence.") from problem

@@ -78,21 +78,22 @@ def pieces_of(encoding: Encoding, node: Node, bent: Array, lower: Array, upper: 
 
     edges = [lower, *(np.clip(place, lower, upper) for place in breaks), upper]
     found: list[Piece] = []
-    after = []
     for start, end in itertools.pairwise(edges):
         quarter = (end - start) / 4
-        wide = quarter > 0
         first, second = start + quarter, end - quarter
-        slope = np.where(wide, (value(second) - value(first)) / np.where(wide, second - first, 1.0), 0.0)
-        offset = value(first) - slope * first
-        there = wide | ((lower == upper) & (not found))
-        found.append((np.where(there, start, 1.0), np.where(there, end, 0.0), slope, offset))
-        after.append((slope, offset))
+        inner = (start < first) & (first < second) & (second < end)
+        edge = np.where(np.isin(start, breaks), end, start)  # where there are no numbers inside
+        middle = np.where(inner, first, edge)
+        run = np.where(inner, second - first, 1.0)
+        slope = np.where(inner, (value(np.where(inner, second, middle)) - value(middle)) / run, 0.0)
+        there = (start < end) | ((lower == upper) & (not found))
+        found.append((np.where(there, start, 1.0), np.where(there, end, 0.0), slope, value(middle) - slope * middle))
+    stretches = list(found)
     for place in breaks:
         inside, at = (lower <= place) & (place <= upper), value(np.full(len(bent), place))
-        for slope, offset in after:
+        for start, end, slope, offset in stretches:
             near = np.abs(slope * place + offset - at) <= 1e-9 * (1 + np.abs(at))
-            inside &= ~near
+            inside &= ~(near & (start <= place) & (place <= end))
         found.append((np.where(inside, place, 1.0), np.where(inside, place, 0.0), np.zeros(len(bent)), at))
     return found
 

@@ -82,7 +82,7 @@ def highs_of(program: Program) -> Any:
         kinds = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
         model.integrality_ = [kinds[int(whole)] for whole in program.whole]
     highs = highspy.Highs()
-    for option, value in (("output_flag", False), ("parallel", "off"), ("threads", 1)):
+    for option, value in (("output_flag", False), ("parallel", "off"), ("threads", 1), ("small_matrix_value", 1e-12)):
         highs.setOptionValue(option, value)
     if not program.whole.any():  # a few hundred rows: what presolve saves is less than it costs (measured: 0.02 to 0.05 s)
         highs.setOptionValue("presolve", "off")
