@@ -159,7 +159,7 @@ def curve_op(name: str, curve: Curve | Callable[..., Curve], *, starts: Starts |
         return range_of(chosen, chosen.slope, tuple(map(float, chosen.bends)), x)
 
     def prepared(x: Interval, **attributes: Any) -> Callable[[Alpha], LinearBound]:
-        """The line of least area on each side: a tangent, a line from an end that touches, or the chord."""
+        """`relax` on one interval as a function of its shares."""
         family = curve_family(at(attributes), x)
 
         def relaxed(alpha: Alpha) -> LinearBound:
@@ -168,6 +168,7 @@ def curve_op(name: str, curve: Curve | Callable[..., Curve], *, starts: Starts |
         return relaxed
 
     def relax(x: Interval, alpha: Alpha = None, **attributes: Any) -> LinearBound:
+        """The line of least area on each side: a tangent, a line from an end that touches, or the chord."""
         return prepared(x, **attributes)(alpha)
 
     def support(x: Interval, **attributes: Any) -> Support:
