@@ -22,7 +22,7 @@ def spec_of(model, region):
     return bl.margins(bl.evaluate(model, region.box().center).argmax(1), 3, dtype=D)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", ["relu", *(pytest.param(name, marks=pytest.mark.slow) for name in sorted({*NETWORKS} - {"relu"}))])
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_every_node_is_bounded_no_looser_than_by_crown_and_soundly(name, setting):
     _, model, region = case(name)
@@ -70,6 +70,7 @@ def test_a_problem_alone_is_the_same_as_in_a_batch_and_in_parts(setting):
                 assert torch.allclose(interval.lower[0], whole.env[index].lower[place], atol=near)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_single_precision_agrees(name):
     _, model, region = case(name)

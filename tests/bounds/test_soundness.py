@@ -55,7 +55,7 @@ def single(region):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=4, deadline=None, derandomize=True)
+@settings(max_examples=3, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_points_lie_inside_all_bounds(kind, data):
     blocks = data.draw(blocks_of(kind), label="blocks")

@@ -43,7 +43,7 @@ def same(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> bool:
         for a, b in zip(first.values(), second.values(), strict=True))
 
 
-@pytest.fixture(params=["serial", "crew", "recorded", pytest.param("ray_engine", marks=pytest.mark.slow)])
+@pytest.fixture(params=["serial", pytest.param("crew", marks=pytest.mark.slow), "recorded", pytest.param("ray_engine", marks=pytest.mark.slow)])
 def engine(request, tmp_path):
     if request.param in ("crew", "ray_engine"):
         return request.getfixturevalue(request.param)
@@ -125,6 +125,7 @@ def test_a_task_whose_worker_dies_is_tried_again(crew, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["died-7"]
 
 
+@pytest.mark.slow
 def test_a_task_that_kills_every_worker_is_named():
     with Pool(workers=1, retries=0).open() as engine:
         before = results(engine, jobs.ids, numbers(2))
@@ -201,6 +202,7 @@ def test_batches_are_bounded_in_bytes_and_failures_go_alone():
     assert [waiting.take(), waiting.take(), waiting.take()] == [[0], [1], [2, 3]]
 
 
+@pytest.mark.slow
 def test_processes_stay_with_an_open_pool_and_end_with_a_closed_stream(crew):
     first, second = ({int(result["process"]) for result in results(crew, jobs.ids, numbers(30))} for _ in range(2))
     assert first & second and len(first | second) <= 2

@@ -120,8 +120,8 @@ if __name__ == "__main__":
 """
 
 
-DEATHS = [("Pool(workers=2)", signal.SIGKILL, 4), pytest.param("Pool(workers=2)", signal.SIGINT, 4, marks=pytest.mark.slow),
-          *(pytest.param("Ray(workers=2)", kind, 14, marks=pytest.mark.slow) for kind in (signal.SIGKILL, signal.SIGINT))]
+DEATHS = [pytest.param(engine, kind, wait, marks=pytest.mark.slow)
+          for engine, wait in (("Pool(workers=2)", 4), ("Ray(workers=2)", 14)) for kind in (signal.SIGKILL, signal.SIGINT)]
 
 
 @pytest.mark.parametrize("engine, kind, in_flight", DEATHS)

@@ -62,6 +62,7 @@ class Watched:
                 self.after()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [bl.LP, bl.MILP])
 def test_a_pool_gives_the_same_bounds_as_this_process(crew, method):
     alone = Watched(Serial())

@@ -68,8 +68,9 @@ def lowest_seen(module, region, spec):
     return torch.stack([spec.values(one) for one in values]).amin(0)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("name", "kind"), [
+    pytest.param(name, kind, marks=() if kind == kinds else pytest.mark.slow)
+    for name, kinds in zip(NETWORKS, ("linf", "l2 clipped", "l1", "box", "l2", "linf"), strict=True) for kind in KINDS])
 def test_all_is_no_looser_than_last_than_greedy_and_sound(name, kind):
     module, model, region, spec = case(name, kind)
     greedy, last, whole = (bl.bound(model, region, method=method, spec=spec).lower
@@ -83,8 +84,9 @@ def test_all_is_no_looser_than_last_than_greedy_and_sound(name, kind):
     assert bool((sides.lower <= values + 1e-7).all()) and bool((values <= sides.upper + 1e-7).all())
 
 
-@pytest.mark.parametrize("kind", ["linf", "l1", "l2"])
-@pytest.mark.parametrize("activation", [nn.ReLU, nn.Sigmoid, nn.Tanh, nn.LeakyReLU])
+@pytest.mark.parametrize("kind", ["linf", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("l1", "l2"))])
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.Sigmoid, *(pytest.param(one, marks=pytest.mark.slow)
+                                                               for one in (nn.Tanh, nn.LeakyReLU))])
 def test_with_one_line_a_side_that_is_consistent_it_is_crown(activation, kind):
     """Lyu et al. 2020, Theorem 1: if intermediate bounds are those of the lines themselves, CROWN solves the program."""
     compared, plain = 0, bl.CROWN(filter=None)
@@ -156,7 +158,7 @@ def test_a_convolution_is_the_same_as_its_matrix():
     assert torch.allclose(*rows, atol=1e-7)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", ["largest", *(pytest.param(name, marks=pytest.mark.slow) for name in PIECEWISE)])
 def test_alone_as_in_a_batch_and_in_single_precision(name):
     _, model, region, spec = case(name)
     whole = bl.bound(model, region, method=bl.LP(), spec=spec).lower

@@ -37,7 +37,7 @@ def minimum_by_patterns(module, row, lower, upper):
     return min(found)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_it_is_the_minimum_over_all_patterns(seed):
     torch.manual_seed(seed)
     module = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)).double()
@@ -68,7 +68,7 @@ EXACT = {
 }
 
 
-@pytest.mark.parametrize("p", [1.0, float("inf")])
+@pytest.mark.parametrize("p", [pytest.param(1.0, marks=pytest.mark.slow), float("inf")])
 @pytest.mark.parametrize("name", EXACT)
 def test_operators_with_pieces_are_exact(name, p):
     torch.manual_seed(1)

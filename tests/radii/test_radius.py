@@ -136,6 +136,7 @@ def test_the_worst_target_is_no_worse_than_all_together():
         torch.testing.assert_close(one.proven, each.proven[:, place])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
 def test_no_point_of_a_fine_grid_inside_a_proven_ball_violates(seed):
     net, model = network(seed, size=2)
@@ -304,6 +305,7 @@ def test_a_family_whose_sets_name_no_points_is_not_attacked():
     assert found.attacked.isinf().all() and "project" in found.notes[0]
 
 
+@pytest.mark.slow
 def test_what_holds_everywhere_ends_at_the_largest_set():
     net = copy.deepcopy(linear()[0])
     with torch.no_grad():
@@ -345,6 +347,7 @@ def test_single_precision_stays_single_and_close():
     torch.testing.assert_close(single.proven.double(), double.proven, rtol=0.011, atol=0)
 
 
+@pytest.mark.slow
 def test_pixels_hold_all_channels():
     net = nn.Sequential(nn.Flatten(), nn.Linear(12, 2)).double()
     x = inputs(3, 12).reshape(3, 3, 2, 2)

@@ -71,6 +71,7 @@ def test_files_are_read_as_they_were_written(folder):
     assert torch.equal(network_of(conv.state_dict())(x[:3]), conv(x[:3]))
 
 
+@pytest.mark.slow
 def test_errors_keep_their_order(folder):
     rows = error_table(folder, folder, Sample(4, spread=True), 0.3, Serial(), quiet)
     assert [(row.network, row.eps) for row in rows] == list(BARRIER_1)
@@ -82,6 +83,7 @@ def test_errors_keep_their_order(folder):
     assert "(13.40)" in " ".join(found.rows[0])
 
 
+@pytest.mark.slow
 def test_radii_keep_their_order(folder):
     x, labels = mnist_test(folder)
     scaled = (x.flatten(1) - 0.5) / 0.5
