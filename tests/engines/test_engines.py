@@ -43,7 +43,7 @@ def same(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> bool:
         for a, b in zip(first.values(), second.values(), strict=True))
 
 
-@pytest.fixture(params=["serial", pytest.param("crew", marks=pytest.mark.slow), "recorded", pytest.param("ray_engine", marks=pytest.mark.slow)])
+@pytest.fixture(params=["serial", "recorded", *(pytest.param(name, marks=pytest.mark.slow) for name in ("crew", "ray_engine"))])
 def engine(request, tmp_path):
     if request.param in ("crew", "ray_engine"):
         return request.getfixturevalue(request.param)
