@@ -73,7 +73,7 @@ def test_points_lie_inside_all_bounds_in_single_precision(kind, data):
     check_network(kind, blocks, seed, "box", radius, dtype=torch.float32)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["vector", "tokens", pytest.param("image", marks=pytest.mark.slow)])
 def test_every_block_alone(kind):
     """Each block at least once, before a relu, on a box and a ball."""
     for place, name in enumerate(sorted(KINDS[kind][1])):

@@ -24,6 +24,7 @@ def test_nothing_certified_falls_to_an_attack(study):
             assert point.clean == point.attacked
 
 
+@pytest.mark.slow
 def test_the_seed_fixes_everything(study):
     again = run_study(SMALL(), lambda text: None)
     assert [asdict(point) for point in again.points] == [asdict(point) for point in study.points]
