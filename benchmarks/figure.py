@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.laws import fit, series, unsettled
 from benchmarks.scaling import AXES
 from benchmarks.tables import MEGABYTE
+from boundlab.reports.figure import save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,7 +65,4 @@ def draw(panel: Axes, axis: str, points: Sequence[Mapping[str, Any]], key: str, 
 
 def save_figure(points: Sequence[Mapping[str, Any]], path: Path) -> None:
     """The figure as a file; its ending says of which kind."""
-    import matplotlib as mpl
-
-    with mpl.rc_context({"svg.hashsalt": "boundlab", "svg.fonttype": "none", "font.family": "DejaVu Sans"}):
-        figure_of(points).savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    save(figure_of(points), path)

@@ -30,7 +30,7 @@ class CaptureError(BoundlabError):
 
 
 class MissingPackage(BoundlabError):
-    """An optional package is needed; the message says which extra installs it."""
+    """An optional package, or its licence, is needed; the message says what installs it."""
 
 
 class ConformanceError(BoundlabError, AssertionError):
@@ -42,11 +42,14 @@ class EngineError(BoundlabError):
 
 
 class TaskError(EngineError):
-    """One task of many failed; `place` says which, counted from 0 in the order that the tasks were given in."""
+    """One task of many failed; `place` says which, counted from 0 in the order that the tasks were given in.
 
-    def __init__(self, place: int, reason: str) -> None:
-        super().__init__(place, reason)
-        self.place, self.reason = place, reason
+    `kind` is the class of the error, if the task raised one of this file that takes a sentence.
+    """
+
+    def __init__(self, place: int, reason: str, kind: type[BoundlabError] | None = None) -> None:
+        super().__init__(place, reason, kind)
+        self.place, self.reason, self.kind = place, reason, kind
 
     def __str__(self) -> str:
         return f"task {self.place}: {self.reason}"

@@ -237,8 +237,24 @@ def test_what_cannot_be_a_program_is_said_in_a_sentence(monkeypatch):
     with pytest.raises(bl.SpecError, match="at least 1"):
         bl.LP(lines=0)
     net, box, known = contradictory()
-    with pytest.raises(bl.BoundlabError, match="contradict each other"):
+    with pytest.raises(bl.BoundError, match="contradict each other"):
         bl.bound(net, box, method=bl.LP(inner=False), known=known)
     monkeypatch.setitem(__import__("sys").modules, "highspy", None)
-    with pytest.raises(bl.BoundlabError, match=r"boundlab\[lp\]"):
+    with pytest.raises(bl.errors.MissingPackage, match=r"boundlab\[lp\]"):
         bl.bound(model, region, method=bl.LP(), spec=spec)
+
+
+def test_a_program_without_a_solution_spoils_no_other_radius():
+    """What a solver refuses at one radius counts as not proven there, for that problem alone."""
+    _, model, region, spec = case("relu")
+
+    class Refusing(bl.LP):
+        def run(self, problem):
+            if float(problem.sets[min(problem.sets)].radius.max()) > 0.1:
+                net, box, known = contradictory()
+                bl.bound(net, box, method=bl.LP(inner=False), known=known)
+            return bl.LP.run(self, problem)
+
+    own = bl.Specification(spec.rows, spec.offset + 5, spec.clause)
+    found = bl.radius(model, region.center, own, method=Refusing(), search=bl.Search(start=0.01, attack=None))
+    assert bool((found.proven > 0.09).all()) and bool((found.proven <= 0.1).all())

@@ -10,7 +10,7 @@ from torch import nn
 
 import boundlab as bl
 from boundlab.bounds.problem import problem_of
-from boundlab.programs.integer import Gurobi, Scip
+from boundlab.programs.integer import by_gurobi, by_scip
 
 D = torch.float64
 
@@ -109,13 +109,13 @@ def test_what_cannot_be_exact_is_said_in_a_sentence(monkeypatch):
     with pytest.raises(bl.MissingRule, match="cannot be encoded exactly"):
         bl.bound(model, bl.LpBall(x, 0.1), method=bl.MILP(), spec=spec)
     relu = bl.capture(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2)).double(), x).detached()
-    with pytest.raises(bl.BoundlabError, match="norm 2 has none"):
+    with pytest.raises(bl.MissingRule, match="norm 2 has none"):
         bl.bound(relu, bl.LpBall(x, 5.0, 2.0), method=bl.MILP(), spec=spec)
     with pytest.raises(bl.SpecError, match="seconds"):
         bl.MILP(seconds=0)
-    for package, solver in (("pyscipopt", Scip()), ("gurobipy", Gurobi())):
+    for package, solver in (("pyscipopt", by_scip), ("gurobipy", by_gurobi)):
         monkeypatch.setitem(sys.modules, package, None)
-        with pytest.raises(bl.BoundlabError, match=package):
+        with pytest.raises(bl.errors.MissingPackage, match=package):
             bl.bound(relu, bl.LpBall(x, 5.0), method=bl.MILP(solver=solver), spec=spec)
 
 

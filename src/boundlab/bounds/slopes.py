@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from boundlab.bounds.intermediate import Policy
+from boundlab.ops.op import number_of
 
 
 def parallel(op: Any, *arguments: Any, **attributes: Any) -> Mapping[str, Tensor] | None:
@@ -25,8 +25,7 @@ def constant_slope(value: float) -> Policy:
         if "slope" not in op.alpha:
             return None
         free = op.alpha["slope"]
-        ends = [end(*arguments, **attributes) if callable(end) else torch.full_like(arguments[0].row_lower, end)
-                for end in (free.low, free.high)]
+        ends = [number_of(end, arguments, attributes, arguments[0].shape[1:]) for end in (free.low, free.high)]
         return {"slope": ends[0] + value * (ends[1] - ends[0])}
 
     return policy

@@ -17,7 +17,7 @@ from boundlab.graph import Node
 from boundlab.interval import Interval
 from boundlab.maps import Diagonal, at_owner, flat
 from boundlab.ops import lookup
-from boundlab.ops.op import Choice
+from boundlab.ops.op import Choice, number_of
 from boundlab.ops.support import Support
 
 LEAST_TURN, LEAST_SIZE = 0.05, 0.2
@@ -116,12 +116,8 @@ class Own:
 
 
 def number(choice: Choice, node: Node, env: Env) -> Tensor:
-    """A number of `Free`, or what its function gives for a node's arguments, (n or 1, 1, *shape)."""
-    arguments = [env[arg] for arg in node.args]
-    if callable(choice):
-        return choice(*arguments, **node.attrs).detach()
-    like = next(argument.lower for argument in arguments if isinstance(argument, Interval))
-    return like.new_full((1, 1, *node.shape), choice)
+    """A number of `Free` for a node, (n or 1, 1, *shape)."""
+    return number_of(choice, [env[arg] for arg in node.args], node.attrs, node.shape).detach()
 
 
 @torch.no_grad()
@@ -151,7 +147,7 @@ def spanned(node: Node, view: View, support: Support) -> Multipliers:
     def pulled(a: Tensor, named: Named) -> Tensor:
         lower = torch.addcmul(first, named["lower"], last - first)
         upper = torch.addcmul(begin, named["upper"], end - begin)
-        return a.clamp(min=0) * lower + a.clamp(max=0) * upper
+        return by_sign(a, lower, upper)
 
     return Multipliers({"lower": share(low, first, last), "upper": share(high, begin, end)}, pulled, support)
 
@@ -194,6 +190,20 @@ def endless(like: Tensor) -> Tensor:
     return like.new_full((1,) * like.dim(), math.inf)
 
 
+def plain_of(node: Node, view: View) -> tuple[tuple[Tensor, ...], Tensor, Support] | None:
+    """The slopes of a node's plain lines, by how much they differ in earnest, and its support; None if it has none."""
+    found = support_of(node, view.env)
+    if found is None:
+        return None
+    low, high = view.prepared(node, plain_slopes)
+    return (low, high), size_of_steps(found[0], low, high, found[1]), found[1]
+
+
+def by_sign(a: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
+    """A row times the lower slope where it is positive, times the upper one where it is negative."""
+    return a.clamp(min=0) * lower + a.clamp(max=0) * upper
+
+
 @dataclass(frozen=True)
 class Full:
     """Any slope of both lines of every function of one argument that has a `support`, with the best intercept.
@@ -202,14 +212,13 @@ class Full:
     """
 
     def family(self, node: Node, view: View) -> Family | None:
-        found = support_of(node, view.env)
+        found = plain_of(node, view)
         if found is None:
             return Own().family(node, view)
-        x, support = found
-        low, high = view.prepared(node, plain_slopes)
-        scale, end = size_of_steps(x, low, high, support), endless(low)
+        (low, high), scale, support = found
+        end = endless(low)
         free = {name: Range(slope, -end, end, scale) for name, slope in (("lower", low), ("upper", high))}
-        return Multipliers(free, lambda a, k: a.clamp(min=0) * k["lower"] + a.clamp(max=0) * k["upper"], support)
+        return Multipliers(free, lambda a, slopes: by_sign(a, slopes["lower"], slopes["upper"]), support)
 
 
 @dataclass(frozen=True)
@@ -223,15 +232,14 @@ class Lagrangian:
     """
 
     def family(self, node: Node, view: View) -> Family | None:
-        found = support_of(node, view.env)
+        found = plain_of(node, view)
         if found is None:
             return Own().family(node, view)
-        x, support = found
-        low, high = view.prepared(node, plain_slopes)
+        (low, high), turn, support = found
         a = view.arrived(node)
         size = a.abs()
         typical = flat(size, 2).mean(2).reshape(*size.shape[:2], *[1] * (size.dim() - 2))
-        slope = torch.maximum(size_of_steps(x, low, high, support), LEAST_TURN * torch.maximum(low.abs(), high.abs()))
+        slope = torch.maximum(turn, LEAST_TURN * torch.maximum(low.abs(), high.abs()))
         end, none = endless(size), torch.zeros_like(size)
         free = {"excess": Range(none, -end, end, slope * torch.maximum(size, LEAST_SIZE * typical))}
-        return Multipliers(free, lambda a, named: a.clamp(min=0) * low + a.clamp(max=0) * high + named["excess"], support)
+        return Multipliers(free, lambda a, named: by_sign(a, low, high) + named["excess"], support)

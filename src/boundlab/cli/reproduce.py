@@ -21,7 +21,8 @@ from boundlab.engines.cluster import Ray
 from boundlab.engines.engine import Engine, Serial
 from boundlab.engines.ledger import Recorded
 from boundlab.engines.pool import Pool
-from boundlab.reports.tables import Reproduction, of_distortions, of_errors, of_radii, save
+from boundlab.reports.figure import save
+from boundlab.reports.tables import Reproduction, figure_of, of_distortions, of_errors, of_radii
 from boundlab.reproduce.barrier import Sample, Tell, distortion_table, error_table
 from boundlab.reproduce.frown import radius_table
 
@@ -121,7 +122,7 @@ def reproduce(session: Session, table: Which, sources: Sources, effort: Effort =
     record = jsonable({"table": table, "rows": found.data, "total seconds": seconds, "rigour": "float"})
     kept = out / f"{table}.json", out / f"{table}.svg"
     kept[0].write_text(json.dumps(record, indent=2) + "\n")
-    save(found, kept[1])
+    save(figure_of(found.panels), kept[1])
     said = f"Ours, and in brackets what is published; proven in float64 or float32 arithmetic (float); {seconds:.0f} s in all."
     return Answer(record | {"files": [str(path) for path in kept]},
                   (Table(found.columns, found.rows, numbers=frozenset(found.columns[1:])),),

@@ -68,7 +68,7 @@ class Recorded:
         try:
             yield from self.engine.stream(function, tasks)
         except TaskError as problem:
-            error = TaskError(groups[problem.place][0], problem.reason)
+            error = TaskError(groups[problem.place][0], problem.reason, problem.kind)
             raise error from problem
 
 

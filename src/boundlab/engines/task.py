@@ -23,6 +23,7 @@ class Failure:
 
     reason: str
     trace: str
+    kind: type[BoundlabError] | None = None
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,8 @@ def failure(name: str, problem: Exception) -> Failure:
     """The exception as one sentence, with its place in the source."""
     trace = "".join(traceback.format_exception(problem))
     if isinstance(problem, BoundlabError):
-        return Failure(str(problem), trace)
+        plain = type(problem).__module__ == BoundlabError.__module__ and not isinstance(problem, EngineError)
+        return Failure(str(problem), trace, type(problem) if plain else None)
     last = traceback.extract_tb(problem.__traceback__)[-1]
     words = " ".join(str(problem).split())
     said = f"{type(problem).__name__} ({words:.300})" if words else type(problem).__name__
@@ -131,7 +133,7 @@ def failure(name: str, problem: Exception) -> Failure:
 def result_of(answered: Answer) -> dict[str, np.ndarray]:
     """The result; TaskError, with the worker's traceback as a note, if there is none."""
     if isinstance(answered.result, Failure):
-        error = TaskError(answered.place, answered.result.reason)
+        error = TaskError(answered.place, answered.result.reason, answered.result.kind)
         error.add_note(answered.result.trace)
         raise error
     return answered.result

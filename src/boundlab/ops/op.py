@@ -7,7 +7,7 @@ broadcast; perturbed ones have the output's shape (capture sees to both).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from boundlab.affine import Affine, LinearBound, constants, exact
 from boundlab.errors import UnsupportedOperator
 from boundlab.interval import Interval, point
-from boundlab.maps import LinearMap
+from boundlab.maps import LinearMap, Shape
 from boundlab.ops.support import Support
 
 Argument = Tensor | Interval
@@ -37,6 +37,14 @@ class Free:
     low: Choice
     high: Choice
     start: Choice
+
+
+def number_of(choice: Choice, arguments: Sequence[Argument], attributes: Mapping[str, Any], shape: Shape) -> Tensor:
+    """A number of `Free` for a call whose result has `shape`, or what its function gives there, (b or 1, 1, *shape)."""
+    if callable(choice):
+        return choice(*arguments, **attributes)
+    like = next(argument.lower for argument in arguments if isinstance(argument, Interval))
+    return like.new_full((1, 1, *shape), choice)
 
 
 @dataclass(frozen=True)

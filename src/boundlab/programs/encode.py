@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array
-from torch import Tensor
 
 from boundlab.affine import LinearBound
 from boundlab.bounds.backward import Env, Relaxer, backward
@@ -24,7 +23,7 @@ from boundlab.graph import Graph, Node
 from boundlab.interval import Interval
 from boundlab.maps import Rows
 from boundlab.ops import lookup
-from boundlab.ops.op import Op
+from boundlab.ops.op import Op, number_of
 from boundlab.perturbations.sets import PerturbationSet
 from boundlab.programs.draft import Draft
 from boundlab.programs.forms import (
@@ -58,21 +57,12 @@ def several_lines(op: Op, arguments: list[Any], attributes: Mapping[str, Any], c
     if not op.alpha or count == 1:
         return found
     like = found[0].lower.maps[0]
-    ends = {name: tuple(number(end, arguments, attributes, like.out_shape) for end in (free.low, free.high))
+    ends = {name: tuple(number_of(end, arguments, attributes, like.out_shape) for end in (free.low, free.high))
             for name, free in op.alpha.items()}
     for share in np.linspace(0, 1, count if count > 2 else 2):
         alpha = {name: low + float(share) * (high - low) for name, (low, high) in ends.items()}
         found.append(op.lines(*arguments, alpha=alpha, **attributes))
     return found
-
-
-def number(choice: Any, arguments: list[Any], attributes: Mapping[str, Any], shape: tuple[int, ...]) -> Tensor:
-    """An end of a free variable's range, (1, 1, *shape)."""
-    if callable(choice):
-        found: Tensor = choice(*arguments, **attributes)
-        return found
-    interval = next(argument for argument in arguments if isinstance(argument, Interval))
-    return interval.lower.new_full((1, 1, *shape), choice)
 
 
 @dataclass

@@ -12,15 +12,16 @@ from torch import Tensor
 from boundlab.bounds.backward import Env
 from boundlab.bounds.intermediate import Readers, box_exact, by_operator, checked, consumers, perturbed_nodes
 from boundlab.bounds.problem import Problem
-from boundlab.engines.engine import Engine, results
+from boundlab.engines.engine import Engine
 from boundlab.graph import Node
 from boundlab.interval import Interval
+from boundlab.maps import at_owner
 from boundlab.ops import lookup
 from boundlab.programs.encode import Encoding
 from boundlab.programs.forms import numbers
 from boundlab.programs.program import Array, Arrays
 from boundlab.programs.regions import doubled
-from boundlab.programs.tasks import ends_of_neurons, with_costs
+from boundlab.programs.tasks import ends_of_neurons, solved, with_costs
 from boundlab.spec import Specification
 
 NEURONS_A_TASK = 64
@@ -53,18 +54,16 @@ def in_double(problem: Problem) -> Problem:
 
 def cases_of(problem: Problem, known: Env, lines: int, exact: bool = False) -> list[Case]:
     """Every problem (in float64) alone, with intervals `known` of all problems."""
-    batch, graph = problem.batch, problem.model.graph
+    graph = problem.model.graph
 
     def one(place: int) -> Case:
-        alone = problem.take(torch.tensor([place]))
-
-        def own(value: Tensor) -> Tensor:
-            return value.detach()[place:place + 1] if len(value) == batch else value.detach()
-
-        env = {index: value.map(own) if isinstance(value, Interval) else own(value) for index, value in known.items()}
+        index = torch.tensor([place])
+        alone = problem.take(index)
+        env = {node: value.at(index).map(Tensor.detach) if isinstance(value, Interval) else at_owner(value, index).detach()
+               for node, value in known.items()}
         return Case(alone, env, Encoding(graph, env, alone.sets, lines, exact))
 
-    return [one(place) for place in range(batch)]
+    return [one(place) for place in range(problem.batch)]
 
 
 def tightened(cases: list[Case], engine: Engine) -> None:
@@ -106,7 +105,7 @@ def tighten_node(node: Node, cases: list[Case], readers: Readers, engine: Engine
                 "known lower": numbers(interval.lower)[part], "known upper": numbers(interval.upper)[part],
                 "settled below": np.full(len(part), below), "settled above": np.full(len(part), above)})))
     tasks.sort(key=lambda task: -len(task[1]))  # long ones first, so that no worker begins one when the others are done
-    found = results(engine, ends_of_neurons, [task for _, _, task in tasks])
+    found = solved(engine, ends_of_neurons, [task for _, _, task in tasks])
     for (number, part, _), result in zip(tasks, found, strict=True):
         env = cases[number].env
         env[node.index] = checked(node, put(env[node.index], part, result["lower"], result["upper"]))

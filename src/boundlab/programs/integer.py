@@ -1,53 +1,20 @@
-"""Solvers for integer programs: HiGHS by default, SCIP and Gurobi where they are installed."""
+"""Solvers for integer programs: HiGHS by default, SCIP and Gurobi where they are installed.
+
+A solver is a function of a task (`by_highs`, `by_scip`, `by_gurobi`), so that any engine may run it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from boundlab.errors import BoundError, MissingPackage
+from boundlab.errors import MissingPackage, MissingRule
 from boundlab.programs.program import Array, Arrays, Program, program_of
 from boundlab.programs.solve import TINY, Minimum, highs_of, minimiser
 from boundlab.programs.tasks import costs_of, minima_of_rows
-
-
-class IntegerSolver(Protocol):
-    """A solver of integer programs, by the function that solves a task with it."""
-
-    @property
-    def solve(self) -> Callable[[Arrays], Arrays]:
-        """A module's function of a task (see `exact_minima`)."""
-        ...
-
-
-@dataclass(frozen=True)
-class Highs:
-    """HiGHS (extra `lp`)."""
-
-    @property
-    def solve(self) -> Callable[[Arrays], Arrays]:
-        return by_highs
-
-
-@dataclass(frozen=True)
-class Scip:
-    """SCIP, through the package pyscipopt."""
-
-    @property
-    def solve(self) -> Callable[[Arrays], Arrays]:
-        return by_scip
-
-
-@dataclass(frozen=True)
-class Gurobi:
-    """Gurobi, through the package gurobipy and a licence of yours; without one, programs of up to 2000 rows and columns."""
-
-    @property
-    def solve(self) -> Callable[[Arrays], Arrays]:
-        return by_gurobi
 
 
 @dataclass(frozen=True)
@@ -94,17 +61,17 @@ def largest_number(program: Program) -> float:
 
 
 def by_highs(task: Arrays) -> Arrays:
-    """A task solved by HiGHS."""
+    """A task solved by HiGHS (extra `lp`)."""
     return exact_minima(task, highs_minimum)
 
 
 def by_scip(task: Arrays) -> Arrays:
-    """A task solved by SCIP."""
+    """A task solved by SCIP, through the package pyscipopt; it knows no `enough`."""
     return exact_minima(task, scip_minimum)
 
 
 def by_gurobi(task: Arrays) -> Arrays:
-    """A task solved by Gurobi."""
+    """A task solved by Gurobi, through gurobipy and a licence of yours; without one up to 2000 rows and columns."""
     return exact_minima(task, gurobi_minimum)
 
 
@@ -117,9 +84,9 @@ def without_integers(program: Program, cost: Array) -> Minimum:
 
 
 def refuse_balls(program: Program, solver: str) -> None:
-    """BoundError for programs with cones."""
+    """MissingRule for programs with cones."""
     if program.balls:
-        raise BoundError(f"{solver} is given linear constraints only, and a ball of norm 2 has none; use norm 1 or inf, or "
+        raise MissingRule(f"{solver} is given linear constraints only, and a ball of norm 2 has none; use norm 1 or inf, or "
                          "the box around the ball.")
 
 
@@ -155,7 +122,7 @@ def scip_minimum(program: Program, cost: Array, limits: Limits) -> Minimum:
     try:
         from pyscipopt import Model, quicksum
     except ImportError as problem:
-        raise MissingPackage("this solver needs a package: pip install pyscipopt; or use MILP(solver=Highs()).") from problem
+        raise MissingPackage("this solver needs a package: pip install pyscipopt; or use MILP(solver=by_highs).") from problem
     refuse_balls(program, "SCIP")
     model = Model()
     model.hideOutput()
@@ -176,8 +143,11 @@ def scip_minimum(program: Program, cost: Array, limits: Limits) -> Minimum:
             model.addCons(total <= float(high))
     model.setObjective(quicksum(float(cost[place]) * columns[place] for place in np.flatnonzero(cost)), "minimize")
     model.optimize()
-    if model.getStatus() == "infeasible":
+    status = model.getStatus()
+    if status == "infeasible":
         return without_integers(program, cost)
+    if status not in ("optimal", "timelimit"):
+        return Minimum(-np.inf, None)
     bound = model.getDualbound()
     point = np.array([model.getVal(column) for column in columns]) if model.getNSols() else None
     return Minimum(float(bound) if abs(bound) < 1e20 else -np.inf, point)
@@ -189,11 +159,11 @@ def finite(end: float) -> float | None:
 
 
 def gurobi_minimum(program: Program, cost: Array, limits: Limits) -> Minimum:
-    """One minimum by Gurobi; BoundError with Gurobi's own words if it refuses the licence or the size."""
+    """One minimum by Gurobi; MissingPackage with Gurobi's own words if it refuses the licence or the size."""
     try:
         import gurobipy
     except ImportError as problem:
-        raise MissingPackage("this solver needs a package: pip install gurobipy; or use MILP(solver=Highs()).") from problem
+        raise MissingPackage("this solver needs a package: pip install gurobipy; or use MILP(solver=by_highs).") from problem
     refuse_balls(program, "Gurobi")
     try:
         with gurobipy.Env(params={"OutputFlag": 0}) as surroundings, gurobipy.Model(env=surroundings) as model:
@@ -208,6 +178,8 @@ def gurobi_minimum(program: Program, cost: Array, limits: Limits) -> Minimum:
             model.optimize()
             if model.Status == gurobipy.GRB.INFEASIBLE:
                 return without_integers(program, cost)
+            if model.Status not in (gurobipy.GRB.OPTIMAL, gurobipy.GRB.TIME_LIMIT, gurobipy.GRB.USER_OBJ_LIMIT):
+                return Minimum(-np.inf, None)
             return Minimum(float(model.ObjBound), np.array(x.X) if model.SolCount else None)
     except gurobipy.GurobiError as problem:
-        raise BoundError(f"Gurobi refuses: {problem}. Use MILP(solver=Highs()), or install a licence.") from problem
+        raise MissingPackage(f"Gurobi refuses: {problem}. Use MILP(solver=by_highs), or install a licence.") from problem

@@ -12,12 +12,12 @@ from boundlab.bounds.backward import Env
 from boundlab.bounds.methods import CROWN, method_value
 from boundlab.bounds.problem import Bounds, Method, Problem
 from boundlab.engines.engine import Engine, Serial
+from boundlab.engines.task import Function
 from boundlab.errors import SpecError
 from boundlab.programs.minima import Minima, Search, bounds_over, extra, minima_over, together
 
 if TYPE_CHECKING:
     from boundlab.programs.inner import Case
-    from boundlab.programs.integer import IntegerSolver
 
 
 @dataclass(frozen=True)
@@ -75,14 +75,15 @@ class MILP:
 
     Bounds of inner neurons by `base` say which neurons need an integer. A row is given `seconds`; what is proven by then is the
     bound, `minima` also has the best point found. A row's search ends once it is proven to be above `enough`, and problems of
-    which `base` proves that are left alone. As exact as the solver is: HiGHS by default, Scip() or Gurobi() where installed.
+    which `base` proves that are left alone. As exact as the solver is: HiGHS by default, by_scip or by_gurobi of
+    `programs/integer.py` where installed.
     Tjeng et al. 2019. Needs the extra `lp`.
     """
 
     base: Method = field(default_factory=CROWN)
     seconds: float = 60.0
     enough: float | None = None
-    solver: IntegerSolver | None = None
+    solver: Function | None = None
     engine: Engine = field(default_factory=Serial)
 
     def __post_init__(self) -> None:
@@ -93,8 +94,8 @@ class MILP:
     @property
     def search(self) -> Search:
         """How rows are minimised."""
-        solver = extra().integer.Highs() if self.solver is None else self.solver
-        return Search(solver.solve, {"seconds": np.array(self.seconds)}, self.enough, self.engine)
+        solver = extra().integer.by_highs if self.solver is None else self.solver
+        return Search(solver, {"seconds": np.array(self.seconds)}, self.enough, self.engine)
 
     def environment(self, problem: Problem) -> Env:
         return self.base.environment(problem)

@@ -14,7 +14,7 @@ from torch import Tensor
 from boundlab.bounds.backward import Env
 from boundlab.bounds.intermediate import checked
 from boundlab.bounds.problem import Bounds, Method, Problem, finite_rows, joined
-from boundlab.engines.engine import Engine, results
+from boundlab.engines.engine import Engine
 from boundlab.engines.task import Function
 from boundlab.errors import BoundError, MissingPackage
 from boundlab.evaluate import evaluate
@@ -118,7 +118,7 @@ def minima_over(wide: Problem, base: Method, prepare: Prepare, search: Search) -
     cases = prepare(wide, first.env, still.any(1))
     rows = [mask.nonzero().flatten().numpy() for mask in still]
     tasks = [row_task(case, own, search) for case, own in zip(cases, rows, strict=True) if len(own)]
-    found, ends = iter(results(search.engine, search.function, tasks)), []
+    found, ends = iter(extra().tasks.solved(search.engine, search.function, tasks)), []
     for place, (case, own) in enumerate(zip(cases, rows, strict=True)):
         result = next(found) if len(own) else None
         if result is not None:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from scipy.sparse import csc_array, csr_array
+from scipy.sparse import csr_array
 
 from boundlab.errors import BoundError, MissingPackage
+from boundlab.perturbations.programs import highs_with
 from boundlab.programs.program import Array, Program
 
 TINY = float(np.finfo(np.float64).tiny)
@@ -66,28 +67,10 @@ def found_by(program: Program, cost: Array, multipliers: Array, point: Array) ->
 
 
 def highs_of(program: Program) -> Any:
-    """HiGHS with the program's rows and columns, silent, on one thread; MissingPackage without highspy."""
-    try:
-        import highspy
-    except ImportError as problem:
-        raise MissingPackage("linear programs need a package: pip install 'boundlab[lp]'.") from problem
-    model = highspy.HighsLp()
-    model.num_row_, model.num_col_ = program.matrix.shape
-    model.col_cost_, model.col_lower_, model.col_upper_ = np.zeros(len(program.lower)), program.lower, program.upper
-    model.row_lower_, model.row_upper_ = program.row_lower, program.row_upper
-    matrix = csc_array(program.matrix)
-    model.a_matrix_.format_ = highspy.MatrixFormat.kColwise
-    model.a_matrix_.start_, model.a_matrix_.index_, model.a_matrix_.value_ = matrix.indptr, matrix.indices, matrix.data
-    if program.whole.any():
-        kinds = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
-        model.integrality_ = [kinds[int(whole)] for whole in program.whole]
-    highs = highspy.Highs()
-    for option, value in (("output_flag", False), ("parallel", "off"), ("threads", 1), ("small_matrix_value", 1e-12)):
-        highs.setOptionValue(option, value)
-    if not program.whole.any():  # a few hundred rows: what presolve saves is less than it costs (measured: 0.02 to 0.05 s)
-        highs.setOptionValue("presolve", "off")
-    highs.passModel(model)
-    return highs
+    """HiGHS with the program's rows and columns; MissingPackage without highspy."""
+    matrix = program.matrix
+    return highs_with((matrix.indptr, matrix.indices, matrix.data), (program.row_lower, program.row_upper),
+                      (program.lower, program.upper), program.whole)
 
 
 class Conic:

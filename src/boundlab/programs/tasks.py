@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.sparse import csr_array
 
+from boundlab.engines.engine import Engine, results
+from boundlab.engines.task import Function
+from boundlab.errors import TaskError
 from boundlab.programs.forms import Form, widened
 from boundlab.programs.program import Array, Arrays, Program, program_of
 from boundlab.programs.solve import Minimiser, minimiser
@@ -23,6 +28,16 @@ def costs_of(task: Arrays) -> Form:
     shape = len(task["constant"]), len(task["lower"])
     matrix = csr_array((task["cost data"], task["cost indices"], task["cost indptr"]), shape=shape)
     return Form(matrix, task["constant"])
+
+
+def solved(engine: Engine, function: Function, tasks: Sequence[Arrays]) -> list[dict[str, Array]]:
+    """The results of tasks in order; what a task says of its program (no solution, no package) is raised as it was there."""
+    try:
+        return results(engine, function, tasks)
+    except TaskError as problem:
+        if problem.kind is None:
+            raise
+        raise problem.kind(problem.reason) from problem
 
 
 def minima_of_rows(task: Arrays) -> Arrays:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from boundlab.errors import MissingPackage
 from boundlab.reports.digits import CERTIFIED, METHODS, ORDINARY, Point, Study
@@ -20,13 +20,26 @@ TITLES = {ORDINARY: "Trained ordinarily", CERTIFIED: "Trained with the CROWN-IBP
 BEST = "CROWN"
 
 
-def figure_of(study: Study) -> Figure:
-    """Two panels with one vertical axis: the network trained ordinarily, and the one trained with bounds."""
+def empty_figure(width: float, height: float, layout: Literal["constrained"] | None = None) -> Figure:
+    """A white figure, sizes in inches; MissingPackage without matplotlib."""
     try:
         from matplotlib.figure import Figure as Canvas
     except ImportError as problem:
         raise MissingPackage("drawing the figure needs matplotlib: pip install 'boundlab[demo]'.") from problem
-    figure = Canvas(figsize=(10.4, 5.0), dpi=150, facecolor="white")
+    return Canvas(figsize=(width, height), dpi=150, facecolor="white", layout=layout)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """A figure as a file, whose ending says of which kind; the same figure gives the same file."""
+    import matplotlib as mpl
+
+    with mpl.rc_context({"svg.hashsalt": "boundlab", "svg.fonttype": "none", "font.family": "DejaVu Sans"}):
+        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+
+
+def figure_of(study: Study) -> Figure:
+    """Two panels with one vertical axis: the network trained ordinarily, and the one trained with bounds."""
+    figure = empty_figure(10.4, 5.0)
     panels = figure.subplots(1, 2, sharey=True)
     for panel, name in zip(panels, (ORDINARY, CERTIFIED), strict=True):
         draw(panel, [point for point in study.points if point.network == name], name)
@@ -72,10 +85,7 @@ def draw(panel: Axes, points: Sequence[Point], name: str) -> None:
 
 def save_figure(study: Study, folder: Path) -> list[Path]:
     """The figure as PNG and SVG in `folder`; the files' names."""
-    import matplotlib as mpl
-
     figure, paths = figure_of(study), [folder / "digits.png", folder / "digits.svg"]
-    with mpl.rc_context({"svg.hashsalt": "boundlab", "svg.fonttype": "none", "font.family": "DejaVu Sans"}):
-        for path in paths:
-            figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    for path in paths:
+        save(figure, path)
     return paths

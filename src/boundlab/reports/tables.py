@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from boundlab.errors import MissingPackage
+from boundlab.reports.figure import empty_figure
 from boundlab.reproduce.barrier import DistortionRow, ErrorRow
 from boundlab.reproduce.frown import RadiusRow
 
@@ -95,34 +94,24 @@ def of_radii(rows: Sequence[RadiusRow]) -> Reproduction:
 
 def figure_of(panels: Sequence[Bars]) -> Figure:
     """Bars of ours, and of the published figures where there are any; one panel a row of the table."""
-    try:
-        from matplotlib.figure import Figure as Canvas
-    except ImportError as problem:
-        raise MissingPackage("drawing the figure needs matplotlib: pip install 'boundlab[demo]'.") from problem
     across = min(3, max(1, len(panels)))
     down = -(-max(1, len(panels)) // across)
-    figure = Canvas(figsize=(4.4 * across, 3.4 * down), dpi=150, facecolor="white", layout="constrained")
+    figure = empty_figure(4.4 * across, 3.4 * down, "constrained")
     for panel, bars in zip(figure.subplots(down, across, squeeze=False).flat, panels, strict=False):
         places = range(len(bars.values))
         pairs = zip(places, bars.values.values(), strict=True)
         published = [(place, theirs) for place, (_, theirs) in pairs if theirs is not None]
-        panel.bar([place - 0.2 for place in places], [own for own, _ in bars.values.values()], 0.38, color=OURS, label="ours")
-        panel.bar([place + 0.2 for place, _ in published], [value for _, value in published], 0.38, color=THEIRS,
-                  label="published")
+        panel.bar([place - 0.2 for place in places], [own for own, _ in bars.values.values()], 0.38, color=OURS)
+        panel.bar([place + 0.2 for place, _ in published], [value for _, value in published], 0.38, color=THEIRS)
         panel.set_xticks(list(places), list(bars.values), fontsize=8)
         panel.set_title(bars.title, loc="left", fontsize=10, color=INK)
         panel.set_ylabel(bars.unit, color=INK)
         for side in ("top", "right"):
             panel.spines[side].set_visible(False)
-        panel.legend(frameon=False, fontsize=8)
     for panel in list(figure.axes)[len(panels):]:
         panel.set_axis_off()
+    from matplotlib.patches import Patch
+
+    looks = [Patch(color=color, label=label) for color, label in ((OURS, "ours"), (THEIRS, "published"))]
+    figure.legend(handles=looks, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return figure
-
-
-def save(found: Reproduction, path: Path) -> None:
-    """The figure as SVG."""
-    import matplotlib as mpl
-
-    with mpl.rc_context({"svg.hashsalt": "boundlab", "svg.fonttype": "none", "font.family": "DejaVu Sans"}):
-        figure_of(found.panels).savefig(path, metadata={"Date": None})

@@ -24,7 +24,7 @@ from boundlab.capture.torch import capture
 from boundlab.engines.engine import Engine
 from boundlab.evaluate import evaluate
 from boundlab.graph import Model
-from boundlab.ops.op import Op
+from boundlab.ops.op import Op, number_of
 from boundlab.programs.methods import LP
 from boundlab.radii.family import balls
 from boundlab.radii.problems import Targeted
@@ -52,7 +52,7 @@ def published_lines(op: Op, *arguments: Any, **attributes: Any) -> Mapping[str, 
         return None
     x = arguments[0]
     mixed = (x.row_lower < 0) & (x.row_upper > 0)
-    least = {name: free.start(x, **attributes) if callable(free.start) else free.start for name, free in op.alpha.items()}
+    least = {name: number_of(free.start, arguments, attributes, x.shape[1:]) for name, free in op.alpha.items()}
     return {"lower": torch.where(mixed, 1.0, least["lower"]), "upper": torch.where(mixed, 0.0, least["upper"])}
 
 
