@@ -11,7 +11,6 @@ import sys
 import time
 
 import numpy as np
-import psutil
 import pytest
 
 from boundlab import Pool, Recorded, Serial
@@ -215,15 +214,23 @@ def test_processes_stay_with_an_open_pool_and_end_with_a_closed_stream(crew):
 
 @pytest.mark.slow
 def test_two_workers_take_little_more_than_half_the_time():
-    busy = psutil.cpu_percent(interval=2)
-    if busy * psutil.cpu_count() > 30 or psutil.cpu_count() < 2:
-        pytest.skip(f"needs two idle cores, and {busy:.0f} % of {psutil.cpu_count()} are in use")
+    """0.6 of one worker's, where two processes without an engine take half; more where the machine has less to give."""
     tasks = [{"seconds": np.array(0.3)}] * 24
     with Pool(workers=1).open() as one, Pool(workers=2).open() as two:
         for engine in (one, two):
             results(engine, jobs.square, numbers(8))
-        ratios = [spent(two, tasks) / spent(one, tasks) for _ in range(3)]
-    assert min(ratios) <= 0.6, ratios
+        ratios = [(spent(two, tasks) / spent(one, tasks), counted(2) / counted(1)) for _ in range(3)]
+    assert any(pool <= 0.6 * max(1.0, bare / 0.5) for pool, bare in ratios), ratios
+
+
+def counted(at_once):
+    """Seconds until two processes have used 3 seconds of a core each, one or two of them at once."""
+    code = "import time\nwhile time.process_time() < 3: sum(range(1000))"
+    began = time.monotonic()
+    for _ in range(2 // at_once):
+        for process in [subprocess.Popen([sys.executable, "-S", "-c", code]) for _ in range(at_once)]:
+            process.wait()
+    return time.monotonic() - began
 
 
 def spent(engine, tasks):
