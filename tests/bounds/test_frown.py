@@ -111,6 +111,60 @@ def test_it_begins_where_another_run_ended():
                  spec=bl.at_least(spec.rows[:2]))
 
 
+def intervals(bounds):
+    return {index: one for index, one in bounds.env.items() if isinstance(one, Interval)}
+
+
+@pytest.mark.parametrize("setting", [{}, {"group": 3}, {"space": bl.Full()}, {"space": bl.Lagrangian()}], ids=str)
+@pytest.mark.parametrize("with_spec", [True, False])
+def test_neurons_begin_where_another_run_ended(setting, with_spec):
+    """Without steps kept variables give the same bounds again where each neuron has its own, and better ones than none."""
+    _, model, region = case("relu")
+    spec = spec_of(model, region) if with_spec else None
+    kept = bl.bound(model, region, method=frown(steps=6, keep=True, **setting), spec=spec)
+    again, cold = (bl.bound(model, region, method=frown(steps=0, start=start, **setting), spec=spec)
+                   for start in (kept.variables, None))
+    first, second, plain = map(intervals, (kept, again, cold))
+    if "group" not in setting:
+        assert all(torch.allclose(first[index].lower, second[index].lower, atol=1e-9) for index in first)
+        assert all(torch.allclose(first[index].upper, second[index].upper, atol=1e-9) for index in first)
+        assert torch.allclose(kept.lower, again.lower, atol=1e-9)
+    assert sum(one.width.sum() for one in second.values()) < sum(one.width.sum() for one in plain.values()) - 1e-3
+    assert bool((again.lower >= cold.lower - 1e-12).all()) and bool((again.lower > cold.lower + 1e-3).any())
+
+
+def test_a_start_of_neurons_serves_other_radii_and_neurons_that_it_does_not_know():
+    module, model, region = case("relu", radius=0.2)
+    spec = spec_of(model, region)
+    kept = bl.bound(model, region, method=frown(steps=20, keep=True), spec=spec).variables
+    wider = bl.LpBall(region.center, 0.3)
+    known, fresh = (one.neurons for one in (kept, bl.bound(model, wider, method=frown(keep=True), spec=spec).variables))
+    assert any(bool(((known[node].group < 0) & (fresh[node].group >= 0)).any()) for node in fresh)
+    warm, cold = (bl.bound(model, wider, method=frown(steps=1, rate=0.1, start=start), spec=spec) for start in (kept, None))
+    assert sum(one.width.sum() for one in intervals(warm).values()) < sum(one.width.sum() for one in intervals(cold).values())
+    plain = intervals(bl.bound(model, wider, spec=spec))
+    assert all(bool((one.lower >= plain[index].lower - 1e-12).all()) for index, one in intervals(warm).items())
+    values = module(wider.sample(500).flatten(0, 1)).unflatten(0, (500, 3))
+    assert bool((warm.lower <= torch.einsum("bso,nbo->nbs", spec.rows, values).amin(0) + 1e-9).all())
+
+
+def test_a_start_that_does_not_fit_is_refused():
+    _, model, region = case("relu")
+    spec = spec_of(model, region)
+    start = bl.bound(model, region, method=frown(keep=True), spec=spec).variables
+    with pytest.raises(bl.SpecError, match=r"start holds variables of \[3, 12\] \(problems, neurons\)"):
+        bl.bound(model, region.take(torch.arange(2)), method=frown(start=start), spec=bl.at_least(spec.rows[:2]))
+    torch.manual_seed(0)
+    layers = torch.nn.Linear(4, 9), torch.nn.ReLU(), torch.nn.Linear(9, 9), torch.nn.ReLU(), torch.nn.Linear(9, 3)
+    other = bl.capture(torch.nn.Sequential(*layers).double(), region.center).detached()
+    with pytest.raises(bl.SpecError, match=r"of shape \[12\] for node \d+, which has \[9\]"):
+        bl.bound(other, region, method=bl.Optimised(start=start), spec=spec)
+    with pytest.raises(bl.SpecError, match="start are the `variables` of earlier bounds, got Tensor"):
+        bl.Optimised(start=spec.rows)
+    with pytest.raises(bl.SpecError, match="a space is a value"):
+        bl.Optimised(space=bl.Full)
+
+
 def test_a_group_that_gains_nothing_stops_early():
     _, model, region = case("relu")
     spec = spec_of(model, region)

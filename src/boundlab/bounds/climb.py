@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from boundlab.bounds.space import Range, Variables
+from boundlab.errors import SpecError
 from boundlab.maps import flat
 
 MEANS = (0.9, 0.999)
@@ -124,12 +125,21 @@ def named(keys: Keys, values: list[Tensor]) -> Variables:
 
 
 def started(objective: Objective, count: int, start: Variables | None) -> Walk:
-    """The walk of `count` problems at its start: at the variables that are given, else at those of the plain lines."""
+    """The walk of `count` problems at its start: at given variables, else (and where these are NaN) at the plain lines'.
+
+    SpecError if given ones have another shape.
+    """
     values = []
     for (index, name), free in objective.ranges.items():
-        given = start[index][name] if start is not None and name in start.get(index, {}) else free.start
-        inside = torch.minimum(torch.maximum(given.to(free.start), free.low), free.high)
-        values.append(inside.expand(count, *inside.shape[1:]).clone())
+        inside = free.inside(free.start)
+        begin = inside.expand(count, *inside.shape[1:]).clone()
+        if start is not None and name in start.get(index, {}):
+            given = start[index][name].to(begin)
+            if given.shape != begin.shape:
+                raise SpecError(f"start holds variables '{name}' of shape {list(given.shape[2:])} for node {index}, which has "
+                                f"{list(begin.shape[2:])}; give it the variables of bounds of the same network and space.")
+            begin = torch.where(given.isnan(), begin, free.inside(given))
+        values.append(begin)
     means, squares = ([torch.zeros_like(value) for value in values] for _ in range(2))
     return Walk(list(objective.ranges), values, means, squares, list(objective.ranges.values()))
 
@@ -160,11 +170,11 @@ class Record:
 
 @torch.no_grad()
 def climb(objective: Objective, ascent: Ascent, done: Done = never, start: Variables | None = None) -> Found:
-    """The best bound of each row over all steps, of the plain lines at least."""
+    """The best bound of each row over all steps, and of the plain lines; a start that is given counts without steps, too."""
     plain = objective.at({})
     count = len(plain)
     walk, here = started(objective, count, start), torch.arange(count, device=plain.device)
-    if not walk.keys or ascent.steps == 0:
+    if not walk.keys or (ascent.steps == 0 and start is None):
         return Found(plain, {})
     record = Record(plain.clone(), torch.full_like(plain[:, 0], -math.inf), torch.zeros_like(here),
                     [value.clone() for value in walk.values])

@@ -24,6 +24,7 @@ from boundlab.bounds.methods import CROWN, asker, check_memory, method_value, re
 from boundlab.bounds.observe import watch
 from boundlab.bounds.problem import Bounds, Method, Problem, finite_rows
 from boundlab.bounds.space import Own, Space, Variables
+from boundlab.bounds.start import NeuronStart, Start
 from boundlab.errors import SpecError
 from boundlab.graph import Node
 from boundlab.interval import Interval
@@ -43,9 +44,10 @@ class Optimised:
     with `inner` they are then optimised layer by layer, too, each side of each unsettled neuron (FROWN). `group` rows (neurons
     of a layer, or rows of a specification) share their lines, which maximise the mean of their bounds; a result depends on no
     other group. `space` says what is free. Rows of a specification above `enough` climb no further; a group whose mean has not
-    gained the share `tolerance` of its size in any of `patience` steps stops. `start` are variables to begin at
-    (`Bounds.variables` of an earlier run on the same network); plain lines count all the same. `memory` ("4GB", or bytes) may
-    be held at once, by `base` too.
+    gained the share `tolerance` of its size in any of `patience` steps stops. `start` is where to begin (`Bounds.variables` of
+    earlier bounds of the same network in the same space, on any sets); plain lines count all the same. These hold the variables
+    of a specification's rows, and with `keep` those of every neuron that was optimised, too. `memory` ("4GB", or bytes) may be
+    held at once, by `base` too; what is kept comes on top, a number for each such neuron's side and each free variable.
     """
 
     base: Method = field(default_factory=CROWN)
@@ -59,11 +61,16 @@ class Optimised:
     enough: float | None = None
     patience: int | None = None
     tolerance: float = 0.01
-    start: Variables | None = None
+    start: Start | None = None
+    keep: bool = False
 
     def __post_init__(self) -> None:
         method_value(self.base)
         check_memory(self.memory)
+        if self.start is not None and not isinstance(self.start, Start):
+            raise SpecError(f"start are the `variables` of earlier bounds, got {type(self.start).__name__}.")
+        if isinstance(self.space, type):
+            raise SpecError(f"a space is a value such as Own() or Full(), got {self.space!r}.")
         if self.steps < 0 or not 0 < self.rate < math.inf:
             raise SpecError(f"steps must be at least 0 and rate a positive number, got {self.steps!r} and {self.rate!r}.")
         if not 0 < self.decay <= 1:
@@ -78,40 +85,44 @@ class Optimised:
         return Ascent(self.steps, self.rate, self.decay, self.patience, self.tolerance)
 
     def environment(self, problem: Problem) -> Env:
-        return self.stages(problem.within(self.memory))[-1]
+        return self.stages(problem.within(self.memory))[0][-1]
 
-    def stages(self, problem: Problem) -> tuple[Env, ...]:
-        """The intervals by `base`, and those that were optimised from there."""
-        env = detached(self.base.environment(problem))
-        return (env, self.inner_bounds(problem, env)) if self.inner else (env,)
+    def stages(self, problem: Problem) -> tuple[tuple[Env, ...], dict[int, NeuronStart]]:
+        """The intervals by `base`, and those that were optimised from there; and where the neurons' variables ended."""
+        env, kept = detached(self.base.environment(problem)), dict[int, NeuronStart]()
+        return ((env, self.inner_bounds(problem, env, kept)) if self.inner else (env,)), kept
 
     def run(self, problem: Problem) -> Bounds:
         problem = problem.within(self.memory)
-        first, env = (stages := self.stages(problem))[0], stages[-1]
-        steps = [self.bounded(ground_of(problem, env, self.space))]
+        stages, kept = self.stages(problem)
+        first, env = stages[0], stages[-1]
+        steps = [self.bounded(ground_of(problem, env, self.space), kept)]
         if self.inner:  # plain lines on tighter intervals need not be tighter ones
-            steps.append(replace(self, steps=0).bounded(ground_of(problem, first, self.space)))
-        graph, target = problem.model.graph, problem.target
+            steps.append(replace(self, steps=0, start=None, keep=False).bounded(ground_of(problem, first, self.space), {}))
+        graph, target, variables = problem.model.graph, problem.target, steps[0].variables
         lower = functools.reduce(torch.maximum, (one.lower for one in steps))
         if problem.spec is not None:
-            return Bounds(finite_rows(lower, problem), None, graph, env, variables=steps[0].variables)
+            return Bounds(finite_rows(lower, problem), None, graph, env, variables=variables)
         upper = functools.reduce(torch.minimum, (one.upper for one in steps if one.upper is not None))
         found = checked(target, Interval(lower, upper))
-        return Bounds(found.lower, found.upper, graph, {**env, target.index: found})
+        return Bounds(found.lower, found.upper, graph, {**env, target.index: found}, variables=variables)
 
-    def bounded(self, ground: Ground) -> Bounds:
-        """Optimised bounds of the specification's rows or of the output, on given inner bounds."""
+    def bounded(self, ground: Ground, kept: dict[int, NeuronStart]) -> Bounds:
+        """Optimised bounds of the specification's rows or of the output, on given inner bounds, whose variables are `kept`."""
         graph, target = ground.problem.model.graph, ground.problem.target
         if ground.problem.spec is not None:
-            lower, variables = self.raised(ground)
-            return Bounds(lower, None, graph, ground.env, variables=variables)
+            lower, rows = self.raised(ground)
+            return Bounds(lower, None, graph, ground.env, variables=Start(rows, kept))
         interval = ground.env[target.index]
         assert isinstance(interval, Interval)
-        found = self.sides(ground, target, torch.ones_like(interval.lower, dtype=torch.bool), None)
-        return Bounds(found.lower, found.upper, graph, ground.env)
+        found = self.sides(ground, target, torch.ones_like(interval.lower, dtype=torch.bool), None, kept)
+        return Bounds(found.lower, found.upper, graph, ground.env, variables=Start(None, kept) if kept else None)
 
-    def inner_bounds(self, problem: Problem, known: Env) -> Env:
-        """Bounds of every node from those that are known, optimised in order: later lines are made on tightened intervals."""
+    def inner_bounds(self, problem: Problem, known: Env, kept: dict[int, NeuronStart]) -> Env:
+        """Bounds of every node from those that are known, optimised in order: later lines are made on tightened intervals.
+
+        Where variables ended goes to `kept`, if it is to be.
+        """
         env: dict[int, Any] = {}
         readers = Readers(consumers(problem.model.graph), perturbed_nodes(problem.model.graph, problem.sets))
         asked = asker(problem, readers, relaxer(env))
@@ -125,14 +136,15 @@ class Optimised:
             mask = asked(node, env)
             if mask is None or node.index == problem.target.index:
                 return None
-            return self.sides(ground_of(problem, dict(env), self.space), node, mask, readers)
+            return self.sides(ground_of(problem, dict(env), self.space), node, mask, readers, kept)
 
         return propagate(problem.model, problem.sets, problem.inputs, env, refiner(problem, met, raise_sides))
 
-    def sides(self, ground: Ground, node: Node, mask: Tensor, readers: Readers | None) -> Interval:
+    def sides(self, ground: Ground, node: Node, mask: Tensor, readers: Readers | None, kept: dict[int, NeuronStart]
+              ) -> Interval:
         """Optimised bounds of the neurons of `node` that `mask` (b, *shape) selects; the others keep their interval.
 
-        With `readers`, neurons that these use no tighter bounds of are done.
+        With `readers`, neurons that these use no tighter bounds of are done. With `keep` their variables go to `kept`.
         """
         known = ground.env[node.index]
         assert isinstance(known, Interval)
@@ -141,8 +153,19 @@ class Optimised:
         if len(groups.owner) == 0:
             return known
         with watch(ground.problem.observe, node, "rows", 2 * len(neurons.owner)):
-            found = self.climbed(ground, groups, settled(known, neurons, readers) if readers else None, together=2)
+            done, start = settled(known, neurons, readers) if readers else None, self.start_of(known, neurons)
+            found = self.climbed(ground, groups, done, start, together=2)
+        if self.keep:
+            kept[node.index] = ended(known, neurons, found)
         return placed(known, neurons, torch.cat([one.best for one in found]))
+
+    def start_of(self, known: Interval, neurons: Neurons) -> Variables | None:
+        """Where both sides of groups of neurons begin, if that is given: where the group of their first neuron ended."""
+        if self.start is None:
+            return None
+        lead = neurons.members[:, 0]
+        shape = len(known.lower), math.prod(neurons.node.shape)
+        return self.start.some_neurons(neurons.node.index, shape, neurons.owner[lead], neurons.index[lead])
 
     def raised(self, ground: Ground) -> tuple[Tensor, Variables]:
         """Lower bounds of the specification's rows (b, s), and the variables that give them."""
@@ -165,20 +188,24 @@ class Optimised:
             return lambda best: (best + offset[chosen(index)] > limit).all(1)
 
         owner = torch.arange(batch, device=rows.device).repeat_interleave(len(members))
+        start = None if self.start is None else self.start.some_rows(torch.arange(len(owner)), len(owner))
         with watch(problem.observe, problem.target, "rows", batch * count):
-            found = self.climbed(ground, Groups(problem.target.index, self.group, owner, rows_of), enough, self.start)
+            found = self.climbed(ground, Groups(problem.target.index, self.group, owner, rows_of), enough, start)
         lower = torch.cat([one.best for one in found]).reshape(batch, -1)[:, :count] + offset
         return lower, side_by_side(found, batch)
 
     def climbed(self, ground: Ground, groups: Groups, done: Callable[[Tensor], Done] | None, start: Variables | None = None,
                 together: int = 1) -> list[Found]:
-        """What was found for all groups, a part at a time that memory has room for; `together` of them stay side by side."""
+        """What was found for all groups, a part at a time that memory has room for; `together` of them stay side by side.
+
+        `start` are variables (groups, 1, *shape).
+        """
         size = groups_at_once(ground, groups)
         size = max(together, size - size % together)
         found = []
         for part in torch.arange(len(groups.owner), device=groups.owner.device).split(size):
             objective = Lower(ground, groups.take(part))
-            begin = some_variables(start, part, len(groups.owner))
+            begin = None if start is None else taken(start, part)
             found.append(climb(objective, self.ascent, never if done is None else done(part), begin))
         return found
 
@@ -192,27 +219,30 @@ def groups_at_once(ground: Ground, groups: Groups) -> int:
     return max(1, ground.problem.budget.share(fastest * each * COPIES) // (each * COPIES))
 
 
-def some_variables(start: Variables | None, part: Tensor, count: int) -> Variables | None:
-    """The variables (b, groups, *shape) of some of `count` groups, counted through all problems, as (n, 1, *shape)."""
-    if start is None:
-        return None
-    sizes = {value.shape[0] * value.shape[1] for named in start.values() for value in named.values()}
-    if sizes - {count}:
-        raise SpecError(f"start holds variables of {sorted(sizes)} groups of rows, the question has {count}; give it the "
-                        "variables of bounds of as many problems and rows.")
-    return {index: {name: value.flatten(0, 1)[part].unsqueeze(1) for name, value in named.items()}
-            for index, named in start.items()}
+def taken(variables: Variables, part: Tensor) -> Variables:
+    """The variables of the groups `part` (m,) alone."""
+    return {index: {name: value[part] for name, value in named.items()} for index, named in variables.items()}
+
+
+def joined(found: list[Found]) -> Variables:
+    """Variables of all parts, (groups, 1, *shape)."""
+    return {index: {name: torch.cat([one.variables[index][name] for one in found]) for name in named}
+            for index, named in found[0].variables.items()}
 
 
 def side_by_side(found: list[Found], batch: int) -> Variables:
     """Variables of all parts, (b, groups, *shape)."""
-    first = found[0].variables
+    return {index: {name: value.reshape(batch, -1, *value.shape[2:]) for name, value in named.items()}
+            for index, named in joined(found).items()}
 
-    def whole(index: int, name: str) -> Tensor:
-        values = torch.cat([one.variables[index][name] for one in found])
-        return values.reshape(batch, -1, *values.shape[2:])
 
-    return {index: {name: whole(index, name) for name in named} for index, named in first.items()}
+def ended(known: Interval, neurons: Neurons, found: list[Found]) -> NeuronStart:
+    """Where the variables of both sides of groups of neurons ended."""
+    group = torch.full_like(flat(known.lower, 1), -1, dtype=torch.long)
+    members = neurons.members
+    place = torch.arange(len(members), device=members.device)[:, None].expand_as(members)
+    group[neurons.owner[members], neurons.index[members]] = place
+    return NeuronStart(group, joined(found))
 
 
 def settled(known: Interval, neurons: Neurons, readers: Readers) -> Callable[[Tensor], Done]:

@@ -15,6 +15,7 @@ from boundlab.bounds.backward import Env, Pulled, Sets
 from boundlab.bounds.budget import Budget, bytes_of
 from boundlab.bounds.intermediate import perturbed_nodes
 from boundlab.bounds.observe import Observer
+from boundlab.bounds.start import Start
 from boundlab.bounds.unfold import unfolded
 from boundlab.errors import BoundError, ShapeError
 from boundlab.graph import INPUT, Graph, Model, Node
@@ -97,7 +98,7 @@ class Bounds:
     """Proven bounds: of the output (b, *out), or of a specification's rows (b, s), where `upper` is None.
 
     `env` holds every node's interval by index, `linear` the rows pulled to the sources (None where a method has none),
-    `variables` what an optimiser found for the rows, (b, groups of rows, *shape) by node and name.
+    `variables` are where an optimiser ended, for another one to start at.
     """
 
     lower: Tensor
@@ -106,7 +107,7 @@ class Bounds:
     env: Env = field(repr=False)
     linear: Pulled | None = field(default=None, repr=False)
     rigour: Rigour = Rigour.FLOAT
-    variables: Mapping[int, Mapping[str, Tensor]] | None = field(default=None, repr=False)
+    variables: Start | None = field(default=None, repr=False)
 
     @property
     def notes(self) -> tuple[str, ...]:

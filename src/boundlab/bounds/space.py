@@ -36,6 +36,10 @@ class Range:
     high: Tensor
     scale: Tensor | float = 1.0
 
+    def inside(self, value: Tensor) -> Tensor:
+        """A value, or the end that it lies beyond."""
+        return torch.minimum(torch.maximum(value, self.low), self.high)
+
     def take(self, index: Tensor) -> Range:
         """The ranges of the problems `index` (m,) alone."""
         start, low, high = (at_owner(part, index) for part in (self.start, self.low, self.high))
