@@ -3,7 +3,7 @@
 import copy
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import pytest
@@ -106,6 +106,21 @@ def test_every_radius_was_proven_and_no_witness_lies_inside(p, clip):
         assert float(torch.linalg.vector_norm(point - x[key], p)) <= float(found.attacked[key]) * (1 + 1e-12)
         assert clip is None or ((point >= 0).all() and (point <= 1).all())
         assert int(net(point).argmax()) != labels[key]
+
+
+@pytest.mark.parametrize("margin", [0.1, 1.0, 1.9, math.nan])
+@pytest.mark.parametrize("most", [1.0, 2.0, 6.0, 9.0])
+def test_the_next_whole_radius_is_tried_by_a_method_that_goes_on(margin, most):
+    """From 1 a tenth more is no whole number: radii grow by one at least, up to the largest set (9)."""
+    known, cap = torch.ones(1), torch.full((1,), 9.5)
+    begun = replace(untried(torch.tensor([2.0])), low=known, above=torch.tensor([margin]), leap=1.1)
+
+    def trial(index, eps, turn):
+        assert torch.equal(eps, eps.floor())
+        return Outcome(eps <= most, margins=most + 0.5 - eps)
+
+    end = narrowed(begun, trial, known, cap, bl.Search(), whole=True)
+    assert end.low.item() == most and end.high.item() == (most + 1 if most < 9 else math.inf)
 
 
 @pytest.mark.parametrize("family", [bl.balls(2), bl.balls(math.inf, (0, 1)), bl.balls(0, (0, 1))])

@@ -142,7 +142,7 @@ def narrowed(bracket: Bracket, trial: Trial, start: Tensor, cap: Tensor, search:
     """
     for turn in range(search.rounds):
         eps = bracket.next(start, cap, None if whole or turn % 4 == 3 else search.tolerance)
-        eps = eps.floor().clamp(min=1) if whole else eps
+        eps = torch.minimum(torch.maximum(eps.floor(), bracket.low + 1), cap.floor()) if whole else eps
         fresh = (eps > bracket.low) & (eps < bracket.high) & torch.isfinite(eps)
         index = (bracket.open(search.tolerance, whole) & fresh).nonzero().flatten()
         if len(index) == 0:
