@@ -29,6 +29,8 @@ CALLS = {
     "method by name": (lambda: bl.bound(MODEL, BALL, method="crown"), "got 'crown'"),
     "method as a class": (lambda: bl.bound(MODEL, BALL, method=bl.CROWN), "a method is a value"),
     "inner method by name": (lambda: bl.CROWN(intermediate="ibp"), "got 'ibp'"),
+    "engine by name": (lambda: bl.LP(engine="pool"), "an engine is a value"),
+    "engine as a class": (lambda: bl.MILP(engine=bl.Pool), "an engine is a value"),
     "slopes by name": (lambda: bl.CROWN(alpha="parallel"), "got 'parallel'"),
     "specification of another type": (
         lambda: bl.bound(MODEL, BALL, spec=bl.margins([0, 1, 2], 3, torch.float64)), "float64, the network torch.float32"),

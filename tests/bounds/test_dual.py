@@ -80,6 +80,17 @@ def test_outputs_are_bounded_from_both_sides_alone_as_in_a_batch():
         assert torch.allclose(alone.upper[0], whole.upper[place], atol=1e-6)
 
 
+def test_rows_that_are_proven_rise_no_further_and_no_verdict_changes():
+    _, model, region, rows = question("relu", 7)
+    plain = bl.bound(model, region, spec=bl.at_least(rows[None])).lower[0]
+    level = bl.bound(model, region, method=bl.Dual(steps=40), spec=bl.at_least(rows[None])).lower[0]
+    limit = float((plain + level)[(level > plain + 1e-2).nonzero()[0]]) / 2  # one row passes it on its way
+    spec = bl.at_least(rows[None], torch.full((1, len(rows)), -limit, dtype=D))
+    whole, some = (bl.bound(model, region, method=bl.Dual(steps=40, enough=enough), spec=spec).lower for enough in (None, 0.0))
+    assert torch.equal(whole > 0, some > 0) and bool((some < whole - 1e-6).any())
+    assert torch.allclose(some[whole <= 0], whole[whole <= 0], atol=1e-9)
+
+
 def test_bad_settings_are_refused():
     with pytest.raises(bl.SpecError, match="steps must be at least 0"):
         bl.Dual(steps=-1)

@@ -113,6 +113,8 @@ def test_what_cannot_be_exact_is_said_in_a_sentence(monkeypatch):
         bl.bound(relu, bl.LpBall(x, 5.0, 2.0), method=bl.MILP(), spec=spec)
     with pytest.raises(bl.SpecError, match="seconds"):
         bl.MILP(seconds=0)
+    with pytest.raises(bl.SpecError, match="minima are those of a specification's rows"):
+        bl.MILP().minima(problem_of(relu, bl.LpBall(x, 0.1)))
     for package, solver in (("pyscipopt", by_scip), ("gurobipy", by_gurobi)):
         monkeypatch.setitem(sys.modules, package, None)
         with pytest.raises(bl.errors.MissingPackage, match=package):

@@ -21,7 +21,8 @@ class Dual:
     Rows go back as in CROWN, but the row before a nonlinear function of one argument is free, and what is lost there is
     computed (`Lagrangian`). Any number of `steps` of Adam gives a sound bound, never below CROWN; with many it reaches the
     optimum of the relaxation, which no lines on the same inner bounds exceed. The size of steps falls from `rate` to its
-    `SMALLEST` share. `memory` ("4GB", or bytes) may be held at once, by `base` too.
+    `SMALLEST` share. Rows of a specification above `enough` rise no further. `memory` ("4GB", or bytes) may be held at once, by
+    `base` too.
 
     Salman et al. 2019, Eq. 11; Dvijotham et al. 2018.
     """
@@ -30,6 +31,7 @@ class Dual:
     steps: int = 300
     rate: float = 0.5
     memory: str | int | None = None
+    enough: float | None = None
 
     def __post_init__(self) -> None:
         self.ascent()
@@ -37,7 +39,8 @@ class Dual:
     def ascent(self) -> Optimised:
         """The same as optimised bounds in the space of multipliers."""
         decay = SMALLEST ** (1 / max(1, self.steps))
-        return Optimised(self.base, self.steps, self.rate, self.memory, space=Lagrangian(), decay=decay)
+        return Optimised(self.base, self.steps, self.rate, self.memory, space=Lagrangian(), decay=decay,
+                         enough=self.enough)
 
     def environment(self, problem: Problem) -> Env:
         return self.ascent().environment(problem)

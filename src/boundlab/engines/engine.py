@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -16,6 +16,7 @@ Stream = Generator[tuple[int, dict[str, np.ndarray]], None, None]
 """Pairs (place of the task, its result), in any order; closing it stops the work."""
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Something that runs a function on many independent tasks."""
 
@@ -27,6 +28,13 @@ class Engine(Protocol):
         task, if it raises or if its workers died more often than the engine tries. Closing the stream ends all work at once.
         """
         ...
+
+
+def engine_value(engine: Engine) -> Engine:
+    """The engine itself; EngineError for a name or a class."""
+    if isinstance(engine, type) or not isinstance(engine, Engine):
+        raise EngineError(f"an engine is a value such as Serial() or Pool(workers=2), got {engine!r}.")
+    return engine
 
 
 @dataclass(frozen=True)

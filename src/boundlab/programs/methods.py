@@ -11,7 +11,7 @@ from torch import Tensor
 from boundlab.bounds.backward import Env
 from boundlab.bounds.methods import CROWN, method_value
 from boundlab.bounds.problem import Bounds, Method, Problem
-from boundlab.engines.engine import Engine, Serial
+from boundlab.engines.engine import Engine, Serial, engine_value
 from boundlab.engines.task import Function
 from boundlab.errors import SpecError
 from boundlab.programs.minima import Minima, Search, bounds_over, extra, minima_over, together
@@ -40,6 +40,7 @@ class LP:
 
     def __post_init__(self) -> None:
         method_value(self.base)
+        engine_value(self.engine)
         if self.lines < 1:
             raise SpecError(f"lines counts the lines on each side of an operator, at least 1, got {self.lines!r}.")
 
@@ -88,6 +89,7 @@ class MILP:
 
     def __post_init__(self) -> None:
         method_value(self.base)
+        engine_value(self.engine)
         if not self.seconds > 0:
             raise SpecError(f"seconds are what one row may take, a positive number, got {self.seconds!r}.")
 

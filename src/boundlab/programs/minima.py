@@ -16,7 +16,7 @@ from boundlab.bounds.intermediate import checked
 from boundlab.bounds.problem import Bounds, Method, Problem, finite_rows, joined
 from boundlab.engines.engine import Engine
 from boundlab.engines.task import Function
-from boundlab.errors import BoundError, MissingPackage
+from boundlab.errors import BoundError, MissingPackage, SpecError
 from boundlab.evaluate import evaluate
 from boundlab.interval import Interval
 from boundlab.maps import Dense
@@ -112,6 +112,9 @@ def bounds_over(problem: Problem, base: Method, prepare: Prepare, search: Search
 
 def minima_over(wide: Problem, base: Method, prepare: Prepare, search: Search) -> tuple[Minima, list[Case]]:
     """The minima of all rows; of those that `base` proves to be above `enough`, its own bound, and the value in the middle."""
+    if wide.spec is None:
+        raise SpecError("minima are those of a specification's rows; problem_of(model, sets, spec) takes one, such as "
+                        "at_least(rows) or margins(labels, classes).")
     first = base.run(wide)
     lower = first.lower.expand(wide.batch, -1).clone()
     still = torch.ones_like(lower, dtype=torch.bool) if search.enough is None else ~(lower > search.enough)
