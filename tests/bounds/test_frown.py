@@ -115,7 +115,8 @@ def intervals(bounds):
     return {index: one for index, one in bounds.env.items() if isinstance(one, Interval)}
 
 
-@pytest.mark.parametrize("setting", [{}, {"group": 3}, {"space": bl.Full()}, {"space": bl.Lagrangian()}], ids=str)
+@pytest.mark.parametrize("setting", [{}, {"group": 3}, {"space": bl.Full()}, {"space": bl.Lagrangian()},
+                                     {"space": bl.Lagrangian(), "group": 2}], ids=str)
 @pytest.mark.parametrize("with_spec", [True, False])
 def test_neurons_begin_where_another_run_ended(setting, with_spec):
     """Without steps kept variables give the same bounds again where each neuron has its own, and better ones than none."""
@@ -157,7 +158,7 @@ def test_a_start_that_does_not_fit_is_refused():
     torch.manual_seed(0)
     layers = torch.nn.Linear(4, 9), torch.nn.ReLU(), torch.nn.Linear(9, 9), torch.nn.ReLU(), torch.nn.Linear(9, 3)
     other = bl.capture(torch.nn.Sequential(*layers).double(), region.center).detached()
-    with pytest.raises(bl.SpecError, match=r"of shape \[12\] for node \d+, which has \[9\]"):
+    with pytest.raises(bl.SpecError, match=r"of shape \[1, 12\] for node \d+, which has \[1, 9\]"):
         bl.bound(other, region, method=bl.Optimised(start=start), spec=spec)
     with pytest.raises(bl.SpecError, match="start are the `variables` of earlier bounds, got Tensor"):
         bl.Optimised(start=spec.rows)

@@ -118,6 +118,14 @@ def test_radius_prints_what_the_library_proves(folder, run, targets):
     assert (attacked >= exact * (1 - 1e-6)).all() and (attacked < 1.5 * exact).all()
 
 
+@pytest.mark.parametrize("method", ["optimised", "frown"])
+def test_radius_goes_on_from_crown_and_never_ends_below(folder, run, method):
+    asked = ("radius", "net.onnx", "--data", "x.npy", "--no-attack", "--json")
+    plain, found = (answered(run(*asked, "--method", name)) for name in ("crown", method))
+    assert all(ours >= crown for ours, crown in zip(found["proven"], plain["proven"], strict=True))
+    assert found["method"] == method and max(found["proven"]) > 0
+
+
 def test_radius_shows_a_table_and_means(folder, run):
     asked = ("radius", "net.onnx", "--data", "labelled.npz", "--no-attack", "--method", "ibp")
     found, shown = answered(run(*asked, "--json")), run(*asked).stdout.splitlines()

@@ -198,7 +198,7 @@ class Optimised:
                 together: int = 1) -> list[Found]:
         """What was found for all groups, a part at a time that memory has room for; `together` of them stay side by side.
 
-        `start` are variables (groups, 1, *shape).
+        `start` are variables (groups, 1 or g, *shape).
         """
         size = groups_at_once(ground, groups)
         size = max(together, size - size % together)
@@ -225,14 +225,14 @@ def taken(variables: Variables, part: Tensor) -> Variables:
 
 
 def joined(found: list[Found]) -> Variables:
-    """Variables of all parts, (groups, 1, *shape)."""
+    """Variables of all parts, (groups, 1 or g, *shape)."""
     return {index: {name: torch.cat([one.variables[index][name] for one in found]) for name in named}
             for index, named in found[0].variables.items()}
 
 
 def side_by_side(found: list[Found], batch: int) -> Variables:
-    """Variables of all parts, (b, groups, *shape)."""
-    return {index: {name: value.reshape(batch, -1, *value.shape[2:]) for name, value in named.items()}
+    """Variables of all parts, (b, groups, 1 or g, *shape)."""
+    return {index: {name: value.unflatten(0, (batch, -1)) for name, value in named.items()}
             for index, named in joined(found).items()}
 
 

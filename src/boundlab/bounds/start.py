@@ -15,13 +15,16 @@ from boundlab.errors import SpecError
 
 @dataclass(frozen=True)
 class NeuronStart:
-    """Variables (2 k, 1, *shape) of both sides of k groups of a node's neurons; `group` (b, neurons) has each one's, or -1."""
+    """Variables (2 k, 1 or g, *shape) of both sides of k groups of a node's neurons; `group` (b, neurons) is each one's, or -1.
+
+    They are 1 where the g neurons of a group share them.
+    """
 
     group: Tensor
     variables: Variables
 
     def of(self, owner: Tensor, index: Tensor) -> Variables:
-        """The variables of both sides of the groups of neurons `index` (n,) of examples `owner` (n,), (2 n, 1, *shape).
+        """The variables of both sides of the groups of neurons `index` (n,) of examples `owner` (n,), (2 n, 1 or g, *shape).
 
         NaN where a neuron was in no group.
         """
@@ -37,13 +40,13 @@ class NeuronStart:
 
 @dataclass(frozen=True)
 class Start:
-    """Variables to begin at: of a specification's rows (b, groups of rows, *shape) by node and name, and of neurons by node."""
+    """Variables to begin at: of a specification's rows (b, groups of rows, 1 or g, *shape) by node and name, and of neurons."""
 
     rows: Variables | None = None
     neurons: Mapping[int, NeuronStart] = field(default_factory=dict)
 
     def some_rows(self, part: Tensor, count: int) -> Variables | None:
-        """The variables of some of `count` groups of rows, counted through all problems, as (n, 1, *shape).
+        """The variables of some of `count` groups of rows, counted through all problems, as (n, 1 or g, *shape).
 
         SpecError if they are those of another number of groups.
         """
@@ -53,7 +56,7 @@ class Start:
         if sizes - {count}:
             raise SpecError(f"start holds variables of {sorted(sizes)} groups of rows, the question has {count}; give it the "
                             "variables of bounds of as many problems and rows.")
-        return {index: {name: value.flatten(0, 1)[part].unsqueeze(1) for name, value in named.items()}
+        return {index: {name: value.flatten(0, 1)[part] for name, value in named.items()}
                 for index, named in self.rows.items()}
 
     def some_neurons(self, node: int, shape: tuple[int, int], owner: Tensor, index: Tensor) -> Variables | None:
