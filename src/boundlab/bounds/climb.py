@@ -137,7 +137,7 @@ def started(objective: Objective, count: int, start: Variables | None) -> Walk:
             given = start[index][name].to(begin)
             if given.shape != begin.shape:
                 raise SpecError(f"start holds variables '{name}' of shape {list(given.shape[1:])} for node {index}, which has "
-                                f"{list(begin.shape[1:])}; give it those of bounds of the same network, in this space and group.")
+                                f"{list(begin.shape[1:])}; give it those of bounds of this network, space and group.")
             begin = torch.where(given.isnan(), begin, free.inside(given))
         values.append(begin)
     means, squares = ([torch.zeros_like(value) for value in values] for _ in range(2))
