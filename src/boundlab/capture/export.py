@@ -151,9 +151,11 @@ def plain(program: ExportedProgram) -> bool:
     """Whether every operator has a rule of its own, is kept whole and writes nothing in place: torch need not trace again.
 
     The second trace takes longer than the first. Whatever it would have changed, `check_capture` compares with the module.
+    Arithmetic of sizes does not count: shapes are taken from the program's own inference.
     """
     known = LOWERINGS.keys() | by_source().keys()
-    targets = {node.target for node in program.graph.nodes if node.op == "call_function"} - {operator.getitem}
+    values = [node for node in program.graph.nodes if not isinstance(node.meta.get("val"), torch.SymInt)]
+    targets = {node.target for node in values if node.op == "call_function"} - {operator.getitem}
     return all(isinstance(target, OpOverload) and str(target) in known and not target._schema.is_mutable
                and str(target).removeprefix("aten.") not in DECOMPOSED for target in targets)
 
