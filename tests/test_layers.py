@@ -1,6 +1,7 @@
 """The shape of the library: sizes, no hidden inputs, public docstrings. (Import direction: tests/docs/test_architecture.py.)"""
 
 import ast
+import functools
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,7 @@ def parameters(function):
     return sum(argument.arg not in ("self", "cls") for argument in listed)
 
 
+@functools.cache
 def tree_of(path):
     return ast.parse(path.read_text())
 
@@ -44,7 +46,7 @@ def names(paths):
 def test_sizes(path):
     text = path.read_text()
     assert len(text.splitlines()) <= 400, f"{path.name} has {len(text.splitlines())} lines; split it"
-    for function in functions(ast.parse(text)):
+    for function in functions(tree_of(path)):
         length = function.end_lineno - function.lineno + 1
         assert length <= 50, f"{function.name} has {length} lines"
         if path.name != "__main__.py":  # the benchmarks' options are their parameters

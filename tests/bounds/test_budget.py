@@ -1,5 +1,7 @@
 """A budget of memory changes the size of parts, and nothing else."""
 
+import functools
+
 import pytest
 import torch
 from torch import nn
@@ -19,17 +21,20 @@ WHOLE = ("IBP", "CROWN-IBP")
 """Methods that bound all problems' nodes in one pass, whatever the budget."""
 
 
-def network():
+@functools.cache
+def case():
+    """A network, and five inputs."""
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, stride=2), nn.ReLU(), nn.Flatten(),
-                         nn.Linear(36, 30), nn.Tanh(), nn.Linear(30, 3)).double()
+    x = torch.rand(5, 2, 8, 8, dtype=torch.float64)
+    net = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, stride=2), nn.ReLU(), nn.Flatten(),
+                        nn.Linear(36, 30), nn.Tanh(), nn.Linear(30, 3)).double()
+    return bl.capture(net, x).detached(), x
 
 
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("norm", [2, torch.inf])
 def test_results_are_the_same_whatever_the_budget(name, norm):
-    x = torch.rand(5, 2, 8, 8, dtype=torch.float64)
-    model, spec = bl.capture(network(), x).detached(), bl.margins(torch.arange(5) % 3, 3, dtype=torch.float64)
+    (model, x), spec = case(), bl.margins(torch.arange(5) % 3, 3, dtype=torch.float64)
     ball = bl.LpBall(x, 0.1, p=norm)
     parts, results, linear = set(), [], []
     for memory in (None, "4GB", "1MB", 50_000):

@@ -3,6 +3,7 @@
 On any machine: tensors of two devices never meet.
 """
 
+import functools
 from dataclasses import replace
 
 import pytest
@@ -15,6 +16,9 @@ from tests.bounds.elsewhere import Elsewhere, strict
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: bounds on a GPU were not tried")
 METHODS = (bl.IBP(), bl.CROWN(bl.IBP()), bl.CROWN(), bl.CROWN(filter=None), bl.CROWN(max_rows=3, problems=1), bl.Forward(),
            bl.CROWN(bl.Forward()), bl.CROWN(bl.IBP(), memory="1KB"), bl.Forward(problems=1))
+
+ALONE = (bl.CROWN(max_rows=3, problems=1), bl.Forward(problems=1))
+"""Methods in many small parts, which take long."""
 
 
 class Tokens(nn.Module):
@@ -35,26 +39,31 @@ NETWORKS = {
 }
 
 
+@functools.cache
+def case_of(name):
+    """A network, three inputs in double precision, and margins of every class."""
+    module, shape = NETWORKS[name]
+    x = torch.rand(3, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    return bl.capture(module.double().eval(), x).detached(), x, bl.margins(torch.tensor([0, 1, 2]), 3, dtype=torch.float64)
+
+
 @gpu
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("method", METHODS, ids=repr)
 def test_bounds_on_a_gpu_are_those_on_a_cpu(name, method):
-    module, shape = NETWORKS[name]
-    x = torch.rand(3, *shape, dtype=torch.float64)
-    model, spec = bl.capture(module.double().eval(), x).detached(), bl.margins(torch.tensor([0, 1, 2]), 3, dtype=torch.float64)
+    model, x, spec = case_of(name)
     here = bl.bound(model, bl.LpBall(x, 0.01), method=method, spec=spec).lower
     rows = bl.Specification(spec.rows.cuda(), spec.offset.cuda(), spec.clause.cuda())
     there = bl.bound(model.to(torch.device("cuda")), bl.LpBall(x.cuda(), 0.01), method=method, spec=rows).lower
     assert there.is_cuda and torch.allclose(there.cpu(), here, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("method", METHODS, ids=repr)
+@pytest.mark.parametrize(("method", "name"), [
+    pytest.param(method, name, id=f"{method}-{name}", marks=pytest.mark.slow if name == "tokens" and method in ALONE else [])
+    for method in METHODS for name in NETWORKS])
 @torch.no_grad()
 def test_tensors_of_two_devices_never_meet(name, method):
-    module, shape = NETWORKS[name]
-    x, eps = torch.rand(3, *shape, dtype=torch.float64), torch.tensor([0.01], dtype=torch.float64)
-    model, spec = bl.capture(module.double().eval(), x).detached(), bl.margins(torch.tensor([0, 1, 2]), 3, dtype=torch.float64)
+    (model, x, spec), eps = case_of(name), torch.tensor([0.01], dtype=torch.float64)
     here = bl.bound(model, bl.LpBall(x, eps, p=2), method=method, spec=spec).lower
     away = replace(model, params={name: Elsewhere(value) for name, value in model.params.items()})
     rows = bl.Specification(Elsewhere(spec.rows), Elsewhere(spec.offset), Elsewhere(spec.clause))

@@ -1,5 +1,7 @@
 """Gradients of bounds with respect to parameters and sets, against finite differences in double precision."""
 
+import functools
+
 import pytest
 import torch
 
@@ -19,12 +21,18 @@ METHODS = {"IBP": IBP(), "CROWN-IBP": CROWN(intermediate=IBP()), "Forward": Forw
 STEP = 1e-6
 
 
+@functools.cache
+def network_of(name):
+    """A network as module and as model; the tests move its parameters and move them back."""
+    kind, blocks = NETWORKS[name]
+    return captured(kind, blocks, 3)
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("with_rows", [False, True], ids=["output", "rows"])
 def test_gradients_match_finite_differences(network, method, with_rows):
-    kind, blocks = NETWORKS[network]
-    module, model = captured(kind, blocks, 3)
+    module, model = network_of(network)
     generator = torch.Generator().manual_seed(5)
     center = torch.randn((2, *model.graph.inputs[0].shape), generator=generator, dtype=torch.float64, requires_grad=True)
     rows = random_rows((3,), 0) if with_rows else None

@@ -21,9 +21,10 @@ MOST_ENTRIES = 2**24
 @lowers("view.default", "reshape.default", "_unsafe_view.default", "flatten.using_ints", "unflatten.int", "squeeze.default",
         "squeeze.dim", "squeeze.dims", "unsqueeze.default", "ravel.default")
 def reshape(low: Lowering, node: fx.Node) -> int:
-    """Every reshape is described by its result alone."""
+    """Every reshape is described by its result alone; one that changes nothing (a flatten of vectors) is no node."""
     low.check_reshape(node.args[0])  # type: ignore[arg-type]
-    return low.builder.add("reshape", low.index(node.args[0]), shape=low.result_shape())
+    index, shape = low.index(node.args[0]), low.result_shape()
+    return index if low.builder.shape(index) == shape else low.builder.add("reshape", index, shape=shape)
 
 
 @lowers("expand.default")

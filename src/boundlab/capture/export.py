@@ -6,6 +6,7 @@ import inspect
 import io
 import itertools
 import logging
+import operator
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import Dim, ExportedProgram, ShapesCollection
 from torch.export.graph_signature import InputKind
@@ -23,7 +25,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 from torch.utils import _pytree as pytree
 
+from boundlab.capture.table import LOWERINGS
 from boundlab.errors import CaptureError
+from boundlab.ops import by_source
 
 DECOMPOSED = (
     "lstm.input", "gru.input", "rnn_tanh.input", "rnn_relu.input", "lstm_cell.default", "gru_cell.default",
@@ -136,9 +140,24 @@ def functional(module: nn.Module, call: Call) -> ExportedProgram:
         dynamic = shapes.dynamic_shapes(module, call.positional, dict(call.named))
         program = torch.export.export(module, call.positional, dict(call.named), dynamic_shapes=dynamic, strict=False)
         check_batch(program)
+        if plain(program):
+            return program
         table = {key: rule for key, rule in torch.export.default_decompositions().items()
                  if str(key).removeprefix("aten.") in DECOMPOSED}
         return program.run_decompositions(table)
+
+
+def plain(program: ExportedProgram) -> bool:
+    """Whether every operator has a rule of its own, is kept whole and writes nothing in place: torch need not trace again.
+
+    The second trace takes longer than the first. Whatever it would have changed, `check_capture` compares with the module.
+    Arithmetic of sizes does not count: shapes are taken from the program's own inference.
+    """
+    known = LOWERINGS.keys() | by_source().keys()
+    values = [node for node in program.graph.nodes if not isinstance(node.meta.get("val"), torch.SymInt)]
+    targets = {node.target for node in values if node.op == "call_function"} - {operator.getitem}
+    return all(isinstance(target, OpOverload) and str(target) in known and not target._schema.is_mutable
+               and str(target).removeprefix("aten.") not in DECOMPOSED for target in targets)
 
 
 def check_batch(program: ExportedProgram) -> None:
