@@ -435,3 +435,21 @@ def test_a_search_goes_on_from_radii_that_are_known():
         bl.radius(model, x, labels, search=bl.Search(known=first.proven[:3]))
     with pytest.raises(bl.SpecError, match="known to be proven"):
         bl.Search(known=torch.tensor([-1.0]))
+
+
+def test_from_radii_that_are_known_the_next_one_is_near():
+    """What the margin is at a radius that another method proved is unknown: it says nothing of how far to go."""
+    tried = []
+
+    class Watched(bl.IBP):
+        def run(self, problem):
+            tried.append(max(float(region.box().width.max()) / 2 for region in problem.sets.values()))
+            return super().run(problem)
+
+    net, model = network()
+    x = inputs()
+    labels = net(x).argmax(1)
+    first = bl.radius(model, x, labels, method=bl.IBP(), search=SILENT)
+    tried.clear()
+    bl.radius(model, x, labels, method=Watched(), search=bl.Search(attack=None, known=first.proven))
+    assert max(tried) <= 1.2 * float(first.proven.max())

@@ -89,7 +89,8 @@ def proven_radii(problems: Problems, fresh: Bracket, methods: Sequence[Method], 
     if search.known is not None:
         if search.known.numel() != len(start):
             raise ShapeError(f"{search.known.numel()} radii are known for {len(start)} problems; give one for each.")
-        bracket = replace(fresh, low=torch.where(fresh.first > 0, search.known.reshape(-1).to(fresh.low), 0.0), leap=NEXT)
+        low = torch.where(fresh.first > 0, search.known.reshape(-1).to(fresh.low), 0.0)
+        bracket = replace(fresh, low=low, above=fresh.above.where(low == 0, torch.nan), leap=NEXT)
     for place, method in enumerate(methods):
         bracket = replace(bracket, high=fresh.high, leap=NEXT if place else bracket.leap)
         bracket = narrowed(bracket, problems.proofs(method), start, largest, search, problems.family.whole)
