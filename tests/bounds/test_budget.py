@@ -17,6 +17,8 @@ METHODS = {
     "Optimised": lambda memory: bl.Optimised(steps=3, memory=memory),
     "IBP": bl.IBP, "CROWN-IBP": lambda memory: bl.CROWN(bl.IBP(), memory=memory),
 }
+ASCENT = 1e-4
+"""Steps of an ascent turn on the sign of slopes that are nearly zero: inputs moved by 1e-15 move these bounds by up to 1e-5."""
 WHOLE = ("IBP", "CROWN-IBP")
 """Methods that bound all problems' nodes in one pass, whatever the budget."""
 
@@ -46,8 +48,9 @@ def test_results_are_the_same_whatever_the_budget(name, norm):
         parts.add(len(recorder.steps))
     assert len(parts) == 1 if name in WHOLE else len(parts) > 1
     assert len(linear) == (0 if name == "Optimised" else len(results))
+    near = ASCENT if name == "Optimised" else 1e-11
     for found in (results, linear):
-        assert all(torch.allclose(result, found[0], rtol=1e-11, atol=1e-11) for result in found)
+        assert all(torch.allclose(result, found[0], rtol=near, atol=near) for result in found)
 
 
 def test_a_specification_of_many_problems_is_pulled_in_parts():
