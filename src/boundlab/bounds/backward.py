@@ -124,6 +124,11 @@ def pull_back(rows: Rows, bound: LinearBound) -> Left:
     return pulled, plus(apply_bias(positive, bound.lower.bias), apply_bias(negative, bound.upper.bias))
 
 
+def through(step: LinearBound | Passage, rows: Rows) -> Left:
+    """Rows through a node, by its lines or by another way."""
+    return pull_back(rows, step) if isinstance(step, LinearBound) else step(rows)
+
+
 def fits(rows: Explicit, bound: LinearBound) -> bool:
     """Whether the lines can be laid beside the rows: rows that are held in part want lines that a problem's rows share."""
     return rows.holds_rows or all(value.shape[1] == 1 for value in bound.choice.values)

@@ -144,6 +144,12 @@ def started(objective: Objective, count: int, start: Variables | None) -> Walk:
     return Walk(list(objective.ranges), values, means, squares, list(objective.ranges.values()))
 
 
+def beginning(objective: Objective, count: int, start: Variables | None) -> Variables:
+    """The variables at which an ascent of `count` problems begins."""
+    walk = started(objective, count, start)
+    return named(walk.keys, walk.values)
+
+
 @dataclass(frozen=True)
 class Record:
     """What all problems have reached, written in place: best bounds (n, g), the best mean (n,) with its variables, and for how

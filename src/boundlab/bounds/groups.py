@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from boundlab.affine import LinearBound
-from boundlab.bounds.backward import Env, Left, Passage, Pulled, backward, concretize, plus, pull_back
+from boundlab.bounds.backward import Env, Left, Passage, Pulled, backward, concretize, plus, through
 from boundlab.bounds.climb import Objective
 from boundlab.bounds.intermediate import fed_by_inputs, is_affine, read_by, relaxer
 from boundlab.bounds.problem import Problem
@@ -116,12 +116,17 @@ class Lower(Objective, View):
     @cached_property
     def plain_rows(self) -> dict[int, Tensor]:
         """The rows that reach every node by plain lines, (n, g, *shape)."""
+        return self.arriving({})
+
+    def arriving(self, variables: Variables) -> dict[int, Tensor]:
+        """The rows that reach every node, (n, g, *shape)."""
         found: dict[int, Tensor] = {}
+        passing = self.passing(variables)
 
         def noting(node: Node) -> Passage:
             def note(rows: Rows) -> Left:
                 found[node.index] = rows.dense()
-                return pull_back(rows, self.fixed(node))
+                return through(passing(node), rows)
 
             return note
 
@@ -166,16 +171,24 @@ class Lower(Objective, View):
         return self.rows.dot(self.reference(self.groups.target).unsqueeze(1))
 
     def at(self, variables: Variables) -> Tensor:
+        return self.concretized(self.pulled(variables))
+
+    def pulled(self, variables: Variables) -> Pulled:
+        """The rows at the sources."""
+        return backward(self.ground.problem.model.graph, self.env, self.passing(variables), self.groups.target, self.rows)
+
+    def passing(self, variables: Variables) -> Callable[[Node], LinearBound | Passage]:
+        """How rows pass a node: by the lines, or the family, at its free variables."""
         def relax(node: Node) -> LinearBound | Passage:
-            if node.index not in variables:
+            family = self.families.get(node.index)
+            if family is None or node.index not in variables:
                 return self.fixed(node)
-            family, named = self.families[node.index], variables[node.index]
+            named = variables[node.index]
             if isinstance(family, Lines):
                 return self.about(node, family.at(named))
             return lambda rows: self.replaced(node, rows, family, named)
 
-        graph, target = self.ground.problem.model.graph, self.groups.target
-        return self.concretized(backward(graph, self.env, relax, target, self.rows))
+        return relax
 
     def replaced(self, node: Node, rows: Rows, family: Multipliers, named: Named) -> Left:
         """Rows of a node's argument that a family of multipliers puts in the place of the node's own, and what these leave."""

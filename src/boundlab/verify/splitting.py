@@ -17,7 +17,6 @@ from torch import Tensor
 from boundlab.bounds.methods import CROWN, IBP, bound
 from boundlab.bounds.problem import Bounds, Method
 from boundlab.errors import BoundError
-from boundlab.evaluate import evaluate
 from boundlab.graph import INPUT, Model
 from boundlab.perturbations.joint import Regions
 from boundlab.perturbations.sets import Box
@@ -28,8 +27,6 @@ SMALL = 4096
 """Numbers that a network computes from its inputs, up to which full CROWN decides sooner than CROWN-IBP, box for box dearer."""
 NUMBERS = 2**23
 """Numbers that the rows of one batch of boxes may hold at the widest node, so that batches end soon after the deadline."""
-MOST_REPLAYS = 4
-"""Candidates of one batch of boxes that are replayed, the most violating first."""
 
 
 @dataclass(frozen=True)
@@ -199,18 +196,5 @@ def probe(task: Task, boxes: Boxes, lower: Tensor, sensitivity: Tensor) -> dict[
     node = task.model.graph.inputs[0]
     slope = sensitivity[torch.arange(len(lower)), lower.argmin(1)]
     corner = torch.where(slope > 0, boxes.lower, boxes.upper)
-    owner = boxes.owner.repeat(2)
     points = torch.cat([(boxes.lower + boxes.upper) / 2, corner]).reshape(-1, *node.shape)
-    inside = only_box(task.reachable, owner)
-    points = torch.minimum(torch.maximum(points, inside.lower), inside.upper)
-    spec = task.spec.take(owner)
-    margin = spec.worst(spec.values(evaluate(task.model, points)))
-    found: dict[int, Witness] = {}
-    for place in margin.argsort()[:MOST_REPLAYS].tolist():
-        if not bool(margin[place] <= 0):
-            break
-        problem = int(owner[place])
-        witness = None if problem in found else task.accept(problem, {node.name: points[place:place + 1]})
-        if witness is not None:
-            found[problem] = witness
-    return found
+    return task.witnesses(boxes.owner.repeat(2), {node.name: points})

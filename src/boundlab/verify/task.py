@@ -23,6 +23,8 @@ Judge = Callable[[int, Mapping[str, Tensor], Tensor], bool]
 """Whether, for problem i, inputs (1, *shape) by name and their output (1, *out) are a counterexample, exactly."""
 Settle = Callable[[int, Mapping[str, Tensor]], Mapping[str, Tensor]]
 """Inputs (1, *shape) by name moved into the sets of problem i, from which rounding may have taken them."""
+MOST_REPLAYS = 4
+"""Candidates of one batch of points that are replayed, the most violating first."""
 MOST_TURNS = 4
 """Projections after which a point that still moves is given up; one or two settle it."""
 
@@ -53,6 +55,24 @@ class Task:
         inputs = self.settle(problem, inputs)
         output = self.replay(inputs)
         return Witness(inputs, output) if self.judge(problem, inputs, output) else None
+
+    def witnesses(self, owner: Tensor, points: Mapping[str, Tensor]) -> dict[int, Witness]:
+        """Witnesses by problem among points (n, *shape) by input name for the problems `owner` (n,), the worst replayed first."""
+        inside = take_regions(self.reachable, owner)
+        points = {name: region.project(points[name]) if isinstance(region := inside[name], PerturbationSet) else region
+                  for name in points}
+        spec = self.spec.take(owner)
+        margin = spec.worst(spec.values(evaluate(self.model, points)))
+        found: dict[int, Witness] = {}
+        for place in margin.argsort()[:MOST_REPLAYS].tolist():
+            if not bool(margin[place] <= 0):
+                break
+            problem = int(owner[place])
+            chosen = {name: value[place:place + 1] for name, value in points.items()}
+            witness = None if problem in found else self.accept(problem, chosen)
+            if witness is not None:
+                found[problem] = witness
+        return found
 
 
 def batch_of(region: PerturbationSet | Tensor) -> int:

@@ -1,0 +1,180 @@
+"""Bounds on parts of sets: what the value of some neurons cuts out.
+
+A constraint on a neuron acts twice. Its interval ends there, so lines are made on less; and a multiplier of at least 0 adds the
+constraint to the rows that pass the neuron. Any multiplier is sound; zero is where an ascent begins. Wang et al. 2021
+(beta-CROWN), Sec. 3.2. A part without points has bounds that grow without end.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from boundlab.affine import LinearBound
+from boundlab.bounds.backward import Env, Left, Passage, plus, through
+from boundlab.bounds.groups import Lower
+from boundlab.bounds.space import Prepare, Range, Variables
+from boundlab.graph import Node
+from boundlab.interval import Interval
+from boundlab.maps import Dense, Rows, flat
+
+MULTIPLIER = "multiplier"
+"""The name of the free variables of constraints, beside those of a node's lines."""
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Up to k constraints on neurons for each of n parts, all (n, k).
+
+    `side` 1: the value of the `neuron` of the `node` (an index) is at least `point`; -1: at most; 0: no constraint. `weight` is
+    the multiplier of each at which an ascent begins, `size` the length of its steps.
+    """
+
+    node: Tensor
+    neuron: Tensor
+    side: Tensor
+    point: Tensor
+    weight: Tensor
+    size: Tensor
+
+    @property
+    def parts(self) -> tuple[Tensor, ...]:
+        """The six tensors."""
+        return self.node, self.neuron, self.side, self.point, self.weight, self.size
+
+    def take(self, index: Tensor) -> Splits:
+        """The constraints of the parts `index` (m,)."""
+        return Splits(*(part[index] for part in self.parts))
+
+    def beside(self, other: Splits) -> Splits:
+        """The constraints of both, part by part."""
+        return Splits(*(torch.cat(pair, 1) for pair in zip(self.parts, other.parts, strict=True)))
+
+    def below(self, other: Splits) -> Splits:
+        """The parts of both, one list after the other; shorter rows are filled with what constrains nothing."""
+        count = max(self.node.shape[1], other.node.shape[1])
+        pairs = zip(self.padded(count), other.padded(count), strict=True)
+        return Splits(*(torch.cat(pair) for pair in pairs))
+
+    def padded(self, count: int) -> tuple[Tensor, ...]:
+        """The six tensors with `count` columns."""
+        more = count - self.node.shape[1]
+        return tuple(torch.nn.functional.pad(part, (0, more)) for part in self.parts)
+
+    @property
+    def nodes(self) -> list[int]:
+        """The nodes that some part constrains."""
+        return self.node[self.side != 0].unique().tolist()
+
+    def at(self, node: int) -> Splits:
+        """The constraints of one node, in the same columns; neuron and side are 0 where a part constrains another node."""
+        here = (self.node == node) & (self.side != 0)
+        return Splits(*(torch.where(here, part, 0) for part in self.parts))
+
+    def weighed(self, variables: Variables) -> Splits:
+        """With the multipliers that an ascent has found, (n, 1, k) by node."""
+        weight = self.weight
+        for node in self.nodes:
+            weight = torch.where(self.node == node, variables[node][MULTIPLIER].squeeze(1), weight)
+        return replace(self, weight=weight)
+
+    def clip(self, env: Env) -> tuple[Env, Tensor]:
+        """Intervals (n, *shape) that end at the constraints, and which parts are seen to be empty, (n,) booleans."""
+        found, empty = dict(env), torch.zeros(len(self.node), dtype=torch.bool, device=self.node.device)
+        for node in self.nodes:
+            here = self.at(node)
+            interval = env[node]
+            assert isinstance(interval, Interval)
+            shape = (len(self.node), *interval.shape[1:])
+            low, high = flat(interval.lower.expand(shape), 1), flat(interval.upper.expand(shape), 1)
+            low = low.scatter_reduce(1, here.neuron, torch.where(here.side > 0, here.point, -math.inf), "amax")
+            high = high.scatter_reduce(1, here.neuron, torch.where(here.side < 0, here.point, math.inf), "amin")
+            crossed = low > high
+            empty |= crossed.any(1)
+            low, high = torch.where(crossed, high, low), torch.where(crossed, low, high)
+            found[node] = Interval(low.reshape(shape), high.reshape(shape))
+        return found, empty
+
+
+def no_splits(parts: int, like: Tensor) -> Splits:
+    """No constraint for any of the parts; numbers will have the type of `like`."""
+    none = torch.zeros(parts, 0, dtype=torch.long, device=like.device)
+    number = like.new_zeros(parts, 0)
+    return Splits(none, none, none, number, number, number)
+
+
+@dataclass(frozen=True)
+class PartLower(Lower):
+    """Lower bounds of the rows of groups, each on the part of its owner's set where its constraints hold."""
+
+    splits: Splits
+
+    def take(self, index: Tensor) -> PartLower:
+        return PartLower(self.ground, self.groups.take(index), self.splits.take(index))
+
+    @cached_property
+    def clipped(self) -> tuple[Env, Tensor]:
+        """Intervals that end at the constraints, and which parts are seen to be empty."""
+        return self.splits.clip(self.ground.beside(self.groups.owner))
+
+    @cached_property
+    def env(self) -> Env:
+        return self.clipped[0]
+
+    @cached_property
+    def nodes(self) -> set[int]:
+        """The constrained nodes; empty where there are no constraints at all."""
+        return set(self.splits.nodes)
+
+    def prepared(self, node: Node, prepare: Prepare) -> tuple[Tensor, ...]:
+        if self.nodes.isdisjoint(node.args):
+            return super().prepared(node, prepare)
+        return prepare(node, self.env)
+
+    @cached_property
+    def ranges(self) -> dict[tuple[int, str], Range]:
+        found = {(index, name): free for index, family in self.families.items() for name, free in family.free.items()}
+        return found | {(index, MULTIPLIER): self.range_of(index) for index in sorted(self.nodes)}
+
+    def range_of(self, index: int) -> Range:
+        """Where the multipliers of a node's constraints may be: at least 0."""
+        here = self.splits.at(index)
+        high = torch.where(here.side != 0, math.inf, 0.0).to(here.weight)
+        return Range(*(part.unsqueeze(1) for part in (here.weight, torch.zeros_like(high), high, here.size)))
+
+    def passing(self, variables: Variables) -> Callable[[Node], LinearBound | Passage]:
+        relax = super().passing(variables)
+
+        def constrained(node: Node) -> LinearBound | Passage:
+            multiplier = variables.get(node.index, {}).get(MULTIPLIER)
+            step = relax(node)
+            if multiplier is None:
+                return step
+
+            def passage(rows: Rows) -> Left:
+                added, offset = self.added(node, rows, multiplier)
+                pulled, bias = through(step, added)
+                return pulled, plus(bias, offset)
+
+            return passage
+
+        return constrained
+
+    def added(self, node: Node, rows: Rows, multiplier: Tensor) -> tuple[Rows, Tensor]:
+        """Rows of a node less `multiplier` (n, 1, k) times side * (value - point), which is nowhere negative on the part.
+
+        And the bias (n, 1) that this leaves, about the reference value.
+        """
+        here = self.splits.at(node.index)
+        height = flat(self.reference(node.index).expand(len(here.neuron), *node.shape), 1).gather(1, here.neuron)
+        weight = multiplier.squeeze(1) * here.side
+        dense = rows.dense()
+        dense = dense.expand(len(weight), *dense.shape[1:])
+        places = here.neuron.unsqueeze(1).expand(-1, dense.shape[1], -1)
+        moved = flat(dense, 2).scatter_add(2, places, -weight.unsqueeze(1).expand_as(places))
+        return Dense(node.shape, None, moved.reshape(dense.shape)), (weight * (here.point - height)).sum(1, keepdim=True)

@@ -1,0 +1,70 @@
+"""Open parts of problems in branch and bound: one flat list, whatever problem and clause they belong to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from boundlab.bounds.parts import MULTIPLIER, Splits, no_splits
+from boundlab.bounds.space import Variables
+from boundlab.spec import Specification
+
+
+@dataclass(frozen=True)
+class Goals:
+    """What has to be proven, one clause of one problem each: the problem (i,), and its rows (i, g), some of them twice."""
+
+    problem: Tensor
+    rows: Tensor
+
+
+def goals_of(spec: Specification, count: int) -> Goals:
+    """Every clause of each of `count` problems; clauses with fewer rows than others hold their first one again."""
+    members = [(spec.clause == clause).nonzero().squeeze(1) for clause in range(spec.clauses)]
+    most = max(map(len, members))
+    rows = torch.stack([torch.cat([own, own[:1].expand(most - len(own))]) for own in members])
+    problem = torch.arange(count, device=rows.device).repeat_interleave(len(rows))
+    return Goals(problem, rows.repeat(count, 1))
+
+
+@dataclass(frozen=True)
+class Parts:
+    """n open parts: the goal of each (n,), a bound of its best row (n,), its constraints, and lines to begin at."""
+
+    goal: Tensor
+    lower: Tensor
+    splits: Splits
+    variables: Variables
+
+    def select(self, index: Tensor) -> Parts:
+        """The parts at these places, or where a mask is true."""
+        variables = {node: {name: value[index] for name, value in named.items()} for node, named in self.variables.items()}
+        return Parts(self.goal[index], self.lower[index], self.splits.take(index), variables)
+
+    def lowest(self, count: int) -> tuple[Parts, Parts]:
+        """The `count` parts with the lowest bounds, and the others."""
+        order = self.lower.argsort(stable=True)
+        return self.select(order[:count]), self.select(order[count:])
+
+    def join(self, other: Parts) -> Parts:
+        """Both lists."""
+        if len(self.goal) == 0 or len(other.goal) == 0:
+            return self if len(self.goal) else other
+        variables = {node: {name: torch.cat([value, other.variables[node][name]]) for name, value in named.items()}
+                     for node, named in self.variables.items()}
+        return Parts(torch.cat([self.goal, other.goal]), torch.cat([self.lower, other.lower]),
+                     self.splits.below(other.splits), variables)
+
+
+def whole_sets(count: int, like: Tensor) -> Parts:
+    """One part for each of `count` goals: its whole set."""
+    goal = torch.arange(count, device=like.device)
+    return Parts(goal, like.new_full((count,), -torch.inf), no_splits(count, like), {})
+
+
+def lines_of(variables: Variables) -> Variables:
+    """The variables of lines alone, without the multipliers of constraints."""
+    left = {node: {name: value for name, value in named.items() if name != MULTIPLIER} for node, named in variables.items()}
+    return {node: named for node, named in left.items() if named}
