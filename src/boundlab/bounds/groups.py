@@ -180,8 +180,8 @@ class Lower(Objective, View):
     def passing(self, variables: Variables) -> Callable[[Node], LinearBound | Passage]:
         """How rows pass a node: by the lines, or the family, at its free variables."""
         def relax(node: Node) -> LinearBound | Passage:
-            family = self.families.get(node.index)
-            if family is None or node.index not in variables:
+            family = self.families.get(node.index) if node.index in variables else None
+            if family is None:
                 return self.fixed(node)
             named = variables[node.index]
             if isinstance(family, Lines):

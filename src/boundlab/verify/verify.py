@@ -1,4 +1,4 @@
-"""verify: attacks and bounds from cheap to dear, then input bisection; only problems still open go on.
+"""verify: attacks and bounds from cheap to dear, then splits of inputs or neurons; only problems still open go on.
 
 Nothing becomes VERIFIED without a lower bound above 0 in every clause, nor FALSIFIED without a replayed witness.
 """
@@ -21,6 +21,7 @@ from boundlab.graph import Model
 from boundlab.perturbations.joint import Regions
 from boundlab.perturbations.sets import PerturbationSet
 from boundlab.spec import Specification
+from boundlab.verify.branching import Branching, branch, branchable
 from boundlab.verify.query import Query, problems
 from boundlab.verify.splitting import Bisection, bisect, bisectable
 from boundlab.verify.task import Replay, Task, take_regions, task_of_cases, task_of_sets
@@ -30,8 +31,8 @@ CHUNK = 2**25
 """Numbers that the rows of one chunk of problems may hold at the widest node."""
 
 
-Stage = PGD | Method | Bisection
-LADDER: tuple[Stage, ...] = (IBP(), PGD(steps=10, targets=0), CROWN(IBP()), CROWN(), PGD(), Bisection())
+Stage = PGD | Method | Bisection | Branching
+LADDER: tuple[Stage, ...] = (IBP(), PGD(steps=10, targets=0), CROWN(IBP()), CROWN(), PGD(), Bisection(), Branching())
 """What `verify` tries by default, in this order."""
 
 
@@ -84,7 +85,7 @@ def verify(model: Model, sets: PerturbationSet | Regions | Query, spec: Specific
            stages: Sequence[Stage] = LADDER, timeout: float | None = None, replay: Replay | None = None) -> tuple[Result, ...]:
     """Prove or refute a specification on every problem of a batch of sets, or a query (one result for all its cases).
 
-    `stages` are attacks, methods and bisections, tried in turn on the problems that are still open.
+    `stages` are attacks, methods and searches, tried in turn on the problems that are still open.
     `sets` as for `bound`, with `spec` (b or 1, s, *out); a query brings its own. `replay` recomputes outputs of witnesses
     (default: the graph itself); give the original network's runtime where there is one. `timeout` in seconds is for all
     problems together and is looked at between steps. The result of a query is FALSIFIED if one of its cases is.
@@ -144,6 +145,8 @@ def run(task: Task, stages: Sequence[Stage], clock: Clock, first: bool) -> Stand
             standing = attacked(task, standing, stage, clock)
         elif isinstance(stage, Bisection):
             standing = bisected(task, standing, stage, clock, first)
+        elif isinstance(stage, Branching):
+            standing = branched(task, standing, stage, clock, first)
         else:
             standing = bounded(task, standing, stage, clock)
     return standing
@@ -211,12 +214,31 @@ def bisected(task: Task, standing: Standing, options: Bisection, clock: Clock, f
         return standing
     found = bisect(task, index, options, clock.deadline, first)
     by = f"bisection of {describe(options.chosen(task.model))}, {found.boxes} boxes"
+    return searched(standing, index, (found.witnesses, found.proven), by, found.left, clock)
+
+
+def branched(task: Task, standing: Standing, options: Branching, clock: Clock, first: bool) -> Standing:
+    """Splits of neurons, for open problems in which inputs vary and nothing else."""
+    index = branchable(task, standing.open)
+    if len(index) == 0:
+        return standing
+    try:
+        found = branch(task, index, options, clock.deadline, first)
+    except (BoundError, MissingRule) as problem:
+        return standing.note(dict.fromkeys(index.tolist(), f"branching: {problem}"))
+    by = f"branching on {describe(options.base)}, {found.parts} parts"
+    return searched(standing, index, (found.witnesses, found.proven), by, found.left, clock)
+
+
+def searched(standing: Standing, index: Tensor, found: tuple[Mapping[int, Witness], Mapping[int, Tensor]], by: str, left: int,
+             clock: Clock) -> Standing:
+    """What a search of the problems `index` found: witnesses, and proven problems with bounds of their rows."""
+    witnesses, proven = found
     lower = standing.lower.clone()
-    for problem, rows in found.proven.items():
+    for problem, rows in proven.items():
         lower[problem] = torch.maximum(lower[problem], rows)
-    decided = {**dict.fromkeys(found.proven), **found.witnesses}
-    note = f"{by}, {found.left} left open"
-    notes = dict.fromkeys((i for i in index.tolist() if i not in decided), note)
+    decided = {**dict.fromkeys(proven), **witnesses}
+    notes = dict.fromkeys((i for i in index.tolist() if i not in decided), f"{by}, {left} left open")
     return replace(standing, lower=lower).note(notes).decide(decided, by, clock.spent)
 
 
