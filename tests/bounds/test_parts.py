@@ -39,8 +39,9 @@ def part_of(model, region, points, generator, space, count=3):
     rows = torch.randn(1, 2, *model.graph.output.shape, generator=generator, dtype=D)
     size = torch.ones_like(place)
     splits = Splits(node, neuron, side, place, torch.zeros_like(place), size)
-    groups = Groups(model.graph.output.index, 2, torch.tensor([0]), lambda index: Dense(model.graph.output.shape, None, rows[index]))
-    return PartLower(ground_of(problem, env, space), groups, splits), rows, inside, values[model.graph.output.index]
+    output = model.graph.output
+    groups = Groups(output.index, 2, torch.tensor([0]), lambda index: Dense(output.shape, None, rows[index]))
+    return PartLower(ground_of(problem, env, space), groups, splits), rows, inside, values[output.index]
 
 
 @pytest.mark.parametrize("space", [Own(), Full(), Lagrangian()], ids=lambda space: type(space).__name__)

@@ -1,5 +1,5 @@
 """The part of `programs` that needs the extra `lp`, imported when a program is first written."""
 
-from boundlab.programs import inner, integer, tasks
+from boundlab.programs import inner, integer, leaf, tasks
 
-__all__ = ["inner", "integer", "tasks"]
+__all__ = ["inner", "integer", "leaf", "tasks"]

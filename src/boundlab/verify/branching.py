@@ -1,53 +1,70 @@
-"""Branch and bound on neurons: parts of a problem are split at a neuron until each is proven, a witness turns up, or time ends.
+"""Branch and bound on neurons: parts of a problem are split until each is proven, a witness turns up, or the time is over.
 
-Bunel et al. 2020 (branch and bound); De Palma et al. 2021 (filtered branching); Wang et al. 2021 (beta-CROWN). All problems share
-one flat list of open parts, of which those with the lowest bounds are split next.
+Bunel et al. 2020 (branch and bound); De Palma et al. 2021 (filtered branching); Wang et al. 2021 (beta-CROWN). All problems
+share one flat list of open parts, of which those with the lowest bounds are split next.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from boundlab.bounds.backward import Env
 from boundlab.bounds.climb import Ascent, beginning, climb
 from boundlab.bounds.groups import Ground, Groups, ground_of
 from boundlab.bounds.methods import CROWN
 from boundlab.bounds.optimise import Optimised, groups_at_once
 from boundlab.bounds.parts import PartLower, Splits
-from boundlab.bounds.problem import Method, problem_of
+from boundlab.bounds.problem import Bounds, Method, Problem, problem_of
 from boundlab.bounds.space import Own
+from boundlab.interval import Interval
 from boundlab.maps import Dense
 from boundlab.perturbations.sets import PerturbationSet
+from boundlab.programs.minima import extra
+from boundlab.spec import Specification
 from boundlab.verify.parts import Goals, Parts, goals_of, lines_of, whole_sets
 from boundlab.verify.scores import Candidates, candidates, rows_at
 from boundlab.verify.task import Task
 from boundlab.verify.verdict import Witness
 
+if TYPE_CHECKING:
+    from boundlab.programs.leaf import Leaf
+
 OTHER = 1e-3
 """What the bound of the better half counts beside that of the worse one."""
+FIRST = 16
+"""Parts of the first turn."""
+PACE = 1.0
+"""Seconds that one turn of a search should take: so many parts share it, and no more."""
+SHARE, DEARER = 0.2, 150.0
+"""Inner bounds are optimised if that takes at most such a share of the time that is left; it takes 20 to 160 times as long as
+CROWN (measured on networks of the verification competition)."""
 DECAY = 0.98
 """By how much a step is shorter than the one before."""
 
 
 @dataclass(frozen=True)
 class Branching:
-    """When and how to split neurons: `parts` at a time, each bounded by `steps` steps of size `rate` from its parent's lines.
+    """When and how to split neurons: at most `parts` at a time, each bounded by `steps` steps of size `rate` from its parent's
+    lines.
 
-    `base` bounds inner nodes once; the whole sets get `first_steps`. Of the `candidates` best neurons by score, that one is
-    split whose halves have the best bounds by their parent's lines. The search gives up when more than `most_open` parts wait.
+    `base` bounds inner nodes once; without one it is CROWN, whose inner bounds are optimised where there is time for that.
+    The whole sets get `first_steps`. Of the `candidates` best neurons by score, that one is split whose halves have the best
+    bounds by their parent's lines. The search gives up when more than `most_open` parts wait.
     """
 
-    base: Method = field(default_factory=lambda: Optimised(CROWN(), inner=True))
-    parts: int = 128
+    base: Method | None = None
+    parts: int = 256
     steps: int = 12
     first_steps: int = 40
     rate: float = 0.1
-    candidates: int = 6
+    candidates: int = 12
     most_open: int = 100_000
 
 
@@ -87,11 +104,16 @@ class Search:
         assert spec is not None
         return spec.offset[torch.zeros_like(owner) if len(spec.offset) == 1 else owner].gather(1, self.goals.rows[parts.goal])
 
+    def roots(self) -> Parts:
+        """The whole set of every goal."""
+        problem = self.ground.problem
+        assert problem.spec is not None
+        return whole_sets(len(self.goals.problem), problem.spec.rows)
+
     @cached_property
     def at_once(self) -> int:
-        """How many parts are bounded together."""
-        groups = self.objective(whole_sets(1, self.ground.problem.spec.rows)).groups  # type: ignore[union-attr]
-        return max(1, min(self.options.parts, groups_at_once(self.ground, groups)))
+        """How many parts may be bounded together."""
+        return max(1, min(self.options.parts, groups_at_once(self.ground, self.objective(self.roots()).groups)))
 
     def bounded(self, parts: Parts) -> Parts:
         """The parts with bounds of their own, climbed to from the lines that they bring."""
@@ -110,12 +132,12 @@ class Search:
         lower = torch.maximum(parts.lower, (best + self.offset(parts)).amax(1))
         return torch.where(objective.clipped[1], torch.inf, lower)
 
-    def split(self, parts: Parts) -> tuple[Parts, Tensor]:
-        """Two halves of each part, at the neuron whose halves are best; and the goals (k,) of parts that cannot be split."""
+    def split(self, parts: Parts) -> tuple[Parts, Parts]:
+        """Two halves of each part, at the neuron whose halves are best; and the parts that cannot be split."""
         objective = self.objective(parts)
         found = candidates(objective, beginning(objective, len(parts.goal), parts.variables), self.options.candidates)
         possible = found.score.amax(1) > -torch.inf if found.score.shape[1] else torch.zeros_like(parts.goal, dtype=torch.bool)
-        stuck, parts, found = parts.goal[~possible], parts.select(possible), found.select(possible)
+        stuck, parts, found = parts.select(~possible), parts.select(possible), found.select(possible)
         if len(parts.goal) == 0:
             return parts, stuck
         tried = [self.tried(parts, found, place) for place in range(found.score.shape[1])]
@@ -141,6 +163,16 @@ class Search:
         lower = objective.at(beginning(objective, len(both.goal), both.variables))
         bounds = self.least(both, objective, lower).clamp(max=0).reshape(2, -1)
         return bounds.amin(0) + OTHER * bounds.amax(0), weight
+
+    def leaf(self, part: Parts) -> Leaf:
+        """What a linear program says of one part."""
+        solvers, problem = extra(), self.ground.problem.take(self.goals.problem[part.goal])
+        wide = solvers.inner.in_double(problem)
+        members = self.goals.rows[part.goal[0]].unique().cpu()
+        rows = Specification(wide.spec.rows[:, members], wide.spec.offset[:, members], torch.zeros_like(members))
+        env = {index: doubled(value) for index, value in self.objective(part).env.items()}
+        found: Leaf = solvers.leaf.leaf_of(replace(wide, spec=rows), env, part.splits)
+        return found
 
     def points(self, parts: Parts) -> Mapping[str, Tensor]:
         """Points (n, *shape) by input name where the linear bound of each part's best row is smallest on the whole set."""
@@ -175,8 +207,16 @@ def halves(parts: Parts, at: Candidates, weight: Tensor) -> Parts:
     return above.join(below)
 
 
+def doubled(value: Tensor | Interval) -> Tensor | Interval:
+    """Numbers in double precision on the CPU, where programs are written."""
+    def wide(tensor: Tensor) -> Tensor:
+        return tensor.cpu().double() if tensor.is_floating_point() else tensor.cpu()
+
+    return value.map(wide) if isinstance(value, Interval) else wide(value)
+
+
 def branchable(task: Task, index: Tensor) -> Tensor:
-    """Those of the problems `index` (m,) that branching is for: all of them, where inputs vary on their own and nothing else."""
+    """Those of the problems `index` (m,) that branching is for: all, where inputs vary on their own and nothing else does."""
     names = {node.name for node in task.model.graph.inputs}
     varying = [key for key, region in task.sets.items() if isinstance(region, PerturbationSet)]
     return index if names.issuperset(varying) else index[:0]
@@ -185,14 +225,15 @@ def branchable(task: Task, index: Tensor) -> Tensor:
 @torch.no_grad()
 def branch(task: Task, index: Tensor, options: Branching, deadline: float, first: bool) -> Branched:
     """Split the problems `index` (m,) until the deadline; with `first`, the first witness ends the search."""
-    search = search_of(task, index, options)
+    search = search_of(task, index, options, deadline)
     problem_of_goal = search.goals.problem
     witnesses: dict[int, Witness] = {}
     over = torch.zeros(len(index), dtype=torch.bool, device=index.device)
     floor = task.spec.rows.new_full((len(problem_of_goal),), torch.inf)
-    waiting, done = whole_sets(len(problem_of_goal), task.spec.rows), 0
+    waiting, done = search.roots(), 0
+    count = min(FIRST, search.at_once)
     while len(waiting.goal) and len(waiting.goal) <= options.most_open and time.perf_counter() < deadline:
-        now, waiting = waiting.lowest(search.at_once)
+        now, waiting, started = *waiting.lowest(count), time.perf_counter()
         now, done = search.bounded(now), done + len(now.goal)
         proven = now.lower > 0
         floor = floor.scatter_reduce(0, now.goal[proven], now.lower[proven], "amin")
@@ -203,14 +244,43 @@ def branch(task: Task, index: Tensor, options: Branching, deadline: float, first
         if first and witnesses:
             break
         fresh, stuck = search.split(now)
-        over[problem_of_goal[stuck]] = True
-        waiting = waiting.join(fresh)
+        lower, found = leaves(task, search, index, stuck, deadline)
+        witnesses |= found
+        floor = floor.scatter_reduce(0, stuck.goal, torch.where(lower > 0, lower, torch.inf), "amin")
+        over[problem_of_goal[stuck.goal[~(lower > 0)]]] = True
         over |= torch.isin(index, torch.tensor(list(witnesses), dtype=index.dtype, device=index.device))
+        waiting = waiting.join(fresh)
         waiting = waiting.select(~over[problem_of_goal[waiting.goal]])
+        count = paced(count, time.perf_counter() - started, search.at_once)
     over[problem_of_goal[waiting.goal]] = True
     settled = [] if first and witnesses else (~over).nonzero().squeeze(1).tolist()
     proven_rows = {int(index[place]): rows_of_goals(search, floor, place) for place in settled}
     return Branched(witnesses, proven_rows, done, len(waiting.goal))
+
+
+def leaves(task: Task, search: Search, index: Tensor, parts: Parts, deadline: float) -> tuple[Tensor, dict[int, Witness]]:
+    """Bounds (n,) of parts that cannot be split further, by linear programs, and witnesses where these end.
+
+    The first part of a problem that is not proven ends the search for its bounds: others of it are -inf.
+    """
+    lower, witnesses, lost = torch.full_like(parts.lower, -torch.inf), dict[int, Witness](), set[int]()
+    for place, goal in enumerate(parts.goal.tolist()):
+        problem = int(index[search.goals.problem[goal]])
+        if problem in lost or time.perf_counter() >= deadline:
+            continue
+        leaf = search.leaf(parts.select(torch.tensor([place], device=parts.goal.device)))
+        lower[place] = leaf.lower
+        if not leaf.lower > 0:
+            lost.add(problem)
+            witnesses |= {} if leaf.point is None else task.witnesses(index.new_tensor([problem]), leaf.point)
+    return lower, witnesses
+
+
+def paced(count: int, seconds: float, most: int) -> int:
+    """How many parts the next turn takes, if `count` took so many seconds."""
+    if seconds > 2 * PACE:
+        return max(1, count // 2)
+    return min(2 * count, most) if seconds < PACE else count
 
 
 def rows_of_goals(search: Search, floor: Tensor, place: int) -> Tensor:
@@ -225,9 +295,32 @@ def rows_of_goals(search: Search, floor: Tensor, place: int) -> Tensor:
     return lower
 
 
-def search_of(task: Task, index: Tensor, options: Branching) -> Search:
+def search_of(task: Task, index: Tensor, options: Branching, deadline: float) -> Search:
     """The search for the problems `index` (m,) of a task."""
     sets, spec = task.take(index)
     problem = problem_of(task.model, sets, spec)
-    ground = ground_of(problem, options.base.environment(problem), Own())
-    return Search(ground, goals_of(spec, len(index)), options)
+    return Search(ground_of(problem, environment(problem, options.base, deadline), Own()), goals_of(spec, len(index)), options)
+
+
+def environment(problem: Problem, base: Method | None, deadline: float) -> Env:
+    """Intervals of every node by the base, or by the better one of two for which there is time."""
+    if base is not None:
+        return base.environment(problem)
+    started = time.perf_counter()
+    env = CROWN().environment(problem)
+    now = time.perf_counter()
+    affordable = DEARER * (now - started) < SHARE * (deadline - now)
+    return Optimised(Given(env), inner=True).environment(problem) if affordable else env
+
+
+@dataclass(frozen=True)
+class Given(Method):
+    """Intervals that are known already, as a method."""
+
+    env: Env
+
+    def environment(self, problem: Problem) -> Env:
+        return self.env
+
+    def run(self, problem: Problem) -> Bounds:
+        return CROWN(self).run(problem)

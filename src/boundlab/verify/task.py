@@ -57,7 +57,7 @@ class Task:
         return Witness(inputs, output) if self.judge(problem, inputs, output) else None
 
     def witnesses(self, owner: Tensor, points: Mapping[str, Tensor]) -> dict[int, Witness]:
-        """Witnesses by problem among points (n, *shape) by input name for the problems `owner` (n,), the worst replayed first."""
+        """Witnesses by problem among points (n, *shape) by input name for the problems `owner` (n,); the worst are replayed."""
         inside = take_regions(self.reachable, owner)
         points = {name: region.project(points[name]) if isinstance(region := inside[name], PerturbationSet) else region
                   for name in points}

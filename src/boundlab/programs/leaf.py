@@ -1,0 +1,99 @@
+"""A part of a problem's set as a linear program: what constraints on neurons leave of the best of some rows.
+
+Where the constraints put every neuron on one of its pieces the program is exact, so it decides what bounds cannot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.sparse import csr_array
+from torch import Tensor
+
+from boundlab.bounds.backward import Env
+from boundlab.bounds.parts import Splits
+from boundlab.bounds.problem import Problem
+from boundlab.maps import Dense
+from boundlab.programs.draft import Draft
+from boundlab.programs.forms import Form, widened
+from boundlab.programs.inner import Case, cases_of
+from boundlab.programs.program import Array
+from boundlab.programs.solve import minimiser
+
+PRICE = 1e3
+"""What violating a constraint by its whole range costs, in ranges of the rows."""
+NARROW = 1e-6
+"""Ranges of constraints count as such a share of the widest at least."""
+LINES = 3
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """The largest of some rows is at least `lower` on a part; where the solver ended, inputs (1, *shape) by name."""
+
+    lower: float
+    point: Mapping[str, Tensor] | None
+
+
+def leaf_of(problem: Problem, env: Env, splits: Splits) -> Leaf:
+    """The least value of the largest row of a specification on a part of one problem in float64.
+
+    `env` are intervals that hold on the part, and `splits` (1, k) its constraints. A constraint may be violated at a price, so
+    that the program has a solution even where the part has no point: its value is large then.
+    """
+    case, = cases_of(problem, env, LINES)
+    spec, target, draft = problem.spec, problem.target, case.encoding.draft
+    assert spec is not None
+    form = case.encoding.rows_form(target.index, Dense(target.shape, None, spec.rows))
+    form = Form(form.matrix, form.constant + spec.offset[0].numpy())
+    forms = [constraint(case, splits, node) for node in splits.nodes]
+    low, high = draft.least(form), -draft.least(negative(form))
+    worst = draft.new_columns((low.max(keepdims=True), high.max(keepdims=True)))
+    column = draft.single(np.arange(len(low)), worst.repeat(len(low)), len(low))
+    draft.new_rows(csr_array(column - widened(form.matrix, draft.columns)), form.constant, np.full(len(low), np.inf))
+    prices = [violable(draft, form) for form in forms]
+    cost = np.zeros(draft.columns)
+    cost[worst] = 1.0
+    for columns, range_ in prices:
+        cost[columns] = PRICE * float((high - low).max()) / np.maximum(range_, NARROW * range_.max(initial=0.0))
+    found = minimiser(draft.program()).minimum(cost, 0.0)
+    return Leaf(found.value, None if found.point is None else points(case, found.point))
+
+
+def constraint(case: Case, splits: Splits, node: int) -> Form:
+    """The constraints on one node, each a function that is nowhere negative on the part."""
+    here = splits.at(node)
+    chosen = (here.side[0] != 0).nonzero().squeeze(1)
+    side, point = here.side[0, chosen].double().numpy(), here.point[0, chosen].double().numpy()
+    form = case.encoding.coordinates(case.problem.model.graph[node], here.neuron[0, chosen].numpy())
+    return Form(csr_array(form.matrix.multiply(side[:, None])), side * (form.constant - point))
+
+
+def negative(form: Form) -> Form:
+    """The functions with the other sign."""
+    return Form(-form.matrix, -form.constant)
+
+
+def violable(draft: Draft, form: Form) -> tuple[Array, Array]:
+    """Rows form + violation >= 0: the columns of violations, and how large each can be."""
+    most = -draft.least(form)
+    form, most = form.at(np.flatnonzero(most > 0)), most[most > 0]  # the others hold everywhere
+    columns = draft.new_columns((np.zeros(len(most)), most))
+    single = draft.single(np.arange(len(most)), columns, len(most))
+    draft.new_rows(csr_array(single + widened(form.matrix, draft.columns)), -form.constant, np.full(len(most), np.inf))
+    return columns, most
+
+
+def points(case: Case, columns: Array) -> Mapping[str, Tensor]:
+    """Inputs (1, *shape) by name at a program's point."""
+    found = {}
+    for index, region in case.problem.sets.items():
+        node, form = case.problem.model.graph[index], case.encoding.forms.get(index)
+        place = region.box().center
+        if form is not None:
+            place = torch.from_numpy(columns[:form.matrix.shape[1]] @ form.matrix.T + form.constant).reshape(1, *node.shape)
+        found[node.name] = place
+    return found

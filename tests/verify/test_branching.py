@@ -1,0 +1,115 @@
+"""Branch and bound on neurons: the verdicts of exhaustive search, at no time more than is proven."""
+
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+import boundlab as bl
+from boundlab.verify.branching import Branching, branch, search_of
+from boundlab.verify.task import task_of_sets
+from boundlab.verify.verdict import Verdict
+from boundlab.verify.verify import verify
+from tests.programs.test_milp import minimum_by_patterns
+from tests.verify.test_verify import cells_minimum, network
+
+D = torch.float64
+ONLY = (Branching(base=bl.CROWN(), candidates=4, first_steps=10),)
+
+
+def later(seconds=20.0):
+    return time.perf_counter() + seconds
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_it_decides_on_both_sides_of_the_true_minimum(seed):
+    torch.manual_seed(seed)
+    module = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)).double()
+    model, x = bl.capture(module, torch.zeros(1, 2, dtype=D)).detached(), torch.randn(1, 2, dtype=D)
+    box, row = bl.Box(x - 1, x + 1), torch.randn(2, dtype=D)
+    exact = minimum_by_patterns(module, row, box.lower[0], box.upper[0])
+    for offset, verdict in ((1e-3 - exact, Verdict.VERIFIED), (-1e-3 - exact, Verdict.FALSIFIED)):
+        spec = bl.at_least(row[None, None], torch.tensor([[offset]], dtype=D))
+        result, = verify(model, box, spec, stages=ONLY, timeout=30)
+        assert result.verdict is verdict
+        if verdict is Verdict.VERIFIED:
+            assert 0 < float(result.lower) <= 1e-3 + 1e-7
+
+
+class Bent(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.first, self.middle, self.last, self.function = nn.Linear(2, 5), nn.Linear(5, 5), nn.Linear(5, 3), function
+
+    def forward(self, x):
+        return self.last(self.function(self.middle(self.function(self.first(x)))))
+
+
+FUNCTIONS = {"leaky": lambda x: nn.functional.leaky_relu(x, 0.1), "clip": lambda x: x.clamp(-0.3, 0.4), "abs": torch.abs,
+             "tanh": torch.tanh, "sigmoid": torch.sigmoid, "sine": torch.sin, "silu": nn.functional.silu}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_operators_of_all_kinds_are_split(name):
+    torch.manual_seed(3)
+    model = bl.capture(Bent(FUNCTIONS[name]), torch.zeros(2, 2)).detached()
+    center = torch.rand(3, 2) * 2 - 1
+    box = bl.Box(center - 0.8, center + 0.8)
+    rows = torch.randn(1, 2, 3).expand(3, -1, -1)
+    low = torch.stack([cells_minimum(model, box, bl.at_least(rows[:, place:place + 1])) for place in range(2)], 1)
+    for slack, verdict in ((0.05, Verdict.VERIFIED), (-0.01, Verdict.FALSIFIED)):
+        results = verify(model, box, bl.at_least(rows, slack - low), stages=ONLY, timeout=30)
+        assert [result.verdict for result in results] == [verdict] * 3
+        if verdict is Verdict.VERIFIED:
+            assert all(bool((result.lower > 0).all() and (result.lower <= slack + 1e-5).all()) for result in results)
+
+
+def test_a_clause_of_two_rows_is_proven_where_neither_row_holds_everywhere():
+    model, box = network(2), bl.Box(torch.full((1, 2), -0.6), torch.full((1, 2), 0.6))
+    grid = torch.cartesian_prod(*[torch.linspace(-0.6, 0.6, 201)] * 2)
+    first = bl.evaluate(model, grid) @ torch.tensor([1.0, -1.0, 0.0])
+    middle = (first.min() + first.max()) / 2
+    rows = torch.tensor([[[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0]]])
+    either = bl.Specification(rows, torch.stack([-middle, middle])[None] + 0.05, torch.tensor([0, 0]))
+    each = bl.Specification(rows, either.offset, torch.tensor([0, 1]))
+    assert verify(model, box, either, stages=ONLY, timeout=30)[0].verdict is Verdict.VERIFIED
+    assert verify(model, box, each, stages=ONLY, timeout=30)[0].verdict is Verdict.FALSIFIED
+
+
+def test_nothing_is_proven_when_the_time_is_over():
+    model, box = network(1), bl.Box(torch.full((2, 2), -0.1), torch.full((2, 2), 0.1))
+    easy = bl.at_least(torch.ones(1, 1, 3), torch.full((1, 1), 100.0))
+    task = task_of_sets(model, {model.graph.inputs[0].name: box}, easy, None)
+    found = branch(task, torch.arange(2), Branching(), later(-1.0), False)
+    assert not found.proven and not found.witnesses and found.left == 2
+    assert set(branch(task, torch.arange(2), Branching(), later(), False).proven) == {0, 1}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_halves_of_relus_begin_no_lower_than_their_parent_ended(seed):
+    torch.manual_seed(seed)
+    module = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 12), nn.ReLU(), nn.Linear(12, 2)).double()
+    model, x = bl.capture(module, torch.zeros(1, 6, dtype=D)).detached(), torch.randn(1, 6, dtype=D)
+    spec = bl.at_least(torch.randn(1, 1, 2, dtype=D), torch.full((1, 1), -50.0, dtype=D))
+    task = task_of_sets(model, {model.graph.inputs[0].name: bl.Box(x - 1, x + 1)}, spec, None)
+    with torch.no_grad():
+        search = search_of(task, torch.tensor([0]), Branching(base=bl.CROWN(), steps=5), later())
+        parts = search.bounded(search.roots())
+        for _ in range(4):
+            fresh, stuck = search.split(parts)
+            assert len(stuck.goal) == 0 and len(fresh.goal) == 2 * len(parts.goal)
+            forgetful = replace(fresh, lower=torch.full_like(fresh.lower, -torch.inf))
+            begun = replace(search, options=replace(search.options, steps=0)).bounded(forgetful)
+            assert bool((begun.lower >= fresh.lower - 1e-9).all())
+            parts = search.bounded(fresh)
+
+
+def test_problems_with_varying_weights_are_left_alone():
+    model = network(4)
+    weight = next(name for name, value in model.params.items() if value.dim() == 2)
+    box = bl.Box(model.params[weight][None] - 0.1, model.params[weight][None] + 0.1)
+    sets = {model.graph.inputs[0].name: torch.zeros(1, 2), weight: box}
+    result, = verify(model, sets, bl.at_least(torch.zeros(1, 1, 3)), stages=ONLY, timeout=5)
+    assert not result.verdict.decided
