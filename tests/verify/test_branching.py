@@ -78,6 +78,19 @@ def test_a_clause_of_two_rows_is_proven_where_neither_row_holds_everywhere():
     assert verify(model, box, each, stages=ONLY, timeout=30)[0].verdict is Verdict.FALSIFIED
 
 
+def test_programs_of_a_batch_are_about_their_own_problem():
+    """No neuron can be split here, so that a linear program decides at once; it is the minimum of the second problem."""
+    model = bl.capture(nn.Sequential(nn.Hardtanh(-0.7, 0.9), nn.Linear(4, 2)), torch.zeros(2, 4)).detached()
+    center = torch.tensor([[0.0, 0.1, 0.2, 0.3], [2.0, 0.9, -0.7, -2.0]])
+    ball = bl.LpBall(center, 0.5, 1.0)
+    rows = torch.eye(2)[None].expand(2, -1, -1)
+    values = bl.evaluate(model, ball.sample(4000)[:, 1]).amin(0)
+    spec = bl.at_least(rows, torch.stack([torch.full((2,), -100.0), 0.05 - values]))
+    first, second = verify(model, ball, spec, stages=ONLY, timeout=20)
+    assert first.verdict is not Verdict.VERIFIED and second.verdict is Verdict.VERIFIED
+    assert bool((second.lower <= 0.05 + 1e-6).all())
+
+
 def test_nothing_is_proven_when_the_time_is_over():
     model, box = network(1), bl.Box(torch.full((2, 2), -0.1), torch.full((2, 2), 0.1))
     easy = bl.at_least(torch.ones(1, 1, 3), torch.full((1, 1), 100.0))

@@ -24,7 +24,7 @@ from boundlab.bounds.parts import PartLower, Splits
 from boundlab.bounds.problem import Bounds, Method, Problem, problem_of
 from boundlab.bounds.space import Own
 from boundlab.interval import Interval
-from boundlab.maps import Dense
+from boundlab.maps import Dense, at_owner
 from boundlab.perturbations.sets import PerturbationSet
 from boundlab.programs.minima import extra
 from boundlab.spec import Specification
@@ -170,7 +170,10 @@ class Search:
         wide = solvers.inner.in_double(problem)
         members = self.goals.rows[part.goal[0]].unique().cpu()
         rows = Specification(wide.spec.rows[:, members], wide.spec.offset[:, members], torch.zeros_like(members))
-        env = {index: doubled(value) for index, value in self.objective(part).env.items()}
+        owner = self.goals.problem[part.goal]
+        own = {index: value.at(owner) if isinstance(value, Interval) else at_owner(value, owner)
+               for index, value in self.ground.env.items()}
+        env = {index: doubled(value) for index, value in part.splits.clip(own)[0].items()}
         found: Leaf = solvers.leaf.leaf_of(replace(wide, spec=rows), env, part.splits)
         return found
 

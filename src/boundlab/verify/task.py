@@ -59,7 +59,8 @@ class Task:
     def witnesses(self, owner: Tensor, points: Mapping[str, Tensor]) -> dict[int, Witness]:
         """Witnesses by problem among points (n, *shape) by input name for the problems `owner` (n,); the worst are replayed."""
         inside = take_regions(self.reachable, owner)
-        points = {name: region.project(points[name]) if isinstance(region := inside[name], PerturbationSet) else region
+        cast = {name: value.to(self.spec.rows) for name, value in points.items()}
+        points = {name: region.project(cast[name]) if isinstance(region := inside[name], PerturbationSet) else region
                   for name in points}
         spec = self.spec.take(owner)
         margin = spec.worst(spec.values(evaluate(self.model, points)))
