@@ -41,6 +41,8 @@ from boundlab.radii.problems import Targeted
 from boundlab.radii.radius import Radius, radius
 from boundlab.radii.search import Search
 from boundlab.spec import Specification, at_least, margins
+from boundlab.verify.branching import Branching
+from boundlab.verify.splitting import Bisection
 from boundlab.verify.verdict import Result, Verdict, Witness
 from boundlab.verify.verify import verify
 
@@ -52,12 +54,14 @@ __all__ = [
     "PGD",
     "Affine",
     "AttackResult",
+    "Bisection",
     "Blocks",
     "BoundError",
     "Bounding",
     "BoundlabError",
     "Bounds",
     "Box",
+    "Branching",
     "CaptureError",
     "Curve",
     "Dual",

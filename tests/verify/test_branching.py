@@ -67,8 +67,8 @@ def test_operators_of_all_kinds_are_split(name):
 
 
 def test_a_clause_of_two_rows_is_proven_where_neither_row_holds_everywhere():
-    model, box = network(2), bl.Box(torch.full((1, 2), -0.6), torch.full((1, 2), 0.6))
-    grid = torch.cartesian_prod(*[torch.linspace(-0.6, 0.6, 201)] * 2)
+    model, box = network(2), bl.Box(torch.full((1, 2), -0.2), torch.full((1, 2), 0.2))
+    grid = torch.cartesian_prod(*[torch.linspace(-0.2, 0.2, 201)] * 2)
     first = bl.evaluate(model, grid) @ torch.tensor([1.0, -1.0, 0.0])
     middle = (first.min() + first.max()) / 2
     rows = torch.tensor([[[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0]]])
