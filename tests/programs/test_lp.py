@@ -258,3 +258,15 @@ def test_a_program_without_a_solution_spoils_no_other_radius():
     own = bl.Specification(spec.rows, spec.offset + 5, spec.clause)
     found = bl.radius(model, region.center, own, method=Refusing(), search=bl.Search(start=0.01, attack=None))
     assert bool((found.proven > 0.09).all()) and bool((found.proven <= 0.1).all())
+
+
+def test_an_interior_point_takes_over_where_the_simplex_method_is_slow(monkeypatch):
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(4, 12), nn.ReLU(), nn.Linear(12, 12), nn.ReLU(), nn.Linear(12, 3)).double()
+    model, x = bl.capture(module, torch.zeros(1, 4, dtype=torch.float64)).detached(), torch.randn(2, 4, dtype=torch.float64)
+    box, spec = bl.Box(x - 0.5, x + 0.5), bl.margins(torch.tensor([0, 1]), 3, torch.float64)
+    usual = bl.bound(model, box, method=bl.LP(inner=False), spec=spec).lower
+    monkeypatch.setattr("boundlab.programs.solve.MOST_STEPS", 1)
+    other = bl.bound(model, box, method=bl.LP(inner=False), spec=spec).lower
+    torch.testing.assert_close(other, usual, rtol=1e-6, atol=1e-6)
+    assert not torch.equal(other, usual)

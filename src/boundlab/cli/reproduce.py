@@ -55,7 +55,7 @@ class Effort:
     """How much is run."""
 
     images: Images = None
-    lp_images: Linear = 10
+    lp_images: Linear = 3
     milp_seconds: Seconds = 2.0
     tolerance: Tolerance = 0.01
     spread: Spread = False

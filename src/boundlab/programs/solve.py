@@ -42,13 +42,14 @@ def minimiser(program: Program) -> Minimiser:
 class Simplex:
     """HiGHS's dual simplex on one program; each minimum starts from the basis of the last.
 
-    Where that takes too many steps, an interior point method goes on, for this minimum and all later ones.
+    Where that takes too many steps, an interior point method finds this minimum; the next one begins at the last basis again.
     """
 
     def __init__(self, program: Program) -> None:
         self.program = program
         self.highs = highs_of(program)
         self.highs.setOptionValue("simplex_iteration_limit", MOST_STEPS)
+        self.highs.setOptionValue("run_crossover", "off")
         self.columns = np.arange(len(program.lower), dtype=np.int32)
 
     def minimum(self, cost: Array, enough: float | None = None) -> Minimum:
@@ -57,16 +58,27 @@ class Simplex:
         size = max(float(np.abs(cost).max(initial=0.0)), TINY)
         self.highs.changeColsCost(len(cost), self.columns, cost / size)
         self.highs.setOptionValue("objective_bound", np.inf if enough is None else enough / size)
-        self.highs.run()
-        if self.highs.getModelStatus() == highspy.HighsModelStatus.kIterationLimit:
-            self.highs.setOptionValue("solver", "ipm")
-            self.highs.setOptionValue("run_crossover", "off")
-            self.highs.run()
-        if self.highs.getModelStatus() == highspy.HighsModelStatus.kInfeasible:
+        status, solution = self.solved()
+        if status == highspy.HighsModelStatus.kInfeasible:
             raise BoundError("the linear program has no solution: bounds that were given, or the set and its constraints, "
                              "contradict each other.")
-        solution = self.highs.getSolution()
         return found_by(self.program, cost, size * np.array(solution.row_dual), np.array(solution.col_value))
+
+    def solved(self) -> tuple[Any, Any]:
+        """HiGHS's status and solution, by the simplex method or else by an interior point."""
+        import highspy
+
+        highs = self.highs
+        highs.run()
+        if highs.getModelStatus() != highspy.HighsModelStatus.kIterationLimit:
+            return highs.getModelStatus(), highs.getSolution()
+        basis = highs.getBasis()
+        highs.setOptionValue("solver", "ipm")
+        highs.run()
+        found = highs.getModelStatus(), highs.getSolution()
+        highs.setOptionValue("solver", "simplex")
+        highs.setBasis(basis)
+        return found
 
 
 def found_by(program: Program, cost: Array, multipliers: Array, point: Array) -> Minimum:
