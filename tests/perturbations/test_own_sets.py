@@ -115,10 +115,11 @@ def test_two_methods_are_enough_for_proofs_and_never_falsify(network):
     lowest = (net(known(region, 500)).detach() @ rows[0, 0]).amin(0)
     results = bl.verify(model, region, bl.at_least(rows, (5 - lowest)[:, None]))
     assert [result.verdict for result in results] == [bl.Verdict.VERIFIED] * 3
-    results = bl.verify(model, region, bl.at_least(rows, (-0.1 - lowest)[:, None]))
+    results = bl.verify(model, region, bl.at_least(rows, (-0.1 - lowest)[:, None]), timeout=10)
     for result in results:
-        assert result.verdict is bl.Verdict.UNKNOWN
-        assert result.notes[0].startswith("attack: Segment has no `project`") and len(result.notes) == 1
+        assert result.verdict in (bl.Verdict.UNKNOWN, bl.Verdict.TIMEOUT)
+        assert [note.startswith("attack: Segment has no `project`") for note in result.notes].count(True) == 1
+        assert sum("no `project`" in note for note in result.notes) == 1
 
 
 def test_a_third_method_is_enough_for_attacks(network):

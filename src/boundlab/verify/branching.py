@@ -6,8 +6,9 @@ share one flat list of open parts, of which those with the lowest bounds are spl
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ from boundlab.bounds.optimise import Optimised, groups_at_once
 from boundlab.bounds.parts import PartLower, Splits
 from boundlab.bounds.problem import Bounds, Method, Problem, problem_of
 from boundlab.bounds.space import Own
+from boundlab.errors import MissingRule
 from boundlab.interval import Interval
 from boundlab.maps import Dense, at_owner
 from boundlab.perturbations.sets import PerturbationSet
@@ -243,7 +245,7 @@ def branch(task: Task, index: Tensor, options: Branching, deadline: float, first
         now = now.select(~proven)
         if len(now.goal) == 0:
             continue
-        witnesses |= task.witnesses(index[problem_of_goal[now.goal]], search.points(now))
+        witnesses |= found_at(task, index[problem_of_goal[now.goal]], functools.partial(search.points, now))
         if first and witnesses:
             break
         fresh, stuck = search.split(now)
@@ -261,6 +263,14 @@ def branch(task: Task, index: Tensor, options: Branching, deadline: float, first
     return Branched(witnesses, proven_rows, done, len(waiting.goal))
 
 
+def found_at(task: Task, problem: Tensor, points: Callable[[], Mapping[str, Tensor]]) -> dict[int, Witness]:
+    """Witnesses of problems (n,) among points (n, *shape) by input name; none where a set does not say which points it has."""
+    try:
+        return task.witnesses(problem, points())
+    except MissingRule:
+        return {}
+
+
 def leaves(task: Task, search: Search, index: Tensor, parts: Parts, deadline: float) -> tuple[Tensor, dict[int, Witness]]:
     """Bounds (n,) of parts that cannot be split further, by linear programs, and witnesses where these end.
 
@@ -275,7 +285,8 @@ def leaves(task: Task, search: Search, index: Tensor, parts: Parts, deadline: fl
         lower[place] = leaf.lower
         if not leaf.lower > 0:
             lost.add(problem)
-            witnesses |= {} if leaf.point is None else task.witnesses(index.new_tensor([problem]), leaf.point)
+            if leaf.point is not None:
+                witnesses |= found_at(task, index.new_tensor([problem]), functools.partial(dict, leaf.point))
     return lower, witnesses
 
 
