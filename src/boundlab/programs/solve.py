@@ -12,7 +12,7 @@ from boundlab.errors import BoundError, MissingPackage
 from boundlab.perturbations.programs import highs_with
 from boundlab.programs.program import Array, Program
 
-MOST_STEPS = 10_000
+MOST_STEPS = 2000
 """Steps of the simplex method before an interior point is tried: programs with 600 rows need up to 703, in the median 48; one
 with 16,948 rows was not done after 20,000 steps and a minute, where the interior point method takes 7 seconds (measured)."""
 TINY = float(np.finfo(np.float64).tiny)
