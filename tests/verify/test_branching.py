@@ -1,5 +1,6 @@
 """Branch and bound on neurons: the verdicts of exhaustive search, at no time more than is proven."""
 
+import sys
 import time
 from dataclasses import replace
 
@@ -126,3 +127,18 @@ def test_problems_with_varying_weights_are_left_alone():
     sets = {model.graph.inputs[0].name: torch.zeros(1, 2), weight: box}
     result, = verify(model, sets, bl.at_least(torch.zeros(1, 1, 3)), stages=ONLY, timeout=5)
     assert not result.verdict.decided
+
+
+def test_without_the_solver_what_splits_prove_is_kept_and_the_rest_says_what_to_install(monkeypatch):
+    torch.manual_seed(1)
+    module = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)).double()
+    model, x = bl.capture(module, torch.zeros(1, 2, dtype=D)).detached(), torch.randn(1, 2, dtype=D)
+    box, row = bl.Box(x - 1, x + 1), torch.randn(2, dtype=D)
+    exact = minimum_by_patterns(module, row, box.lower[0], box.upper[0])
+    spec = bl.at_least(row.expand(2, 1, 2), torch.tensor([[1.0], [1e-3]], dtype=D) - exact)
+    assert [result.verdict for result in verify(model, box, spec, stages=ONLY, timeout=20)] == [Verdict.VERIFIED] * 2
+    monkeypatch.delattr("boundlab.programs.solvers", raising=False)
+    monkeypatch.setitem(sys.modules, "boundlab.programs.solvers", None)
+    first, second = verify(model, box, spec, stages=ONLY, timeout=20)
+    assert (first.verdict, second.verdict) == (Verdict.VERIFIED, Verdict.UNKNOWN)
+    assert any("boundlab[lp]" in note for note in second.notes) and not first.notes

@@ -23,7 +23,7 @@ from boundlab.bounds.intermediate import Readers, checked, consumers, perturbed_
 from boundlab.bounds.methods import CROWN, asker, check_memory, method_value, refiner
 from boundlab.bounds.observe import watch
 from boundlab.bounds.problem import Bounds, Method, Problem, finite_rows
-from boundlab.bounds.space import Own, Space, Variables
+from boundlab.bounds.space import Own, Space, Variables, one_after_another, taken
 from boundlab.bounds.start import NeuronStart, Start
 from boundlab.errors import SpecError
 from boundlab.graph import Node
@@ -219,21 +219,10 @@ def groups_at_once(ground: Ground, groups: Groups) -> int:
     return max(1, ground.problem.budget.share(fastest * each * COPIES) // (each * COPIES))
 
 
-def taken(variables: Variables, part: Tensor) -> Variables:
-    """The variables of the groups `part` (m,) alone."""
-    return {index: {name: value[part] for name, value in named.items()} for index, named in variables.items()}
-
-
-def joined(found: list[Found]) -> Variables:
-    """Variables of all parts, (groups, 1 or g, *shape)."""
-    return {index: {name: torch.cat([one.variables[index][name] for one in found]) for name in named}
-            for index, named in found[0].variables.items()}
-
-
 def side_by_side(found: list[Found], batch: int) -> Variables:
     """Variables of all parts, (b, groups, 1 or g, *shape)."""
     return {index: {name: value.unflatten(0, (batch, -1)) for name, value in named.items()}
-            for index, named in joined(found).items()}
+            for index, named in one_after_another([one.variables for one in found]).items()}
 
 
 def ended(known: Interval, neurons: Neurons, found: list[Found]) -> NeuronStart:
@@ -242,7 +231,7 @@ def ended(known: Interval, neurons: Neurons, found: list[Found]) -> NeuronStart:
     members = neurons.members
     place = torch.arange(len(members), device=members.device)[:, None].expand_as(members)
     group[neurons.owner[members], neurons.index[members]] = place
-    return NeuronStart(group, joined(found))
+    return NeuronStart(group, one_after_another([one.variables for one in found]))
 
 
 def settled(known: Interval, neurons: Neurons, readers: Readers) -> Callable[[Tensor], Done]:

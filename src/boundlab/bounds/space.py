@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,6 +25,17 @@ LEAST_TURN, LEAST_SIZE = 0.05, 0.2
 Named = Mapping[str, Tensor]
 Variables = Mapping[int, Named]
 """Free variables (n, 1, *shape) by node and name."""
+
+
+def taken(variables: Variables, index: Tensor) -> Variables:
+    """The variables of some problems: at the places `index` (m,), or where a mask is true."""
+    return {node: {name: value[index] for name, value in named.items()} for node, named in variables.items()}
+
+
+def one_after_another(parts: Sequence[Variables]) -> Variables:
+    """The variables of all parts, which are free at the same nodes, one list after the other."""
+    return {node: {name: torch.cat([part[node][name] for part in parts]) for name in named}
+            for node, named in parts[0].items()}
 
 
 @dataclass(frozen=True)

@@ -37,12 +37,25 @@ class Case:
     encoding: Encoding
 
 
-def in_double(problem: Problem) -> Problem:
-    """The same question in float64 on the CPU, without gradients: where programs are written and solved."""
-    def wide(value: Tensor) -> Tensor:
-        value = value.detach().cpu()
-        return value.double() if value.is_floating_point() else value
+def wide(value: Tensor) -> Tensor:
+    """Numbers in float64 on the CPU, without gradients."""
+    value = value.detach().cpu()
+    return value.double() if value.is_floating_point() else value
 
+
+def sources_at(case: Case, columns: Array) -> dict[int, Tensor]:
+    """The sources (k, *shape) by node at points (k, columns) of a program; those that no row depends on are left out."""
+    found = {}
+    for index in case.problem.sets:
+        form = case.encoding.forms.get(index)
+        if form is not None:
+            value = torch.from_numpy(columns[:, :form.matrix.shape[1]] @ form.matrix.T + form.constant)
+            found[index] = value.reshape(-1, *case.problem.model.graph[index].shape)
+    return found
+
+
+def in_double(problem: Problem) -> Problem:
+    """The same question in float64 on the CPU: where programs are written and solved."""
     spec = problem.spec
     return replace(
         problem, model=problem.model.detached().to(torch.float64).to(torch.device("cpu")),

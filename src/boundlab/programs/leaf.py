@@ -9,17 +9,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
 from boundlab.bounds.backward import Env
 from boundlab.bounds.parts import Splits
 from boundlab.bounds.problem import Problem
+from boundlab.interval import Interval
 from boundlab.maps import Dense
 from boundlab.programs.draft import Draft
 from boundlab.programs.forms import Form, widened
-from boundlab.programs.inner import Case, cases_of
+from boundlab.programs.inner import Case, cases_of, in_double, sources_at, wide
 from boundlab.programs.program import Array
 from boundlab.programs.solve import minimiser
 
@@ -39,12 +39,14 @@ class Leaf:
 
 
 def leaf_of(problem: Problem, env: Env, splits: Splits) -> Leaf:
-    """The least value of the largest row of a specification on a part of one problem in float64.
+    """The least value of the largest row of a specification on a part of one problem, in float64.
 
     `env` are intervals that hold on the part, and `splits` (1, k) its constraints. A constraint may be violated at a price, so
     that the program has a solution even where the part has no point: its value is large then.
     """
-    case, = cases_of(problem, env, LINES)
+    problem, splits = in_double(problem), Splits(*(part.cpu() for part in splits.parts))
+    doubled = {index: value.map(wide) if isinstance(value, Interval) else wide(value) for index, value in env.items()}
+    case, = cases_of(problem, doubled, LINES)
     spec, target, draft = problem.spec, problem.target, case.encoding.draft
     assert spec is not None
     form = case.encoding.rows_form(target.index, Dense(target.shape, None, spec.rows))
@@ -60,7 +62,11 @@ def leaf_of(problem: Problem, env: Env, splits: Splits) -> Leaf:
     for columns, range_ in prices:
         cost[columns] = PRICE * float((high - low).max()) / np.maximum(range_, NARROW * range_.max(initial=0.0))
     found = minimiser(draft.program()).minimum(cost, 0.0)
-    return Leaf(found.value, None if found.point is None else points(case, found.point))
+    if found.point is None:
+        return Leaf(found.value, None)
+    ended = sources_at(case, found.point[None])
+    return Leaf(found.value, {problem.model.graph[index].name: ended.get(index, region.box().center)
+                              for index, region in problem.sets.items()})
 
 
 def constraint(case: Case, splits: Splits, node: int) -> Form:
@@ -85,15 +91,3 @@ def violable(draft: Draft, form: Form) -> tuple[Array, Array]:
     single = draft.single(np.arange(len(most)), columns, len(most))
     draft.new_rows(csr_array(single + widened(form.matrix, draft.columns)), -form.constant, np.full(len(most), np.inf))
     return columns, most
-
-
-def points(case: Case, columns: Array) -> Mapping[str, Tensor]:
-    """Inputs (1, *shape) by name at a program's point."""
-    found = {}
-    for index, region in case.problem.sets.items():
-        node, form = case.problem.model.graph[index], case.encoding.forms.get(index)
-        place = region.box().center
-        if form is not None:
-            place = torch.from_numpy(columns[:form.matrix.shape[1]] @ form.matrix.T + form.constant).reshape(1, *node.shape)
-        found[node.name] = place
-    return found

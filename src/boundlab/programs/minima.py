@@ -78,13 +78,13 @@ def reached(case: Case, rows: np.ndarray, columns: np.ndarray | None) -> tuple[T
     """The rows' values (s,) at inputs (s, *shape), and these: the middle of the set, or for `rows` a program's points."""
     problem, points = case.problem, {}
     assert problem.spec is not None
+    ended = {} if columns is None else extra().inner.sources_at(case, columns)
     for index, region in problem.sets.items():
-        node, form, middle = problem.model.graph[index], case.encoding.forms.get(index), region.box().center
+        node, middle = problem.model.graph[index], region.box().center
         place = middle.repeat(problem.spec.rows.shape[1], *[1] * len(node.shape))
-        if form is not None and columns is not None:  # no row depends on a source without a form
-            found = torch.from_numpy(columns[:, :form.matrix.shape[1]] @ form.matrix.T + form.constant)
-            known = torch.isfinite(found).all(1)
-            place[torch.from_numpy(rows)[known]] = found[known].reshape(-1, *node.shape)
+        if index in ended:
+            known = torch.isfinite(ended[index].flatten(1)).all(1)
+            place[torch.from_numpy(rows)[known]] = ended[index][known]
         points[node.name] = region.project(place[:, None])[:, 0]
     return problem.spec.values(evaluate(problem.model, {**problem.inputs, **points})).diagonal(), points
 

@@ -24,7 +24,7 @@ from boundlab.bounds.optimise import Optimised, groups_at_once
 from boundlab.bounds.parts import PartLower, Splits
 from boundlab.bounds.problem import Bounds, Method, Problem, problem_of
 from boundlab.bounds.space import Own
-from boundlab.errors import MissingRule
+from boundlab.errors import BoundError, MissingPackage, MissingRule
 from boundlab.interval import Interval
 from boundlab.maps import Dense, at_owner
 from boundlab.perturbations.sets import PerturbationSet
@@ -72,12 +72,16 @@ class Branching:
 
 @dataclass(frozen=True)
 class Branched:
-    """What the search found: witnesses by problem, proven problems with bounds of their rows (s,), parts bounded and left."""
+    """What the search found: witnesses by problem, proven problems with bounds of their rows (s,), parts bounded and left.
+
+    `notes` say why linear programs said nothing.
+    """
 
     witnesses: Mapping[int, Witness]
     proven: Mapping[int, Tensor]
     parts: int
     left: int
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,8 @@ class Search:
         """What is added to the goals' rows, (n, g)."""
         spec, owner = self.ground.problem.spec, self.goals.problem[parts.goal]
         assert spec is not None
-        return spec.offset[torch.zeros_like(owner) if len(spec.offset) == 1 else owner].gather(1, self.goals.rows[parts.goal])
+        members = self.goals.rows[parts.goal]
+        return at_owner(spec.offset, owner).expand(len(owner), -1).gather(1, members)
 
     def roots(self) -> Parts:
         """The whole set of every goal."""
@@ -131,6 +136,7 @@ class Search:
 
     def least(self, parts: Parts, objective: PartLower, best: Tensor) -> Tensor:
         """The best row of each part (n,), by its own bounds or its parent's; infinite where a part is seen to be empty."""
+        best = torch.where(torch.isfinite(best), best, -torch.inf)
         lower = torch.maximum(parts.lower, (best + self.offset(parts)).amax(1))
         return torch.where(objective.clipped[1], torch.inf, lower)
 
@@ -168,15 +174,13 @@ class Search:
 
     def leaf(self, part: Parts) -> Leaf:
         """What a linear program says of one part."""
-        solvers, problem = extra(), self.ground.problem.take(self.goals.problem[part.goal])
-        wide = solvers.inner.in_double(problem)
-        members = self.goals.rows[part.goal[0]].unique().cpu()
-        rows = Specification(wide.spec.rows[:, members], wide.spec.offset[:, members], torch.zeros_like(members))
-        owner = self.goals.problem[part.goal]
+        owner, members = self.goals.problem[part.goal], self.goals.rows[part.goal[0]].unique()
+        problem = self.ground.problem.take(owner)
+        assert problem.spec is not None
+        spec = Specification(problem.spec.rows[:, members], problem.spec.offset[:, members], torch.zeros_like(members))
         own = {index: value.at(owner) if isinstance(value, Interval) else at_owner(value, owner)
                for index, value in self.ground.env.items()}
-        env = {index: doubled(value) for index, value in part.splits.clip(own)[0].items()}
-        found: Leaf = solvers.leaf.leaf_of(replace(wide, spec=rows), env, part.splits)
+        found: Leaf = extra().leaf.leaf_of(replace(problem, spec=spec), part.splits.clip(own)[0], part.splits)
         return found
 
     def points(self, parts: Parts) -> Mapping[str, Tensor]:
@@ -187,17 +191,14 @@ class Search:
         for node in problem.model.graph.inputs:
             region = problem.sets.get(node.index)
             if region is None:
-                found[node.name] = self.taken(problem.inputs[node.name], owner)
+                value = problem.inputs[node.name]
+                found[node.name] = at_owner(value, owner).expand(len(owner), *value.shape[1:])
                 continue
             region = region if region.box().shape[0] == 1 else region.take(owner)
             center = region.box().center.expand(len(owner), *node.shape)
             rows = pulled.coefficients.get(node.index)
             found[node.name] = center if rows is None else center - region.ascent(rows.dense()[:, 0])
         return found
-
-    def taken(self, value: Tensor, owner: Tensor) -> Tensor:
-        """A constant input of each owner."""
-        return value[torch.zeros_like(owner) if len(value) == 1 else owner]
 
 
 def halves(parts: Parts, at: Candidates, weight: Tensor) -> Parts:
@@ -212,14 +213,6 @@ def halves(parts: Parts, at: Candidates, weight: Tensor) -> Parts:
     return above.join(below)
 
 
-def doubled(value: Tensor | Interval) -> Tensor | Interval:
-    """Numbers in double precision on the CPU, where programs are written."""
-    def wide(tensor: Tensor) -> Tensor:
-        return tensor.cpu().double() if tensor.is_floating_point() else tensor.cpu()
-
-    return value.map(wide) if isinstance(value, Interval) else wide(value)
-
-
 def branchable(task: Task, index: Tensor) -> Tensor:
     """Those of the problems `index` (m,) that branching is for: all, where inputs vary on their own and nothing else does."""
     names = {node.name for node in task.model.graph.inputs}
@@ -232,7 +225,7 @@ def branch(task: Task, index: Tensor, options: Branching, deadline: float, first
     """Split the problems `index` (m,) until the deadline; with `first`, the first witness ends the search."""
     search = search_of(task, index, options, deadline)
     problem_of_goal = search.goals.problem
-    witnesses: dict[int, Witness] = {}
+    witnesses, notes = dict[int, Witness](), tuple[str, ...]()
     over = torch.zeros(len(index), dtype=torch.bool, device=index.device)
     floor = task.spec.rows.new_full((len(problem_of_goal),), torch.inf)
     waiting, done = search.roots(), 0
@@ -249,10 +242,10 @@ def branch(task: Task, index: Tensor, options: Branching, deadline: float, first
         if first and witnesses:
             break
         fresh, stuck = search.split(now)
-        lower, found = leaves(task, search, index, stuck, deadline)
-        witnesses |= found
-        floor = floor.scatter_reduce(0, stuck.goal, torch.where(lower > 0, lower, torch.inf), "amin")
-        over[problem_of_goal[stuck.goal[~(lower > 0)]]] = True
+        ends = leaves(task, search, index, stuck, deadline)
+        witnesses, notes, shown = witnesses | ends.witnesses, (*notes, *ends.notes), ends.lower > 0
+        floor = floor.scatter_reduce(0, stuck.goal[shown], ends.lower[shown], "amin")
+        over[problem_of_goal[stuck.goal[~shown]]] = True
         over |= torch.isin(index, torch.tensor(list(witnesses), dtype=index.dtype, device=index.device))
         waiting = waiting.join(fresh)
         waiting = waiting.select(~over[problem_of_goal[waiting.goal]])
@@ -260,7 +253,7 @@ def branch(task: Task, index: Tensor, options: Branching, deadline: float, first
     over[problem_of_goal[waiting.goal]] = True
     settled = [] if first and witnesses else (~over).nonzero().squeeze(1).tolist()
     proven_rows = {int(index[place]): rows_of_goals(search, floor, place) for place in settled}
-    return Branched(witnesses, proven_rows, done, len(waiting.goal))
+    return Branched(witnesses, proven_rows, done, len(waiting.goal), tuple(dict.fromkeys(notes)))
 
 
 def found_at(task: Task, problem: Tensor, points: Callable[[], Mapping[str, Tensor]]) -> dict[int, Witness]:
@@ -271,23 +264,34 @@ def found_at(task: Task, problem: Tensor, points: Callable[[], Mapping[str, Tens
         return {}
 
 
-def leaves(task: Task, search: Search, index: Tensor, parts: Parts, deadline: float) -> tuple[Tensor, dict[int, Witness]]:
-    """Bounds (n,) of parts that cannot be split further, by linear programs, and witnesses where these end.
+@dataclass(frozen=True)
+class Leaves:
+    """What linear programs say of n parts that cannot be split further: bounds (n,), witnesses, and why they said nothing."""
 
-    The first part of a problem that is not proven ends the search for its bounds: others of it are -inf.
-    """
-    lower, witnesses, lost = torch.full_like(parts.lower, -torch.inf), dict[int, Witness](), set[int]()
+    lower: Tensor
+    witnesses: dict[int, Witness]
+    notes: tuple[str, ...]
+
+
+def leaves(task: Task, search: Search, index: Tensor, parts: Parts, deadline: float) -> Leaves:
+    """Bounds by linear programs; the first part of a problem that is not proven ends the search for it: others are -inf."""
+    lower, witnesses, lost, notes = torch.full_like(parts.lower, -torch.inf), dict[int, Witness](), set[int](), list[str]()
     for place, goal in enumerate(parts.goal.tolist()):
         problem = int(index[search.goals.problem[goal]])
         if problem in lost or time.perf_counter() >= deadline:
             continue
-        leaf = search.leaf(parts.select(torch.tensor([place], device=parts.goal.device)))
+        try:
+            leaf = search.leaf(parts.select(torch.tensor([place], device=parts.goal.device)))
+        except (BoundError, MissingPackage, MissingRule) as why:  # what one part's program cannot say spoils no other part
+            notes.append(str(why))
+            lost.add(problem)
+            continue
         lower[place] = leaf.lower
         if not leaf.lower > 0:
             lost.add(problem)
             if leaf.point is not None:
                 witnesses |= found_at(task, index.new_tensor([problem]), functools.partial(dict, leaf.point))
-    return lower, witnesses
+    return Leaves(lower, witnesses, tuple(notes))
 
 
 def paced(count: int, seconds: float, most: int) -> int:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from boundlab.bounds.parts import MULTIPLIER, Splits, no_splits
-from boundlab.bounds.space import Variables
+from boundlab.bounds.space import Variables, one_after_another, taken
 from boundlab.spec import Specification
 
 
@@ -40,8 +40,7 @@ class Parts:
 
     def select(self, index: Tensor) -> Parts:
         """The parts at these places, or where a mask is true."""
-        variables = {node: {name: value[index] for name, value in named.items()} for node, named in self.variables.items()}
-        return Parts(self.goal[index], self.lower[index], self.splits.take(index), variables)
+        return Parts(self.goal[index], self.lower[index], self.splits.take(index), taken(self.variables, index))
 
     def lowest(self, count: int) -> tuple[Parts, Parts]:
         """The `count` parts with the lowest bounds, and the others."""
@@ -52,8 +51,7 @@ class Parts:
         """Both lists."""
         if len(self.goal) == 0 or len(other.goal) == 0:
             return self if len(self.goal) else other
-        variables = {node: {name: torch.cat([value, other.variables[node][name]]) for name, value in named.items()}
-                     for node, named in self.variables.items()}
+        variables = one_after_another([self.variables, other.variables])
         return Parts(torch.cat([self.goal, other.goal]), torch.cat([self.lower, other.lower]),
                      self.splits.below(other.splits), variables)
 

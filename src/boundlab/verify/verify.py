@@ -16,7 +16,7 @@ from torch import Tensor
 from boundlab.attack.pgd import PGD, attack
 from boundlab.bounds.methods import CROWN, IBP, bound
 from boundlab.bounds.problem import Method, problem_of
-from boundlab.errors import BoundError, MissingPackage, MissingRule, SpecError
+from boundlab.errors import BoundError, MissingRule, SpecError
 from boundlab.graph import Model
 from boundlab.perturbations.joint import Regions
 from boundlab.perturbations.sets import PerturbationSet
@@ -224,9 +224,12 @@ def branched(task: Task, standing: Standing, options: Branching, clock: Clock, f
         return standing
     try:
         found = branch(task, index, options, clock.deadline, first)
-    except (BoundError, MissingRule, MissingPackage) as problem:
+    except (BoundError, MissingRule) as problem:
         return standing.note(dict.fromkeys(index.tolist(), f"branching: {problem}"))
     by = f"branching on neurons, {found.parts} parts"
+    decided = {*found.proven, *found.witnesses}
+    for note in found.notes:
+        standing = standing.note({i: f"branching: {note}" for i in index.tolist() if i not in decided})
     return searched(standing, index, (found.witnesses, found.proven), by, found.left, clock)
 
 
