@@ -26,6 +26,10 @@ Argument = Tensor | Interval
 Setting = tuple[str, Mapping[str, Tensor] | None]
 
 
+UNDERFLOWS = 8
+"""So many results on the way may be off by the smallest number there is, near zero (Higham 2002, Eq. 2.8)."""
+
+
 @dataclass(frozen=True)
 class Trial:
     """One call of an operator on b boxes, and n points in each: `points` (n, b, *shape) for perturbed arguments, in order.
@@ -97,7 +101,8 @@ def trial_of(op: Op, case: Case, dtype: torch.dtype, generator: torch.Generator)
     points = tuple(points_in(part, generator) for part in arguments if isinstance(part, Interval))
     values = values_at(op, case.attributes, arguments, points, torch.float64)
     noise = evaluation_noise(op, case.attributes, arguments, points) * (torch.finfo(dtype).eps / torch.finfo(torch.float32).eps)
-    return Trial(op, tuple(arguments), case.attributes, points, values, noise)
+    kind = torch.finfo(dtype)
+    return Trial(op, tuple(arguments), case.attributes, points, values, noise + UNDERFLOWS * kind.tiny * kind.eps)
 
 
 def evaluation_noise(op: Op, attributes: Mapping[str, Any], arguments: Sequence[Argument], points: Sequence[Tensor]) -> Tensor:
