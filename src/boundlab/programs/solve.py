@@ -40,9 +40,9 @@ def minimiser(program: Program) -> Minimiser:
 
 
 class Simplex:
-    """HiGHS's dual simplex on one program; each minimum starts from the basis of the last.
+    """HiGHS on one program: its dual simplex, where each minimum starts from the basis of the last, or an interior point.
 
-    Where that takes too many steps, an interior point method finds this minimum; the next one begins at the last basis again.
+    The first minimum that takes too many steps is found by an interior point instead, and so are all later ones of the program.
     """
 
     def __init__(self, program: Program) -> None:
@@ -58,27 +58,16 @@ class Simplex:
         size = max(float(np.abs(cost).max(initial=0.0)), TINY)
         self.highs.changeColsCost(len(cost), self.columns, cost / size)
         self.highs.setOptionValue("objective_bound", np.inf if enough is None else enough / size)
-        status, solution = self.solved()
-        if status == highspy.HighsModelStatus.kInfeasible:
+        self.highs.run()
+        if self.highs.getModelStatus() == highspy.HighsModelStatus.kIterationLimit:
+            self.highs.clearSolver()
+            self.highs.setOptionValue("solver", "ipm")
+            self.highs.run()
+        if self.highs.getModelStatus() == highspy.HighsModelStatus.kInfeasible:
             raise BoundError("the linear program has no solution: bounds that were given, or the set and its constraints, "
                              "contradict each other.")
+        solution = self.highs.getSolution()
         return found_by(self.program, cost, size * np.array(solution.row_dual), np.array(solution.col_value))
-
-    def solved(self) -> tuple[Any, Any]:
-        """HiGHS's status and solution, by the simplex method or else by an interior point."""
-        import highspy
-
-        highs = self.highs
-        highs.run()
-        if highs.getModelStatus() != highspy.HighsModelStatus.kIterationLimit:
-            return highs.getModelStatus(), highs.getSolution()
-        basis = highs.getBasis()
-        highs.setOptionValue("solver", "ipm")
-        highs.run()
-        found = highs.getModelStatus(), highs.getSolution()
-        highs.setOptionValue("solver", "simplex")
-        highs.setBasis(basis)
-        return found
 
 
 def found_by(program: Program, cost: Array, multipliers: Array, point: Array) -> Minimum:
