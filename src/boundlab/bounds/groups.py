@@ -22,7 +22,7 @@ from boundlab.bounds.climb import Objective
 from boundlab.bounds.intermediate import fed_by_inputs, is_affine, read_by, relaxer
 from boundlab.bounds.problem import Problem
 from boundlab.bounds.reference import Reference, around, reference
-from boundlab.bounds.space import Family, Lines, Multipliers, Named, Prepare, Range, Space, Variables, View
+from boundlab.bounds.space import Family, Lines, Multipliers, Named, Prepare, Range, Space, Variables, View, free_node
 from boundlab.bounds.thin import thinned
 from boundlab.graph import Node
 from boundlab.interval import Interval
@@ -132,6 +132,33 @@ class Lower(Objective, View):
 
         backward(self.ground.problem.model.graph, self.env, noting, self.groups.target, self.rows)
         return found
+
+    def slopes(self, variables: Variables) -> dict[int, list[Tensor]]:
+        """The slopes by which rows pass functions of single coordinates: of each such node those of its perturbed arguments.
+
+        (n, g, *shape) each, NaN where no row arrives. With the intercepts that are best for them they give the same bounds.
+        """
+        found: dict[int, list[Tensor]] = {}
+        passing = self.passing(variables)
+
+        def noting(node: Node) -> Passage:
+            step = passing(node)
+
+            def note(rows: Rows) -> Left:
+                left = through(step, rows)
+                if free_node(node, self.env) and self.fixed(node).elementwise:
+                    arrived = self.weighed(node, rows, variables).dense()
+                    found[node.index] = [part.dense() / torch.where(arrived == 0, math.nan, arrived) for part in left[0]]
+                return left
+
+            return note
+
+        backward(self.ground.problem.model.graph, self.env, noting, self.groups.target, self.rows)
+        return found
+
+    def weighed(self, node: Node, rows: Rows, variables: Variables) -> Rows:
+        """What rows that arrive at a node are before they pass it."""
+        return rows
 
     @cached_property
     def ranges(self) -> dict[tuple[int, str], Range]:

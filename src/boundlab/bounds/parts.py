@@ -47,6 +47,10 @@ class Splits:
         """The six tensors."""
         return self.node, self.neuron, self.side, self.point, self.weight, self.size
 
+    def cpu(self) -> Splits:
+        """The same on the CPU."""
+        return Splits(*(part.cpu() for part in self.parts))
+
     def take(self, index: Tensor) -> Splits:
         """The constraints of the parts `index` (m,)."""
         return Splits(*(part[index] for part in self.parts))
@@ -164,6 +168,10 @@ class PartLower(Lower):
             return passage
 
         return constrained
+
+    def weighed(self, node: Node, rows: Rows, variables: Variables) -> Rows:
+        multiplier = variables.get(node.index, {}).get(MULTIPLIER)
+        return rows if multiplier is None else self.added(node, rows, multiplier)[0]
 
     def added(self, node: Node, rows: Rows, multiplier: Tensor) -> tuple[Rows, Tensor]:
         """Rows of a node less `multiplier` (n, 1, k) times side * (value - point), which is nowhere negative on the part.

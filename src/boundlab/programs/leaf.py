@@ -44,7 +44,7 @@ def leaf_of(problem: Problem, env: Env, splits: Splits) -> Leaf:
     `env` are intervals that hold on the part, and `splits` (1, k) its constraints. A constraint may be violated at a price, so
     that the program has a solution even where the part has no point: its value is large then.
     """
-    problem, splits = in_double(problem), Splits(*(part.cpu() for part in splits.parts))
+    problem, splits = in_double(problem), splits.cpu()
     doubled = {index: value.map(wide) if isinstance(value, Interval) else wide(value) for index, value in env.items()}
     case, = cases_of(problem, doubled, LINES)
     spec, target, draft = problem.spec, problem.target, case.encoding.draft

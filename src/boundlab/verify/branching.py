@@ -8,29 +8,30 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from boundlab.bounds.backward import Env
 from boundlab.bounds.climb import Ascent, beginning, climb
 from boundlab.bounds.groups import Ground, Groups, ground_of
-from boundlab.bounds.methods import CROWN
-from boundlab.bounds.optimise import Optimised, groups_at_once
+from boundlab.bounds.optimise import groups_at_once
 from boundlab.bounds.parts import PartLower, Splits
-from boundlab.bounds.problem import Bounds, Method, Problem, problem_of
+from boundlab.bounds.problem import Method, problem_of
 from boundlab.bounds.space import Own
+from boundlab.bounds.start import NeuronStart
 from boundlab.errors import BoundError, MissingPackage, MissingRule
 from boundlab.interval import Interval
 from boundlab.maps import Dense, at_owner
 from boundlab.perturbations.sets import PerturbationSet
 from boundlab.programs.minima import extra
 from boundlab.spec import Specification
+from boundlab.verify.base import base_of
 from boundlab.verify.parts import Goals, Parts, goals_of, lines_of, whole_sets
+from boundlab.verify.proof import Proof, inner_of, joined, settled_slopes
 from boundlab.verify.scores import Candidates, candidates, rows_at
 from boundlab.verify.task import Task
 from boundlab.verify.verdict import Witness
@@ -44,9 +45,6 @@ FIRST = 16
 """Parts of the first turn."""
 PACE = 1.0
 """Seconds that one turn of a search should take: so many parts share it, and no more."""
-SHARE, DEARER = 0.2, 150.0
-"""Inner bounds are optimised if that takes at most such a share of the time that is left; it takes 20 to 160 times as long as
-CROWN (measured on networks of the verification competition)."""
 DECAY = 0.98
 """By how much a step is shorter than the one before."""
 
@@ -58,7 +56,7 @@ class Branching:
 
     `base` bounds inner nodes once; without one it is CROWN, whose inner bounds are optimised where there is time for that.
     The whole sets get `first_steps`. Of the `candidates` best neurons by score, that one is split whose halves have the best
-    bounds by their parent's lines. The search gives up when more than `most_open` parts wait.
+    bounds by their parent's lines. The search gives up when more than `most_open` parts wait. With `keep` it keeps proofs.
     """
 
     base: Method | None = None
@@ -68,13 +66,14 @@ class Branching:
     rate: float = 0.1
     candidates: int = 12
     most_open: int = 100_000
+    keep: bool = False
 
 
 @dataclass(frozen=True)
 class Branched:
     """What the search found: witnesses by problem, proven problems with bounds of their rows (s,), parts bounded and left.
 
-    `notes` say why linear programs said nothing.
+    `notes` say why linear programs said nothing. `proofs` are those of proven problems in which no program had to decide.
     """
 
     witnesses: Mapping[int, Witness]
@@ -82,15 +81,17 @@ class Branched:
     parts: int
     left: int
     notes: tuple[str, ...] = ()
+    proofs: Mapping[int, Proof] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Search:
-    """What all parts have in common: the ground of their bounds, the goals, and how to search."""
+    """What all parts have in common: the ground of their bounds, the goals, how to search, and how inner bounds were found."""
 
     ground: Ground
     goals: Goals
     options: Branching
+    kept: Mapping[int, NeuronStart] = field(default_factory=dict)
 
     def objective(self, parts: Parts) -> PartLower:
         """Lower bounds of the goals' rows on parts, without their offset."""
@@ -183,6 +184,15 @@ class Search:
         found: Leaf = extra().leaf.leaf_of(replace(problem, spec=spec), part.splits.clip(own)[0], part.splits)
         return found
 
+    def shown(self, parts: Parts) -> Proof:
+        """How to see that a row of each of these parts is positive."""
+        objective = self.objective(parts)
+        variables = beginning(objective, len(parts.goal), parts.variables)
+        best = (objective.at(variables) + self.offset(parts)).argmax(1)
+        clause = parts.goal - torch.searchsorted(self.goals.problem, self.goals.problem[parts.goal])
+        row = self.goals.rows[parts.goal, best]
+        return Proof(clause.cpu(), row.cpu(), parts.splits.cpu(), settled_slopes(objective, objective.slopes(variables), best))
+
     def points(self, parts: Parts) -> Mapping[str, Tensor]:
         """Points (n, *shape) by input name where the linear bound of each part's best row is smallest on the whole set."""
         objective, problem = self.objective(parts), self.ground.problem
@@ -229,12 +239,14 @@ def branch(task: Task, index: Tensor, options: Branching, deadline: float, first
     over = torch.zeros(len(index), dtype=torch.bool, device=index.device)
     floor = task.spec.rows.new_full((len(problem_of_goal),), torch.inf)
     waiting, done = search.roots(), 0
-    count = min(FIRST, search.at_once)
+    count, proofs, programs = min(FIRST, search.at_once), list[tuple[Tensor, Proof]](), set[int]()
     while len(waiting.goal) and len(waiting.goal) <= options.most_open and time.perf_counter() < deadline:
         now, waiting, started = *waiting.lowest(count), time.perf_counter()
         now, done = search.bounded(now), done + len(now.goal)
         proven = now.lower > 0
         floor = floor.scatter_reduce(0, now.goal[proven], now.lower[proven], "amin")
+        if options.keep and bool(proven.any()):
+            proofs.append((now.goal[proven].cpu(), search.shown(now.select(proven))))
         now = now.select(~proven)
         if len(now.goal) == 0:
             continue
@@ -246,6 +258,7 @@ def branch(task: Task, index: Tensor, options: Branching, deadline: float, first
         witnesses, notes, shown = witnesses | ends.witnesses, (*notes, *ends.notes), ends.lower > 0
         floor = floor.scatter_reduce(0, stuck.goal[shown], ends.lower[shown], "amin")
         over[problem_of_goal[stuck.goal[~shown]]] = True
+        programs |= set(problem_of_goal[stuck.goal].tolist())
         over |= torch.isin(index, torch.tensor(list(witnesses), dtype=index.dtype, device=index.device))
         waiting = waiting.join(fresh)
         waiting = waiting.select(~over[problem_of_goal[waiting.goal]])
@@ -253,7 +266,15 @@ def branch(task: Task, index: Tensor, options: Branching, deadline: float, first
     over[problem_of_goal[waiting.goal]] = True
     settled = [] if first and witnesses else (~over).nonzero().squeeze(1).tolist()
     proven_rows = {int(index[place]): rows_of_goals(search, floor, place) for place in settled}
-    return Branched(witnesses, proven_rows, done, len(waiting.goal), tuple(dict.fromkeys(notes)))
+    kept = {int(index[place]): proof_of(search, proofs, place) for place in settled if options.keep and place not in programs}
+    return Branched(witnesses, proven_rows, done, len(waiting.goal), tuple(dict.fromkeys(notes)), kept)
+
+
+def proof_of(search: Search, proofs: Sequence[tuple[Tensor, Proof]], problem: int) -> Proof:
+    """The proof of one problem from what was shown of all goals, part by part."""
+    own = search.goals.problem.cpu() == problem
+    found = joined([proof.take(own[goal]) for goal, proof in proofs if bool(own[goal].any())])
+    return replace(found, inner=inner_of(search.ground, search.kept, problem))
 
 
 def found_at(task: Task, problem: Tensor, points: Callable[[], Mapping[str, Tensor]]) -> dict[int, Witness]:
@@ -317,28 +338,5 @@ def search_of(task: Task, index: Tensor, options: Branching, deadline: float) ->
     """The search for the problems `index` (m,) of a task."""
     sets, spec = task.take(index)
     problem = problem_of(task.model, sets, spec)
-    return Search(ground_of(problem, environment(problem, options.base, deadline), Own()), goals_of(spec, len(index)), options)
-
-
-def environment(problem: Problem, base: Method | None, deadline: float) -> Env:
-    """Intervals of every node by the base, or by the better one of two for which there is time."""
-    if base is not None:
-        return base.environment(problem)
-    started = time.perf_counter()
-    env = CROWN().environment(problem)
-    now = time.perf_counter()
-    affordable = DEARER * (now - started) < SHARE * (deadline - now)
-    return Optimised(Given(env), inner=True).environment(problem) if affordable else env
-
-
-@dataclass(frozen=True)
-class Given(Method):
-    """Intervals that are known already, as a method."""
-
-    env: Env
-
-    def environment(self, problem: Problem) -> Env:
-        return self.env
-
-    def run(self, problem: Problem) -> Bounds:
-        return CROWN(self).run(problem)
+    base = base_of(problem, options.base, deadline, options.keep)
+    return Search(ground_of(problem, base.env, Own()), goals_of(spec, len(index)), options, base.kept)

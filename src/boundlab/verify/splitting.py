@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -20,6 +20,8 @@ from boundlab.errors import BoundError
 from boundlab.graph import INPUT, Model
 from boundlab.perturbations.joint import Regions
 from boundlab.perturbations.sets import Box
+from boundlab.verify.cuts import Cuts
+from boundlab.verify.proof import Proof
 from boundlab.verify.task import Task, take_regions
 from boundlab.verify.verdict import Witness
 
@@ -34,13 +36,14 @@ class Bisection:
     """When and how to halve inputs: `boxes` at a time bounded by `method`, for at most `most_inputs` perturbed coordinates.
 
     Without a method it is CROWN for networks that hold at most SMALL numbers, and CROWN-IBP for others. The search gives
-    up when more than `most_open` boxes wait.
+    up when more than `most_open` boxes wait. With `keep` it keeps proofs.
     """
 
     method: Method | None = None
     boxes: int = 512
     most_inputs: int = 32
     most_open: int = 1_000_000
+    keep: bool = False
 
     def chosen(self, model: Model) -> Method:
         """The method for a network."""
@@ -54,31 +57,40 @@ class Bisection:
 
 @dataclass(frozen=True)
 class Boxes:
-    """n open boxes: the problem of each (n,), ends (n, d), and the bound that its parent had (n,)."""
+    """n open boxes: the problem of each (n,), ends (n, d), the bound that its parent had (n,), its number among all (n,)."""
 
     owner: Tensor
     lower: Tensor
     upper: Tensor
     parent: Tensor
+    number: Tensor
+
+    @property
+    def parts(self) -> tuple[Tensor, ...]:
+        """The five tensors."""
+        return self.owner, self.lower, self.upper, self.parent, self.number
 
     def select(self, index: Tensor) -> Boxes:
         """The boxes at these places, or where a mask is true."""
-        return Boxes(self.owner[index], self.lower[index], self.upper[index], self.parent[index])
+        return Boxes(*(part[index] for part in self.parts))
 
     def join(self, other: Boxes) -> Boxes:
         """Both lists."""
-        return Boxes(torch.cat([self.owner, other.owner]), torch.cat([self.lower, other.lower]),
-                     torch.cat([self.upper, other.upper]), torch.cat([self.parent, other.parent]))
+        return Boxes(*(torch.cat(pair) for pair in zip(self.parts, other.parts, strict=True)))
 
 
 @dataclass(frozen=True)
 class Bisected:
-    """What bisection found: witnesses by problem, proven problems with bounds of their rows (s,), boxes bounded and left."""
+    """What bisection found: witnesses by problem, proven problems with bounds of their rows (s,), boxes bounded and left.
+
+    `proofs` are those of proven problems, if they were to be kept.
+    """
 
     witnesses: Mapping[int, Witness]
     proven: Mapping[int, Tensor]
     boxes: int
     left: int
+    proofs: Mapping[int, Proof] = field(default_factory=dict)
 
 
 def splittable(lower: Tensor, upper: Tensor) -> Tensor:
@@ -109,7 +121,9 @@ def only_box(regions: Regions, index: Tensor) -> Box:
 def bisect(task: Task, index: Tensor, options: Bisection, deadline: float, first: bool) -> Bisected:
     """Halve the boxes of the problems `index` (m,) until the deadline; with `first`, the first witness ends the search."""
     ends = only_box(task.sets, index)
-    open_boxes = Boxes(index, ends.lower.flatten(1), ends.upper.flatten(1), ends.lower.new_full((len(index),), -torch.inf))
+    open_boxes = Boxes(index, ends.lower.flatten(1), ends.upper.flatten(1), ends.lower.new_full((len(index),), -torch.inf),
+                       torch.arange(len(index), device=index.device))
+    cuts, shown = Cuts(len(index)), list[tuple[Tensor, Tensor, Tensor]]()
     method, stuck = options.chosen(task.model), set[int]()
     witnesses: dict[int, Witness] = {}
     rows = task.spec.rows.shape[1]
@@ -123,16 +137,31 @@ def bisect(task: Task, index: Tensor, options: Bisection, deadline: float, first
         margin = task.spec.worst(lower)
         proven = margin > 0
         leaves = leaves.scatter_reduce(0, batch.owner[proven, None].expand(-1, rows), lower[proven], "amin")
-        failed = Boxes(batch.owner, batch.lower, batch.upper, margin).select(~proven)
+        if options.keep:
+            shown.append((batch.owner[proven], batch.number[proven], lower[proven]))
+        failed = Boxes(batch.owner, batch.lower, batch.upper, margin, batch.number).select(~proven)
         witnesses |= probe(task, failed, lower[~proven], sensitivity[~proven])
         if first and witnesses:
             break
-        halves, hopeless = halve(failed, sensitivity[~proven], lower[~proven])
+        halves, hopeless = halve(failed, sensitivity[~proven], lower[~proven], cuts)
         stuck |= set(hopeless.tolist())
         open_boxes = without(rest.join(halves), stuck | set(witnesses))
     waiting = set(open_boxes.owner.tolist()) | stuck | set(witnesses)
     settled = {} if first and witnesses else {i: leaves[i] for i in index.tolist() if i not in waiting}
-    return Bisected(witnesses, settled, done, len(open_boxes.owner))
+    proofs = {i: proof_of(task, cuts, shown, i) for i in settled if options.keep}
+    return Bisected(witnesses, settled, done, len(open_boxes.owner), proofs)
+
+
+def proof_of(task: Task, cuts: Cuts, shown: Sequence[tuple[Tensor, Tensor, Tensor]], problem: int) -> Proof:
+    """The proof of a problem from proven boxes of all problems: their owners, numbers (n,) and bounds of rows (n, s)."""
+    numbers = torch.cat([number[owner == problem] for owner, number, _ in shown])
+    lower = torch.cat([lower[owner == problem] for owner, _, lower in shown])
+    spec, node = task.spec, task.model.graph.inputs[0].index
+    rows = [(spec.clause == clause).nonzero().squeeze(1) for clause in range(spec.clauses)]
+    best = torch.stack([own[lower[:, own].argmax(1)] for own in rows])
+    clause = torch.arange(spec.clauses).repeat_interleave(len(numbers))
+    paths = cuts.paths(numbers, node).cpu().take(torch.arange(len(numbers)).repeat(len(rows)))
+    return Proof(clause, best.flatten().cpu(), paths)
 
 
 def worst(boxes: Boxes, count: int) -> tuple[Boxes, Boxes]:
@@ -172,7 +201,7 @@ def coefficients(found: Bounds, source: int, boxes: Boxes) -> Tensor:
     return found.linear.coefficients[source].dense().flatten(2).expand(len(boxes.owner), -1, -1)
 
 
-def halve(boxes: Boxes, sensitivity: Tensor, lower: Tensor) -> tuple[Boxes, Tensor]:
+def halve(boxes: Boxes, sensitivity: Tensor, lower: Tensor, cuts: Cuts) -> tuple[Boxes, Tensor]:
     """Both halves of each box, and the problems (k,) with a box that is too narrow to halve."""
     unproven = (lower <= 0).to(sensitivity)
     influence = torch.linalg.vecdot(sensitivity.abs(), unproven.unsqueeze(-1), dim=1)
@@ -183,10 +212,13 @@ def halve(boxes: Boxes, sensitivity: Tensor, lower: Tensor) -> tuple[Boxes, Tens
     hopeless, boxes, score = boxes.owner[~possible], boxes.select(possible), score[possible]
     if len(boxes.owner) == 0:
         return boxes, hopeless
-    chosen = torch.nn.functional.one_hot(score.argmax(1), score.shape[1]).bool()
+    coordinate = score.argmax(1)
+    chosen = torch.nn.functional.one_hot(coordinate, score.shape[1]).bool()
     middle = (boxes.lower + boxes.upper) / 2
-    left = Boxes(boxes.owner, boxes.lower, torch.where(chosen, middle, boxes.upper), boxes.parent)
-    return left.join(Boxes(boxes.owner, torch.where(chosen, middle, boxes.lower), boxes.upper, boxes.parent)), hopeless
+    below, above = cuts.halved(boxes.number, coordinate, middle.gather(1, coordinate[:, None]).squeeze(1))
+    left = Boxes(boxes.owner, boxes.lower, torch.where(chosen, middle, boxes.upper), boxes.parent, below)
+    right = Boxes(boxes.owner, torch.where(chosen, middle, boxes.lower), boxes.upper, boxes.parent, above)
+    return left.join(right), hopeless
 
 
 def probe(task: Task, boxes: Boxes, lower: Tensor, sensitivity: Tensor) -> dict[int, Witness]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from boundlab.bounds.problem import Rigour
+from boundlab.verify.proof import Proof
 
 
 class Verdict(enum.Enum):
@@ -38,7 +39,8 @@ class Result:
     """The answer to one problem.
 
     `lower` are the best lower bounds found of the specification's rows (s,), -inf where no method said anything;
-    `method` names what decided (empty if nothing did), `notes` say why methods said nothing.
+    `method` names what decided (empty if nothing did), `notes` say why methods said nothing. `proofs` say how to see that the
+    specification holds, one for each case of a query, if they were kept and it was proven.
     """
 
     verdict: Verdict
@@ -48,6 +50,7 @@ class Result:
     witness: Witness | None = None
     notes: tuple[str, ...] = ()
     rigour: Rigour = Rigour.FLOAT
+    proofs: tuple[Proof, ...] = field(default=(), repr=False)
 
     def __str__(self) -> str:
         by = f" by {self.method}" if self.method else ""

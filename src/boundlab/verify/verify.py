@@ -22,6 +22,7 @@ from boundlab.perturbations.joint import Regions
 from boundlab.perturbations.sets import PerturbationSet
 from boundlab.spec import Specification
 from boundlab.verify.branching import Branching, branch, branchable
+from boundlab.verify.proof import Proof, whole
 from boundlab.verify.query import Query, problems
 from boundlab.verify.splitting import Bisection, bisect, bisectable
 from boundlab.verify.task import Replay, Task, take_regions, task_of_cases, task_of_sets
@@ -36,15 +37,21 @@ LADDER: tuple[Stage, ...] = (IBP(), PGD(steps=10, targets=0), CROWN(IBP()), CROW
 """What `verify` tries by default, in this order."""
 
 
+def keeping(stages: Sequence[Stage]) -> tuple[Stage, ...]:
+    """The same stages, with searches that keep proofs: these are then in `Result.proofs`."""
+    return tuple(replace(stage, keep=True) if isinstance(stage, (Bisection, Branching)) else stage for stage in stages)
+
+
 @dataclass(frozen=True)
 class Standing:
-    """What is known of b problems so far: best lower bounds of the rows (b, s), and by problem what decided it and when."""
+    """What is known of b problems so far: best lower bounds of the rows (b, s), and by problem what decided it."""
 
     lower: Tensor
     decided: Mapping[int, str] = field(default_factory=dict)
     seconds: Mapping[int, float] = field(default_factory=dict)
     witnesses: Mapping[int, Witness] = field(default_factory=dict)
     notes: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    proofs: Mapping[int, Proof] = field(default_factory=dict)
 
     @property
     def open(self) -> Tensor:
@@ -56,6 +63,10 @@ class Standing:
         found = {problem: witness for problem, witness in problems.items() if witness is not None}
         return replace(self, decided={**self.decided, **dict.fromkeys(problems, by)},
                        seconds={**self.seconds, **dict.fromkeys(problems, seconds)}, witnesses={**self.witnesses, **found})
+
+    def show(self, proofs: Mapping[int, Proof]) -> Standing:
+        """With proofs of some problems."""
+        return replace(self, proofs={**self.proofs, **proofs})
 
     def note(self, said: Mapping[int, str]) -> Standing:
         """With a remark on some problems, once each."""
@@ -111,10 +122,12 @@ def verify(model: Model, sets: PerturbationSet | Regions | Query, spec: Specific
 def verify_query(model: Model, query: Query, stages: Sequence[Stage], clock: Clock, replay: Replay | None) -> Result:
     """One result for all cases: a witness of any falsifies, and all have to be proven."""
     results: list[Result] = []
+    proofs: dict[int, Proof] = {}
     for cases in problems(query, model):
         task = task_of_cases(model, cases, replay)
         standing = run(task, stages, clock, first=True)
         results += [result_of(standing, i, clock) for i in range(task.count)]
+        proofs |= {id(cases.cases[i]): proof for i, proof in standing.proofs.items()}
         if standing.witnesses:
             break
     order = (Verdict.FALSIFIED, Verdict.TIMEOUT, Verdict.UNKNOWN, Verdict.VERIFIED)
@@ -122,8 +135,9 @@ def verify_query(model: Model, query: Query, stages: Sequence[Stage], clock: Clo
     proven = leading.verdict is Verdict.VERIFIED
     methods = ", ".join(dict.fromkeys(result.method for result in results)) if proven else leading.method
     notes = tuple(dict.fromkeys(note for result in results for note in result.notes))
+    kept = tuple(proofs[id(case)] for case in query.cases) if proven and len(proofs) == len(query.cases) else ()
     return replace(leading, lower=torch.cat([result.lower for result in results]), method=methods, notes=notes,
-                   seconds=clock.spent)
+                   seconds=clock.spent, proofs=kept)
 
 
 def result_of(standing: Standing, problem: int, clock: Clock) -> Result:
@@ -131,8 +145,9 @@ def result_of(standing: Standing, problem: int, clock: Clock) -> Result:
     by = standing.decided.get(problem, "")
     witness = standing.witnesses.get(problem)
     verdict = Verdict.FALSIFIED if witness else Verdict.VERIFIED if by else Verdict.TIMEOUT if clock.over else Verdict.UNKNOWN
+    proof = standing.proofs.get(problem)
     return Result(verdict, standing.lower[problem], by, standing.seconds.get(problem, clock.spent), witness,
-                  standing.notes.get(problem, ()))
+                  standing.notes.get(problem, ()), proofs=() if proof is None else (proof,))
 
 
 def run(task: Task, stages: Sequence[Stage], clock: Clock, first: bool) -> Standing:
@@ -190,8 +205,18 @@ def bounded(task: Task, standing: Standing, method: Method, clock: Clock) -> Sta
         lower = standing.lower.index_copy(0, index, torch.maximum(standing.lower[index], found))
         proven = index[task.spec.worst(lower[index]) > 0].tolist()
         standing = replace(standing, lower=lower).note(notes)
-        standing = standing.decide(dict.fromkeys(proven), describe(method), clock.spent)
+        standing = standing.decide(dict.fromkeys(proven), describe(method), clock.spent).show(at_once(task, lower, proven))
     return standing
+
+
+def at_once(task: Task, lower: Tensor, proven: Sequence[int]) -> dict[int, Proof]:
+    """The proofs of problems that bounds (b, s) on whole sets have proven."""
+    found = {}
+    for problem in proven:
+        rows = [(task.spec.clause == clause).nonzero().squeeze(1) for clause in range(task.spec.clauses)]
+        best = torch.stack([own[lower[problem, own].argmax()] for own in rows])
+        found[problem] = whole(torch.arange(len(rows)), best)
+    return found
 
 
 def attempt(task: Task, index: Tensor, method: Method) -> tuple[Tensor, dict[int, str]]:
@@ -214,7 +239,7 @@ def bisected(task: Task, standing: Standing, options: Bisection, clock: Clock, f
         return standing
     found = bisect(task, index, options, clock.deadline, first)
     by = f"bisection of {describe(options.chosen(task.model))}, {found.boxes} boxes"
-    return searched(standing, index, (found.witnesses, found.proven), by, found.left, clock)
+    return searched(standing, index, (found.witnesses, found.proven), by, found.left, clock).show(found.proofs)
 
 
 def branched(task: Task, standing: Standing, options: Branching, clock: Clock, first: bool) -> Standing:
@@ -230,7 +255,7 @@ def branched(task: Task, standing: Standing, options: Branching, clock: Clock, f
     decided = {*found.proven, *found.witnesses}
     for note in found.notes:
         standing = standing.note({i: f"branching: {note}" for i in index.tolist() if i not in decided})
-    return searched(standing, index, (found.witnesses, found.proven), by, found.left, clock)
+    return searched(standing, index, (found.witnesses, found.proven), by, found.left, clock).show(found.proofs)
 
 
 def searched(standing: Standing, index: Tensor, found: tuple[Mapping[int, Witness], Mapping[int, Tensor]], by: str, left: int,
