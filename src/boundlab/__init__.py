@@ -41,8 +41,7 @@ from boundlab.radii.problems import Targeted
 from boundlab.radii.radius import Radius, radius
 from boundlab.radii.search import Search
 from boundlab.spec import Specification, at_least, margins
-from boundlab.verify.branching import Branching
-from boundlab.verify.splitting import Bisection
+from boundlab.verify.options import Bisection, Branching, Race
 from boundlab.verify.verdict import Result, Verdict, Witness
 from boundlab.verify.verify import verify
 
@@ -91,6 +90,7 @@ __all__ = [
     "Polytope",
     "Pool",
     "PrimalDual",
+    "Race",
     "Radius",
     "Ray",
     "Recorded",

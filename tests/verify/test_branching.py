@@ -9,10 +9,12 @@ import torch
 from torch import nn
 
 import boundlab as bl
-from boundlab.verify.branching import Branching, branch, search_of
+from boundlab.verify.branching import branching
+from boundlab.verify.options import Branching
+from boundlab.verify.standing import Clock
 from boundlab.verify.task import task_of_sets
 from boundlab.verify.verdict import Verdict
-from boundlab.verify.verify import verify
+from boundlab.verify.verify import run, verify
 from tests.programs.test_milp import minimum_by_patterns
 from tests.verify.test_verify import cells_minimum, network
 
@@ -96,9 +98,9 @@ def test_nothing_is_proven_when_the_time_is_over():
     model, box = network(1), bl.Box(torch.full((2, 2), -0.1), torch.full((2, 2), 0.1))
     easy = bl.at_least(torch.ones(1, 1, 3), torch.full((1, 1), 100.0))
     task = task_of_sets(model, {model.graph.inputs[0].name: box}, easy, None)
-    found = branch(task, torch.arange(2), Branching(), later(-1.0), False)
-    assert not found.proven and not found.witnesses and found.left == 2
-    assert set(branch(task, torch.arange(2), Branching(), later(), False).proven) == {0, 1}
+    found = run(task, ONLY, Clock(later(-2.0), later(-1.0)), first=False)
+    assert not found.decided
+    assert set(run(task, ONLY, Clock(later(0.0), later()), first=False).decided) == {0, 1}
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -109,7 +111,7 @@ def test_halves_of_relus_begin_no_lower_than_their_parent_ended(seed):
     spec = bl.at_least(torch.randn(1, 1, 2, dtype=D), torch.full((1, 1), -50.0, dtype=D))
     task = task_of_sets(model, {model.graph.inputs[0].name: bl.Box(x - 1, x + 1)}, spec, None)
     with torch.no_grad():
-        search = search_of(task, torch.tensor([0]), Branching(base=bl.CROWN(), steps=5), later())
+        search = branching(task, torch.tensor([0]), Branching(base=bl.CROWN(), steps=5), later()).expansion
         parts = search.bounded(search.roots())
         for _ in range(4):
             fresh, stuck = search.split(parts)

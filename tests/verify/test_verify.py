@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import time
 from dataclasses import replace
 
@@ -17,7 +18,8 @@ from torch import Tensor, nn
 import boundlab as bl
 from boundlab.attack.pgd import PGD
 from boundlab.bounds.methods import CROWN, IBP
-from boundlab.verify.splitting import Bisection, bisect
+from boundlab.verify.options import Bisection
+from boundlab.verify.splitting import bisection
 from boundlab.verify.task import task_of_sets, violates
 from boundlab.verify.verdict import Verdict
 from boundlab.verify.verify import LADDER, verify
@@ -177,8 +179,11 @@ def test_bisection_covers_the_box_and_reports_rows_that_hold() -> None:
     outputs = bl.evaluate(model, grid)
     spec = bl.at_least(torch.eye(3)[None], -outputs.amin(0)[None] + 0.02)
     task = task_of_sets(model, {model.graph.inputs[0].name: box}, spec, None)
-    found = bisect(task, torch.tensor([0]), Bisection(), time.perf_counter() + 30, False)
-    assert set(found.proven) == {0} and found.boxes > 1
+    state = bisection(task, torch.tensor([0]), Bisection())
+    while not state.over:
+        state = state.step(math.inf)
+    found = state.found()
+    assert set(found.proven) == {0} and found.parts > 1 and found.left == 0
     assert bool((found.proven[0] <= spec.values(outputs).amin(0) + 1e-5).all())
 
 

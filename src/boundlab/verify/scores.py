@@ -52,6 +52,10 @@ class Candidates:
         """Some of each part's, (n, j)."""
         return Candidates(*(part.gather(1, place) for part in self.columns))
 
+    def one_by_one(self, index: Tensor) -> Candidates:
+        """Some of all n c places, part after part, (m, 1)."""
+        return Candidates(*(part.reshape(-1)[index, None] for part in self.columns))
+
     def select(self, index: Tensor) -> Candidates:
         """Those of some parts."""
         return Candidates(*(part[index] for part in self.columns))

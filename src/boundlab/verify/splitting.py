@@ -7,52 +7,27 @@ its width times its coefficients in the linear bounds. All problems of a batch s
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from boundlab.bounds.methods import CROWN, IBP, bound
+from boundlab.bounds.methods import bound
 from boundlab.bounds.problem import Bounds, Method
 from boundlab.errors import BoundError
-from boundlab.graph import INPUT, Model
 from boundlab.perturbations.joint import Regions
 from boundlab.perturbations.sets import Box
 from boundlab.verify.cuts import Cuts
+from boundlab.verify.options import Bisection
 from boundlab.verify.proof import Proof
+from boundlab.verify.search import Found
 from boundlab.verify.task import Task, take_regions
 from boundlab.verify.verdict import Witness
 
-SMALL = 4096
-"""Numbers that a network computes from its inputs, up to which full CROWN decides sooner than CROWN-IBP, box for box dearer."""
 NUMBERS = 2**23
 """Numbers that the rows of one batch of boxes may hold at the widest node, so that batches end soon after the deadline."""
-
-
-@dataclass(frozen=True)
-class Bisection:
-    """When and how to halve inputs: `boxes` at a time bounded by `method`, for at most `most_inputs` perturbed coordinates.
-
-    Without a method it is CROWN for networks that hold at most SMALL numbers, and CROWN-IBP for others. The search gives
-    up when more than `most_open` boxes wait. With `keep` it keeps proofs.
-    """
-
-    method: Method | None = None
-    boxes: int = 512
-    most_inputs: int = 32
-    most_open: int = 1_000_000
-    keep: bool = False
-
-    def chosen(self, model: Model) -> Method:
-        """The method for a network."""
-        varying: set[int] = set()
-        for node in model.graph:
-            if node.op == INPUT or any(arg in varying for arg in node.args):
-                varying.add(node.index)
-        small = sum(math.prod(model.graph[index].shape) for index in varying) <= SMALL
-        return self.method or (CROWN(problems=self.boxes, max_rows=2048) if small else CROWN(IBP()))
 
 
 @dataclass(frozen=True)
@@ -79,20 +54,6 @@ class Boxes:
         return Boxes(*(torch.cat(pair) for pair in zip(self.parts, other.parts, strict=True)))
 
 
-@dataclass(frozen=True)
-class Bisected:
-    """What bisection found: witnesses by problem, proven problems with bounds of their rows (s,), boxes bounded and left.
-
-    `proofs` are those of proven problems, if they were to be kept.
-    """
-
-    witnesses: Mapping[int, Witness]
-    proven: Mapping[int, Tensor]
-    boxes: int
-    left: int
-    proofs: Mapping[int, Proof] = field(default_factory=dict)
-
-
 def splittable(lower: Tensor, upper: Tensor) -> Tensor:
     """Coordinates that have a float strictly between their ends and are more than rounding wide, (n, d) booleans."""
     middle = (lower + upper) / 2
@@ -117,51 +78,86 @@ def only_box(regions: Regions, index: Tensor) -> Box:
     return region if len(region.lower) == len(index) else region.take(torch.zeros_like(index))
 
 
-@torch.no_grad()
-def bisect(task: Task, index: Tensor, options: Bisection, deadline: float, first: bool) -> Bisected:
-    """Halve the boxes of the problems `index` (m,) until the deadline; with `first`, the first witness ends the search."""
-    ends = only_box(task.sets, index)
-    open_boxes = Boxes(index, ends.lower.flatten(1), ends.upper.flatten(1), ends.lower.new_full((len(index),), -torch.inf),
-                       torch.arange(len(index), device=index.device))
-    cuts, shown = Cuts(len(index)), list[tuple[Tensor, Tensor, Tensor]]()
-    method, stuck = options.chosen(task.model), set[int]()
-    witnesses: dict[int, Witness] = {}
-    rows = task.spec.rows.shape[1]
-    leaves = ends.lower.new_full((task.count, rows), torch.inf)
-    widest = max(math.prod(node.shape) for node in task.model.graph)
-    count, done = max(1, min(options.boxes, NUMBERS // (widest * rows))), 0
-    while len(open_boxes.owner) and len(open_boxes.owner) <= options.most_open and time.perf_counter() < deadline:
-        batch, rest = worst(open_boxes, count)
-        lower, sensitivity = bound_boxes(task, batch, method)
-        done += len(batch.owner)
-        margin = task.spec.worst(lower)
+@dataclass(frozen=True)
+class BisectionState:
+    """The problems `index` (m,) of a task with their open boxes, bounded by `method`, and what is known of closed ones.
+
+    `floor` (b, s) are the lowest bounds of all problems' rows over their proven boxes; problems that are `stuck` have a box
+    that is too narrow to halve. `shown` are the owners, numbers and bounds (n, s) of proven boxes, if proofs are kept.
+    """
+
+    task: Task
+    index: Tensor
+    options: Bisection
+    method: Method
+    boxes: Boxes
+    floor: Tensor
+    cuts: Cuts
+    done: int = 0
+    witnesses: Mapping[int, Witness] = field(default_factory=dict)
+    stuck: frozenset[int] = frozenset()
+    shown: tuple[tuple[Tensor, Tensor, Tensor], ...] = ()
+
+    @property
+    def over(self) -> bool:
+        """Whether no box is left, or too many are."""
+        return not 0 < len(self.boxes.owner) <= self.options.most_open
+
+    @property
+    def at_once(self) -> int:
+        """How many boxes are bounded together."""
+        widest = max(math.prod(node.shape) for node in self.task.model.graph)
+        return max(1, min(self.options.boxes, NUMBERS // (widest * self.task.spec.rows.shape[1])))
+
+    def without(self, problems: set[int]) -> BisectionState:
+        """The search of the other problems."""
+        return replace(self, boxes=without(self.boxes, problems), stuck=self.stuck | problems)
+
+    @torch.no_grad()
+    def step(self, deadline: float) -> BisectionState:
+        """The lowest boxes bounded, and those that are not proven halved."""
+        batch, rest = worst(self.boxes, self.at_once)
+        lower, sensitivity = bound_boxes(self.task, batch, self.method)
+        margin = self.task.spec.worst(lower)
         proven = margin > 0
-        leaves = leaves.scatter_reduce(0, batch.owner[proven, None].expand(-1, rows), lower[proven], "amin")
-        if options.keep:
-            shown.append((batch.owner[proven], batch.number[proven], lower[proven]))
-        failed = Boxes(batch.owner, batch.lower, batch.upper, margin, batch.number).select(~proven)
-        witnesses |= probe(task, failed, lower[~proven], sensitivity[~proven])
-        if first and witnesses:
-            break
-        halves, hopeless = halve(failed, sensitivity[~proven], lower[~proven], cuts)
-        stuck |= set(hopeless.tolist())
-        open_boxes = without(rest.join(halves), stuck | set(witnesses))
-    waiting = set(open_boxes.owner.tolist()) | stuck | set(witnesses)
-    settled = {} if first and witnesses else {i: leaves[i] for i in index.tolist() if i not in waiting}
-    proofs = {i: proof_of(task, cuts, shown, i) for i in settled if options.keep}
-    return Bisected(witnesses, settled, done, len(open_boxes.owner), proofs)
+        closed = replace(self, done=self.done + len(batch.owner)).closed(batch.select(proven), lower[proven])
+        failed = replace(batch, parent=margin).select(~proven)
+        witnesses = {**self.witnesses, **probe(self.task, failed, lower[~proven], sensitivity[~proven])}
+        halves, hopeless = halve(failed, sensitivity[~proven], lower[~proven], self.cuts)
+        stuck = self.stuck | set(hopeless.tolist())
+        return replace(closed, boxes=without(rest.join(halves), stuck | set(witnesses)), stuck=stuck, witnesses=witnesses)
+
+    def closed(self, boxes: Boxes, lower: Tensor) -> BisectionState:
+        """With some proven boxes and bounds of their rows (n, s)."""
+        floor = self.floor.scatter_reduce(0, boxes.owner[:, None].expand_as(lower), lower, "amin")
+        shown = (*self.shown, (boxes.owner, boxes.number, lower)) if self.options.keep else ()
+        return replace(self, floor=floor, shown=shown)
+
+    def found(self) -> Found:
+        waiting = set(self.boxes.owner.unique().tolist()) | self.stuck | set(self.witnesses)
+        proven = {i: self.floor[i] for i in self.index.tolist() if i not in waiting}
+        return Found(self.witnesses, proven, self.done, len(self.boxes.owner))
+
+    def proof(self, problem: int) -> Proof | None:
+        if not self.shown:
+            return None
+        numbers = torch.cat([number[owner == problem] for owner, number, _ in self.shown])
+        lower = torch.cat([lower[owner == problem] for owner, _, lower in self.shown])
+        spec, node = self.task.spec, self.task.model.graph.inputs[0].index
+        rows = [(spec.clause == clause).nonzero().squeeze(1) for clause in range(spec.clauses)]
+        best = torch.stack([own[lower[:, own].argmax(1)] for own in rows])
+        clause = torch.arange(spec.clauses).repeat_interleave(len(numbers))
+        paths = self.cuts.paths(numbers, node).cpu().take(torch.arange(len(numbers)).repeat(len(rows)))
+        return Proof(clause, best.flatten().cpu(), paths)
 
 
-def proof_of(task: Task, cuts: Cuts, shown: Sequence[tuple[Tensor, Tensor, Tensor]], problem: int) -> Proof:
-    """The proof of a problem from proven boxes of all problems: their owners, numbers (n,) and bounds of rows (n, s)."""
-    numbers = torch.cat([number[owner == problem] for owner, number, _ in shown])
-    lower = torch.cat([lower[owner == problem] for owner, _, lower in shown])
-    spec, node = task.spec, task.model.graph.inputs[0].index
-    rows = [(spec.clause == clause).nonzero().squeeze(1) for clause in range(spec.clauses)]
-    best = torch.stack([own[lower[:, own].argmax(1)] for own in rows])
-    clause = torch.arange(spec.clauses).repeat_interleave(len(numbers))
-    paths = cuts.paths(numbers, node).cpu().take(torch.arange(len(numbers)).repeat(len(rows)))
-    return Proof(clause, best.flatten().cpu(), paths)
+def bisection(task: Task, index: Tensor, options: Bisection) -> BisectionState:
+    """The search of the problems `index` (m,) of a task at its beginning."""
+    ends = only_box(task.sets, index)
+    lower, upper = ends.lower.flatten(1), ends.upper.flatten(1)
+    boxes = Boxes(index, lower, upper, lower.new_full((len(index),), -torch.inf), torch.arange(len(index), device=index.device))
+    floor = lower.new_full((task.count, task.spec.rows.shape[1]), torch.inf)
+    return BisectionState(task, index, options, options.chosen(task.model), boxes, floor, Cuts(len(index)))
 
 
 def worst(boxes: Boxes, count: int) -> tuple[Boxes, Boxes]:
@@ -170,7 +166,7 @@ def worst(boxes: Boxes, count: int) -> tuple[Boxes, Boxes]:
     return boxes.select(order[:count]), boxes.select(order[count:])
 
 
-def without(boxes: Boxes, problems: set[int]) -> Boxes:
+def without(boxes: Boxes, problems: AbstractSet[int]) -> Boxes:
     """The boxes of other problems than these."""
     if not problems:
         return boxes

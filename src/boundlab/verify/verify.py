@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -21,75 +21,31 @@ from boundlab.graph import Model
 from boundlab.perturbations.joint import Regions
 from boundlab.perturbations.sets import PerturbationSet
 from boundlab.spec import Specification
-from boundlab.verify.branching import Branching, branch, branchable
+from boundlab.verify.options import Bisection, Branching, Race
 from boundlab.verify.proof import Proof, whole
 from boundlab.verify.query import Query, problems
-from boundlab.verify.splitting import Bisection, bisect, bisectable
+from boundlab.verify.race import race
+from boundlab.verify.standing import Clock, Standing, describe, result_of
 from boundlab.verify.task import Replay, Task, take_regions, task_of_cases, task_of_sets
-from boundlab.verify.verdict import Result, Verdict, Witness
+from boundlab.verify.verdict import Result, Verdict
 
 CHUNK = 2**25
 """Numbers that the rows of one chunk of problems may hold at the widest node."""
 
 
-Stage = PGD | Method | Bisection | Branching
-LADDER: tuple[Stage, ...] = (IBP(), PGD(steps=10, targets=0), CROWN(IBP()), CROWN(), PGD(), Bisection(), Branching())
+Stage = PGD | Method | Bisection | Branching | Race
+LADDER: tuple[Stage, ...] = (IBP(), PGD(steps=10, targets=0), CROWN(IBP()), CROWN(), PGD(), Race())
 """What `verify` tries by default, in this order."""
 
 
 def keeping(stages: Sequence[Stage]) -> tuple[Stage, ...]:
     """The same stages, with searches that keep proofs: these are then in `Result.proofs`."""
-    return tuple(replace(stage, keep=True) if isinstance(stage, (Bisection, Branching)) else stage for stage in stages)
+    def kept(stage: Stage) -> Stage:
+        if isinstance(stage, Race):
+            return replace(stage, searches=tuple(replace(search, keep=True) for search in stage.searches))
+        return replace(stage, keep=True) if isinstance(stage, Bisection | Branching) else stage
 
-
-@dataclass(frozen=True)
-class Standing:
-    """What is known of b problems so far: best lower bounds of the rows (b, s), and by problem what decided it."""
-
-    lower: Tensor
-    decided: Mapping[int, str] = field(default_factory=dict)
-    seconds: Mapping[int, float] = field(default_factory=dict)
-    witnesses: Mapping[int, Witness] = field(default_factory=dict)
-    notes: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
-    proofs: Mapping[int, Proof] = field(default_factory=dict)
-
-    @property
-    def open(self) -> Tensor:
-        """The problems that nothing has decided, (m,)."""
-        return torch.tensor([i for i in range(len(self.lower)) if i not in self.decided], dtype=torch.long)
-
-    def decide(self, problems: Mapping[int, Witness | None], by: str, seconds: float) -> Standing:
-        """With some problems decided: by their witness, or proven if there is none."""
-        found = {problem: witness for problem, witness in problems.items() if witness is not None}
-        return replace(self, decided={**self.decided, **dict.fromkeys(problems, by)},
-                       seconds={**self.seconds, **dict.fromkeys(problems, seconds)}, witnesses={**self.witnesses, **found})
-
-    def show(self, proofs: Mapping[int, Proof]) -> Standing:
-        """With proofs of some problems."""
-        return replace(self, proofs={**self.proofs, **proofs})
-
-    def note(self, said: Mapping[int, str]) -> Standing:
-        """With a remark on some problems, once each."""
-        new = {i: (*self.notes.get(i, ()), text) for i, text in said.items() if text not in self.notes.get(i, ())}
-        return replace(self, notes={**self.notes, **new})
-
-
-@dataclass(frozen=True)
-class Clock:
-    """When a verification began and when it has to end, in seconds of `time.perf_counter`."""
-
-    start: float
-    deadline: float
-
-    @property
-    def spent(self) -> float:
-        """Seconds since the start."""
-        return time.perf_counter() - self.start
-
-    @property
-    def over(self) -> bool:
-        """Whether the time is over."""
-        return time.perf_counter() >= self.deadline
+    return tuple(map(kept, stages))
 
 
 def verify(model: Model, sets: PerturbationSet | Regions | Query, spec: Specification | None = None, *,
@@ -140,16 +96,6 @@ def verify_query(model: Model, query: Query, stages: Sequence[Stage], clock: Clo
                    seconds=clock.spent, proofs=kept)
 
 
-def result_of(standing: Standing, problem: int, clock: Clock) -> Result:
-    """What is known of one problem, as a result."""
-    by = standing.decided.get(problem, "")
-    witness = standing.witnesses.get(problem)
-    verdict = Verdict.FALSIFIED if witness else Verdict.VERIFIED if by else Verdict.TIMEOUT if clock.over else Verdict.UNKNOWN
-    proof = standing.proofs.get(problem)
-    return Result(verdict, standing.lower[problem], by, standing.seconds.get(problem, clock.spent), witness,
-                  standing.notes.get(problem, ()), proofs=() if proof is None else (proof,))
-
-
 def run(task: Task, stages: Sequence[Stage], clock: Clock, first: bool) -> Standing:
     """All stages in turn; with `first`, the first witness ends them."""
     standing = Standing(task.spec.offset.new_full((task.count, task.spec.rows.shape[1]), -torch.inf))
@@ -158,10 +104,10 @@ def run(task: Task, stages: Sequence[Stage], clock: Clock, first: bool) -> Stand
             break
         if isinstance(stage, PGD):
             standing = attacked(task, standing, stage, clock)
-        elif isinstance(stage, Bisection):
-            standing = bisected(task, standing, stage, clock, first)
-        elif isinstance(stage, Branching):
-            standing = branched(task, standing, stage, clock, first)
+        elif isinstance(stage, Race):
+            standing = race(task, standing, stage.searches, clock, first)
+        elif isinstance(stage, Bisection | Branching):
+            standing = race(task, standing, (stage,), clock, first)
         else:
             standing = bounded(task, standing, stage, clock)
     return standing
@@ -230,47 +176,3 @@ def attempt(task: Task, index: Tensor, method: Method) -> tuple[Tensor, dict[int
             return nothing, dict.fromkeys(index.tolist(), f"{describe(method)}: {problem}")
     parts = [attempt(task, half, method) for half in index.chunk(2)]
     return torch.cat([lower for lower, _ in parts]), {i: note for _, notes in parts for i, note in notes.items()}
-
-
-def bisected(task: Task, standing: Standing, options: Bisection, clock: Clock, first: bool) -> Standing:
-    """Bisection of the inputs of the open problems that have few."""
-    index = bisectable(task, standing.open, options)
-    if len(index) == 0:
-        return standing
-    found = bisect(task, index, options, clock.deadline, first)
-    by = f"bisection of {describe(options.chosen(task.model))}, {found.boxes} boxes"
-    return searched(standing, index, (found.witnesses, found.proven), by, found.left, clock).show(found.proofs)
-
-
-def branched(task: Task, standing: Standing, options: Branching, clock: Clock, first: bool) -> Standing:
-    """Splits of neurons, for open problems in which inputs vary and nothing else."""
-    index = branchable(task, standing.open)
-    if len(index) == 0:
-        return standing
-    try:
-        found = branch(task, index, options, clock.deadline, first)
-    except (BoundError, MissingRule) as problem:
-        return standing.note(dict.fromkeys(index.tolist(), f"branching: {problem}"))
-    by = f"branching on neurons, {found.parts} parts"
-    decided = {*found.proven, *found.witnesses}
-    for note in found.notes:
-        standing = standing.note({i: f"branching: {note}" for i in index.tolist() if i not in decided})
-    return searched(standing, index, (found.witnesses, found.proven), by, found.left, clock).show(found.proofs)
-
-
-def searched(standing: Standing, index: Tensor, found: tuple[Mapping[int, Witness], Mapping[int, Tensor]], by: str, left: int,
-             clock: Clock) -> Standing:
-    """What a search of the problems `index` found: witnesses, and proven problems with bounds of their rows."""
-    witnesses, proven = found
-    lower = standing.lower.clone()
-    for problem, rows in proven.items():
-        lower[problem] = torch.maximum(lower[problem], rows)
-    decided = {**dict.fromkeys(proven), **witnesses}
-    notes = dict.fromkeys((i for i in index.tolist() if i not in decided), f"{by}, {left} left open")
-    return replace(standing, lower=lower).note(notes).decide(decided, by, clock.spent)
-
-
-def describe(method: Method) -> str:
-    """A method as a reader names it: its class, and what bounds the inner nodes."""
-    inner = vars(method).get("intermediate")
-    return type(method).__name__ + (f"-{describe(inner)}" if inner is not None else "")

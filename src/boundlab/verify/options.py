@@ -1,0 +1,67 @@
+"""Searches as values: when and how inputs are halved, and neurons split."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from boundlab.bounds.methods import CROWN, IBP
+from boundlab.bounds.problem import Method
+from boundlab.graph import INPUT, Model
+
+SMALL = 4096
+"""Numbers that a network computes from its inputs, up to which full CROWN decides sooner than CROWN-IBP, box for box dearer."""
+
+
+@dataclass(frozen=True)
+class Bisection:
+    """When and how to halve inputs: `boxes` at a time bounded by `method`, for at most `most_inputs` perturbed coordinates.
+
+    Without a method it is CROWN for networks that hold at most SMALL numbers, and CROWN-IBP for others. The search gives
+    up when more than `most_open` boxes wait. With `keep` it keeps proofs.
+    """
+
+    method: Method | None = None
+    boxes: int = 512
+    most_inputs: int = 32
+    most_open: int = 1_000_000
+    keep: bool = False
+
+    def chosen(self, model: Model) -> Method:
+        """The method for a network."""
+        varying: set[int] = set()
+        for node in model.graph:
+            if node.op == INPUT or any(arg in varying for arg in node.args):
+                varying.add(node.index)
+        small = sum(math.prod(model.graph[index].shape) for index in varying) <= SMALL
+        return self.method or (CROWN(problems=self.boxes, max_rows=2048) if small else CROWN(IBP()))
+
+
+@dataclass(frozen=True)
+class Branching:
+    """When and how to split neurons: at most `parts` at a time, each bounded by `steps` steps of size `rate` from its parent's
+    lines.
+
+    `base` bounds inner nodes once; without one it is CROWN, whose inner bounds are optimised where there is time for that.
+    The whole sets get `first_steps`. Of the `candidates` best neurons by score, that one is split whose halves have the best
+    bounds by their parent's lines. The search gives up when more than `most_open` parts wait. With `keep` it keeps proofs.
+    """
+
+    base: Method | None = None
+    parts: int = 256
+    steps: int = 12
+    first_steps: int = 40
+    rate: float = 0.1
+    candidates: int = 12
+    most_open: int = 100_000
+    keep: bool = False
+
+
+@dataclass(frozen=True)
+class Race:
+    """Searches side by side: whichever has had the least time goes on, and the first that decides a problem decides it.
+
+    Each begins once the one before it has had HEAD_START seconds; searches that cannot take a problem leave it to the others.
+    """
+
+    searches: tuple[Bisection | Branching, ...] = (Bisection(), Branching())

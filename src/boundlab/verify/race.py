@@ -1,0 +1,113 @@
+"""Searches side by side, which share the time: inputs are halved and neurons split until one of the two has decided."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from boundlab.errors import BoundError, MissingRule
+from boundlab.verify.branching import branchable, branching
+from boundlab.verify.options import Bisection, Branching
+from boundlab.verify.search import Found, State
+from boundlab.verify.splitting import bisectable, bisection
+from boundlab.verify.standing import Clock, Standing, describe
+from boundlab.verify.task import Task
+
+HEAD_START = 2.0
+"""Seconds that a search has before the next one begins."""
+
+
+@dataclass(frozen=True)
+class Runner:
+    """A search in a race: what it is, its problems, its state once it has begun, its seconds so far, or why it failed."""
+
+    options: Bisection | Branching
+    index: Tensor
+    state: State | None
+    spent: float
+    failure: str | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether it may take a step."""
+        return self.failure is None and len(self.index) > 0 and (self.state is None or not self.state.over)
+
+    def name(self, task: Task) -> str:
+        """The search as a reader names it."""
+        if isinstance(self.options, Branching):
+            return "branching on neurons"
+        return f"bisection of {describe(self.options.chosen(task.model))}"
+
+    def forward(self, task: Task, standing: Standing, deadline: float) -> Runner:
+        """One step further, or begun."""
+        started = time.perf_counter()
+        try:
+            if self.state is None:
+                moved = self.begun(task, standing, deadline)
+            else:
+                moved = replace(self, state=self.state.without(set(standing.decided)).step(deadline))
+        except (BoundError, MissingRule) as problem:
+            moved = replace(self, failure=str(problem))
+        return replace(moved, spent=self.spent + time.perf_counter() - started)
+
+    def begun(self, task: Task, standing: Standing, deadline: float) -> Runner:
+        """At its beginning, on the problems that are open now."""
+        if isinstance(self.options, Branching):
+            index = branchable(task, standing.open)
+            return replace(self, index=index, state=branching(task, index, self.options, deadline) if len(index) else None)
+        return replace(self, state=bisection(task, self.index, self.options))
+
+    def counted(self, found: Found) -> str:
+        """How much it has done."""
+        return f"{found.parts} {'parts' if isinstance(self.options, Branching) else 'boxes'}"
+
+
+def race(task: Task, standing: Standing, searches: Sequence[Bisection | Branching], clock: Clock, first: bool) -> Standing:
+    """What searches find out of the open problems by the deadline; with `first`, the first witness ends them."""
+    runners = [Runner(options, able(task, standing, options), None, HEAD_START * place)
+               for place, options in enumerate(searches)]
+    while not clock.over and len(standing.open) and not (first and standing.witnesses):
+        ready = [place for place, runner in enumerate(runners) if runner.running]
+        if not ready:
+            break
+        place = min(ready, key=lambda place: runners[place].spent)
+        runners[place] = runners[place].forward(task, standing, clock.deadline)
+        standing = decided(standing, runners[place], task, clock)
+    for runner in runners:
+        standing = standing.note(left_open(standing, runner, task))
+    return standing
+
+
+def able(task: Task, standing: Standing, options: Bisection | Branching) -> Tensor:
+    """The open problems that a search can take."""
+    if isinstance(options, Branching):
+        return branchable(task, standing.open)
+    return bisectable(task, standing.open, options)
+
+
+def decided(standing: Standing, runner: Runner, task: Task, clock: Clock) -> Standing:
+    """With what a search has found out by now of problems that were open."""
+    if runner.state is None:
+        return standing
+    found, still = runner.state.found(), set(standing.open.tolist())
+    proven = {problem: rows for problem, rows in found.proven.items() if problem in still}
+    witnesses = {problem: witness for problem, witness in found.witnesses.items() if problem in still}
+    proofs = {problem: runner.state.proof(problem) for problem in proven}
+    by = f"{runner.name(task)}, {runner.counted(found)}"
+    return standing.raised(proven).show({i: proof for i, proof in proofs.items() if proof is not None}).decide(
+        {**dict.fromkeys(proven), **witnesses}, by, clock.spent)
+
+
+def left_open(standing: Standing, runner: Runner, task: Task) -> dict[int, str]:
+    """Why a search has not decided the problems that are open."""
+    still = [problem for problem in runner.index.tolist() if problem not in standing.decided]
+    if runner.failure is not None:
+        return dict.fromkeys(still, f"{runner.name(task)}: {runner.failure}")
+    if runner.state is None:
+        return {}
+    found = runner.state.found()
+    said = "; ".join((f"{runner.counted(found)}, {found.left} left open", *found.notes))
+    return dict.fromkeys(still, f"{runner.name(task)}, {said}")

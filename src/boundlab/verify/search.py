@@ -1,0 +1,51 @@
+"""What a search is: a state that goes on step by step, and what is known at each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from boundlab.verify.proof import Proof
+from boundlab.verify.verdict import Witness
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search has found so far: witnesses by problem, proven problems with bounds of their rows (s,), and why not more.
+
+    `parts` are those that it has bounded, `left` those that wait.
+    """
+
+    witnesses: Mapping[int, Witness]
+    proven: Mapping[int, Tensor]
+    parts: int
+    left: int
+    notes: tuple[str, ...] = ()
+
+
+class State(Protocol):
+    """A search of some problems, as far as it has come."""
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is left to do, or too much."""
+        ...
+
+    def without(self, problems: set[int]) -> State:
+        """The search of the other problems: these have been decided elsewhere."""
+        ...
+
+    def step(self, deadline: float) -> State:
+        """One turn further, which should end soon; at the latest at the deadline, in seconds of `time.perf_counter`."""
+        ...
+
+    def found(self) -> Found:
+        """What is known by now."""
+        ...
+
+    def proof(self, problem: int) -> Proof | None:
+        """How to see that a proven problem holds; None if that was not kept."""
+        ...
