@@ -1,5 +1,7 @@
 """Inner bounds that are optimised, too: tighter, sound, the same alone and in a batch, whatever is shared or stopped."""
 
+import time
+
 import pytest
 import torch
 
@@ -203,3 +205,16 @@ def test_bad_numbers_are_refused(wrong):
         bl.Optimised(**wrong)
     with pytest.raises(bl.SpecError, match="decay is a factor above 0"):
         bl.Optimised(decay=1.5)
+
+
+def test_after_the_deadline_nothing_climbs():
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(4, 10), nn.ReLU(), nn.Linear(10, 10), nn.ReLU(), nn.Linear(10, 3))
+    model, x = bl.capture(module, torch.zeros(2, 4)).detached(), torch.randn(2, 4)
+    ball, spec = bl.LpBall(x, 0.5), bl.margins(torch.tensor([0, 1]), 3)
+    plain = bl.bound(model, ball, method=bl.CROWN(), spec=spec).lower
+    late = bl.bound(model, ball, method=bl.Optimised(inner=True, deadline=time.perf_counter()), spec=spec).lower
+    timely = bl.bound(model, ball, method=bl.Optimised(inner=True, deadline=time.perf_counter() + 1000), spec=spec).lower
+    torch.testing.assert_close(late, plain)
+    assert torch.equal(timely, bl.bound(model, ball, method=bl.Optimised(inner=True), spec=spec).lower)
+    assert bool((timely > plain).any())

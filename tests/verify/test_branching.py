@@ -1,5 +1,6 @@
 """Branch and bound on neurons: the verdicts of exhaustive search, at no time more than is proven."""
 
+import math
 import sys
 import time
 from dataclasses import replace
@@ -112,14 +113,14 @@ def test_halves_of_relus_begin_no_lower_than_their_parent_ended(seed):
     task = task_of_sets(model, {model.graph.inputs[0].name: bl.Box(x - 1, x + 1)}, spec, None)
     with torch.no_grad():
         search = branching(task, torch.tensor([0]), Branching(base=bl.CROWN(), steps=5), later()).expansion
-        parts = search.bounded(search.roots())
+        parts = search.bounded(search.roots(), math.inf)
         for _ in range(4):
             fresh, stuck = search.split(parts)
             assert len(stuck.goal) == 0 and len(fresh.goal) == 2 * len(parts.goal)
             forgetful = replace(fresh, lower=torch.full_like(fresh.lower, -torch.inf))
-            begun = replace(search, options=replace(search.options, steps=0)).bounded(forgetful)
+            begun = replace(search, options=replace(search.options, steps=0)).bounded(forgetful, math.inf)
             assert bool((begun.lower >= fresh.lower - 1e-9).all())
-            parts = search.bounded(fresh)
+            parts = search.bounded(fresh, math.inf)
 
 
 def test_problems_with_varying_weights_are_left_alone():

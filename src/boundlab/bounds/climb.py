@@ -6,6 +6,7 @@ Every step gives sound bounds, and each row keeps the best that it has met. A pr
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -65,6 +66,13 @@ Keys = list[tuple[int, str]]
 def never(best: Tensor) -> Tensor:
     """No problem is done before the last step."""
     return torch.zeros(len(best), dtype=torch.bool, device=best.device)
+
+
+def until(deadline: float | None, done: Done) -> Done:
+    """As `done`, and all problems are once the deadline has passed (in seconds of `time.perf_counter`; None: there is none)."""
+    if deadline is None:
+        return done
+    return lambda best: torch.ones_like(never(best)) if time.perf_counter() >= deadline else done(best)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from boundlab.bounds.backward import Env
-from boundlab.bounds.climb import Ascent, Done, Found, climb, never
+from boundlab.bounds.climb import Ascent, Done, Found, climb, never, until
 from boundlab.bounds.groups import Ground, Groups, Lower, Neurons, ground_of, neurons_of
 from boundlab.bounds.intermediate import Readers, checked, consumers, perturbed_nodes, propagate, relaxer
 from boundlab.bounds.methods import CROWN, asker, check_memory, method_value, refiner
@@ -47,7 +47,8 @@ class Optimised:
     gained the share `tolerance` of its size in any of `patience` steps stops. `start` is where to begin (`Bounds.variables` of
     earlier bounds of the same network in the same space, on any sets); plain lines count all the same. These hold the variables
     of a specification's rows, and with `keep` those of every neuron that was optimised, too. `memory` ("4GB", or bytes) may be
-    held at once, by `base` too; what is kept comes on top, a number for each such neuron's side and each free variable.
+    held at once, by `base` too; what is kept comes on top, a number for each such neuron's side and each free variable. Nothing
+    climbs after the `deadline`, in seconds of `time.perf_counter`: what was found by then counts.
     """
 
     base: Method = field(default_factory=CROWN)
@@ -63,6 +64,7 @@ class Optimised:
     tolerance: float = 0.01
     start: Start | None = None
     keep: bool = False
+    deadline: float | None = None
 
     def __post_init__(self) -> None:
         method_value(self.base)
@@ -206,7 +208,7 @@ class Optimised:
         for part in torch.arange(len(groups.owner), device=groups.owner.device).split(size):
             objective = Lower(ground, groups.take(part))
             begin = None if start is None else taken(start, part)
-            found.append(climb(objective, self.ascent, never if done is None else done(part), begin))
+            found.append(climb(objective, self.ascent, until(self.deadline, never if done is None else done(part)), begin))
         return found
 
 

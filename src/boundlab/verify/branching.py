@@ -72,7 +72,7 @@ class BranchingState:
     def step(self, deadline: float) -> BranchingState:
         """The lowest parts bounded, and those that are not proven split."""
         started, (now, waiting) = time.perf_counter(), self.waiting.lowest(self.count)
-        now = self.expansion.bounded(now)
+        now = self.expansion.bounded(now, deadline)
         proven = now.lower > 0
         closed = replace(self, waiting=waiting, done=self.done + len(now.goal)).closed(now.select(proven))
         now = now.select(~proven)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from boundlab.bounds.climb import Ascent, beginning, climb
+from boundlab.bounds.climb import Ascent, beginning, climb, until
 from boundlab.bounds.groups import Ground, Groups
 from boundlab.bounds.optimise import groups_at_once
 from boundlab.bounds.parts import PartLower, Splits
@@ -75,7 +75,7 @@ class Expansion:
         """How many parts may be bounded together."""
         return max(1, min(self.options.parts, groups_at_once(self.ground, self.objective(self.roots()).groups)))
 
-    def bounded(self, parts: Parts) -> Parts:
+    def bounded(self, parts: Parts, deadline: float) -> Parts:
         """The parts with bounds of their own, climbed to from the lines that they bring."""
         objective, offset = self.objective(parts), self.offset(parts)
         steps = self.options.steps if parts.splits.node.shape[1] else self.options.first_steps
@@ -83,7 +83,7 @@ class Expansion:
         def done(best: Tensor) -> Tensor:
             return (best + offset).amax(1) > 0
 
-        found = climb(objective, Ascent(steps, self.options.rate, DECAY), done, parts.variables)
+        found = climb(objective, Ascent(steps, self.options.rate, DECAY), until(deadline, done), parts.variables)
         lower = self.least(parts, objective, found.best)
         return Parts(parts.goal, lower, parts.splits.weighed(found.variables), lines_of(found.variables))
 
