@@ -4,6 +4,7 @@ import time
 
 import pytest
 import torch
+from torch import nn
 
 import boundlab as bl
 from boundlab.evaluate import evaluate_all

@@ -76,8 +76,8 @@ class BranchingState:
         proven = now.lower > 0
         closed = replace(self, waiting=waiting, done=self.done + len(now.goal)).closed(now.select(proven))
         now = now.select(~proven)
-        if len(now.goal) == 0:
-            return closed
+        if len(now.goal) == 0 or time.perf_counter() >= deadline:
+            return replace(closed, waiting=waiting.join(now))
         found = found_at(self.task, self.index[self.owner(now)], functools.partial(self.expansion.points, now))
         fresh, stuck = self.expansion.split(now)
         split = replace(closed, witnesses={**self.witnesses, **found}).ended(stuck, deadline)
