@@ -20,9 +20,10 @@ from boundlab.errors import BoundError, MissingRule, SpecError
 from boundlab.graph import Model
 from boundlab.perturbations.joint import Regions
 from boundlab.perturbations.sets import PerturbationSet
+from boundlab.question.exact import Query
 from boundlab.spec import Specification
 from boundlab.verify.branching import Branching, branch, branchable
-from boundlab.verify.query import Query, problems
+from boundlab.verify.query import problems
 from boundlab.verify.splitting import Bisection, bisect, bisectable
 from boundlab.verify.task import Replay, Task, take_regions, task_of_cases, task_of_sets
 from boundlab.verify.verdict import Result, Verdict, Witness
