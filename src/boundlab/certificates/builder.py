@@ -143,8 +143,14 @@ def entries(chosen: np.ndarray, factor: np.ndarray, size: int) -> csr_array:
 def evaluate(operator: Operator, feeds: Sequence[np.ndarray | None], opsets: dict[str, int]) -> list[np.ndarray]:
     """The outputs of a node for constants, by ONNX's reference implementation."""
     named = {name: value for name, value in zip(operator.proto.input, feeds, strict=True) if value is not None}
+    inputs, outputs = ([onnx.helper.make_empty_tensor_value_info(name) for name in names if name]
+                       for names in (dict.fromkeys(operator.proto.input), operator.proto.output))
+    versions = [onnx.helper.make_opsetid(domain, version) for domain, version in opsets.items()]
+    # A whole model, because a lone node is evaluated as the newest operator set has it.
+    model = onnx.helper.make_model(onnx.helper.make_graph([operator.proto], "node", inputs, outputs),
+                                   opset_imports=versions)
     try:
-        found = ReferenceEvaluator(operator.proto, opsets=opsets).run(None, named)
+        found = ReferenceEvaluator(model).run(None, named)
     except Exception as problem:  # the reference implementation raises many kinds
         raise CertificateError(f"the checker cannot evaluate {operator.proto.op_type} (node '{operator.name}'): "
                                f"{problem}.") from problem

@@ -106,9 +106,10 @@ def validate(proof: CaseProof) -> None:
         if array.dtype != np.float64 or not np.isfinite(array).all():
             refuse(f"has '{name}' with entries that are not finite float64 numbers")
     validate_ranges(proof)
-    for (name, pair), shape in [*((item, (n,)) for item in proof.lines.items()),
-                                *((item, (proof.frames, None)) for item in proof.inner.items())]:
-        validate_slopes(str(name), pair, shape)
+    for argument, pair in proof.lines.items():
+        validate_slopes(f"'{argument.step}'", pair, (n,))
+    for (target, argument), pair in proof.inner.items():
+        validate_slopes(f"'{argument.step}' under '{target.step}'", pair, (proof.frames, None))
 
 
 def constraints(proof: CaseProof) -> dict[str, np.ndarray]:

@@ -1,18 +1,20 @@
 """Smooth functions, in pieces on which they are convex or concave.
 
-On a convex piece a tangent lies below the function and the chord above, so the least value of f(x) - m x is at least that of the
-tangent at any point, minus m x, at the piece's ends; the largest is at an end. Where the tangent touches is a matter of tightness.
+On a convex piece a tangent lies below the function and the chord above, so the least value of f(x) - m x is at least that of
+the tangent at any point, minus m x, at the piece's ends; the largest is at an end. Where the tangent touches only matters for
+tightness.
 What numpy's functions and these derivatives may be wrong by is `UNITS` relative errors, which a test measures.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from boundlab.certificates.functions import Ends, Slopes, chord, outward
+from boundlab.certificates.functions import Ends, Slopes, chord, largest_of, outward
 from boundlab.certificates.rounding import TINY, UNIT
 
 UNITS = 16.0
@@ -90,7 +92,7 @@ class Curve:
         low = np.where(piece.convex, np.minimum(*tangents), np.minimum(*chords))
         high = np.where(piece.convex, np.maximum(*chords), np.maximum(*tangents))
         width, size = b - a, np.maximum(np.abs(a), np.abs(b))
-        scale = np.maximum.reduce([np.abs(height), *(np.abs(self.value(end)) for end in (a, b))]) + self.floor / UNIT / UNITS
+        scale = largest_of([np.abs(height), *(np.abs(self.value(end)) for end in (a, b))]) + self.floor / UNIT / UNITS
         scale = scale + (np.abs(steep) + 1) * width + np.abs(slope) * size
         slack = piece.unsure * width * width
         return outward(low - slack, high + slack, scale, 2 * UNITS)
@@ -147,7 +149,7 @@ def waves(shift: float, touch: Callable[[np.ndarray, np.ndarray], np.ndarray]
         cuts = [l, *(np.clip((turn + k - shift) * np.pi, l, u) for k in (1, 2)), u]
         unsure = UNITS * UNIT * (np.maximum(np.abs(l), np.abs(u)) + 4)
         return [Piece(start, stop, (turn + k) % 2 == 1, lambda m, k=k: touch(turn + k, m), unsure)  # type: ignore[misc]
-                for k, (start, stop) in enumerate(zip(cuts[:-1], cuts[1:], strict=True))]
+                for k, (start, stop) in enumerate(itertools.pairwise(cuts))]
     return pieces
 
 

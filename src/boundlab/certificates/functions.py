@@ -1,12 +1,13 @@
 """What a nonlinear function has to say to the checker, and lines of any slope around it.
 
-Arrays are (size, r): r columns for leaves, frames or rows, 1 where they share. A function may get any slopes; the intercepts that
-it answers make true lines of them.
+Arrays are (size, r): r columns for leaves, frames or rows, 1 where they share. A function may get any slopes; the intercepts
+that it answers make true lines of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -64,6 +65,16 @@ def lines_of(function: Function, ends: Sequence[Ends], given: Sequence[Ends | No
 def chosen(own: np.ndarray, given: np.ndarray | None, settled: np.ndarray) -> np.ndarray:
     """The given slopes, but the function's own where none is given or where it is linear."""
     return own if given is None else np.where(settled | np.isnan(given), own, given)
+
+
+def smallest_of(arrays: Iterable[np.ndarray]) -> np.ndarray:
+    """The smallest entries of arrays, with broadcasting."""
+    return functools.reduce(np.minimum, arrays)
+
+
+def largest_of(arrays: Iterable[np.ndarray]) -> np.ndarray:
+    """The largest entries of arrays, with broadcasting."""
+    return functools.reduce(np.maximum, arrays)
 
 
 def chord(values: Ends, ends: Ends) -> np.ndarray:

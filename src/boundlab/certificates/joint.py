@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from boundlab.certificates.functions import Ends, Slopes, outward
+from boundlab.certificates.functions import Ends, Slopes, largest_of, outward, smallest_of
 from boundlab.certificates.rounding import largest
 
 
@@ -20,7 +21,7 @@ class Product:
 
     def values(self, ends: Sequence[Ends]) -> Ends:
         products = [x * y for x, y in itertools.product(*ends)]
-        low, high = np.minimum.reduce(products), np.maximum.reduce(products)
+        low, high = smallest_of(products), largest_of(products)
         return outward(low, high, largest(low, high), 2)
 
     def settled(self, ends: Sequence[Ends]) -> np.ndarray:
@@ -33,8 +34,8 @@ class Product:
 
     def intercepts(self, ends: Sequence[Ends], lower: Slopes, upper: Slopes) -> Ends:
         corners = list(itertools.product(*ends))
-        low = np.minimum.reduce([x * y - lower[0] * x - lower[1] * y for x, y in corners])
-        high = np.maximum.reduce([x * y - upper[0] * x - upper[1] * y for x, y in corners])
+        low = smallest_of([x * y - lower[0] * x - lower[1] * y for x, y in corners])
+        high = largest_of([x * y - upper[0] * x - upper[1] * y for x, y in corners])
         sizes = [largest(*pair) for pair in ends]
         scale = sizes[0] * sizes[1]
         for slopes in (lower, upper):
@@ -49,15 +50,15 @@ class Largest:
     arity: int
 
     def values(self, ends: Sequence[Ends]) -> Ends:
-        return np.maximum.reduce([l for l, _ in ends]), np.maximum.reduce([u for _, u in ends])
+        return largest_of([l for l, _ in ends]), largest_of([u for _, u in ends])
 
     def winner(self, ends: Sequence[Ends]) -> np.ndarray:
         """The argument whose lower end is largest."""
         return np.argmax(np.stack(np.broadcast_arrays(*(l for l, _ in ends))), axis=0)
 
     def settled(self, ends: Sequence[Ends]) -> np.ndarray:
-        best, low = self.winner(ends), np.maximum.reduce([l for l, _ in ends])
-        return np.logical_and.reduce([(best == k) | (u <= low) for k, (_, u) in enumerate(ends)])
+        best, low = self.winner(ends), largest_of([l for l, _ in ends])
+        return functools.reduce(np.logical_and, [(best == k) | (u <= low) for k, (_, u) in enumerate(ends)])
 
     def defaults(self, ends: Sequence[Ends]) -> tuple[Slopes, Slopes]:
         best, settled = self.winner(ends), self.settled(ends)
@@ -66,10 +67,10 @@ class Largest:
 
     def intercepts(self, ends: Sequence[Ends], lower: Slopes, upper: Slopes) -> Ends:
         """The largest is at least each argument, and it is one of them."""
-        low = np.maximum.reduce([self.rest(ends, lower, k, 0) for k in range(self.arity)])
-        high = np.maximum.reduce([self.rest(ends, upper, k, 1) for k in range(self.arity)])
+        low = largest_of([self.rest(ends, lower, k, 0) for k in range(self.arity)])
+        high = largest_of([self.rest(ends, upper, k, 1) for k in range(self.arity)])
         parts = [largest(*pair) * (1 + np.abs(m) + np.abs(k)) for pair, m, k in zip(ends, lower, upper, strict=True)]
-        return outward(low, high, np.add.reduce(parts), 2 * self.arity + 4)
+        return outward(low, high, functools.reduce(np.add, parts), 2 * self.arity + 4)
 
     def rest(self, ends: Sequence[Ends], slopes: Slopes, chosen: int, side: int) -> np.ndarray:
         """The least (side 0) or largest (1) value of one argument minus the linear function."""

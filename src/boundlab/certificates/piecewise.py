@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from boundlab.certificates.functions import Ends, Slopes, chord, outward
+from boundlab.certificates.functions import Ends, Slopes, chord, largest_of, outward, smallest_of
 
 
 @dataclass(frozen=True)
 class PiecewiseLinear:
-    """A continuous function with `slopes[0]` before the first break and `slopes[k]` after break k - 1, where its value is known.
+    """A continuous function with `slopes[0]` before the first break and `slopes[k]` after break k - 1; `values_at` the breaks.
 
     `breaks` are in increasing order and may, like slopes and values, be numbers or arrays (size, 1).
     """
@@ -135,8 +135,8 @@ class Sign:
         corners = [(l, np.sign(l)), (u, np.sign(u)), (np.where(touched, 0, l), np.where(touched, 0, np.sign(l)))]
         # Up to 0 from either side the value is that of the side's end.
         corners += [(np.where(touched, 0, end), np.sign(end)) for end in (l, u)]
-        low = np.minimum.reduce([value - lower[0] * point for point, value in corners])
-        high = np.maximum.reduce([value - upper[0] * point for point, value in corners])
+        low = smallest_of([value - lower[0] * point for point, value in corners])
+        high = largest_of([value - upper[0] * point for point, value in corners])
         return outward(low, high, scale, 4)
 
 
@@ -166,8 +166,8 @@ class Floor:
         ramp_low = np.minimum(l - 1 - lower[0] * l, u - 1 - lower[0] * u)
         ramp_high = np.maximum(l - upper[0] * l, u - upper[0] * u)
         constant = first == last
-        exact_low = np.minimum.reduce([value - lower[0] * np.where(constant, l, point) for point, value in corners])
-        exact_high = np.maximum.reduce([value - upper[0] * np.where(constant, u, point) for point, value in corners])
+        exact_low = smallest_of([value - lower[0] * np.where(constant, l, point) for point, value in corners])
+        exact_high = largest_of([value - upper[0] * np.where(constant, u, point) for point, value in corners])
         exact_low = np.where(constant, np.minimum(exact_low, first - lower[0] * u), exact_low)
         exact_high = np.where(constant, np.maximum(exact_high, first - upper[0] * l), exact_high)
         size = np.maximum(np.abs(l), np.abs(u)) + 1

@@ -121,6 +121,8 @@ def apply(builder: Builder, operator: Operator) -> Sequence[Value]:
         places = MOVES[kind]
         return moved(builder, operator, tuple(range(len(operator.inputs))) if places is None else places)
     if kind not in RULES:
-        operator.refuse("here")
+        operator.refuse("of tensors that depend on the network's inputs")
+    if "broadcast" in operator.attributes:
+        operator.refuse("with the broadcasting of operator sets before 7")
     with np.errstate(all="ignore"):
         return [RULES[kind](builder, operator)]

@@ -11,7 +11,11 @@ import numpy as np
 UNIT = 2.0**-53
 """The relative error of one rounded operation."""
 TINY = 2.0**-1000
-"""More than all that underflow can do to a sum of 2^60 products of which one factor is at most 1."""
+"""More than underflow can do to one sum of products."""
+LARGEST = 2.0**600
+"""Larger values count as infinite, and nothing is proven with them."""
+UNDERFLOW = 2.0**-400
+"""More than underflow in all coefficients can do to a bound (2^24 * 2^24 * LARGEST * 2^-1074 at each step)."""
 LONGEST = 2**24
 """The longest sum for which the constants here leave room for second-order terms."""
 

@@ -28,8 +28,8 @@ class Windows:
 
     def sources(self) -> np.ndarray:
         """Flat input place for each output place and kernel place, (outputs, kernel); -1 in the padding."""
-        place = np.zeros((1, 1), dtype=np.int64)
-        inside = np.ones((1, 1), dtype=bool)
+        place: np.ndarray = np.zeros((1, 1), dtype=np.int64)
+        inside: np.ndarray = np.ones((1, 1), dtype=bool)
         for axis, size in enumerate(self.inputs):
             starts = np.arange(self.outputs[axis]) * self.strides[axis] - self.pads[axis]
             here = starts[:, None] + np.arange(self.kernel[axis]) * self.dilations[axis]
