@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -106,6 +106,13 @@ class Builder:
         part = (value, matrix_of(entries(places(value, shape), factor, value.size), operations))
         return self.affine(name, [part], np.broadcast_to(bias, shape).reshape(-1), shape)
 
+    def shifted(self, value: Varying, shape: tuple[int, ...], shift: np.ndarray) -> Varying | None:
+        """value + shift as a step of its own beside the affine one that computes the value; None if that has a bias already."""
+        step = self.steps[value.step]
+        if not isinstance(step, Affine) or step.bias.any() or step.slack.any() or value.size != math.prod(shape):
+            return None
+        return self.add(replace(step, bias=np.broadcast_to(shift, shape).reshape(-1)), shape)
+
     def total(self, name: str, terms: Sequence[tuple[Value, float]]) -> Varying:
         """The sum of tensors times 1 or -1, with broadcasting."""
         shape = np.broadcast_shapes(*(term.shape for term, _ in terms))
@@ -119,6 +126,11 @@ class Builder:
             else:
                 bias = bias + sign * term
                 slack = slack + (UNIT * np.abs(bias) if len(terms) - len(parts) > 1 else 0)
+        first = terms[0][0] if isinstance(terms[0][0], Varying) else terms[-1][0]
+        if len(terms) == 2 and len(parts) == 1 and all(isinstance(one, np.ndarray) or sign == 1 for one, sign in terms):
+            found = self.shifted(first, shape, bias) if isinstance(first, Varying) else None
+            if found is not None and not slack.any():
+                return found
         return self.affine(name, [(term, matrix_of(matrix)) for term, matrix in parts.values()], bias.reshape(-1), shape,
                            2 * slack.reshape(-1))
 

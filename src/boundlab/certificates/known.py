@@ -12,8 +12,9 @@ from boundlab.certificates.network import Affine, Input, Network, Nonlinear
 from boundlab.certificates.pull import Pull, Room, room_of_lines, widened
 from boundlab.certificates.rounding import LARGEST, TINY, above, below, gamma, largest
 
-MOST_NUMBERS = 2**22
-"""Coefficients of one step that are pulled at a time."""
+MOST_NUMBERS = 2**14
+"""Coefficients of one step that are pulled at a time: few enough for the processor's cache, but at least `FEWEST` rows."""
+FEWEST = 64
 Given = Callable[[tuple[int, int], int, np.ndarray, np.ndarray], Sequence[Ends | None] | None]
 """Slopes (size, r) for each argument of a step, or None: of target (step, argument), step, and rows by neuron and frame."""
 
@@ -25,16 +26,25 @@ def at(table: np.ndarray, owner: np.ndarray) -> np.ndarray:
 
 @dataclass
 class Known:
-    """Ends (size, f) of every step so far, the room of affine steps and inputs, and the lines of nonlinear ones."""
+    """Ends (size, f) of every step so far, and the rooms of steps: (size, f), of affine ones (size, 1) for all frames.
+
+    `magnitudes` (size, 1) bound the absolute values on all frames.
+    """
 
     network: Network
     frames: int
     ends: list[Ends] = field(default_factory=list)
+    magnitudes: list[np.ndarray] = field(default_factory=list)
     rooms: dict[int, Room] = field(default_factory=dict)
 
+    def learn(self, step: int, ends: Ends) -> None:
+        """The ends of the next step, or better ends of an earlier one."""
+        magnitude = largest(*ends).max(axis=1, keepdims=True)
+        self.ends[step:step + 1], self.magnitudes[step:step + 1] = [ends], [magnitude]
+
     def magnitude(self, step: int) -> np.ndarray:
-        """A bound of absolute values, (size, f)."""
-        return largest(*self.ends[step])
+        """A bound of absolute values on all frames, (size, 1)."""
+        return self.magnitudes[step]
 
     def arguments(self, step: int) -> list[Ends]:
         """Ends of a nonlinear step's arguments."""
@@ -52,7 +62,7 @@ class Known:
 
     def pull_of(self, owner: np.ndarray) -> Pull:
         """Functions of the frames `owner` (r,), nothing of which has arrived yet."""
-        return Pull(self.network, {}, np.zeros(len(owner)), lambda step: at(self.magnitude(step), owner))
+        return Pull(self.network, {}, np.zeros(len(owner)), self.magnitude)
 
 
 def derive(network: Network, boxes: Sequence[Ends], given: Given) -> Known:
@@ -62,17 +72,17 @@ def derive(network: Network, boxes: Sequence[Ends], given: Given) -> Known:
     for place, step in enumerate(network.steps):
         if isinstance(step, Input):
             ends = finite(next(inputs), (step.size, known.frames))
-            known.ends.append(ends)
+            known.learn(place, ends)
             known.rooms[place] = Room(*widened(*ends, 0.0))
         elif isinstance(step, Affine):
-            known.ends.append(affine_ends(known, place, step))
+            known.learn(place, affine_ends(known, place, step))
         else:
             for number, argument in enumerate(step.arguments):
                 if not shapes[argument]:
                     refine(known, place, number, given)
             lines = lines_of(step.function, known.arguments(place), [None] * len(step.arguments))
             known.rooms[place] = room_of_lines(lines, tuple(map(known.magnitude, step.arguments)))
-            known.ends.append(finite(step.function.values(known.arguments(place)), (step.size, known.frames)))
+            known.learn(place, finite(step.function.values(known.arguments(place)), (step.size, known.frames)))
     return known
 
 
@@ -104,20 +114,20 @@ def finite(ends: Ends, shape: tuple[int, int]) -> Ends:
 def affine_ends(known: Known, place: int, step: Affine) -> Ends:
     """Interval arithmetic through an affine step, whose room is noted on the way."""
     center = np.repeat(step.bias[:, None], known.frames, axis=1)
-    radius, slack = np.zeros_like(center), np.repeat(step.slack[:, None], known.frames, axis=1)
+    radius, slack = np.zeros_like(center), step.slack[:, None]
     for argument, matrix in zip(step.arguments, step.matrices, strict=True):
         lower, upper = known.ends[argument]
         middle = lower / 2 + upper / 2
         reach = above(np.maximum(upper - middle, middle - lower))
         center, radius = center + matrix.forward @ middle, radius + matrix.absolute @ reach
-        slack = slack + matrix.error * (matrix.absolute @ largest(lower, upper))
+        slack = slack + matrix.error * (matrix.absolute @ known.magnitude(argument))
     count = 4 * (len(step.arguments) + 2)
-    slack = 1.01 * slack + gamma(count) * (np.abs(step.bias)[:, None] + np.abs(center) + radius) + TINY
-    bias = np.broadcast_to(step.bias[:, None], slack.shape)
+    bias, size = step.bias[:, None], (np.abs(center) + radius).max(axis=1, keepdims=True)
+    slack = 1.01 * slack + gamma(count) * (np.abs(bias) + size) + TINY
     known.rooms[place] = Room(*widened(bias, bias, slack))
     # The radius is a sum of as many terms as the center, with absolute values that are no larger: thrice covers both.
     room = radius + 3 * slack
-    return finite((below(center - room), above(center + room)), slack.shape)
+    return finite((below(center - room), above(center + room)), room.shape)
 
 
 def refine(known: Known, place: int, number: int, given: Given) -> None:
@@ -129,51 +139,51 @@ def refine(known: Known, place: int, number: int, given: Given) -> None:
     frames, neurons = np.nonzero(open_.T)
     lower, upper = (end.copy() for end in known.ends[argument])
     widest = max(one.size for one in known.network.steps[:place + 1])
-    for part in range(0, len(neurons), max(MOST_NUMBERS // widest, 1)):
-        rows = slice(part, part + max(MOST_NUMBERS // widest, 1))
+    together = max(MOST_NUMBERS // widest, FEWEST)
+    for part in range(0, len(neurons), together):
+        rows = slice(part, part + together)
         neuron, frame = neurons[rows], frames[rows]
-        low, high = (pulled_row(known, (place, number), (neuron, frame), sign, given) for sign in (1.0, -1.0))
+        room = rooms_of(known, (place, number), (neuron, frame), given)
+        low, high = (begun(known, argument, neuron, frame, sign).to_inputs(room) for sign in (1.0, -1.0))
         lower[neuron, frame] = np.fmax(lower[neuron, frame], low)
         upper[neuron, frame] = np.fmin(upper[neuron, frame], -high)
-    known.ends[argument] = (lower, upper)
+    known.learn(argument, (lower, upper))
 
 
-def pulled_row(known: Known, where: tuple[int, int], rows: tuple[np.ndarray, np.ndarray], sign: float,
-               given: Given) -> np.ndarray:
-    """Lower bounds of sign times neurons (r,) of an argument, `where` = (step, number), on frames (r,)."""
-    (neuron, frame), goal = rows, known.network.steps[where[0]]
-    assert isinstance(goal, Nonlinear)
-    argument = goal.arguments[where[1]]
-    pull = known.pull_of(frame)
-    begin(pull, known, argument, neuron, frame, sign)
+def rooms_of(known: Known, where: tuple[int, int], rows: tuple[np.ndarray, np.ndarray], given: Given) -> Callable[[int], Room]:
+    """The rooms of steps for rows (neuron, frame) of a target `where` = (step, number), each made once for both signs."""
+    neuron, frame = rows
+    made: dict[int, Room] = {}
 
-    def room(step: int) -> Room:
+    def make(step: int) -> Room:
         found = known.network.steps[step]
         slopes = given(where, step, neuron, frame) if isinstance(found, Nonlinear) else None
         if slopes is None:
             return known.room(step, frame)
         assert isinstance(found, Nonlinear)
         ends = [(at(low, frame), at(high, frame)) for low, high in known.arguments(step)]
-        return room_of_lines(lines_of(found.function, ends, slopes), tuple(largest(*pair) for pair in ends))
+        return room_of_lines(lines_of(found.function, ends, slopes), tuple(map(known.magnitude, found.arguments)))
 
-    with np.errstate(all="ignore"):
-        return pull.to_inputs(room)
+    def room(step: int) -> Room:
+        if step not in made:
+            made[step] = make(step)
+        return made[step]
+
+    return room
 
 
-def begin(pull: Pull, known: Known, argument: int, neuron: np.ndarray, frame: np.ndarray, sign: float) -> None:
-    """Rows of single neurons: those of an affine step are rows of its matrices, which saves one step back."""
-    step, count = known.network.steps[argument], np.arange(len(neuron))
+def begun(known: Known, argument: int, neuron: np.ndarray, frame: np.ndarray, sign: float) -> Pull:
+    """Sign times single neurons (r,) on frames (r,); those of an affine step are rows of its matrices, which saves a step."""
+    step, count, pull = known.network.steps[argument], np.arange(len(neuron)), known.pull_of(frame)
     if not isinstance(step, Affine):
         rows = np.zeros((step.size, len(neuron)))
         rows[neuron, count] = sign
         pull.arrive(argument, rows)
-        return
+        return pull
     room = known.rooms[argument]
-    column = frame if room.low.shape[1] > 1 else np.zeros_like(frame)
-    pull.bias = room.low[neuron, column] if sign > 0 else -room.high[neuron, column]
+    pull.bias = room.low[neuron, 0] if sign > 0 else -room.high[neuron, 0]
     for source, matrix in zip(step.arguments, step.matrices, strict=True):
         chosen = matrix.forward[neuron]
         dense = chosen if isinstance(chosen, np.ndarray) else chosen.toarray()
         pull.arrive(source, np.ascontiguousarray(sign * dense.T))
-
-
+    return pull

@@ -12,7 +12,7 @@ from boundlab.certificates.functions import Ends, lines_of
 from boundlab.certificates.known import Known, at
 from boundlab.certificates.network import Input, Network, Nonlinear
 from boundlab.certificates.pull import Pull, Room, dots, room_of_lines, widened
-from boundlab.certificates.rounding import TINY, UNIT, below, largest
+from boundlab.certificates.rounding import TINY, UNIT, below
 from boundlab.certificates.unsafe import Atoms
 
 
@@ -71,7 +71,7 @@ class Leaves:
         network = self.known.network
         pull = self.known.pull_of(self.owner)
         rows, constants, slack = atoms.rows(self.proof.weights[self.chosen], self.proof.clause[self.chosen])
-        pull.bias = below(constants - dots(at(self.known.magnitude(network.output), self.owner), slack))
+        pull.bias = below(constants - dots(self.known.magnitude(network.output), slack))
         self.multiply(pull)
         pull.arrive(network.output, rows)
         return np.where(empty, np.inf, pull.to_inputs(lambda step: self.room(step, clipped)))
@@ -125,7 +125,7 @@ class Leaves:
             return self.known.room(step, self.owner)
         whole = [(at(low, self.owner), at(high, self.owner)) for low, high in self.known.arguments(step)]
         ends = [clipped.get(argument, pair) for argument, pair in zip(found.arguments, whole, strict=True)]
-        return room_of_lines(lines_of(found.function, ends, given), tuple(largest(*pair) for pair in whole))
+        return room_of_lines(lines_of(found.function, ends, given), tuple(map(self.known.magnitude, found.arguments)))
 
     def given(self, argument: Argument) -> Ends | None:
         """The leaves' own slopes, (size, r or 1)."""

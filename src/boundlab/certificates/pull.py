@@ -58,7 +58,7 @@ def dots(table: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
 class Pull:
     """r linear functions on their way to the inputs: coefficients that wait at steps, and a bias (r,) so far.
 
-    `magnitude` of a step is a bound of the absolute value of its entries, (size, r or 1).
+    `magnitude` of a step is a bound of the absolute value of its entries, (size, 1).
     """
 
     network: Network

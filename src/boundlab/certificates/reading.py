@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from onnx import numpy_helper
 from boundlab.certificates.builder import Builder, Operator, Value, Varying, evaluate, moved
 from boundlab.certificates.elementary import FUNCTIONS
 from boundlab.certificates.linear import LINEAR, Rule
-from boundlab.certificates.network import Input, Network
+from boundlab.certificates.network import Input, Network, arguments_of
 from boundlab.certificates.windows import WINDOWED
 from boundlab.errors import CertificateError
 
@@ -43,7 +44,21 @@ def read_network(content: bytes) -> Network:
     output = values.get(graph.output[0].name)
     if not isinstance(output, Varying):
         raise CertificateError("the network's output does not depend on its inputs.")
-    return Network(tuple(builder.steps), output.step, dtype)
+    return pruned(Network(tuple(builder.steps), output.step, dtype))
+
+
+def pruned(network: Network) -> Network:
+    """The network without steps that the output does not depend on; inputs stay."""
+    used = {network.output}
+    for place in range(len(network.steps) - 1, -1, -1):
+        if place in used:
+            used |= set(arguments_of(network.steps[place]))
+    kept = [place for place, step in enumerate(network.steps) if place in used or isinstance(step, Input)]
+    number = {place: k for k, place in enumerate(kept)}
+    steps = [network.steps[place] for place in kept]
+    moved_ = [step if isinstance(step, Input) else replace(step, arguments=tuple(number[one] for one in step.arguments))
+              for step in steps]
+    return Network(tuple(moved_), number[network.output], network.dtype)
 
 
 def parsed(content: bytes) -> tuple[onnx.GraphProto, dict[str, int]]:
