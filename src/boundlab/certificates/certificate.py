@@ -84,6 +84,16 @@ class Certificate:
     cases: tuple[CaseProof, ...]
 
 
+@dataclass(frozen=True)
+class Checked:
+    """What the checker found: whether all is proven, the least margin of a leaf, the number of leaves, and what is missing."""
+
+    accepted: bool
+    margin: float
+    leaves: int
+    reason: str = ""
+
+
 def refuse(why: str) -> None:
     """CertificateError with what is wrong."""
     raise CertificateError(f"the certificate {why}.")

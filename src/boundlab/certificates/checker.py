@@ -7,11 +7,10 @@ whatever the certificate says, it accepts only what it has derived itself.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from boundlab.certificates.certificate import Argument, CaseProof
+from boundlab.certificates.certificate import Argument, CaseProof, Checked
 from boundlab.certificates.coverage import uncovered
 from boundlab.certificates.functions import Ends
 from boundlab.certificates.known import Known, derive
@@ -23,16 +22,6 @@ from boundlab.question.exact import Case, Query
 
 MOST_NUMBERS = 2**22
 """Numbers of one kind that the leaves, or the frames, of a chunk may hold over the whole network."""
-
-
-@dataclass(frozen=True)
-class Checked:
-    """What came out: whether all is proven, the least margin of a leaf, how many leaves, and what is missing if not."""
-
-    accepted: bool
-    margin: float
-    leaves: int
-    reason: str = ""
 
 
 def check_proofs(network: Network, query: Query, proofs: Sequence[CaseProof]) -> Checked:
