@@ -42,12 +42,14 @@ def test_lines_and_values_enclose_the_function(name: str) -> None:
     for _ in range(function.arity):
         l, u = np.sort(rng.uniform(low, high, (2, N, 1)), axis=0)
         u = l + (u - l) * rng.choice([1, 0.1, 1e-3, 0], size=(N, 1))
-        l[:N // 6], u[:N // 6] = np.round(l[:N // 6]) if low < -1 else l[:N // 6], np.ceil(u[:N // 6]) if low < -1 else u[:N // 6]
+        if (low, high) == (-3, 3):
+            l[:N // 6], u[:N // 6] = np.floor(l[:N // 6]), np.ceil(u[:N // 6])
         x = l + (u - l) * rng.uniform(0, 1, (N, 300))
         ends.append((l, u))
-        points.append(np.clip(np.concatenate([x, l, u, np.clip(0, l, u), np.floor(u), np.nextafter(np.floor(u), -9)], 1), l, u))
+        jumps = [np.clip(0, l, u), np.floor(u), np.nextafter(np.floor(u), -99)]
+        points.append(np.clip(np.concatenate([x, l, u, *jumps], 1), l, u))
     if function.arity == 2:
-        points = [np.concatenate([points[0], ends[0][0], ends[0][1]], 1), np.concatenate([points[1], ends[1][1], ends[1][0]], 1)]
+        points = [np.concatenate([x, *pair], 1) for x, pair in zip(points, (ends[0], ends[1][::-1]), strict=True)]
     y = exact(*points)
     rounding = 4 * UNIT * (1 + np.abs(y))
     slopes = [(rng.normal(size=(N, 1)) * rng.choice([0.3, 3], size=(N, 1)), rng.normal(size=(N, 1))) for _ in ends]

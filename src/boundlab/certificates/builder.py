@@ -198,15 +198,18 @@ def selected(builder: Builder, name: str, labels: Sequence[tuple[Value, int]], n
                 matrix = csr_array((np.ones(len(inside)), (inside, flat[inside] - start)), shape=(flat.size, value.size))
                 parts.append((value, matrix_of(matrix)))
         else:
-            bias[inside] = value.reshape(-1)[flat[inside] - start]
+            bias[inside] = exact(value).reshape(-1)[flat[inside] - start]
     if not parts:
         return bias.reshape(numbers.shape)
     return builder.affine(name, parts, bias, numbers.shape)
 
 
 def exact(array: np.ndarray) -> np.ndarray:
-    """A constant of the file as float64."""
-    return np.asarray(array, dtype=np.float64)
+    """A constant of the file as float64; CertificateError unless its entries are finite."""
+    found = np.asarray(array, dtype=np.float64)
+    if not np.isfinite(found).all():
+        raise CertificateError("the network has a constant with entries that are not finite.")
+    return found
 
 
 def computed(operator: Operator, array: np.ndarray) -> np.ndarray:
