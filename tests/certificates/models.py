@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx
@@ -43,3 +43,26 @@ def query_text(lower: Sequence[float], upper: Sequence[float], outputs: int, uns
     lines += [f"(assert (>= X_{i} {low!r}))\n(assert (<= X_{i} {high!r}))"
               for i, (low, high) in enumerate(zip(map(float, lower), map(float, upper), strict=True))]
     return "\n".join([*lines, f"(assert {unsafe})"]) + "\n"
+
+
+FUNCTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "Relu": lambda x: np.maximum(x, 0), "Abs": np.abs, "Sign": np.sign, "Floor": np.floor, "Tanh": np.tanh, "Exp": np.exp,
+    "Sigmoid": lambda x: 1 / (1 + np.exp(-x)), "Sin": np.sin, "Cos": np.cos, "Softplus": lambda x: np.logaddexp(0, x),
+    "LeakyRelu": lambda x: np.where(x > 0, x, float(np.float32(0.01)) * x),
+}
+
+
+def layers(content: bytes) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Weights (in, out) and biases of a perceptron, in float64."""
+    stored = {one.name: numpy_helper.to_array(one).astype(np.float64)
+              for one in onnx.ModelProto.FromString(content).graph.initializer}
+    return [(stored[f"w{k}"], stored[f"b{k}"]) for k in range(len(stored) // 2)]
+
+
+def inner_values(content: bytes, function: str, x: np.ndarray) -> dict[str, np.ndarray]:
+    """What a perceptron's tensors are at points (N, d), (N, size) by name: x, a0, h0, a1, ..., y."""
+    found, value = {"x": x}, x
+    for k, (weight, bias) in enumerate(layers(content)):
+        found[f"a{k}"] = value @ weight + bias
+        found[f"h{k}"] = value = FUNCTIONS[function](found[f"a{k}"])
+    return found | {"y": found[f"a{len(layers(content)) - 1}"]}
