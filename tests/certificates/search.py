@@ -34,7 +34,7 @@ class Leaf:
 
 
 def proof_of(network: Network, case: Case, leaves: Sequence[Leaf], weights: np.ndarray | None = None) -> CaseProof:
-    """A case's proof from leaves; without weights every atom of a clause has weight 1. Leaves of one box share a frame."""
+    """A case's proof from leaves; without weights the first atom of a clause has weight 1. Leaves of one box share a frame."""
     n, depth = len(leaves), max((len(leaf.splits) for leaf in leaves), default=0)
     atoms = max(map(len, case.unsafe))
     numbers, floats = np.full((3, n, depth), -1), np.zeros((2, n, depth))
@@ -43,7 +43,7 @@ def proof_of(network: Network, case: Case, leaves: Sequence[Leaf], weights: np.n
     inputs = [place for place, one in enumerate(arguments(network)) if any(one.step == x.name for x in network.inputs)]
     frame = np.zeros(n, dtype=np.int64)
     for i, leaf in enumerate(leaves):
-        own[i, :len(case.unsafe[leaf.clause])] = 1
+        own[i, 0] = 1
         frame[i] = boxes.setdefault(tuple(split for split in leaf.splits if split.step in inputs), len(boxes))
         for d, split in enumerate(leaf.splits):
             numbers[:, i, d] = split.step, split.neuron, split.side

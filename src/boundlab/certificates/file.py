@@ -30,13 +30,13 @@ WHOLE = ("clause", "frame", "step", "neuron", "side")
 NUMBERS = ("weights", "point", "multiplier")
 TEXT = "certificate.json"
 DAMAGE = (zipfile.BadZipFile, ValidationError, ValueError, KeyError, EOFError, zlib.error, struct.error, NotImplementedError,
-          RuntimeError, OverflowError, MemoryError, SyntaxError, TypeError, IndexError)
+          RuntimeError, OverflowError, MemoryError, SyntaxError, TypeError, IndexError, OSError)
 """What zipfile, numpy and pydantic raise for damaged files."""
 
 Name = Annotated[str, Field(max_length=4096)]
 Count = Annotated[int, Field(ge=0, le=2**20)]
-Hash = Annotated[str, Field(pattern=r"\A[0-9a-f]{64}\Z")]
-Member = Annotated[str, Field(pattern=r"\A[0-9a-z/]{1,80}\.npy\Z")]
+Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Member = Annotated[str, Field(pattern=r"^[0-9a-z/]{1,80}\.npy$")]
 
 
 class Part(BaseModel):
@@ -133,14 +133,15 @@ def store(target: zipfile.ZipFile, name: str, array: np.ndarray) -> str:
 
 def load(path: str | Path) -> Certificate:
     """Read a certificate; CertificateError for a file that is damaged, too large, or not one at all."""
-    try:
-        with zipfile.ZipFile(path) as source:
-            sizes = limited(source)
-            text = Text.model_validate_json(member(source, sizes, TEXT, MOST_TEXT))
-            return Certificate(text.network, text.spec, tuple(proof_of(source, sizes, proof) for proof in text.cases))
-    except DAMAGE as problem:
-        raise CertificateError(f"'{path}' is no certificate of version {VERSION}, or is damaged: {first_line(problem)}."
-                               ) from problem
+    with open(path, "rb") as stream:
+        try:
+            with zipfile.ZipFile(stream) as source:
+                sizes = limited(source)
+                text = Text.model_validate_json(member(source, sizes, TEXT, MOST_TEXT))
+                return Certificate(text.network, text.spec, tuple(proof_of(source, sizes, proof) for proof in text.cases))
+        except DAMAGE as problem:
+            raise CertificateError(f"'{path}' is no certificate of version {VERSION}, or is damaged: {first_line(problem)}."
+                                   ) from problem
 
 
 def first_line(problem: Exception) -> str:
