@@ -11,13 +11,24 @@ from boundlab.bounds.slopes import one_slope, parallel, zero_slope
 from boundlab.bounds.space import Full, Lagrangian, Own
 from boundlab.capture.onnx import OnnxFile, load_onnx, onnx_reference
 from boundlab.capture.torch import capture
+from boundlab.certificates.certificate import Argument, CaseProof, Certificate, Checked
+from boundlab.certificates.check import check_certificate
 from boundlab.check.check import check
 from boundlab.check.report import Bounding, Report
 from boundlab.engines.cluster import Ray
 from boundlab.engines.engine import Serial
 from boundlab.engines.ledger import Recorded
 from boundlab.engines.pool import Pool
-from boundlab.errors import BoundError, BoundlabError, CaptureError, MissingRule, ShapeError, SpecError, UnsupportedOperator
+from boundlab.errors import (
+    BoundError,
+    BoundlabError,
+    CaptureError,
+    CertificateError,
+    MissingRule,
+    ShapeError,
+    SpecError,
+    UnsupportedOperator,
+)
 from boundlab.evaluate import evaluate
 from boundlab.graph import Graph, Model, Node
 from boundlab.interval import Interval
@@ -52,6 +63,7 @@ __all__ = [
     "MILP",
     "PGD",
     "Affine",
+    "Argument",
     "AttackResult",
     "Bisection",
     "Blocks",
@@ -62,6 +74,10 @@ __all__ = [
     "Box",
     "Branching",
     "CaptureError",
+    "CaseProof",
+    "Certificate",
+    "CertificateError",
+    "Checked",
     "Curve",
     "Dual",
     "Family",
@@ -117,6 +133,7 @@ __all__ = [
     "bound",
     "capture",
     "check",
+    "check_certificate",
     "chord",
     "curve_op",
     "elementwise_op",

@@ -29,6 +29,10 @@ class CaptureError(BoundlabError):
     """A network could not be turned into a graph, or the graph disagrees with the network."""
 
 
+class CertificateError(BoundlabError):
+    """A certificate is damaged, does not fit its network or query, or needs what the checker does not know."""
+
+
 class MissingPackage(BoundlabError):
     """An optional package, or its licence, is needed; the message says what installs it."""
 

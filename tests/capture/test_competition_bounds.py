@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 import boundlab as bl
+from boundlab.question.vnnlib import parse_vnnlib
 from boundlab.verify.query import problems
-from boundlab.verify.vnnlib import parse_vnnlib
 
 pytestmark = pytest.mark.slow
 METHODS = {"IBP": bl.IBP(), "CROWN-IBP": bl.CROWN(intermediate=bl.IBP()), "CROWN": bl.CROWN()}

@@ -14,7 +14,7 @@ from boundlab import zoo
 from boundlab.cli.answer import Table, jsonable
 from boundlab.cli.methods import METHODS
 from boundlab.ops.op import REGISTRY
-from boundlab.verify.vnnlib import parse_vnnlib
+from boundlab.question.vnnlib import parse_vnnlib
 
 BALL = ("--data", "x.npy", "--eps", "0.1")
 
@@ -200,7 +200,7 @@ def test_a_printed_witness_is_a_counterexample(folder, run, verb):
     assert word == "sat" and re.fullmatch(r"\((\([XY]_\d+ \S+\)\s*)+\)\s*", witness)
     values = dict(re.findall(r"([XY]_\d+) ([^)\s]+)", witness))
     x, y = (np.array([float(values[f"{letter}_{place}"]) for place in range(2)], dtype=np.float32) for letter in "XY")
-    assert parse_vnnlib(folder / "unsafe.vnnlib").accepts(x, y, torch.float32)
+    assert parse_vnnlib(folder / "unsafe.vnnlib").accepts(x, y, np.float32)
     assert np.allclose(bl.onnx_reference("net.onnx").replay(x[None])[0], y)
 
 

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 import boundlab as bl
 from boundlab.verify.competition import by_family, read_instances, run_instances
 from boundlab.verify.verdict import Verdict
-from tests.verify.test_vnnlib import boxed, declared
+from tests.question.test_vnnlib import boxed, declared
 
 
 def doubling(path: Path) -> None:

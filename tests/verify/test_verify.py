@@ -18,13 +18,13 @@ from torch import Tensor, nn
 import boundlab as bl
 from boundlab.attack.pgd import PGD
 from boundlab.bounds.methods import CROWN, IBP
+from boundlab.question.vnnlib import parse_vnnlib
 from boundlab.verify.options import Bisection
 from boundlab.verify.splitting import bisection
 from boundlab.verify.task import task_of_sets, violates
 from boundlab.verify.verdict import Verdict
 from boundlab.verify.verify import LADDER, verify
-from boundlab.verify.vnnlib import parse_vnnlib
-from tests.verify.test_vnnlib import boxed, declared, identity
+from tests.question.test_vnnlib import boxed, declared, identity
 
 BOUNDS_ONLY = (IBP(), CROWN(IBP()), CROWN())
 

@@ -18,10 +18,11 @@ from boundlab.cli.answer import FALSIFIED, OK, UNKNOWN, Answer, Table, number
 from boundlab.cli.loading import Clip, NetworkChoice, Norm, ball_of, load_examples, margins_of
 from boundlab.cli.verb import Misuse, Session
 from boundlab.perturbations.sets import PerturbationSet
-from boundlab.verify.query import Query, flat_values, problems
+from boundlab.question.exact import Query
+from boundlab.question.vnnlib import parse_vnnlib
+from boundlab.verify.query import flat_values, problems
 from boundlab.verify.task import Replay
 from boundlab.verify.verdict import Result, Verdict
-from boundlab.verify.vnnlib import parse_vnnlib
 
 Spec = Annotated[Path | None, typer.Argument(metavar="[SPEC]", help="A VNN-LIB 1.0 file (.vnnlib or .vnnlib.gz).")]
 Data = Annotated[Path | None, typer.Option(help="Instead of SPEC: inputs (batch, ...) in a .npy or .npz file.")]

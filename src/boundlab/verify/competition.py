@@ -23,10 +23,11 @@ from torch import Tensor
 from boundlab.capture.onnx import load_onnx, onnx_reference
 from boundlab.capture.onnx_file import onnx_package
 from boundlab.errors import SpecError
-from boundlab.verify.query import Query, flat_values
+from boundlab.question.exact import Query
+from boundlab.question.vnnlib import parse_vnnlib
+from boundlab.verify.query import NUMPY, flat_values
 from boundlab.verify.verdict import Verdict
 from boundlab.verify.verify import verify
-from boundlab.verify.vnnlib import parse_vnnlib
 
 EXPECTED = {"unsat": Verdict.VERIFIED, "sat": Verdict.FALSIFIED}
 READY = "ready"
@@ -113,7 +114,7 @@ def solve(instance: Instance) -> Outcome:
         result, = verify(model, query, timeout=max(left, 0.0), replay=replay)
         if result.witness is not None:
             point = flat_values(result.witness.inputs, model)
-            if not query.accepts(point, result.witness.output.numpy().reshape(-1), model.dtype):
+            if not query.accepts(point, result.witness.output.numpy().reshape(-1), NUMPY[model.dtype]):
                 raise SpecError("the witness that was found does not pass the query's own check.")
     except Exception as problem:  # one instance's failure, of whatever kind, is its outcome and never ends the run
         text = f"{type(problem).__name__}: {problem}"
@@ -124,7 +125,7 @@ def solve(instance: Instance) -> Outcome:
 def accepts(query: Query, path: Path, dtype: torch.dtype) -> bool:
     """Whether a published witness passes the check that our own have to pass."""
     with np.load(path) as stored:
-        return query.accepts(stored["x"], stored["y"], dtype)
+        return query.accepts(stored["x"], stored["y"], NUMPY[dtype])
 
 
 def serve(connection: Connection) -> None:

@@ -1,13 +1,9 @@
-"""A query: input boxes with exact decimal ends, and for each box the outputs that are unsafe, as a formula.
-
-Decimals are rarely floats. Proofs cover the decimal box and the box rounded to the network's input type; a witness counts
-if it lies in the rounded box and satisfies the unsafe formula in exact rational arithmetic.
-"""
+"""A query as batches for a network: its boxes and unsafe outputs as tensors of the network's type."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -18,103 +14,11 @@ from torch import Tensor
 from boundlab.errors import SpecError
 from boundlab.graph import Model
 from boundlab.perturbations.sets import Box
+from boundlab.question.exact import Case, Floats, Query, rounded_down, stacked
 from boundlab.spec import Specification
 
-NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
-
-
-@dataclass(frozen=True)
-class Ends:
-    """Exact numbers: the nearest float64 of each, and the sign of what that leaves out (number - nearest), (d,) both."""
-
-    nearest: np.ndarray
-    excess: np.ndarray
-
-    def rounded(self, dtype: torch.dtype) -> np.ndarray:
-        """The nearest float of type `dtype` to each exact number, ties to even, (d,)."""
-        if dtype == torch.float64:
-            return self.nearest
-        near = self.nearest.astype(np.float32)
-        back = near.astype(np.float64)
-        other = np.nextafter(near, np.where(self.nearest > back, np.inf, -np.inf).astype(np.float32))
-        # float64 first and float32 next rounds twice: at a midpoint of two float32 the digits left out decide.
-        middle = (self.nearest != back) & ((back + other.astype(np.float64)) / 2 == self.nearest)
-        towards_other = np.sign(other.astype(np.float64) - back) == self.excess
-        return np.where(middle & towards_other, other, near)
-
-    def outward(self, dtype: torch.dtype, side: int) -> np.ndarray:
-        """The first float beyond (side -1: at or below, +1: at or above) both the exact number and its rounding, (d,)."""
-        near = self.rounded(dtype)
-        back = near.astype(np.float64)
-        beyond = np.where(self.nearest == back, self.excess, np.sign(self.nearest - back)) == side
-        return np.where(beyond, np.nextafter(near, np.full_like(near, side * np.inf)), near)
-
-
-def ends_of(numbers: Sequence[Fraction]) -> Ends:
-    """Exact numbers as Ends."""
-    nearest = np.array([float(number) for number in numbers], dtype=np.float64)
-    differences = [number - Fraction(near) for number, near in zip(numbers, nearest.tolist(), strict=True)]
-    excess = [(difference > 0) - (difference < 0) for difference in differences]
-    return Ends(nearest, np.array(excess, dtype=np.int8))
-
-
-@dataclass(frozen=True)
-class Atom:
-    """The linear constraint sum of coefficient * value[index] + constant <= 0, or < 0 if `strict`, in exact numbers."""
-
-    terms: tuple[tuple[int, Fraction], ...]
-    constant: Fraction
-    strict: bool = False
-
-    def holds(self, values: Sequence[float]) -> bool:
-        """Whether the constraint is satisfied at `values`, exactly; never where a value that it reads is not finite."""
-        if not all(math.isfinite(values[index]) for index, _ in self.terms):
-            return False
-        total = sum((weight * Fraction(values[index]) for index, weight in self.terms), self.constant)
-        return total < 0 or (total == 0 and not self.strict)
-
-
-@dataclass(frozen=True)
-class Case:
-    """One box of inputs and its unsafe outputs, an or of ands of atoms; `relations` are further constraints on the inputs.
-
-    Proofs leave `relations` out, so they hold for the whole box; a witness has to satisfy them.
-    """
-
-    lower: Ends
-    upper: Ends
-    unsafe: tuple[tuple[Atom, ...], ...]
-    relations: tuple[Atom, ...] = ()
-
-    def contains(self, x: np.ndarray, dtype: torch.dtype) -> bool:
-        """Whether flat inputs (d,) lie in the box rounded to nearest in `dtype`, at zero tolerance."""
-        inside = (self.lower.rounded(dtype) <= x) & (x <= self.upper.rounded(dtype))
-        return bool(inside.all()) and all(atom.holds(x.tolist()) for atom in self.relations)
-
-    def violated(self, y: np.ndarray) -> bool:
-        """Whether flat outputs (m,) are unsafe, exactly."""
-        values = y.tolist()
-        return any(all(atom.holds(values) for atom in conjunct) for conjunct in self.unsafe)
-
-
-@dataclass(frozen=True)
-class Query:
-    """Is some output unsafe for an input in some case? Inputs and outputs are numbered flat, over all inputs in turn."""
-
-    inputs: int
-    outputs: int
-    cases: tuple[Case, ...]
-
-    def accepts(self, x: np.ndarray, y: np.ndarray, dtype: torch.dtype) -> bool:
-        """Whether flat x (d,) with its outputs y (m,) is a counterexample, at zero tolerance.
-
-        The network takes `dtype`, so x counts as the `dtype` values that it is fed as.
-        """
-        for name, found, wanted in (("inputs", x, self.inputs), ("outputs", y, self.outputs)):
-            if found.shape != (wanted,):
-                raise SpecError(f"the query has {wanted} {name}, the witness an array of shape {found.shape}.")
-        fed = x.astype(NUMPY[dtype])
-        return any(case.contains(fed, dtype) and case.violated(y) for case in self.cases)
+NUMPY: Mapping[torch.dtype, Floats] = {torch.float32: np.float32, torch.float64: np.float64}
+"""A network's type as numpy names it."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +49,7 @@ def problems(query: Query, model: Model) -> tuple[Problems, ...]:
 
 def batch(cases: tuple[Case, ...], layout: tuple[int, ...], model: Model) -> Problems:
     """Cases of one layout (the number of atoms in each clause) as a batch."""
-    dtype, device = model.dtype, model.device
+    dtype, device = NUMPY[model.dtype], model.device
 
     def boxes(lower: np.ndarray, upper: np.ndarray) -> Mapping[str, Box]:
         nodes = model.graph.inputs
@@ -159,11 +63,6 @@ def batch(cases: tuple[Case, ...], layout: tuple[int, ...], model: Model) -> Pro
     return Problems(cases, hull, boxes(lower.rounded(dtype), upper.rounded(dtype)), negation(cases, layout, model))
 
 
-def stacked(rows: Sequence[Ends]) -> Ends:
-    """The ends of n cases in one, (n, d)."""
-    return Ends(np.stack([row.nearest for row in rows]), np.stack([row.excess for row in rows]))
-
-
 def negation(cases: tuple[Case, ...], layout: tuple[int, ...], model: Model) -> Specification:
     """What is safe: in each unsafe conjunct some atom fails, with a margin above 0 also where the atom is strict."""
     shape, dtype = model.graph.output.shape, model.dtype
@@ -175,15 +74,10 @@ def negation(cases: tuple[Case, ...], layout: tuple[int, ...], model: Model) -> 
         for place, atom in enumerate(atoms):
             for index, weight in atom.terms:
                 rows[number, place, index] += float(weight)
-    offset = rounded_down(constants, dtype).reshape(len(cases), -1)
+    offset = rounded_down(constants, NUMPY[dtype]).reshape(len(cases), -1)
     clause = torch.repeat_interleave(torch.arange(len(layout)), torch.tensor(layout))
     rows = rows.reshape(*rows.shape[:2], *shape)
     return Specification(rows.to(model.device), torch.from_numpy(offset).to(model.device), clause.to(model.device))
-
-
-def rounded_down(numbers: Sequence[Fraction], dtype: torch.dtype) -> np.ndarray:
-    """Floats that are not above exact numbers, so that a proof with them is a proof with the numbers."""
-    return ends_of(numbers).outward(dtype, -1)
 
 
 def flat_values(values: Mapping[str, Tensor], model: Model) -> np.ndarray:

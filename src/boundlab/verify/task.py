@@ -14,7 +14,7 @@ from boundlab.graph import Model
 from boundlab.perturbations.joint import Key, Regions, apart, end_to_end, names_of
 from boundlab.perturbations.sets import Box, PerturbationSet
 from boundlab.spec import Specification
-from boundlab.verify.query import Problems, flat_values
+from boundlab.verify.query import NUMPY, Problems, flat_values
 from boundlab.verify.verdict import Witness
 
 Replay = Callable[[Mapping[str, Tensor]], Tensor]
@@ -116,7 +116,7 @@ def task_of_cases(model: Model, cases: Problems, replay: Replay | None) -> Task:
     """The task of a query's cases: proofs of the enclosing boxes, witnesses judged by the exact decimals."""
     def judge(problem: int, inputs: Mapping[str, Tensor], output: Tensor) -> bool:
         case = cases.cases[problem]
-        inside = case.contains(flat_values(inputs, model), model.dtype)
+        inside = case.contains(flat_values(inputs, model), NUMPY[model.dtype])
         return inside and case.violated(output.detach().cpu().numpy().reshape(-1))
 
     return Task(model, cases.sets, cases.rounded, cases.spec, judge, replay or replay_of(model, cases.sets),

@@ -20,10 +20,11 @@ from boundlab.errors import BoundError, MissingRule, SpecError
 from boundlab.graph import Model
 from boundlab.perturbations.joint import Regions
 from boundlab.perturbations.sets import PerturbationSet
+from boundlab.question.exact import Query
 from boundlab.spec import Specification
 from boundlab.verify.options import Bisection, Branching, Race
 from boundlab.verify.proof import Proof, whole
-from boundlab.verify.query import Query, problems
+from boundlab.verify.query import problems
 from boundlab.verify.race import race
 from boundlab.verify.standing import Clock, Standing, describe, result_of
 from boundlab.verify.task import Replay, Task, take_regions, task_of_cases, task_of_sets

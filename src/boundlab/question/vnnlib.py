@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from boundlab.errors import SpecError
-from boundlab.verify.normal_form import Conjunct, Constraint, Disjunction, Linear, both, cases, read_blocks
-from boundlab.verify.query import Atom, Case, Query
+from boundlab.question.exact import Atom, Case, Query
+from boundlab.question.normal_form import Conjunct, Constraint, Disjunction, Linear, both, cases, read_blocks
 
 NUMBER = r"[-+]?(?:\d++\.?\d*+|\.\d++)(?:[eE][-+]?\d++)?"
 BOUND = rf"\(\s*+[<>]=\s++[XY]_\d++\s++{NUMBER}\s*+\)"

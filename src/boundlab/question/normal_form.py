@@ -15,7 +15,7 @@ from fractions import Fraction
 import numpy as np
 
 from boundlab.errors import SpecError
-from boundlab.verify.query import Atom, Case, Ends, ends_of
+from boundlab.question.exact import Atom, Case, Ends, ends_of
 
 MOST_CASES = 200_000
 """Conjunctions that a formula may expand to before it is refused."""

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 import boundlab as bl
-from boundlab.verify.query import Case, Ends, Query, ends_of, problems
-from boundlab.verify.vnnlib import parse_vnnlib, write_vnnlib
+from boundlab.question.exact import Case, Ends, Query, ends_of
+from boundlab.question.vnnlib import parse_vnnlib, write_vnnlib
+from boundlab.verify.query import problems
 
 COMPARE = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt, "=": operator.eq}
 
@@ -62,14 +63,14 @@ def test_inputs_and_outputs_in_one_disjunct_share_their_box() -> None:
   (and (>= X_0 1.0) (<= X_0 2.0) (>= Y_0 3.5) (<= Y_0 4.5))))""")
     assert [[len(conjunct) for conjunct in case.unsafe] for case in query.cases] == [[1, 1], [2]]
     for x, y, unsafe in ((0.5, 0.5, True), (0.5, 1.0, False), (0.5, 2.5, True), (1.5, 0.5, False), (1.5, 4.0, True)):
-        assert query.accepts(np.array([x]), np.array([y]), torch.float32) is unsafe
+        assert query.accepts(np.array([x]), np.array([y]), np.float32) is unsafe
 
 
 @pytest.mark.parametrize("number", ["0.1", "0.800000011920929", "1e-3", "-7.25", "0.93341176", "16777217", "-0.0", "1e-46"])
 def test_enclosing_box_holds_the_decimal_and_its_rounding(number: str) -> None:
     case, = parse_vnnlib(declared(1, 1) + f"(assert (<= X_0 {number}))(assert (>= X_0 {number}))(assert (<= Y_0 0))").cases
-    for dtype, kind in ((torch.float32, np.float32), (torch.float64, np.float64)):
-        below, above = case.lower.outward(dtype, -1)[0], case.upper.outward(dtype, 1)[0]
+    for kind in (np.float32, np.float64):
+        below, above = case.lower.outward(kind, -1)[0], case.upper.outward(kind, 1)[0]
         assert Fraction(float(below)) <= Fraction(Decimal(number)) <= Fraction(float(above))
         assert below <= kind(float(number)) <= above
         assert above <= np.nextafter(below, kind(np.inf)), "at most one float of width"
@@ -80,23 +81,23 @@ def test_enclosing_box_holds_the_decimal_and_its_rounding(number: str) -> None:
 def test_rounding_twice_is_avoided() -> None:
     halfway, little = Fraction(1) + Fraction(1, 2**24), Fraction(1, 10**30)
     for number, expected in ((halfway + little, 1 + 2**-23), (halfway, 1.0), (halfway - little, 1.0)):
-        assert ends_of([number]).rounded(torch.float32)[0] == np.float32(expected)
+        assert ends_of([number]).rounded(np.float32)[0] == np.float32(expected)
 
 
 def test_witness_may_lie_on_the_rounded_end_and_no_further() -> None:
     query = parse_vnnlib(declared(1, 1) + "(assert (<= X_0 0.1))(assert (>= X_0 0))(assert (>= Y_0 1))")
     end = np.float32(0.1)
     assert Fraction(float(end)) > Fraction("0.1")
-    assert query.accepts(np.array([end]), np.array([1.0]), torch.float32)
-    assert not query.accepts(np.array([np.nextafter(end, np.float32(1))]), np.array([1.0]), torch.float32)
-    assert not query.accepts(np.array([end]), np.array([np.nextafter(1.0, 0.0)]), torch.float32)
-    assert not query.accepts(np.array([end]), np.array([np.nan]), torch.float32)
+    assert query.accepts(np.array([end]), np.array([1.0]), np.float32)
+    assert not query.accepts(np.array([np.nextafter(end, np.float32(1))]), np.array([1.0]), np.float32)
+    assert not query.accepts(np.array([end]), np.array([np.nextafter(1.0, 0.0)]), np.float32)
+    assert not query.accepts(np.array([end]), np.array([np.nan]), np.float32)
 
 
 @pytest.mark.parametrize("symbol, tie", [("<=", True), ("<", False)])
 def test_strict_constraints_need_strict_witnesses_and_positive_margins(symbol: str, tie: bool) -> None:
     query = parse_vnnlib(declared(2, 2) + boxed(2) + f"(assert ({symbol} Y_0 Y_1))")
-    assert query.accepts(np.zeros(2), np.ones(2), torch.float32) is tie
+    assert query.accepts(np.zeros(2), np.ones(2), np.float32) is tie
     batch, = problems(query, identity(2))
     assert batch.spec.worst(batch.spec.values(torch.ones(1, 2))).item() == 0
 
@@ -116,7 +117,7 @@ def test_relations_among_inputs_bind_witnesses_and_not_the_box() -> None:
     case, = query.cases
     assert case.upper.nearest.tolist() == [1.0, 1.0]
     for x, inside in (([0.25, 0.25], True), ([0.5, 0.25], False), ([1.0, -1.0], False)):
-        assert query.accepts(np.array(x), np.array([0.0]), torch.float32) is inside
+        assert query.accepts(np.array(x), np.array([0.0]), np.float32) is inside
 
 
 @pytest.mark.parametrize("body, said", [

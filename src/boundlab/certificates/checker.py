@@ -1,0 +1,152 @@
+"""The independent checker: from a network, a query and a certificate to whether the proof holds.
+
+It trusts the `onnx` package, numpy's and scipy's arithmetic, and the parser of queries; it imports nothing of the search, and
+whatever the certificate says, it accepts only what it has derived itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from boundlab.certificates.certificate import Argument, CaseProof, Checked
+from boundlab.certificates.coverage import uncovered
+from boundlab.certificates.functions import Ends
+from boundlab.certificates.known import Known, derive
+from boundlab.certificates.leaves import Leaves, Places, inner_slopes, places_of
+from boundlab.certificates.network import Network, Nonlinear
+from boundlab.certificates.unsafe import atoms_of
+from boundlab.errors import CertificateError
+from boundlab.question.exact import Case, Query
+
+MOST_NUMBERS = 2**22
+"""Numbers of one kind that the leaves, or the frames, of a chunk may hold over the whole network."""
+
+
+def check_proofs(network: Network, query: Query, proofs: Sequence[CaseProof]) -> Checked:
+    """Whether proofs, one for each case of the query, hold for the network; CertificateError for what does not fit."""
+    fitting(network, query, proofs)
+    leaves, margin = sum(proof.leaves for proof in proofs), np.inf
+    places = places_of(network)
+    for number, (case, proof) in enumerate(zip(query.cases, proofs, strict=True)):
+        named(proof, places)
+        missing = uncovered(proof, len(case.unsafe))
+        if missing is not None:
+            return Checked(False, float("-inf"), leaves, f"case {number}: {missing}")
+        bounds = case_bounds(network, case, proof, places)
+        # NaN is never a proof.
+        worst = int(np.argmin(np.where(np.isnan(bounds), -np.inf, bounds)))
+        if not bounds[worst] > 0:
+            return Checked(False, float(bounds[worst]), leaves, (
+                f"case {number}: leaf {worst} shows clause {int(proof.clause[worst])} only down to {bounds[worst]:.6g}"))
+        margin = min(margin, float(bounds[worst]))
+    return Checked(True, margin, leaves)
+
+
+def fitting(network: Network, query: Query, proofs: Sequence[CaseProof]) -> None:
+    """CertificateError unless network, query and certificate have the same sizes."""
+    sizes = sum(step.size for step in network.inputs), network.steps[network.output].size
+    if (query.inputs, query.outputs) != sizes:
+        raise CertificateError(f"the query is about {query.inputs} inputs and {query.outputs} outputs, the network has "
+                               f"{sizes[0]} and {sizes[1]}.")
+    if len(proofs) != len(query.cases):
+        raise CertificateError(f"the certificate has {len(proofs)} cases, the query {len(query.cases)}.")
+
+
+def named(proof: CaseProof, places: Places) -> None:
+    """CertificateError for a name that the network does not have, a neuron out of range, or slopes of a wrong size."""
+    used = {*proof.steps, *proof.lines, *(one for pair in proof.inner for one in pair)}
+    unknown = used - set(places.numbers)
+    if unknown:
+        one = min(unknown)
+        raise CertificateError(f"the certificate names argument {one.number} of '{one.step}', which is no input or nonlinear "
+                               "operator of the network.")
+    sizes = np.array([places.size(one) for one in proof.steps] or [0])
+    if ((proof.step >= 0) & (proof.neuron >= sizes[proof.step.clip(min=0)])).any():
+        raise CertificateError("the certificate has a constraint on a neuron that its step does not have.")
+    widths = [(one, slopes.shape[1], places.size(one)) for one, pair in proof.lines.items() for slopes in pair]
+    for (target, one), pair in proof.inner.items():
+        widths += [(one, slopes.shape[2], places.size(one)) for slopes in pair]
+        widths += [(target, slopes.shape[1], places.size(target)) for slopes in pair if slopes.shape[1] != 1]
+    for one, found, size in widths:
+        if found != size:
+            raise CertificateError(f"the certificate has {found} slopes for '{one.step}', which has {size} entries.")
+
+
+def case_bounds(network: Network, case: Case, proof: CaseProof, places: Places) -> np.ndarray:
+    """What each leaf's row is above, (n,)."""
+    atoms, bounds = atoms_of(case, network.steps[network.output].size), np.full(proof.leaves, np.nan)
+    root = case.lower.outward(network.dtype, -1).astype(np.float64), case.upper.outward(network.dtype, 1).astype(np.float64)
+    order = np.argsort(proof.frame, kind="stable")
+    first = np.searchsorted(proof.frame[order], np.arange(proof.frames + 1))
+    numbers = sum(step.size for step in network.steps)
+    together = max(MOST_NUMBERS // numbers, 1)
+    for start in range(0, proof.frames, together):
+        frames = np.arange(start, min(start + together, proof.frames))
+        members = order[first[frames[0]]:first[frames[-1] + 1]]
+        with np.errstate(all="ignore"):
+            known = derive_frames(network, root, proof, places, (frames, members))
+            for part in range(0, len(members), together):
+                chosen = members[part:part + together]
+                leaves = Leaves(proof, places, known, chosen, proof.frame[chosen] - start)
+                bounds[chosen] = leaves.lower_bounds(atoms)
+    return bounds
+
+
+def derive_frames(network: Network, root: Ends, proof: CaseProof, places: Places,
+                  members: tuple[np.ndarray, np.ndarray]) -> Known:
+    """What is known on frames, whose leaves are `members`."""
+    frames = members[0]
+    boxes = hulls(network, root, proof, places, members)
+
+    def given(target: tuple[int, int], step: int, neuron: np.ndarray, frame: np.ndarray) -> Sequence[Ends | None] | None:
+        found, goal = network.steps[step], Argument(network.steps[target[0]].name, target[1])
+        assert isinstance(found, Nonlinear)
+        slopes = [inner_slopes(proof.inner, frames[frame], goal, Argument(found.name, number), neuron)
+                  for number in range(len(found.arguments))]
+        return slopes if any(pair is not None for pair in slopes) else None
+
+    return derive(network, boxes, given)
+
+
+def hulls(network: Network, root: Ends, proof: CaseProof, places: Places,
+          members: tuple[np.ndarray, np.ndarray]) -> list[Ends]:
+    """For each input the hull (size, f) of the boxes of each frame's leaves; any box where no leaf has a point."""
+    (frames, leaves), found = members, []
+    for step in network.inputs:
+        own = np.array([places.numbers[one] == (network.steps.index(step), 0) for one in proof.steps] or [False])
+        lower, upper = (np.broadcast_to(end[step.start:step.start + step.size, None], (step.size, 1)) for end in root)
+        if proof.step.size and (own[proof.step[leaves]] & (proof.step[leaves] >= 0)).any():
+            lower, upper = boxes_hull(own, (lower, upper), proof, members)
+        elif len(frames) > 1:
+            lower, upper = (np.repeat(end, len(frames), axis=1) for end in (lower, upper))
+        found.append((lower, upper))
+    return found
+
+
+def boxes_hull(own: np.ndarray, root: Ends, proof: CaseProof, members: tuple[np.ndarray, np.ndarray]) -> Ends:
+    """The hull of the boxes that constraints on one input (`own`, by number of the step) leave of its ends (size, 1)."""
+    frames, leaves = members
+    size, owner = len(root[0]), proof.frame[leaves] - frames[0]
+    low, high = np.full((size, len(frames)), np.inf), np.full((size, len(frames)), -np.inf)
+    together = max(MOST_NUMBERS // size, 1)
+    for part in range(0, len(leaves), together):
+        chosen, column = leaves[part:part + together], owner[part:part + together]
+        lower, upper = (np.repeat(end, len(chosen), axis=1) for end in root)
+        for depth in range(proof.step.shape[1]):
+            step = proof.step[chosen, depth]
+            here = np.flatnonzero((step >= 0) & own[step])
+            neuron, point = proof.neuron[chosen[here], depth], proof.point[chosen[here], depth]
+            over = proof.side[chosen[here], depth] > 0
+            np.maximum.at(lower, (neuron[over], here[over]), point[over])
+            np.minimum.at(upper, (neuron[~over], here[~over]), point[~over])
+        filled = (lower <= upper).all(axis=0)
+        for j in range(size):
+            np.minimum.at(low[j], column[filled], lower[j, filled])
+            np.maximum.at(high[j], column[filled], upper[j, filled])
+    # A frame without any point may take any box: its leaves are empty by their own constraints.
+    empty = low > high
+    return np.where(empty, root[0], low), np.where(empty, root[1], high)
+
+

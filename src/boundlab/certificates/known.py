@@ -1,0 +1,189 @@
+"""What is known of every step on f boxes (frames): intervals of all tensors, derived from the boxes alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from boundlab.certificates.functions import Ends, lines_of
+from boundlab.certificates.network import Affine, Input, Network, Nonlinear
+from boundlab.certificates.pull import Pull, Room, room_of_lines, widened
+from boundlab.certificates.rounding import LARGEST, TINY, above, below, gamma, largest
+
+MOST_NUMBERS = 2**14
+"""Coefficients of one step that are pulled at a time: few enough for the processor's cache, but at least `FEWEST` rows."""
+FEWEST = 64
+Given = Callable[[tuple[int, int], int, np.ndarray, np.ndarray], Sequence[Ends | None] | None]
+"""Slopes (size, r) for each argument of a step, or None: of target (step, argument), step, and rows by neuron and frame."""
+
+
+def at(table: np.ndarray, owner: np.ndarray) -> np.ndarray:
+    """The columns `owner` (r,) of a table (size, f), which are shared if there is one."""
+    return table if table.shape[1] == 1 else table[:, owner]
+
+
+@dataclass
+class Known:
+    """Ends (size, f) of every step so far, and the rooms of steps: (size, f), of affine ones (size, 1) for all frames.
+
+    `magnitudes` (size, 1) bound the absolute values on all frames.
+    """
+
+    network: Network
+    frames: int
+    ends: list[Ends] = field(default_factory=list)
+    magnitudes: list[np.ndarray] = field(default_factory=list)
+    rooms: dict[int, Room] = field(default_factory=dict)
+
+    def learn(self, step: int, ends: Ends) -> None:
+        """The ends of the next step, or better ends of an earlier one."""
+        magnitude = largest(*ends).max(axis=1, keepdims=True)
+        self.ends[step:step + 1], self.magnitudes[step:step + 1] = [ends], [magnitude]
+
+    def magnitude(self, step: int) -> np.ndarray:
+        """A bound of absolute values on all frames, (size, 1)."""
+        return self.magnitudes[step]
+
+    def arguments(self, step: int) -> list[Ends]:
+        """Ends of a nonlinear step's arguments."""
+        found = self.network.steps[step]
+        assert isinstance(found, Nonlinear)
+        return [self.ends[argument] for argument in found.arguments]
+
+    def room(self, step: int, owner: np.ndarray) -> Room:
+        """A step's room for rows of the frames `owner`."""
+        found = self.rooms[step]
+        if found.low.shape[1] == 1:
+            return found
+        lower, upper = (tuple(at(slope, owner) for slope in slopes) for slopes in (found.lower, found.upper))
+        return Room(at(found.low, owner), at(found.high, owner), lower, upper)
+
+    def pull_of(self, owner: np.ndarray) -> Pull:
+        """Functions of the frames `owner` (r,), nothing of which has arrived yet."""
+        return Pull(self.network, {}, np.zeros(len(owner)), self.magnitude)
+
+
+def derive(network: Network, boxes: Sequence[Ends], given: Given) -> Known:
+    """Everything about f boxes, one pair of ends (size, f) for each input in turn; inner intervals with the slopes given."""
+    known = Known(network, boxes[0][0].shape[1])
+    shapes, inputs = exactness(network), iter(boxes)
+    for place, step in enumerate(network.steps):
+        if isinstance(step, Input):
+            ends = finite(next(inputs), (step.size, known.frames))
+            known.learn(place, ends)
+            known.rooms[place] = Room(*widened(*ends, 0.0))
+        elif isinstance(step, Affine):
+            known.learn(place, affine_ends(known, place, step))
+        else:
+            for number, argument in enumerate(step.arguments):
+                if not shapes[argument]:
+                    refine(known, place, number, given)
+            lines = lines_of(step.function, known.arguments(place), [None] * len(step.arguments))
+            known.rooms[place] = room_of_lines(lines, tuple(map(known.magnitude, step.arguments)))
+            known.learn(place, finite(step.function.values(known.arguments(place)), (step.size, known.frames)))
+    return known
+
+
+def exactness(network: Network) -> list[bool]:
+    """Steps whose interval arithmetic loses nothing: linear functions of inputs, each of which arrives along one path."""
+    apart: list[bool] = []
+    found: list[bool] = []
+    for step in network.steps:
+        single = isinstance(step, Affine) and len(step.arguments) == 1
+        source = step.arguments[0] if isinstance(step, Affine) else 0
+        scaling = isinstance(step, Affine) and single and one_each(step)
+        apart.append(isinstance(step, Input) or (scaling and apart[source]))
+        found.append(isinstance(step, Input) or (single and apart[source]))
+    return found
+
+
+def one_each(step: Affine) -> bool:
+    """Whether each entry is a multiple of one entry of the argument, which no other reads."""
+    nonzero = step.matrices[0].absolute != 0
+    return int(nonzero.sum(axis=0).max()) <= 1 and int(nonzero.sum(axis=1).max()) <= 1
+
+
+def finite(ends: Ends, shape: tuple[int, int]) -> Ends:
+    """Ends of full shape, infinite where they are no numbers or larger than `LARGEST`."""
+    low, high = (np.broadcast_to(end, shape) for end in ends)
+    return np.where(low >= -LARGEST, low, -np.inf), np.where(high <= LARGEST, high, np.inf)
+
+
+def affine_ends(known: Known, place: int, step: Affine) -> Ends:
+    """Interval arithmetic through an affine step, whose room is noted on the way."""
+    center = np.repeat(step.bias[:, None], known.frames, axis=1)
+    radius, slack = np.zeros_like(center), step.slack[:, None]
+    for argument, matrix in zip(step.arguments, step.matrices, strict=True):
+        lower, upper = known.ends[argument]
+        middle = lower / 2 + upper / 2
+        reach = above(np.maximum(upper - middle, middle - lower))
+        center, radius = center + matrix.forward @ middle, radius + matrix.absolute @ reach
+        slack = slack + matrix.error * (matrix.absolute @ known.magnitude(argument))
+    count = 4 * (len(step.arguments) + 2)
+    bias, size = step.bias[:, None], (np.abs(center) + radius).max(axis=1, keepdims=True)
+    slack = 1.01 * slack + gamma(count) * (np.abs(bias) + size) + TINY
+    known.rooms[place] = Room(*widened(bias, bias, slack))
+    # The radius is a sum of as many terms as the center, with absolute values that are no larger: thrice covers both.
+    room = radius + 3 * slack
+    return finite((below(center - room), above(center + room)), room.shape)
+
+
+def refine(known: Known, place: int, number: int, given: Given) -> None:
+    """Better ends of an argument of a nonlinear step, where they may help: pulled back with the slopes given."""
+    step = known.network.steps[place]
+    assert isinstance(step, Nonlinear)
+    open_ = np.broadcast_to(~step.function.settled(known.arguments(place)), (step.size, known.frames))
+    argument = step.arguments[number]
+    frames, neurons = np.nonzero(open_.T)
+    lower, upper = (end.copy() for end in known.ends[argument])
+    widest = max(one.size for one in known.network.steps[:place + 1])
+    together = max(MOST_NUMBERS // widest, FEWEST)
+    for part in range(0, len(neurons), together):
+        rows = slice(part, part + together)
+        neuron, frame = neurons[rows], frames[rows]
+        room = rooms_of(known, (place, number), (neuron, frame), given)
+        low, high = (begun(known, argument, neuron, frame, sign).to_inputs(room) for sign in (1.0, -1.0))
+        lower[neuron, frame] = np.fmax(lower[neuron, frame], low)
+        upper[neuron, frame] = np.fmin(upper[neuron, frame], -high)
+    known.learn(argument, (lower, upper))
+
+
+def rooms_of(known: Known, where: tuple[int, int], rows: tuple[np.ndarray, np.ndarray], given: Given) -> Callable[[int], Room]:
+    """The rooms of steps for rows (neuron, frame) of a target `where` = (step, number), each made once for both signs."""
+    neuron, frame = rows
+    made: dict[int, Room] = {}
+
+    def make(step: int) -> Room:
+        found = known.network.steps[step]
+        slopes = given(where, step, neuron, frame) if isinstance(found, Nonlinear) else None
+        if slopes is None:
+            return known.room(step, frame)
+        assert isinstance(found, Nonlinear)
+        ends = [(at(low, frame), at(high, frame)) for low, high in known.arguments(step)]
+        return room_of_lines(lines_of(found.function, ends, slopes), tuple(map(known.magnitude, found.arguments)))
+
+    def room(step: int) -> Room:
+        if step not in made:
+            made[step] = make(step)
+        return made[step]
+
+    return room
+
+
+def begun(known: Known, argument: int, neuron: np.ndarray, frame: np.ndarray, sign: float) -> Pull:
+    """Sign times single neurons (r,) on frames (r,); those of an affine step are rows of its matrices, which saves a step."""
+    step, count, pull = known.network.steps[argument], np.arange(len(neuron)), known.pull_of(frame)
+    if not isinstance(step, Affine):
+        rows = np.zeros((step.size, len(neuron)))
+        rows[neuron, count] = sign
+        pull.arrive(argument, rows)
+        return pull
+    room = known.rooms[argument]
+    pull.bias = room.low[neuron, 0] if sign > 0 else -room.high[neuron, 0]
+    for source, matrix in zip(step.arguments, step.matrices, strict=True):
+        chosen = matrix.forward[neuron]
+        dense = chosen if isinstance(chosen, np.ndarray) else chosen.toarray()
+        pull.arrive(source, np.ascontiguousarray(sign * dense.T))
+    return pull

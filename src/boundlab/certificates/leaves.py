@@ -1,0 +1,148 @@
+"""The proofs of single leaves: intervals end at the constraints, and the leaf's row is pulled back with its own slopes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from boundlab.certificates.certificate import Argument, CaseProof, Pair
+from boundlab.certificates.functions import Ends, lines_of
+from boundlab.certificates.known import Known, at
+from boundlab.certificates.network import Input, Network, Nonlinear
+from boundlab.certificates.pull import Pull, Room, dots, room_of_lines, widened
+from boundlab.certificates.rounding import TINY, UNIT, below
+from boundlab.certificates.unsafe import Atoms
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a network has what certificates name: (step, argument number) by name, and the step that computes the argument."""
+
+    network: Network
+    numbers: Mapping[Argument, tuple[int, int]]
+
+    def tensor(self, argument: Argument) -> int:
+        """The step that computes an argument; of an input, itself."""
+        place, number = self.numbers[argument]
+        step = self.network.steps[place]
+        return step.arguments[number] if isinstance(step, Nonlinear) else place
+
+    def size(self, argument: Argument) -> int:
+        """How many entries an argument has."""
+        return self.network.steps[self.numbers[argument][0]].size
+
+
+def places_of(network: Network) -> Places:
+    """All inputs and all arguments of nonlinear steps, by name."""
+    found: dict[Argument, tuple[int, int]] = {}
+    for place, step in enumerate(network.steps):
+        if isinstance(step, Input):
+            found[Argument(step.name)] = (place, 0)
+        elif isinstance(step, Nonlinear):
+            found.update({Argument(step.name, number): (place, number) for number in range(len(step.arguments))})
+    return Places(network, found)
+
+
+@dataclass(frozen=True)
+class Leaves:
+    """Some leaves of a case (r,) with the frame of each, by place in `known`."""
+
+    proof: CaseProof
+    places: Places
+    known: Known
+    chosen: np.ndarray
+    owner: np.ndarray
+
+    def constraints(self) -> Sequence[tuple[int, np.ndarray, int]]:
+        """For each place in turn and each argument: the step that computes it, the leaves with such a constraint, the place."""
+        found = []
+        for depth in range(self.proof.step.shape[1]):
+            named = self.proof.step[self.chosen, depth]
+            for number in np.unique(named[named >= 0]):
+                tensor = self.places.tensor(self.proof.steps[number])
+                found.append((tensor, np.flatnonzero(named == number), depth))
+        return found
+
+    def lower_bounds(self, atoms: Atoms) -> np.ndarray:
+        """What each leaf's row is above, (r,): infinity for a leaf without any point."""
+        clipped, empty = self.clipped()
+        network = self.known.network
+        pull = self.known.pull_of(self.owner)
+        rows, constants, slack = atoms.rows(self.proof.weights[self.chosen], self.proof.clause[self.chosen])
+        pull.bias = below(constants - dots(self.known.magnitude(network.output), slack))
+        self.multiply(pull)
+        pull.arrive(network.output, rows)
+        return np.where(empty, np.inf, pull.to_inputs(lambda step: self.room(step, clipped)))
+
+    def clipped(self) -> tuple[dict[int, Ends], np.ndarray]:
+        """Ends (size, r) of the tensors that constraints are about, and which leaves they leave without a point."""
+        found: dict[int, Ends] = {}
+        empty = np.zeros(len(self.chosen), dtype=bool)
+        for tensor, leaves, depth in self.constraints():
+            if tensor not in found:
+                shape = (self.known.network.steps[tensor].size, len(self.chosen))
+                ends = (np.broadcast_to(at(end, self.owner), shape).copy() for end in self.known.ends[tensor])
+                found[tensor] = (next(ends), next(ends))
+            lower, upper = found[tensor]
+            leaf = self.chosen[leaves]
+            neuron, point = self.proof.neuron[leaf, depth], self.proof.point[leaf, depth]
+            over = self.proof.side[leaf, depth] > 0
+            lower[neuron[over], leaves[over]] = np.maximum(lower[neuron[over], leaves[over]], point[over])
+            upper[neuron[~over], leaves[~over]] = np.minimum(upper[neuron[~over], leaves[~over]], point[~over])
+        for lower, upper in found.values():
+            empty |= (lower > upper).any(axis=0)
+        for lower, upper in found.values():
+            upper[:, empty] = np.maximum(lower, upper)[:, empty]
+        return found, empty
+
+    def multiply(self, pull: Pull) -> None:
+        """Subtract multiplier * side * (value - point), which is at least 0 on the leaf, from each leaf's row."""
+        for tensor, leaves, depth in self.constraints():
+            if isinstance(self.known.network.steps[tensor], Input):
+                continue
+            leaf = self.chosen[leaves]
+            neuron = self.proof.neuron[leaf, depth]
+            factor = self.proof.multiplier[leaf, depth] * self.proof.side[leaf, depth]
+            if tensor not in pull.waiting:
+                pull.waiting[tensor] = np.zeros((self.known.network.steps[tensor].size, len(self.chosen)))
+            waiting = pull.waiting[tensor]
+            waiting[neuron, leaves] -= factor
+            magnitude = np.broadcast_to(pull.magnitude(tensor), waiting.shape)
+            lost = UNIT * 1.01 * np.abs(waiting[neuron, leaves]) * magnitude[neuron, leaves] + TINY
+            pull.bias[leaves] = below(pull.bias[leaves] + below(below(factor * self.proof.point[leaf, depth]) - lost))
+
+    def room(self, step: int, clipped: Mapping[int, Ends]) -> Room:
+        """A step's room: new where a constraint ends its intervals or the leaf has lines of its own."""
+        found = self.known.network.steps[step]
+        if isinstance(found, Input) and step in clipped:
+            return Room(*widened(*clipped[step], 0.0))
+        if not isinstance(found, Nonlinear):
+            return self.known.room(step, self.owner)
+        given = [self.given(Argument(found.name, number)) for number in range(len(found.arguments))]
+        if not any(argument in clipped for argument in found.arguments) and all(pair is None for pair in given):
+            return self.known.room(step, self.owner)
+        whole = [(at(low, self.owner), at(high, self.owner)) for low, high in self.known.arguments(step)]
+        ends = [clipped.get(argument, pair) for argument, pair in zip(found.arguments, whole, strict=True)]
+        return room_of_lines(lines_of(found.function, ends, given), tuple(map(self.known.magnitude, found.arguments)))
+
+    def given(self, argument: Argument) -> Ends | None:
+        """The leaves' own slopes, (size, r or 1)."""
+        pair = self.proof.lines.get(argument)
+        return None if pair is None else (self.columns(pair[0]), self.columns(pair[1]))
+
+    def columns(self, slopes: np.ndarray) -> np.ndarray:
+        """Slopes (n or 1, size) of the chosen leaves as columns."""
+        return np.ascontiguousarray((slopes if len(slopes) == 1 else slopes[self.chosen]).T, dtype=np.float64)
+
+
+def inner_slopes(pairs: Mapping[tuple[Argument, Argument], Pair], frames: np.ndarray, target: Argument, argument: Argument,
+                 neuron: np.ndarray) -> Ends | None:
+    """Slopes (size, r) of an argument while neurons (r,) of a target are bounded on frames (r,), by number in the case."""
+    pair = pairs.get((target, argument))
+    if pair is None:
+        return None
+    lower, upper = (slopes[frames if len(slopes) > 1 else np.zeros_like(frames),
+                           neuron if slopes.shape[1] > 1 else np.zeros_like(neuron)].T for slopes in pair)
+    return np.ascontiguousarray(lower, dtype=np.float64), np.ascontiguousarray(upper, dtype=np.float64)

@@ -1,0 +1,102 @@
+"""A network as the checker sees it: inputs, affine steps and nonlinear steps over flat vectors, all in float64.
+
+The network is a function of real numbers: its constants are those of the file, exactly. Where a coefficient had to be computed
+(a folded normalisation, a mean), its step says how far the exact one may be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from boundlab.certificates.functions import Function
+from boundlab.certificates.rounding import UNIT, gamma
+
+DENSE = 0.2
+"""The share of entries from which on a matrix is kept as an array."""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Coefficients (out, in) of an affine step in one argument, their absolute values, and the transpose of the coefficients.
+
+    `error`: a sum of products with these coefficients along either axis, and the coefficients themselves, are wrong by
+    at most `error` times the sum of absolute products.
+    """
+
+    forward: np.ndarray | csr_array
+    absolute: np.ndarray | csr_array
+    backward: np.ndarray | csr_array
+    error: float
+
+
+def matrix_of(coefficients: np.ndarray | csr_array, operations: int = 0) -> Matrix:
+    """A Matrix; `operations` roundings went into an entry, none of which may have underflowed."""
+    if not isinstance(coefficients, np.ndarray):
+        coefficients = csr_array(coefficients)
+        coefficients.sum_duplicates()
+        rows, columns = coefficients.shape
+        longest = int(max(np.diff(coefficients.indptr).max(initial=0), np.bincount(coefficients.indices).max(initial=0)))
+        if coefficients.nnz > DENSE * rows * columns:
+            coefficients = coefficients.toarray()
+    else:
+        longest = max(coefficients.shape)
+    transposed = coefficients.T
+    backward = np.ascontiguousarray(transposed) if isinstance(transposed, np.ndarray) else csr_array(transposed)
+    return Matrix(coefficients, abs(coefficients), backward, gamma(longest) + 1.01 * operations * UNIT)
+
+
+@dataclass(frozen=True)
+class Input:
+    """An input of the network: entries start : start + size of the query's inputs."""
+
+    name: str
+    size: int
+    start: int
+
+
+@dataclass(frozen=True)
+class Affine:
+    """sum of matrices[k] @ (value of step arguments[k]) + bias (size,); the bias is exact to within `slack` (size,)."""
+
+    name: str
+    size: int
+    arguments: tuple[int, ...]
+    matrices: tuple[Matrix, ...]
+    bias: np.ndarray
+    slack: np.ndarray
+
+
+@dataclass(frozen=True)
+class Nonlinear:
+    """A function, entry by entry, of the values of the steps `arguments`, which all have its size."""
+
+    name: str
+    size: int
+    arguments: tuple[int, ...]
+    function: Function
+
+
+Step = Input | Affine | Nonlinear
+
+
+def arguments_of(step: Step) -> tuple[int, ...]:
+    """The steps that a step reads."""
+    return () if isinstance(step, Input) else step.arguments
+
+
+@dataclass(frozen=True)
+class Network:
+    """Steps in an order in which each reads earlier ones only, the step that is the output, and the type of the inputs."""
+
+    steps: tuple[Step, ...]
+    output: int
+    dtype: type[np.float32] | type[np.float64]
+
+    @property
+    def inputs(self) -> Sequence[Input]:
+        """The inputs, in the query's order."""
+        return [step for step in self.steps if isinstance(step, Input)]

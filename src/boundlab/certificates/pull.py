@@ -1,0 +1,94 @@
+"""Linear functions of a step pulled back to the inputs, with all that rounding may do counted in.
+
+A column of coefficients C (size, r) stands for sum C x. A step writes x as a linear function of its arguments plus numbers
+between `low` and `high`; these take part as C+ low + C- high. What rounding loses is a multiple of |C| (for instance
+|C| (|W| |x|) times a constant, when C W is computed), so it is counted by moving `low` and `high` outward at no cost here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from boundlab.certificates.functions import Ends, Lines, Slopes
+from boundlab.certificates.network import Affine, Input, Network
+from boundlab.certificates.rounding import TINY, UNDERFLOW, UNIT, below, gamma
+
+Coefficients = dict[int, np.ndarray]
+"""Coefficients (size, r) by step."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """A step's numbers between `low` and `high` (size, r or 1), moved outward by what rounding may lose in its place.
+
+    For a nonlinear step there are slopes: `lower` for positive coefficients and `upper` for negative ones, for each argument.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+    lower: Slopes = ()
+    upper: Slopes = ()
+
+
+def widened(low: np.ndarray, high: np.ndarray, slack: np.ndarray | float) -> Ends:
+    """Ends moved outward by `slack` and by what a sum of products with them may be wrong by."""
+    room = 2 * gamma(low.shape[0]) * np.maximum(np.abs(low), np.abs(high)) + 1.01 * slack + TINY
+    return low - room, high + room
+
+
+def room_of_lines(lines: Lines, magnitudes: tuple[np.ndarray, ...]) -> Room:
+    """The room of a nonlinear step whose arguments are at most `magnitudes`."""
+    slack: np.ndarray | float = 0.0
+    for below_, above_, magnitude in zip(lines.lower, lines.upper, magnitudes, strict=True):
+        slack = slack + 2 * UNIT * np.maximum(np.abs(below_), np.abs(above_)) * magnitude
+    return Room(*widened(lines.low, lines.high, slack), lines.lower, lines.upper)
+
+
+def dots(table: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
+    """The sum over entries of a table (size, r or 1) times coefficients (size, r), (r,)."""
+    if table.shape[1] == 1:
+        return table[:, 0] @ coefficients
+    return np.einsum("sr,sr->r", table, coefficients)
+
+
+@dataclass
+class Pull:
+    """r linear functions on their way to the inputs: coefficients that wait at steps, and a bias (r,) so far.
+
+    `magnitude` of a step is a bound of the absolute value of its entries, (size, 1).
+    """
+
+    network: Network
+    waiting: Coefficients
+    bias: np.ndarray
+    magnitude: Callable[[int], np.ndarray]
+
+    def arrive(self, step: int, coefficients: np.ndarray) -> None:
+        """More coefficients of a step."""
+        if step in self.waiting:
+            coefficients = self.waiting[step] + coefficients
+            self.bias = below(self.bias - 1.01 * UNIT * dots(self.magnitude(step), np.abs(coefficients)) - TINY)
+        self.waiting[step] = coefficients
+
+    def to_inputs(self, room: Callable[[int], Room]) -> np.ndarray:
+        """Lower bounds (r,) of the functions."""
+        while self.waiting:
+            step = max(self.waiting)
+            self.through(step, self.waiting.pop(step), room(step))
+        return below(self.bias - UNDERFLOW)
+
+    def through(self, step: int, coefficients: np.ndarray, room: Room) -> None:
+        """Coefficients of a step become coefficients of its arguments, and a share of the bias."""
+        positive = np.maximum(coefficients, 0)
+        negative = np.minimum(coefficients, 0)
+        self.bias = below(self.bias + below(dots(room.low, positive) + dots(room.high, negative)))
+        found = self.network.steps[step]
+        if isinstance(found, Affine):
+            for argument, matrix in zip(found.arguments, found.matrices, strict=True):
+                self.arrive(argument, np.asarray(matrix.backward @ coefficients))
+        elif not isinstance(found, Input):
+            for argument, lower, upper in zip(found.arguments, room.lower, room.upper, strict=True):
+                self.arrive(argument, lower * positive + upper * negative)

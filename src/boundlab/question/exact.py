@@ -1,0 +1,123 @@
+"""A query: input boxes with exact decimal ends, and for each box the outputs that are unsafe, as a formula.
+
+Decimals are rarely floats. Proofs cover the decimal box and the box rounded to the network's input type; a witness counts
+if it lies in the rounded box and satisfies the unsafe formula in exact rational arithmetic.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from boundlab.errors import SpecError
+
+Floats = type[np.float32] | type[np.float64]
+"""The type of a network's inputs."""
+
+
+@dataclass(frozen=True)
+class Ends:
+    """Exact numbers: the nearest float64 of each, and the sign of what that leaves out (number - nearest), (d,) both."""
+
+    nearest: np.ndarray
+    excess: np.ndarray
+
+    def rounded(self, dtype: Floats) -> np.ndarray:
+        """The nearest float of type `dtype` to each exact number, ties to even, (d,)."""
+        if dtype == np.float64:
+            return self.nearest
+        near = self.nearest.astype(np.float32)
+        back = near.astype(np.float64)
+        other = np.nextafter(near, np.where(self.nearest > back, np.inf, -np.inf).astype(np.float32))
+        # float64 first and float32 next rounds twice: at a midpoint of two float32 the digits left out decide.
+        middle = (self.nearest != back) & ((back + other.astype(np.float64)) / 2 == self.nearest)
+        towards_other = np.sign(other.astype(np.float64) - back) == self.excess
+        return np.where(middle & towards_other, other, near)
+
+    def outward(self, dtype: Floats, side: int) -> np.ndarray:
+        """The first float beyond (side -1: at or below, +1: at or above) both the exact number and its rounding, (d,)."""
+        near = self.rounded(dtype)
+        back = near.astype(np.float64)
+        beyond = np.where(self.nearest == back, self.excess, np.sign(self.nearest - back)) == side
+        return np.where(beyond, np.nextafter(near, np.full_like(near, side * np.inf)), near)
+
+
+def ends_of(numbers: Sequence[Fraction]) -> Ends:
+    """Exact numbers as Ends."""
+    nearest = np.array([float(number) for number in numbers], dtype=np.float64)
+    differences = [number - Fraction(near) for number, near in zip(numbers, nearest.tolist(), strict=True)]
+    excess = [(difference > 0) - (difference < 0) for difference in differences]
+    return Ends(nearest, np.array(excess, dtype=np.int8))
+
+
+def stacked(rows: Sequence[Ends]) -> Ends:
+    """The ends of n cases in one, (n, d)."""
+    return Ends(np.stack([row.nearest for row in rows]), np.stack([row.excess for row in rows]))
+
+
+def rounded_down(numbers: Sequence[Fraction], dtype: Floats) -> np.ndarray:
+    """Floats that are not above exact numbers, so that a proof with them is a proof with the numbers."""
+    return ends_of(numbers).outward(dtype, -1)
+
+
+@dataclass(frozen=True)
+class Atom:
+    """The linear constraint sum of coefficient * value[index] + constant <= 0, or < 0 if `strict`, in exact numbers."""
+
+    terms: tuple[tuple[int, Fraction], ...]
+    constant: Fraction
+    strict: bool = False
+
+    def holds(self, values: Sequence[float]) -> bool:
+        """Whether the constraint is satisfied at `values`, exactly; never where a value that it reads is not finite."""
+        if not all(math.isfinite(values[index]) for index, _ in self.terms):
+            return False
+        total = sum((weight * Fraction(values[index]) for index, weight in self.terms), self.constant)
+        return total < 0 or (total == 0 and not self.strict)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One box of inputs and its unsafe outputs, an or of ands of atoms; `relations` are further constraints on the inputs.
+
+    Proofs leave `relations` out, so they hold for the whole box; a witness has to satisfy them.
+    """
+
+    lower: Ends
+    upper: Ends
+    unsafe: tuple[tuple[Atom, ...], ...]
+    relations: tuple[Atom, ...] = ()
+
+    def contains(self, x: np.ndarray, dtype: Floats) -> bool:
+        """Whether flat inputs (d,) lie in the box rounded to nearest in `dtype`, at zero tolerance."""
+        inside = (self.lower.rounded(dtype) <= x) & (x <= self.upper.rounded(dtype))
+        return bool(inside.all()) and all(atom.holds(x.tolist()) for atom in self.relations)
+
+    def violated(self, y: np.ndarray) -> bool:
+        """Whether flat outputs (m,) are unsafe, exactly."""
+        values = y.tolist()
+        return any(all(atom.holds(values) for atom in conjunct) for conjunct in self.unsafe)
+
+
+@dataclass(frozen=True)
+class Query:
+    """Is some output unsafe for an input in some case? Inputs and outputs are numbered flat, over all inputs in turn."""
+
+    inputs: int
+    outputs: int
+    cases: tuple[Case, ...]
+
+    def accepts(self, x: np.ndarray, y: np.ndarray, dtype: Floats) -> bool:
+        """Whether flat x (d,) with its outputs y (m,) is a counterexample, at zero tolerance.
+
+        The network takes `dtype`, so x counts as the `dtype` values that it is fed as.
+        """
+        for name, found, wanted in (("inputs", x, self.inputs), ("outputs", y, self.outputs)):
+            if found.shape != (wanted,):
+                raise SpecError(f"the query has {wanted} {name}, the witness an array of shape {found.shape}.")
+        fed = x.astype(dtype)
+        return any(case.contains(fed, dtype) and case.violated(y) for case in self.cases)
