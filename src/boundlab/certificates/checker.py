@@ -85,12 +85,11 @@ def case_bounds(network: Network, case: Case, proof: CaseProof, places: Places) 
     for start in range(0, proof.frames, together):
         frames = np.arange(start, min(start + together, proof.frames))
         members = order[first[frames[0]]:first[frames[-1] + 1]]
-        with np.errstate(all="ignore"):
-            known = derive_frames(network, root, proof, places, (frames, members))
-            for part in range(0, len(members), together):
-                chosen = members[part:part + together]
-                leaves = Leaves(proof, places, known, chosen, proof.frame[chosen] - start)
-                bounds[chosen] = leaves.lower_bounds(atoms)
+        known = derive_frames(network, root, proof, places, (frames, members))
+        for part in range(0, len(members), together):
+            chosen = members[part:part + together]
+            leaves = Leaves(proof, places, known, chosen, proof.frame[chosen] - start)
+            bounds[chosen] = leaves.lower_bounds(atoms)
     return bounds
 
 

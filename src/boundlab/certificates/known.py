@@ -65,6 +65,7 @@ class Known:
         return Pull(self.network, {}, np.zeros(len(owner)), self.magnitude)
 
 
+@np.errstate(all="ignore")
 def derive(network: Network, boxes: Sequence[Ends], given: Given) -> Known:
     """Everything about f boxes, one pair of ends (size, f) for each input in turn; inner intervals with the slopes given."""
     known = Known(network, boxes[0][0].shape[1])

@@ -65,6 +65,7 @@ class Leaves:
                 found.append((tensor, np.flatnonzero(named == number), depth))
         return found
 
+    @np.errstate(all="ignore")
     def lower_bounds(self, atoms: Atoms) -> np.ndarray:
         """What each leaf's row is above, (r,): infinity for a leaf without any point."""
         clipped, empty = self.clipped()
