@@ -16,9 +16,9 @@ from boundlab.certificates.functions import Ends
 from boundlab.certificates.known import Known, derive
 from boundlab.certificates.leaves import Leaves, Places, inner_slopes, places_of
 from boundlab.certificates.network import Network, Nonlinear
-from boundlab.certificates.unsafe import atoms_of
+from boundlab.certificates.unsafe import atoms_of, summed
 from boundlab.errors import CertificateError
-from boundlab.question.exact import Case, Query
+from boundlab.question.exact import Atom, Case, Query
 
 MOST_NUMBERS = 2**22
 """Numbers of one kind that the leaves, or the frames, of a chunk may hold over the whole network."""
@@ -50,8 +50,19 @@ def fitting(network: Network, query: Query, proofs: Sequence[CaseProof]) -> None
     if (query.inputs, query.outputs) != sizes:
         raise CertificateError(f"the query is about {query.inputs} inputs and {query.outputs} outputs, the network has "
                                f"{sizes[0]} and {sizes[1]}.")
+    if network.groups is not None and not all(orders(atom, network.groups) for case in query.cases
+                                              for conjunct in case.unsafe for atom in conjunct):
+        raise CertificateError("the network ends in a softmax, of which the checker knows the order only, and the query asks "
+                               "for more than which of two outputs is larger.")
     if len(proofs) != len(query.cases):
         raise CertificateError(f"the certificate has {len(proofs)} cases, the query {len(query.cases)}.")
+
+
+def orders(atom: Atom, groups: np.ndarray) -> bool:
+    """Whether a constraint says no more than which of two compared outputs is larger."""
+    terms = {index: weight for index, weight in summed(atom).items() if weight}
+    return (atom.constant == 0 and len(terms) == 2 and sum(terms.values()) == 0
+            and len({int(groups[index]) for index in terms}) == 1)
 
 
 def named(proof: CaseProof, places: Places) -> None:
