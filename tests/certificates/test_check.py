@@ -91,7 +91,7 @@ def test_what_does_not_fit_the_network_is_refused(files: Path) -> None:
             (changed(lines={Argument("h7"): pair}), "'h7'"), (changed(lines={Argument("h0", 1): pair}), "argument 1 of 'h0'"),
             (changed(lines={Argument("h0"): (np.zeros((1, 5)), pair[0])}), "5 slopes"),
             (changed(steps=(Argument("y"),)), "'y'"),
-            (changed(inner={(Argument("h0"), Argument("h0")): (np.zeros((1, 2, 6)),) * 2}), "2 slopes"),
+            (changed(inner={(Argument("h0"), Argument("h0")): (np.zeros((1, 1, 2, 6)),) * 2}), "2 slopes"),
             (changed(**array, neuron=step + 6), "a neuron that its step does not have"), (Certificate("", "", ()), "0 cases"),
             (changed(weights=np.ones((one.leaves, 3))), "does not have")):
         with pytest.raises(bl.CertificateError, match=message):

@@ -82,7 +82,7 @@ def sloped(rng: np.random.Generator, proof: CaseProof) -> CaseProof:
     size = {Argument("h0"): 6, Argument("h1"): 5}
     scale = rng.choice([0.3, 1, 100])
     lines = {one: tuple(scale * rng.normal(size=(proof.leaves, k)) for _ in range(2)) for one, k in size.items()}
-    pair = tuple(scale * rng.normal(size=(1, 5, 6)) for _ in range(2))
+    pair = tuple(scale * rng.normal(size=(1, 2, 5, 6)) for _ in range(2))
     return dataclasses.replace(proof, lines=lines, inner={(Argument("h1"), Argument("h0")): pair})
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from boundlab.certificates.certificate import Argument, CaseProof, Checked
 from boundlab.certificates.coverage import uncovered
 from boundlab.certificates.functions import Ends
-from boundlab.certificates.known import Known, derive
+from boundlab.certificates.known import Known, Rows, derive
 from boundlab.certificates.leaves import Leaves, Places, inner_slopes, places_of
 from boundlab.certificates.network import Network, Nonlinear
 from boundlab.certificates.unsafe import atoms_of, summed
@@ -78,8 +78,8 @@ def named(proof: CaseProof, places: Places) -> None:
         raise CertificateError("the certificate has a constraint on a neuron that its step does not have.")
     widths = [(one, slopes.shape[1], places.size(one)) for one, pair in proof.lines.items() for slopes in pair]
     for (target, one), pair in proof.inner.items():
-        widths += [(one, slopes.shape[2], places.size(one)) for slopes in pair]
-        widths += [(target, slopes.shape[1], places.size(target)) for slopes in pair if slopes.shape[1] != 1]
+        widths += [(one, slopes.shape[3], places.size(one)) for slopes in pair]
+        widths += [(target, slopes.shape[2], places.size(target)) for slopes in pair if slopes.shape[2] != 1]
     for one, found, size in widths:
         if found != size:
             raise CertificateError(f"the certificate has {found} slopes for '{one.step}', which has {size} entries.")
@@ -110,11 +110,11 @@ def derive_frames(network: Network, root: Ends, proof: CaseProof, places: Places
     frames = members[0]
     boxes = hulls(network, root, proof, places, members)
 
-    def given(target: tuple[int, int], step: int, neuron: np.ndarray, frame: np.ndarray) -> Sequence[Ends | None] | None:
-        found, goal = network.steps[step], Argument(network.steps[target[0]].name, target[1])
+    def given(step: int, rows: Rows) -> Sequence[Ends | None] | None:
+        found, goal = network.steps[step], Argument(network.steps[rows.target[0]].name, rows.target[1])
         assert isinstance(found, Nonlinear)
-        slopes = [inner_slopes(proof.inner, frames[frame], goal, Argument(found.name, number), neuron)
-                  for number in range(len(found.arguments))]
+        pairs = [proof.inner.get((goal, Argument(found.name, number))) for number in range(len(found.arguments))]
+        slopes = [pair and inner_slopes(pair, rows, frames[rows.frame]) for pair in pairs]
         return slopes if any(pair is not None for pair in slopes) else None
 
     return derive(network, boxes, given)
