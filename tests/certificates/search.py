@@ -9,8 +9,9 @@ import numpy as np
 
 from boundlab.certificates.certificate import Argument, CaseProof
 from boundlab.certificates.checker import case_bounds
+from boundlab.certificates.known import derive
 from boundlab.certificates.leaves import places_of
-from boundlab.certificates.network import Network, Nonlinear
+from boundlab.certificates.network import Input, Network
 from boundlab.question.exact import Case, Query
 
 
@@ -59,31 +60,46 @@ def arguments(network: Network) -> tuple[Argument, ...]:
 
 
 def prove(network: Network, query: Query, turns: int = 12, inputs: bool = True, seed: int = 0) -> list[CaseProof] | None:
-    """Proofs of all cases, by halving the widest input or cutting a neuron at 0; None if the turns do not do."""
+    """Proofs of all cases, by halving the widest input, and unless `inputs`, three neurons first; None if turns do not do."""
     rng, found = np.random.default_rng(seed), []
     for case in query.cases:
         leaves = [Leaf(clause) for clause in range(len(case.unsafe))]
+        free = [] if inputs else crossing(network, case)[:3]
         for _ in range(turns):
             proof = proof_of(network, case, leaves)
             bounds = case_bounds(network, case, proof, places_of(network))
             if (bounds > 0).all():
                 break
             leaves = [part for leaf, bound in zip(leaves, bounds, strict=True)
-                      for part in ([leaf] if bound > 0 else halves(network, case, leaf, inputs, rng))]
+                      for part in ([leaf] if bound > 0 else halves(network, case, leaf, free, rng))]
         else:
             return None
         found.append(proof)
     return found
 
 
-def halves(network: Network, case: Case, leaf: Leaf, inputs: bool, rng: np.random.Generator) -> list[Leaf]:
-    """A leaf in two."""
+def crossing(network: Network, case: Case) -> list[tuple[int, int]]:
+    """Places of arguments and neurons whose intervals on the case's box hold 0 inside, the widest first."""
+    places = places_of(network)
+    ends = [(case.lower.nearest[:, None], case.upper.nearest[:, None])]
+    known, found = derive(network, ends, lambda *_: None), []
+    for place, one in enumerate(arguments(network)):
+        if not isinstance(network.steps[places.numbers[one][0]], Input):
+            lower, upper = known.ends[places.tensor(one)]
+            room = np.minimum(-lower[:, 0], upper[:, 0])
+            found += [(float(room[neuron]), place, int(neuron)) for neuron in np.flatnonzero(room > 0)]
+    return [(place, neuron) for _, place, neuron in sorted(found, reverse=True)]
+
+
+def halves(network: Network, case: Case, leaf: Leaf, free: list[tuple[int, int]], rng: np.random.Generator) -> list[Leaf]:
+    """A leaf in two: by the first neuron of `free` that is not split yet, or by its widest input if there is none."""
     named = arguments(network)
-    if inputs:
+    left = [one for one in free if one not in {(split.step, split.neuron) for split in leaf.splits}]
+    if not left:
         step = network.inputs[0]
         place = named.index(Argument(step.name))
         lower, upper = case.lower.nearest.copy(), case.upper.nearest.copy()
-        for split in leaf.splits:
+        for split in (one for one in leaf.splits if one.step == place):
             if split.side > 0:
                 lower[split.neuron] = max(lower[split.neuron], split.point)
             else:
@@ -91,10 +107,6 @@ def halves(network: Network, case: Case, leaf: Leaf, inputs: bool, rng: np.rando
         neuron = int(np.argmax(upper - lower))
         choice = (place, neuron, float(lower[neuron] + upper[neuron]) / 2)
     else:
-        taken = {(split.step, split.neuron) for split in leaf.splits}
-        free = [(named.index(Argument(step.name)), neuron) for step in network.steps if isinstance(step, Nonlinear)
-                for neuron in range(step.size)]
-        free = [one for one in free if one not in taken] or free
-        choice = (*free[rng.integers(len(free))], 0.0)
+        choice = (*left[0], 0.0)
     return [replace(leaf, splits=(*leaf.splits, Split(choice[0], choice[1], side, choice[2], float(rng.uniform(0, 0.3)))))
             for side in (1, -1)]

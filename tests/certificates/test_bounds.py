@@ -10,7 +10,7 @@ import pytest
 from onnx import helper
 
 from boundlab.certificates.certificate import Argument, CaseProof
-from boundlab.certificates.checker import case_bounds
+from boundlab.certificates.checker import case_bounds, derive_frames
 from boundlab.certificates.known import derive
 from boundlab.certificates.leaves import places_of
 from boundlab.certificates.network import Affine, Input, Network
@@ -62,7 +62,7 @@ def random_proof(rng: np.random.Generator, content: bytes, query: Query, leaves:
     free = [one for one in arguments(network) if one.step != "x"]
     size = {one: places.size(one) for one in free}
     lines = {one: (slopes(rng, LEAVES, size[one]), slopes(rng, 1, size[one])) for one in free if rng.uniform() < 0.6}
-    inner = {(target, one): (slopes(rng, proof.frames, size[target], size[one]), slopes(rng, 1, 1, size[one]))
+    inner = {(target, one): (slopes(rng, proof.frames, 2, size[target], size[one]), slopes(rng, 1, 1, 1, size[one]))
              for target in free for one in free if one < target and rng.uniform() < 0.5}
     return dataclasses.replace(proof, lines=lines, inner=inner)
 
@@ -185,3 +185,24 @@ def test_a_leaf_of_contradicting_constraints_is_empty_and_proven() -> None:
                           ((Split(place["h0"], 0, 1, value), Split(place["h0"], 0, -1, value)), False)):
         proof = proof_of(network, query.cases[0], [Leaf(0, splits)])
         assert (case_bounds(network, query.cases[0], proof, places_of(network))[0] == np.inf) == empty
+
+
+def test_inner_slopes_move_the_ends_that_they_are_for() -> None:
+    content = perceptron((3, 6, 5, 2), 3)
+    network, query = read_network(content), parse_vnnlib(query_text([-1] * 3, [1] * 3, 2, "(<= Y_0 -9)"))
+    case, places, rng = query.cases[0], places_of(network), np.random.default_rng(0)
+    proof, pair = proof_of(network, case, [Leaf(0)]), (Argument("h1"), Argument("h0"))
+    tensor, chosen = places.tensor(Argument("h1")), np.arange(1)
+    root = case.lower.nearest, case.upper.nearest
+
+    def ends(lower: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        changed = dataclasses.replace(proof, inner={pair: (lower, np.full((1, 1, 1, 6), np.nan))})
+        return derive_frames(network, root, changed, places, (chosen, chosen)).ends[tensor]
+
+    nothing = ends(np.full((1, 1, 1, 6), np.nan))
+    for side in (0, 1):
+        slopes = np.full((1, 2, 5, 6), np.nan)
+        slopes[:, side, 2] = rng.uniform(size=6)
+        found = ends(slopes)
+        changed = np.stack([a[:, 0] != b[:, 0] for a, b in zip(found, nothing, strict=True)])
+        assert changed[side, 2] and changed.sum() == 1

@@ -27,7 +27,7 @@ def example(seed: int = 0) -> Certificate:
         np.array([0, 1, 1, 300]), rng.uniform(0.1, 1, (4, 2)), step, np.where(step < 0, 0, 70000), np.where(step < 0, 0, 1),
         rng.normal(size=(4, 3)), rng.uniform(size=(4, 3)), np.array([0, 0, 1, 0]), (Argument("in/x"), Argument("h", 1)),
         {Argument("h", 1): (slopes, np.full((1, 5), np.nan)), Argument("k"): (slopes, rng.normal(size=(1, 5)))},
-        {(Argument("k"), Argument("h", 1)): (np.full((2, 1, 5), np.nan, np.float32), rng.normal(size=(2, 3, 5)))})
+        {(Argument("k"), Argument("h", 1)): (np.full((2, 1, 1, 5), np.nan, np.float32), rng.normal(size=(2, 2, 3, 5)))})
     return Certificate("a" * 64, "b" * 64, (proof, dataclasses.replace(proof, lines={}, inner={})))
 
 
@@ -115,7 +115,7 @@ DAMAGE: dict[str, Callable[[dict[str, bytes]], object]] = {
     "too long": put(CLAUSE, npy(np.zeros(4, np.int8)) + b"\0"), "no npy": put(CLAUSE, b"\x93NUMPY not really"),
     "empty": put(CLAUSE, b""),
     "huge shape": put(CLAUSE, HUGE), "another shape": put(CLAUSE, npy(np.zeros(5, np.int8))),
-    "five axes": put(CLAUSE, npy(np.zeros((4, 1, 1, 1), np.int8))), "a number": put(CLAUSE, npy(np.int8(3))),
+    "five axes": put(CLAUSE, npy(np.zeros((4, 1, 1, 1, 1), np.int8))), "a number": put(CLAUSE, npy(np.int8(3))),
     "slopes of whole numbers": put("cases/0/lines/0/lower.npy", npy(np.zeros((4, 5), np.int8))),
     "slopes of one axis": put("cases/0/lines/0/lower.npy", npy(np.zeros(5))),
     "infinite slopes": put("cases/0/lines/0/lower.npy", npy(np.full((4, 5), np.inf))),

@@ -47,8 +47,8 @@ def problem(seed: int) -> Problem:
         unsafe = f"(or (<= Y_0 {float(low - room)}) (and (>= (+ Y_0 Y_1) {float(high + room)}) (<= Y_0 1000)))"
         return query_text([-1, -1], [1, 1], 2, unsafe)
 
-    for room in (0.05, 0.2, 0.6, 2.0):
-        proofs = prove(read_network(content), parse_vnnlib(text(room)), turns=9, inputs=bool(seed % 2), seed=seed)
+    for room in 0.05 * 1.25 ** np.arange(25):
+        proofs = prove(read_network(content), parse_vnnlib(text(room)), turns=8, inputs=bool(seed % 2), seed=seed)
         if proofs is not None:
             return Problem(content, function, text(room), text(-1e-6), tuple(proofs), points[::20])
     raise AssertionError("the naive search proves nothing")
@@ -82,7 +82,7 @@ def sloped(rng: np.random.Generator, proof: CaseProof) -> CaseProof:
     size = {Argument("h0"): 6, Argument("h1"): 5}
     scale = rng.choice([0.3, 1, 100])
     lines = {one: tuple(scale * rng.normal(size=(proof.leaves, k)) for _ in range(2)) for one, k in size.items()}
-    pair = tuple(scale * rng.normal(size=(1, 5, 6)) for _ in range(2))
+    pair = tuple(scale * rng.normal(size=(1, 2, 5, 6)) for _ in range(2))
     return dataclasses.replace(proof, lines=lines, inner={(Argument("h1"), Argument("h0")): pair})
 
 

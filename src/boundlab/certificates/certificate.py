@@ -42,8 +42,8 @@ class CaseProof:
     neuron (n, c) integers: flat index in it; side (n, c) +1 or -1 (0 for none); point (n, c); multiplier (n, c) >= 0.
     frame (n,) integers, 0 ... f-1: leaves of a frame share the inner intervals, which hold on the hull of their boxes.
     lines: slopes (n or 1, size) of a leaf's own lines by argument; `size` is that of the operator's output.
-    inner: slopes (f or 1, m or 1, size) by (target, argument), of the lines used while the intervals of the target's m neurons
-    are derived. What is absent is the checker's own choice.
+    inner: slopes (f or 1, 2 or 1, m or 1, size) by (target, argument), of the lines used while the intervals of the target's m
+    neurons are derived: first for lower ends, then for upper ends. What is absent is the checker's own choice.
     """
 
     clause: np.ndarray
@@ -119,7 +119,7 @@ def validate(proof: CaseProof) -> None:
     for argument, pair in proof.lines.items():
         validate_slopes(f"'{argument.step}'", pair, (n,))
     for (target, argument), pair in proof.inner.items():
-        validate_slopes(f"'{argument.step}' under '{target.step}'", pair, (proof.frames, None))
+        validate_slopes(f"'{argument.step}' under '{target.step}'", pair, (proof.frames, 2, None))
 
 
 def constraints(proof: CaseProof) -> dict[str, np.ndarray]:

@@ -13,12 +13,12 @@ import numpy as np
 from boundlab.certificates.certificate import Argument, CaseProof, Checked
 from boundlab.certificates.coverage import uncovered
 from boundlab.certificates.functions import Ends
-from boundlab.certificates.known import Known, derive
+from boundlab.certificates.known import Known, Rows, derive
 from boundlab.certificates.leaves import Leaves, Places, inner_slopes, places_of
 from boundlab.certificates.network import Network, Nonlinear
-from boundlab.certificates.unsafe import atoms_of
+from boundlab.certificates.unsafe import atoms_of, summed
 from boundlab.errors import CertificateError
-from boundlab.question.exact import Case, Query
+from boundlab.question.exact import Atom, Case, Query
 
 MOST_NUMBERS = 2**22
 """Numbers of one kind that the leaves, or the frames, of a chunk may hold over the whole network."""
@@ -50,8 +50,19 @@ def fitting(network: Network, query: Query, proofs: Sequence[CaseProof]) -> None
     if (query.inputs, query.outputs) != sizes:
         raise CertificateError(f"the query is about {query.inputs} inputs and {query.outputs} outputs, the network has "
                                f"{sizes[0]} and {sizes[1]}.")
+    if network.groups is not None and not all(orders(atom, network.groups) for case in query.cases
+                                              for conjunct in case.unsafe for atom in conjunct):
+        raise CertificateError("the network ends in a softmax, of which the checker knows the order only, and the query asks "
+                               "for more than which of two outputs is larger.")
     if len(proofs) != len(query.cases):
         raise CertificateError(f"the certificate has {len(proofs)} cases, the query {len(query.cases)}.")
+
+
+def orders(atom: Atom, groups: np.ndarray) -> bool:
+    """Whether a constraint says no more than which of two compared outputs is larger."""
+    terms = {index: weight for index, weight in summed(atom).items() if weight}
+    return (atom.constant == 0 and len(terms) == 2 and sum(terms.values()) == 0
+            and len({int(groups[index]) for index in terms}) == 1)
 
 
 def named(proof: CaseProof, places: Places) -> None:
@@ -67,8 +78,8 @@ def named(proof: CaseProof, places: Places) -> None:
         raise CertificateError("the certificate has a constraint on a neuron that its step does not have.")
     widths = [(one, slopes.shape[1], places.size(one)) for one, pair in proof.lines.items() for slopes in pair]
     for (target, one), pair in proof.inner.items():
-        widths += [(one, slopes.shape[2], places.size(one)) for slopes in pair]
-        widths += [(target, slopes.shape[1], places.size(target)) for slopes in pair if slopes.shape[1] != 1]
+        widths += [(one, slopes.shape[3], places.size(one)) for slopes in pair]
+        widths += [(target, slopes.shape[2], places.size(target)) for slopes in pair if slopes.shape[2] != 1]
     for one, found, size in widths:
         if found != size:
             raise CertificateError(f"the certificate has {found} slopes for '{one.step}', which has {size} entries.")
@@ -85,12 +96,11 @@ def case_bounds(network: Network, case: Case, proof: CaseProof, places: Places) 
     for start in range(0, proof.frames, together):
         frames = np.arange(start, min(start + together, proof.frames))
         members = order[first[frames[0]]:first[frames[-1] + 1]]
-        with np.errstate(all="ignore"):
-            known = derive_frames(network, root, proof, places, (frames, members))
-            for part in range(0, len(members), together):
-                chosen = members[part:part + together]
-                leaves = Leaves(proof, places, known, chosen, proof.frame[chosen] - start)
-                bounds[chosen] = leaves.lower_bounds(atoms)
+        known = derive_frames(network, root, proof, places, (frames, members))
+        for part in range(0, len(members), together):
+            chosen = members[part:part + together]
+            leaves = Leaves(proof, places, known, chosen, proof.frame[chosen] - start)
+            bounds[chosen] = leaves.lower_bounds(atoms)
     return bounds
 
 
@@ -100,11 +110,11 @@ def derive_frames(network: Network, root: Ends, proof: CaseProof, places: Places
     frames = members[0]
     boxes = hulls(network, root, proof, places, members)
 
-    def given(target: tuple[int, int], step: int, neuron: np.ndarray, frame: np.ndarray) -> Sequence[Ends | None] | None:
-        found, goal = network.steps[step], Argument(network.steps[target[0]].name, target[1])
+    def given(step: int, rows: Rows) -> Sequence[Ends | None] | None:
+        found, goal = network.steps[step], Argument(network.steps[rows.target[0]].name, rows.target[1])
         assert isinstance(found, Nonlinear)
-        slopes = [inner_slopes(proof.inner, frames[frame], goal, Argument(found.name, number), neuron)
-                  for number in range(len(found.arguments))]
+        pairs = [proof.inner.get((goal, Argument(found.name, number))) for number in range(len(found.arguments))]
+        slopes = [pair and inner_slopes(pair, rows, frames[rows.frame]) for pair in pairs]
         return slopes if any(pair is not None for pair in slopes) else None
 
     return derive(network, boxes, given)

@@ -178,7 +178,7 @@ def array_of(source: zipfile.ZipFile, sizes: Mapping[str, int], name: str) -> np
         raise ValueError(f"its member {name} is no npy array of version 1.0")
     shape, fortran, kind = np.lib.format.read_array_header_1_0(stream, max_header_size=2048)
     start = stream.tell()
-    if kind not in TYPES or fortran or len(shape) > 3 or any(size < 0 for size in shape):
+    if kind not in TYPES or fortran or len(shape) > 4 or any(size < 0 for size in shape):
         raise ValueError(f"its member {name} has the type {kind} or a layout that is not written")
     if math.prod(shape) * kind.itemsize != len(data) - start:
         raise ValueError(f"its member {name} has more or fewer bytes than its shape {shape} needs")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -15,8 +15,20 @@ from boundlab.certificates.rounding import LARGEST, TINY, above, below, gamma, l
 MOST_NUMBERS = 2**14
 """Coefficients of one step that are pulled at a time: few enough for the processor's cache, but at least `FEWEST` rows."""
 FEWEST = 64
-Given = Callable[[tuple[int, int], int, np.ndarray, np.ndarray], Sequence[Ends | None] | None]
-"""Slopes (size, r) for each argument of a step, or None: of target (step, argument), step, and rows by neuron and frame."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Lower or upper ends of neurons (r,) on frames (r,) of an argument, `target` = (step, number of the argument)."""
+
+    target: tuple[int, int]
+    neuron: np.ndarray
+    frame: np.ndarray
+    upper: bool = False
+
+
+Given = Callable[[int, Rows], Sequence[Ends | None] | None]
+"""Slopes (size, r) for each argument of a step while rows are pulled through it, or None."""
 
 
 def at(table: np.ndarray, owner: np.ndarray) -> np.ndarray:
@@ -65,6 +77,7 @@ class Known:
         return Pull(self.network, {}, np.zeros(len(owner)), self.magnitude)
 
 
+@np.errstate(all="ignore")
 def derive(network: Network, boxes: Sequence[Ends], given: Given) -> Known:
     """Everything about f boxes, one pair of ends (size, f) for each input in turn; inner intervals with the slopes given."""
     known = Known(network, boxes[0][0].shape[1])
@@ -143,47 +156,42 @@ def refine(known: Known, place: int, number: int, given: Given) -> None:
     for part in range(0, len(neurons), together):
         rows = slice(part, part + together)
         neuron, frame = neurons[rows], frames[rows]
-        room = rooms_of(known, (place, number), (neuron, frame), given)
-        low, high = (begun(known, argument, neuron, frame, sign).to_inputs(room) for sign in (1.0, -1.0))
+        both = Rows((place, number), neuron, frame)
+        made: dict[int, Room] = {}
+        low, high = (begun(known, argument, side).to_inputs(rooms_of(known, side, given, made))
+                     for side in (both, replace(both, upper=True)))
         lower[neuron, frame] = np.fmax(lower[neuron, frame], low)
         upper[neuron, frame] = np.fmin(upper[neuron, frame], -high)
     known.learn(argument, (lower, upper))
 
 
-def rooms_of(known: Known, where: tuple[int, int], rows: tuple[np.ndarray, np.ndarray], given: Given) -> Callable[[int], Room]:
-    """The rooms of steps for rows (neuron, frame) of a target `where` = (step, number), each made once for both signs."""
-    neuron, frame = rows
-    made: dict[int, Room] = {}
-
-    def make(step: int) -> Room:
-        found = known.network.steps[step]
-        slopes = given(where, step, neuron, frame) if isinstance(found, Nonlinear) else None
-        if slopes is None:
-            return known.room(step, frame)
-        assert isinstance(found, Nonlinear)
-        ends = [(at(low, frame), at(high, frame)) for low, high in known.arguments(step)]
-        return room_of_lines(lines_of(found.function, ends, slopes), tuple(map(known.magnitude, found.arguments)))
-
+def rooms_of(known: Known, rows: Rows, given: Given, made: dict[int, Room]) -> Callable[[int], Room]:
+    """The rooms of steps for rows; those without slopes of their own serve lower and upper ends, and are kept in `made`."""
     def room(step: int) -> Room:
+        found = known.network.steps[step]
+        slopes = given(step, rows) if isinstance(found, Nonlinear) else None
+        if slopes is not None:
+            assert isinstance(found, Nonlinear)
+            ends = [(at(low, rows.frame), at(high, rows.frame)) for low, high in known.arguments(step)]
+            return room_of_lines(lines_of(found.function, ends, slopes), tuple(map(known.magnitude, found.arguments)))
         if step not in made:
-            made[step] = make(step)
+            made[step] = known.room(step, rows.frame)
         return made[step]
-
     return room
 
 
-def begun(known: Known, argument: int, neuron: np.ndarray, frame: np.ndarray, sign: float) -> Pull:
-    """Sign times single neurons (r,) on frames (r,); those of an affine step are rows of its matrices, which saves a step."""
-    step, count, pull = known.network.steps[argument], np.arange(len(neuron)), known.pull_of(frame)
+def begun(known: Known, argument: int, rows: Rows) -> Pull:
+    """The neurons of a step, for upper ends their negatives; those of an affine step are rows of its matrices: a step less."""
+    step, pull, sign = known.network.steps[argument], known.pull_of(rows.frame), -1.0 if rows.upper else 1.0
     if not isinstance(step, Affine):
-        rows = np.zeros((step.size, len(neuron)))
-        rows[neuron, count] = sign
-        pull.arrive(argument, rows)
+        single = np.zeros((step.size, len(rows.neuron)))
+        single[rows.neuron, np.arange(len(rows.neuron))] = sign
+        pull.arrive(argument, single)
         return pull
     room = known.rooms[argument]
-    pull.bias = room.low[neuron, 0] if sign > 0 else -room.high[neuron, 0]
+    pull.bias = -room.high[rows.neuron, 0] if rows.upper else room.low[rows.neuron, 0]
     for source, matrix in zip(step.arguments, step.matrices, strict=True):
-        chosen = matrix.forward[neuron]
+        chosen = matrix.forward[rows.neuron]
         dense = chosen if isinstance(chosen, np.ndarray) else chosen.toarray()
         pull.arrive(source, np.ascontiguousarray(sign * dense.T))
     return pull

@@ -9,7 +9,7 @@ import numpy as np
 
 from boundlab.certificates.certificate import Argument, CaseProof, Pair
 from boundlab.certificates.functions import Ends, lines_of
-from boundlab.certificates.known import Known, at
+from boundlab.certificates.known import Known, Rows, at
 from boundlab.certificates.network import Input, Network, Nonlinear
 from boundlab.certificates.pull import Pull, Room, dots, room_of_lines, widened
 from boundlab.certificates.rounding import TINY, UNIT, below
@@ -65,6 +65,7 @@ class Leaves:
                 found.append((tensor, np.flatnonzero(named == number), depth))
         return found
 
+    @np.errstate(all="ignore")
     def lower_bounds(self, atoms: Atoms) -> np.ndarray:
         """What each leaf's row is above, (r,): infinity for a leaf without any point."""
         clipped, empty = self.clipped()
@@ -137,12 +138,11 @@ class Leaves:
         return np.ascontiguousarray((slopes if len(slopes) == 1 else slopes[self.chosen]).T, dtype=np.float64)
 
 
-def inner_slopes(pairs: Mapping[tuple[Argument, Argument], Pair], frames: np.ndarray, target: Argument, argument: Argument,
-                 neuron: np.ndarray) -> Ends | None:
-    """Slopes (size, r) of an argument while neurons (r,) of a target are bounded on frames (r,), by number in the case."""
-    pair = pairs.get((target, argument))
-    if pair is None:
-        return None
-    lower, upper = (slopes[frames if len(slopes) > 1 else np.zeros_like(frames),
-                           neuron if slopes.shape[1] > 1 else np.zeros_like(neuron)].T for slopes in pair)
-    return np.ascontiguousarray(lower, dtype=np.float64), np.ascontiguousarray(upper, dtype=np.float64)
+def inner_slopes(pair: Pair, rows: Rows, frames: np.ndarray) -> Ends:
+    """Slopes (size, r) out of a certificate's arrays, while rows on frames (r,), by number in the case, are pulled."""
+    found = []
+    for slopes in pair:
+        wanted = (frames, np.full_like(frames, rows.upper), rows.neuron)
+        places = tuple(place if size > 1 else np.zeros_like(place) for place, size in zip(wanted, slopes.shape, strict=False))
+        found.append(np.ascontiguousarray(slopes[places].T, dtype=np.float64))
+    return found[0], found[1]

@@ -90,11 +90,16 @@ def arguments_of(step: Step) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Network:
-    """Steps in an order in which each reads earlier ones only, the step that is the output, and the type of the inputs."""
+    """Steps in an order in which each reads earlier ones only, the step that is the output, and the type of the inputs.
+
+    Where the file ends in a softmax, `output` is its argument and `groups` (size,) says which entries it compares: their order
+    is that of the file's outputs, and nothing else is known of these.
+    """
 
     steps: tuple[Step, ...]
     output: int
     dtype: type[np.float32] | type[np.float64]
+    groups: np.ndarray | None = None
 
     @property
     def inputs(self) -> Sequence[Input]:

@@ -25,6 +25,8 @@ MOVES: dict[str, tuple[int, ...] | None] = {
     "Concat": None, "Pad": (0, 2), "Where": (1, 2), "ScatterND": (0, 2), "ScatterElements": (0, 2),
 }
 """Operators that only move entries: the inputs whose entries they move; None for all inputs."""
+ORDERED = ("Softmax", "LogSoftmax")
+"""Operators that keep the order of what they compare; known at the end of a network only."""
 RULES: dict[str, Rule] = {**LINEAR, **WINDOWED, **FUNCTIONS}
 FLOATS = {onnx.TensorProto.FLOAT: np.float32, onnx.TensorProto.DOUBLE: np.float64}
 
@@ -35,16 +37,29 @@ def read_network(content: bytes) -> Network:
     values: dict[str, Value] = {tensor.name: constant(tensor) for tensor in graph.initializer}
     builder = Builder(opsets)
     dtype = declare_inputs(graph, builder, values)
+    ordered = [node for node in graph.node if node.op_type in ORDERED and node.output[0] == graph.output[0].name]
     for node in graph.node:
+        if node in ordered:
+            continue
         found = apply(builder, operator_of(node, values))
         for name, value in zip(node.output, found, strict=False):
             values[name] = value
     if len(graph.output) != 1:
         raise CertificateError(f"the network has {len(graph.output)} outputs; the checker takes networks with one.")
-    output = values.get(graph.output[0].name)
+    output = values.get(ordered[0].input[0] if ordered else graph.output[0].name)
     if not isinstance(output, Varying):
         raise CertificateError("the network's output does not depend on its inputs.")
-    return pruned(Network(tuple(builder.steps), output.step, dtype))
+    groups = compared(operator_of(ordered[0], values), opsets) if ordered else None
+    return pruned(Network(tuple(builder.steps), output.step, dtype, groups))
+
+
+def compared(operator: Operator, opsets: dict[str, int]) -> np.ndarray:
+    """Which entries of its argument a softmax compares with each other, as a number for each flat entry."""
+    shape, flat = operator.varying(0).shape, opsets.get("", opsets.get("ai.onnx", 1)) < 13
+    axis = operator.attributes.get("axis", 1 if flat else -1) % len(shape)
+    rest = shape[:axis] if flat else (*shape[:axis], 1, *shape[axis + 1:])
+    numbers = np.arange(math.prod(rest)).reshape(*rest, *(1,) * (len(shape) - len(rest)))
+    return np.broadcast_to(numbers, shape).reshape(-1)
 
 
 def pruned(network: Network) -> Network:
@@ -58,7 +73,7 @@ def pruned(network: Network) -> Network:
     steps = [network.steps[place] for place in kept]
     moved_ = [step if isinstance(step, Input) else replace(step, arguments=tuple(number[one] for one in step.arguments))
               for step in steps]
-    return Network(tuple(moved_), number[network.output], network.dtype)
+    return Network(tuple(moved_), number[network.output], network.dtype, network.groups)
 
 
 def parsed(content: bytes) -> tuple[onnx.GraphProto, dict[str, int]]:
