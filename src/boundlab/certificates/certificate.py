@@ -7,7 +7,7 @@ at least 0 is sound, so whatever numbers stand here, the checker can only prove 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -42,6 +42,7 @@ class CaseProof:
     neuron (n, c) integers: flat index in it; side (n, c) +1 or -1 (0 for none); point (n, c); multiplier (n, c) >= 0.
     frame (n,) integers, 0 ... f-1: leaves of a frame share the inner intervals, which hold on the hull of their boxes.
     lines: slopes (n or 1, size) of a leaf's own lines by argument; `size` is that of the operator's output.
+    plain: slopes (f or 1, size) of a frame's lines by argument, for its inner intervals and for leaves without their own.
     inner: slopes (f or 1, 2 or 1, m or 1, size) by (target, argument), of the lines used while the intervals of the target's m
     neurons are derived: first for lower ends, then for upper ends. What is absent is the checker's own choice.
     """
@@ -57,6 +58,7 @@ class CaseProof:
     steps: tuple[Argument, ...]
     lines: Mapping[Argument, Pair]
     inner: Mapping[tuple[Argument, Argument], Pair]
+    plain: Mapping[Argument, Pair] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         validate(self)
@@ -118,6 +120,8 @@ def validate(proof: CaseProof) -> None:
     validate_ranges(proof)
     for argument, pair in proof.lines.items():
         validate_slopes(f"'{argument.step}'", pair, (n,))
+    for argument, pair in proof.plain.items():
+        validate_slopes(f"'{argument.step}'", pair, (proof.frames,))
     for (target, argument), pair in proof.inner.items():
         validate_slopes(f"'{argument.step}' under '{target.step}'", pair, (proof.frames, 2, None))
 

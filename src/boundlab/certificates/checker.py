@@ -14,7 +14,7 @@ from boundlab.certificates.certificate import Argument, CaseProof, Checked
 from boundlab.certificates.coverage import uncovered
 from boundlab.certificates.functions import Ends
 from boundlab.certificates.known import Known, Rows, derive
-from boundlab.certificates.leaves import Leaves, Places, inner_slopes, places_of
+from boundlab.certificates.leaves import Leaves, Places, columns, inner_slopes, places_of
 from boundlab.certificates.network import Network, Nonlinear
 from boundlab.certificates.unsafe import atoms_of, summed
 from boundlab.errors import CertificateError
@@ -67,7 +67,7 @@ def orders(atom: Atom, groups: np.ndarray) -> bool:
 
 def named(proof: CaseProof, places: Places) -> None:
     """CertificateError for a name that the network does not have, a neuron out of range, or slopes of a wrong size."""
-    used = {*proof.steps, *proof.lines, *(one for pair in proof.inner for one in pair)}
+    used = {*proof.steps, *proof.lines, *proof.plain, *(one for pair in proof.inner for one in pair)}
     unknown = used - set(places.numbers)
     if unknown:
         one = min(unknown)
@@ -76,7 +76,8 @@ def named(proof: CaseProof, places: Places) -> None:
     sizes = np.array([places.size(one) for one in proof.steps] or [0])
     if ((proof.step >= 0) & (proof.neuron >= sizes[proof.step.clip(min=0)])).any():
         raise CertificateError("the certificate has a constraint on a neuron that its step does not have.")
-    widths = [(one, slopes.shape[1], places.size(one)) for one, pair in proof.lines.items() for slopes in pair]
+    widths = [(one, slopes.shape[1], places.size(one)) for lines in (proof.lines, proof.plain)
+              for one, pair in lines.items() for slopes in pair]
     for (target, one), pair in proof.inner.items():
         widths += [(one, slopes.shape[3], places.size(one)) for slopes in pair]
         widths += [(target, slopes.shape[2], places.size(target)) for slopes in pair if slopes.shape[2] != 1]
@@ -117,7 +118,13 @@ def derive_frames(network: Network, root: Ends, proof: CaseProof, places: Places
         slopes = [pair and inner_slopes(pair, rows, frames[rows.frame]) for pair in pairs]
         return slopes if any(pair is not None for pair in slopes) else None
 
-    return derive(network, boxes, given)
+    def plain(step: int) -> Sequence[Ends | None] | None:
+        found = network.steps[step]
+        assert isinstance(found, Nonlinear)
+        pairs = [proof.plain.get(Argument(found.name, number)) for number in range(len(found.arguments))]
+        return [pair and columns(pair, frames) for pair in pairs]
+
+    return derive(network, boxes, given, plain)
 
 
 def hulls(network: Network, root: Ends, proof: CaseProof, places: Places,

@@ -72,6 +72,7 @@ class Proof(Part):
     arrays: dict[Literal["clause", "frame", "step", "neuron", "side", "weights", "point", "multiplier"], Member]
     lines: tuple[Slopes, ...] = ()
     inner: tuple[Slopes, ...] = ()
+    plain: tuple[Slopes, ...] = ()
 
 
 class Text(Part):
@@ -98,11 +99,13 @@ def written(target: zipfile.ZipFile, folder: str, proof: CaseProof) -> dict[str,
     numbers = {"weights": proof.weights, "point": proof.point, "multiplier": proof.multiplier}
     arrays = {name: store(target, f"{folder}/{name}.npy", narrow(array)) for name, array in whole.items()}
     arrays |= {name: store(target, f"{folder}/{name}.npy", array) for name, array in numbers.items()}
-    lines = [slopes_text(target, f"{folder}/lines/{k}", pair) | {"argument": text_of(argument)}
-             for k, (argument, pair) in enumerate(proof.lines.items())]
+    lines, plain = ([slopes_text(target, f"{folder}/{name}/{k}", pair) | {"argument": text_of(argument)}
+                     for k, (argument, pair) in enumerate(pairs.items())]
+                    for name, pairs in (("lines", proof.lines), ("plain", proof.plain)))
     inner = [slopes_text(target, f"{folder}/inner/{k}", pair) | {"argument": text_of(argument), "target": text_of(goal)}
              for k, ((goal, argument), pair) in enumerate(proof.inner.items())]
-    return {"steps": [text_of(argument) for argument in proof.steps], "arrays": arrays, "lines": lines, "inner": inner}
+    return {"steps": [text_of(argument) for argument in proof.steps], "arrays": arrays, "lines": lines, "inner": inner,
+            "plain": plain}
 
 
 def text_of(argument: Argument) -> dict[str, Any]:
@@ -191,11 +194,12 @@ def proof_of(source: zipfile.ZipFile, sizes: Mapping[str, int], text: Proof) -> 
     if not all(np.issubdtype(arrays[name].dtype, np.integer) for name in WHOLE):
         raise ValueError("it has numbers with a fraction where whole ones are needed")
     whole = {name: arrays[name].astype(np.int64) for name in WHOLE}
-    lines = {one.argument.argument(): pair_of(source, sizes, one) for one in text.lines if one.lower or one.upper}
+    lines, plain = ({one.argument.argument(): pair_of(source, sizes, one) for one in part if one.lower or one.upper}
+                    for part in (text.lines, text.plain))
     inner = {(one.target.argument(), one.argument.argument()): pair_of(source, sizes, one) for one in text.inner
              if one.target is not None and (one.lower or one.upper)}
     return CaseProof(**whole, **{name: arrays[name] for name in NUMBERS},
-                     steps=tuple(one.argument() for one in text.steps), lines=lines, inner=inner)
+                     steps=tuple(one.argument() for one in text.steps), lines=lines, inner=inner, plain=plain)
 
 
 def pair_of(source: zipfile.ZipFile, sizes: Mapping[str, int], text: Slopes) -> Pair:

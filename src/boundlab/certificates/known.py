@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from boundlab.certificates.functions import Ends, lines_of
-from boundlab.certificates.network import Affine, Input, Network, Nonlinear
+from boundlab.certificates.network import Affine, Input, Network, Nonlinear, arguments_of
 from boundlab.certificates.pull import Pull, Room, room_of_lines, widened
 from boundlab.certificates.rounding import LARGEST, TINY, above, below, gamma, largest
 
@@ -29,6 +29,8 @@ class Rows:
 
 Given = Callable[[int, Rows], Sequence[Ends | None] | None]
 """Slopes (size, r) for each argument of a step while rows are pulled through it, or None."""
+Plain = Callable[[int], Sequence[Ends | None] | None]
+"""Slopes (size, f or 1) for each argument of a step, or None."""
 
 
 def at(table: np.ndarray, owner: np.ndarray) -> np.ndarray:
@@ -78,10 +80,13 @@ class Known:
 
 
 @np.errstate(all="ignore")
-def derive(network: Network, boxes: Sequence[Ends], given: Given) -> Known:
-    """Everything about f boxes, one pair of ends (size, f) for each input in turn; inner intervals with the slopes given."""
+def derive(network: Network, boxes: Sequence[Ends], given: Given, plain: Plain = lambda step: None) -> Known:
+    """Everything about f boxes, one pair of ends (size, f) for each input in turn; inner intervals with the slopes given.
+
+    `plain` are the slopes of the frames' lines, where nothing else is given.
+    """
     known = Known(network, boxes[0][0].shape[1])
-    shapes, inputs = exactness(network), iter(boxes)
+    shapes, straight, inputs = exactness(network), linear_in_inputs(network), iter(boxes)
     for place, step in enumerate(network.steps):
         if isinstance(step, Input):
             ends = finite(next(inputs), (step.size, known.frames))
@@ -92,8 +97,9 @@ def derive(network: Network, boxes: Sequence[Ends], given: Given) -> Known:
         else:
             for number, argument in enumerate(step.arguments):
                 if not shapes[argument]:
-                    refine(known, place, number, given)
-            lines = lines_of(step.function, known.arguments(place), [None] * len(step.arguments))
+                    refine(known, (place, number), given, everything=straight[argument])
+            slopes = plain(place) or [None] * len(step.arguments)
+            lines = lines_of(step.function, known.arguments(place), slopes)
             known.rooms[place] = room_of_lines(lines, tuple(map(known.magnitude, step.arguments)))
             known.learn(place, finite(step.function.values(known.arguments(place)), (step.size, known.frames)))
     return known
@@ -109,6 +115,14 @@ def exactness(network: Network) -> list[bool]:
         scaling = isinstance(step, Affine) and single and one_each(step)
         apart.append(isinstance(step, Input) or (scaling and apart[source]))
         found.append(isinstance(step, Input) or (single and apart[source]))
+    return found
+
+
+def linear_in_inputs(network: Network) -> list[bool]:
+    """Steps that no nonlinear step comes before."""
+    found: list[bool] = []
+    for step in network.steps:
+        found.append(not isinstance(step, Nonlinear) and all(found[argument] for argument in arguments_of(step)))
     return found
 
 
@@ -143,11 +157,15 @@ def affine_ends(known: Known, place: int, step: Affine) -> Ends:
     return finite((below(center - room), above(center + room)), room.shape)
 
 
-def refine(known: Known, place: int, number: int, given: Given) -> None:
-    """Better ends of an argument of a nonlinear step, where they may help: pulled back with the slopes given."""
+def refine(known: Known, target: tuple[int, int], given: Given, everything: bool) -> None:
+    """Better ends of an argument of a nonlinear step, `target` = (step, number), pulled back with the slopes given.
+
+    Where they help its lines, or for `everything`: linear functions of the inputs are then exact, and later steps gain.
+    """
+    place, number = target
     step = known.network.steps[place]
     assert isinstance(step, Nonlinear)
-    open_ = np.broadcast_to(~step.function.settled(known.arguments(place)), (step.size, known.frames))
+    open_ = np.broadcast_to(everything | ~step.function.settled(known.arguments(place)), (step.size, known.frames))
     argument = step.arguments[number]
     frames, neurons = np.nonzero(open_.T)
     lower, upper = (end.copy() for end in known.ends[argument])
@@ -156,7 +174,7 @@ def refine(known: Known, place: int, number: int, given: Given) -> None:
     for part in range(0, len(neurons), together):
         rows = slice(part, part + together)
         neuron, frame = neurons[rows], frames[rows]
-        both = Rows((place, number), neuron, frame)
+        both = Rows(target, neuron, frame)
         made: dict[int, Room] = {}
         low, high = (begun(known, argument, side).to_inputs(rooms_of(known, side, given, made))
                      for side in (both, replace(both, upper=True)))

@@ -121,21 +121,29 @@ class Leaves:
             return Room(*widened(*clipped[step], 0.0))
         if not isinstance(found, Nonlinear):
             return self.known.room(step, self.owner)
-        given = [self.given(Argument(found.name, number)) for number in range(len(found.arguments))]
-        if not any(argument in clipped for argument in found.arguments) and all(pair is None for pair in given):
+        arguments = [Argument(found.name, number) for number in range(len(found.arguments))]
+        if not any(argument in clipped for argument in found.arguments) and self.proof.lines.keys().isdisjoint(arguments):
             return self.known.room(step, self.owner)
         whole = [(at(low, self.owner), at(high, self.owner)) for low, high in self.known.arguments(step)]
         ends = [clipped.get(argument, pair) for argument, pair in zip(found.arguments, whole, strict=True)]
+        given = [self.given(argument) for argument in arguments]
         return room_of_lines(lines_of(found.function, ends, given), tuple(map(self.known.magnitude, found.arguments)))
 
     def given(self, argument: Argument) -> Ends | None:
-        """The leaves' own slopes, (size, r or 1)."""
-        pair = self.proof.lines.get(argument)
-        return None if pair is None else (self.columns(pair[0]), self.columns(pair[1]))
+        """The leaves' own slopes, and those of their frames where these are NaN, (size, r or 1)."""
+        own, plain = self.proof.lines.get(argument), self.proof.plain.get(argument)
+        first = None if own is None else columns(own, self.chosen)
+        second = None if plain is None else columns(plain, self.proof.frame[self.chosen])
+        if first is None or second is None:
+            return first or second
+        low, high = (np.where(np.isnan(mine), its, mine) for mine, its in zip(first, second, strict=True))
+        return low, high
 
-    def columns(self, slopes: np.ndarray) -> np.ndarray:
-        """Slopes (n or 1, size) of the chosen leaves as columns."""
-        return np.ascontiguousarray((slopes if len(slopes) == 1 else slopes[self.chosen]).T, dtype=np.float64)
+
+def columns(pair: Pair, chosen: np.ndarray) -> Ends:
+    """Slopes (n or 1, size) of those that are chosen as columns."""
+    low, high = (np.ascontiguousarray((slopes if len(slopes) == 1 else slopes[chosen]).T, dtype=np.float64) for slopes in pair)
+    return low, high
 
 
 def inner_slopes(pair: Pair, rows: Rows, frames: np.ndarray) -> Ends:

@@ -22,7 +22,7 @@ from boundlab.verify.base import base_of
 from boundlab.verify.expansion import Expansion
 from boundlab.verify.options import Branching
 from boundlab.verify.parts import Parts, goals_of
-from boundlab.verify.proof import Proof, inner_of, joined
+from boundlab.verify.proof import Proof, inner_of, joined, plain_of
 from boundlab.verify.search import Found
 from boundlab.verify.task import Task
 from boundlab.verify.verdict import Witness
@@ -126,7 +126,9 @@ class BranchingState:
             return None
         own = self.expansion.goals.problem.cpu() == place
         leaves = joined([proof.take(own[goal]) for goal, proof in self.shown if bool(own[goal].any())])
-        return replace(leaves, inner=inner_of(self.expansion.ground, self.expansion.kept, place))
+        ground, here = self.expansion.ground, torch.full((len(leaves.row),), place)
+        plain = plain_of(ground.problem.model.graph, ground.env, here)
+        return replace(leaves, plain=plain, inner=inner_of(ground, self.expansion.kept, place))
 
 
 def branchable(task: Task, index: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from boundlab.programs.minima import extra
 from boundlab.spec import Specification
 from boundlab.verify.options import Branching
 from boundlab.verify.parts import Goals, Parts, lines_of, whole_sets
-from boundlab.verify.proof import Proof, settled_slopes
+from boundlab.verify.proof import Proof, used
 from boundlab.verify.scores import Candidates, candidates, rows_at
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class Expansion:
         best = (objective.at(variables) + self.offset(parts)).argmax(1)
         clause = parts.goal - torch.searchsorted(self.goals.problem, self.goals.problem[parts.goal])
         row = self.goals.rows[parts.goal, best]
-        return Proof(clause.cpu(), row.cpu(), parts.splits.cpu(), settled_slopes(objective, objective.slopes(variables), best))
+        return Proof(clause.cpu(), row.cpu(), parts.splits.cpu(), used(objective, variables, best))
 
     def points(self, parts: Parts) -> Mapping[str, Tensor]:
         """Points (n, *shape) by input name where the linear bound of each part's best row is smallest on the whole set."""

@@ -13,15 +13,19 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from boundlab.bounds.backward import Env
 from boundlab.bounds.groups import Ground, Lower, neurons_of
+from boundlab.bounds.intermediate import relaxer
 from boundlab.bounds.parts import Splits, no_splits
+from boundlab.bounds.space import Variables, free_node, taken
 from boundlab.bounds.start import NeuronStart
+from boundlab.graph import Graph, Node
 from boundlab.interval import Interval
-from boundlab.maps import flat
+from boundlab.maps import Diagonal, at_owner, flat
 from boundlab.ops import lookup
 
-Slopes = Mapping[int, Sequence[Tensor]]
-"""By node: the slopes (n, size) for each of its perturbed arguments; NaN where any will do."""
+Slopes = Mapping[int, Sequence[tuple[Tensor, Tensor]]]
+"""By node: for each of its perturbed arguments the slopes (n, size) of lower and of upper lines; NaN where any will do."""
 AT_ONCE = 2**24
 """Slopes of neurons that are computed together."""
 
@@ -39,25 +43,32 @@ class Inner:
 class Proof:
     """n leaves of one problem: the clause and the positive row of each (n,), and its constraints in the order of the splits.
 
-    A constraint on an input cuts its set. `slopes` are those of the row, `inner` those of inner intervals by node (one for all
-    leaves), where plain lines were not all. Everything is on the CPU.
+    A constraint on an input cuts its set. `slopes` are those of the row's lines, `plain` those of plain lines on the leaf's
+    box, `inner` those by which inner intervals were found where plain lines were not all, by node. Everything is on the CPU.
     """
 
     clause: Tensor
     row: Tensor
     splits: Splits
     slopes: Slopes = field(default_factory=dict)
+    plain: Slopes = field(default_factory=dict)
     inner: Mapping[int, Inner] = field(default_factory=dict)
 
     def take(self, index: Tensor) -> Proof:
         """Some leaves."""
-        slopes = {node: [part[index] for part in parts] for node, parts in self.slopes.items()}
-        return Proof(self.clause[index], self.row[index], self.splits.take(index), slopes, self.inner)
+        slopes, plain = (some(slopes, index) for slopes in (self.slopes, self.plain))
+        return Proof(self.clause[index], self.row[index], self.splits.take(index), slopes, plain, self.inner)
 
 
-def whole(clauses: Tensor, rows: Tensor) -> Proof:
-    """One leaf for each clause: the whole set, with plain lines."""
-    return Proof(clauses.cpu(), rows.cpu(), no_splits(len(rows), torch.zeros(1)))
+def some(slopes: Slopes, index: Tensor) -> Slopes:
+    """The slopes of some leaves."""
+    return {node: [(low[index], high[index]) for low, high in parts] for node, parts in slopes.items()}
+
+
+def whole(rows: Tensor, plain: Slopes) -> Proof:
+    """One leaf for each clause, whose row is given: the whole set, with plain lines, of which slopes (1, size) are given."""
+    count = len(rows)
+    return Proof(torch.arange(count), rows.cpu(), no_splits(count, torch.zeros(1)), plain=some(plain, rows.new_zeros(count).cpu()))
 
 
 def joined(proofs: Sequence[Proof]) -> Proof:
@@ -65,33 +76,64 @@ def joined(proofs: Sequence[Proof]) -> Proof:
     splits = proofs[0].splits
     for proof in proofs[1:]:
         splits = splits.below(proof.splits)
-    nodes = {node: [part.shape[1] for part in parts] for proof in proofs for node, parts in proof.slopes.items()}
-
-    def slopes_of(node: int, place: int, size: int) -> Tensor:
-        return torch.cat([proof.slopes[node][place] if node in proof.slopes else torch.full((len(proof.row), size), math.nan)
-                          for proof in proofs])
-
-    slopes = {node: [slopes_of(node, place, size) for place, size in enumerate(sizes)] for node, sizes in nodes.items()}
-    return Proof(torch.cat([proof.clause for proof in proofs]), torch.cat([proof.row for proof in proofs]), splits, slopes,
-                 proofs[0].inner)
+    counts = [len(proof.row) for proof in proofs]
+    clause, row = torch.cat([proof.clause for proof in proofs]), torch.cat([proof.row for proof in proofs])
+    return Proof(clause, row, splits, together([proof.slopes for proof in proofs], counts),
+                 together([proof.plain for proof in proofs], counts), proofs[0].inner)
 
 
-def settled_slopes(objective: Lower, found: Mapping[int, list[Tensor]], row: Tensor) -> Slopes:
-    """Of slopes (n, g, *shape) by node those of one row of each group (n,), where some other slope would do worse."""
+def together(parts: Sequence[Slopes], counts: Sequence[int]) -> Slopes:
+    """Slopes of lists of leaves as those of one list; NaN for leaves that have none at a node."""
+    sizes = {node: [low.shape[1] for low, _ in pairs] for part in parts for node, pairs in part.items()}
+
+    def column(node: int, argument: int, side: int, size: int) -> Tensor:
+        return torch.cat([part[node][argument][side] if node in part else torch.full((count, size), math.nan)
+                          for part, count in zip(parts, counts, strict=True)])
+
+    return {node: [(column(node, argument, 0, size), column(node, argument, 1, size)) for argument, size in enumerate(every)]
+            for node, every in sizes.items()}
+
+
+def needed(node: Node, argument: Interval, slopes: Tensor) -> Tensor:
+    """Slopes (n, *shape) as (n, size) on the CPU, NaN where the function is affine on its argument's interval."""
+    op, own = lookup(node.op), flat(slopes, 1)
+    if not op.piecewise:
+        return own.cpu()
+    return torch.where(flat(op.unsettled(argument, node.attrs), 1).expand_as(own), own, math.nan).cpu()
+
+
+def intervals_at(node: Node, env: Env) -> list[Interval]:
+    """The intervals of a node's perturbed arguments."""
+    return [interval for arg in node.args if isinstance(interval := env[arg], Interval)]
+
+
+@torch.no_grad()
+def plain_of(graph: Graph, env: Env, index: Tensor) -> Slopes:
+    """The slopes of plain lines around functions of single coordinates, for the problems `index` (n,)."""
+    relax, found = relaxer(env), dict[int, list[tuple[Tensor, Tensor]]]()
+    for node in graph:
+        if node.index not in env or not free_node(node, env) or not (bound := relax(node)).elementwise:
+            continue
+        pairs = []
+        for low, high, x in zip(bound.lower.maps, bound.upper.maps, intervals_at(node, env), strict=True):
+            assert isinstance(low, Diagonal) and isinstance(high, Diagonal)
+            own = x.at(index) if len(x.lower) > 1 else x
+            scales = (at_owner(layer.scale, index)[:, 0].expand(len(index), *node.shape) for layer in (low, high))
+            pairs.append(tuple(needed(node, own, scale) for scale in scales))
+        found[node.index] = [(low, high) for low, high in pairs]
+    return found
+
+
+def used(objective: Lower, variables: Variables, row: Tensor) -> Slopes:
+    """By which slopes one row of each group (n,) passes; it meets but one of both lines at a coordinate, so both have that."""
     graph, place = objective.ground.problem.model.graph, torch.arange(len(row), device=row.device)
-
-    def chosen(index: int, slopes: Tensor, argument: Interval | Tensor) -> Tensor:
-        node, own = graph[index], flat(slopes.expand(len(row), *slopes.shape[1:])[place, row], 1)
-        op = lookup(node.op)
-        if not op.piecewise or not isinstance(argument, Interval):
-            return own.cpu()
-        return torch.where(flat(op.unsettled(argument, node.attrs), 1), own, math.nan).cpu()
-
-    def arguments(index: int) -> list[Interval | Tensor]:
-        return [objective.env[arg] for arg in graph[index].args if isinstance(objective.env[arg], Interval)]
-
-    return {index: [chosen(index, *pair) for pair in zip(parts, arguments(index), strict=True)]
-            for index, parts in found.items()}
+    found = {}
+    for index, parts in objective.slopes(variables).items():
+        chosen = [slopes.expand(len(row), *slopes.shape[1:])[place, row] for slopes in parts]
+        arguments = intervals_at(graph[index], objective.env)
+        own = [needed(graph[index], x, slopes) for slopes, x in zip(chosen, arguments, strict=True)]
+        found[index] = [(slopes, slopes) for slopes in own]
+    return found
 
 
 def inner_of(ground: Ground, kept: Mapping[int, NeuronStart], problem: int) -> dict[int, Inner]:
@@ -99,6 +141,7 @@ def inner_of(ground: Ground, kept: Mapping[int, NeuronStart], problem: int) -> d
     return {node: found for node, start in kept.items() if (found := inner_at(ground, node, start, problem)) is not None}
 
 
+@torch.no_grad()
 def inner_at(ground: Ground, index: int, start: NeuronStart, problem: int) -> Inner | None:
     """The same for one node; None if no neuron of it was optimised."""
     node, known = ground.problem.model.graph[index], ground.env[index]
@@ -110,14 +153,9 @@ def inner_at(ground: Ground, index: int, start: NeuronStart, problem: int) -> In
         return None
     groups, variables = neurons.both_sides(), start.of(neurons.owner, neurons.index)
     widest = max(math.prod(one.shape) for one in ground.problem.model.graph)
-    parts: list[Slopes] = []
-    for some in torch.arange(len(groups.owner)).split(max(2, AT_ONCE // widest // 2 * 2)):
-        objective = Lower(ground, groups.take(some))
-        named = {one: {name: value[some] for name, value in values.items()} for one, values in variables.items()}
-        parts.append(settled_slopes(objective, objective.slopes(named), torch.zeros_like(some)))
-
-    def side(place: int) -> Slopes:
-        return {one: [torch.cat([part[one][argument][place::2] for part in parts]) for argument in range(len(parts[0][one]))]
-                for one in parts[0]}
-
-    return Inner(neurons.index.cpu(), side(0), side(1))
+    parts, counts = list[Slopes](), list[int]()
+    for chosen in torch.arange(len(groups.owner)).split(max(2, AT_ONCE // widest // 2 * 2)):
+        parts.append(used(Lower(ground, groups.take(chosen)), taken(variables, chosen), torch.zeros_like(chosen)))
+        counts.append(len(chosen))
+    every, sides = together(parts, counts), torch.arange(len(groups.owner))
+    return Inner(neurons.index.cpu(), some(every, sides[::2]), some(every, sides[1::2]))

@@ -1,9 +1,9 @@
-"""Certificates from what `verify` has kept: leaves, constraints and slopes under the names that the network's file has for them."""
+"""Certificates from what `verify` has kept: leaves, constraints and slopes under the names of the network's file."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,19 +14,19 @@ from torch import Tensor
 
 from boundlab.bounds.intermediate import perturbed_nodes
 from boundlab.bounds.parts import Splits
-from boundlab.certificates.certificate import Argument, CaseProof, Certificate
+from boundlab.certificates.certificate import Argument, CaseProof, Certificate, Pair
 from boundlab.certificates.check import content, fingerprint
 from boundlab.certificates.leaves import Places, places_of
 from boundlab.certificates.reading import read_network
 from boundlab.errors import CertificateError
 from boundlab.graph import Graph
 from boundlab.question.exact import Case, Query
-from boundlab.verify.proof import Proof, Slopes
+from boundlab.verify.proof import Inner, Proof, Slopes
 
 
 @dataclass(frozen=True)
 class Names:
-    """What a certificate calls the values of a graph: by node the operator's argument (or input) that a constraint on it is about.
+    """What a certificate calls the values of a graph: inputs, and arguments of nonlinear operators.
 
     `places` are what the checker knows of the network; slopes of other operators are left out.
     """
@@ -51,12 +51,26 @@ class Names:
                     return found
         raise CertificateError(f"a split of {self.graph[node].describe()} has no name in the network's file.")
 
-    def slopes(self, slopes: Slopes) -> dict[Argument, np.ndarray]:
-        """Slopes (n, size) under the names of arguments that the checker knows, those that any will do for left out."""
-        found = {Argument(self.graph[node].name, number): part.float().numpy()
-                 for node, parts in slopes.items() for number, part in enumerate(parts)}
-        return {argument: array for argument, array in found.items() if argument in self.places.numbers
-                and array.shape[1] == self.places.size(argument) and not np.isnan(array).all()}
+    def slopes(self, slopes: Slopes) -> dict[Argument, Pair]:
+        """Slopes (n, size) under the names of arguments that the checker knows, without those for which any will do."""
+        found = {Argument(self.graph[node].name, number): (low.float().numpy(), high.float().numpy())
+                 for node, parts in slopes.items() for number, (low, high) in enumerate(parts)}
+        return {argument: pair for argument, pair in found.items() if argument in self.places.numbers
+                and pair[0].shape[1] == self.places.size(argument) and not (np.isnan(pair[0]) & np.isnan(pair[1])).all()}
+
+    def inner(self, inner: Mapping[int, Inner]) -> dict[tuple[Argument, Argument], Pair]:
+        """Slopes (1, 2, m, size) of inner intervals by whose they are and whose lines."""
+        found: dict[tuple[Argument, Argument], Pair] = {}
+        for node, own in inner.items():
+            target, every = self.argument(node), math.prod(self.graph[node].shape)
+            sides = [self.slopes(slopes) for slopes in (own.lower, own.upper)]
+            for argument in sides[0].keys() | sides[1].keys():
+                slopes = np.full((1, 2, every, self.places.size(argument)), np.nan, dtype=np.float32)
+                for place, side in enumerate(sides):
+                    if argument in side:
+                        slopes[0, place, own.neurons.numpy()] = side[argument][0]
+                found[target, argument] = slopes, slopes
+        return found
 
 
 def certificate_of(proofs: Sequence[Proof], query: Query, graph: Graph, network: str | Path, spec: str | Path) -> Certificate:
@@ -80,9 +94,10 @@ def case_proof(proof: Proof, case: Case, names: Names) -> CaseProof:
     weights = np.zeros((len(clause), max(map(len, case.unsafe))))
     weights[np.arange(len(clause)), atom] = 1.0
     steps, (step, neuron, side, point, multiplier) = constraints_of(proof.splits, names)
-    frame = frames_of(proof.splits, {node.index for node in names.graph.inputs})
-    lines = {argument: (array, array) for argument, array in names.slopes(proof.slopes).items()}
-    return CaseProof(clause, weights, step, neuron, side, point, multiplier, frame, steps, lines, {})
+    number, frame = frames_of(proof.splits, {node.index for node in names.graph.inputs})
+    plain = {argument: (low[frame], high[frame]) for argument, (low, high) in names.slopes(proof.plain).items()}
+    return CaseProof(clause, weights, step, neuron, side, point, multiplier, number, steps, names.slopes(proof.slopes),
+                     names.inner(proof.inner), plain)
 
 
 def constraints_of(splits: Splits, names: Names) -> tuple[tuple[Argument, ...], list[np.ndarray]]:
@@ -101,11 +116,12 @@ def constraints_of(splits: Splits, names: Names) -> tuple[tuple[Argument, ...], 
     return steps, [*(part.numpy().astype(np.int64) for part in whole), *(part.double().numpy() for part in numbers)]
 
 
-def frames_of(splits: Splits, inputs: set[int]) -> np.ndarray:
-    """A number for each leaf (n,): the same for those that lie in the same box."""
+def frames_of(splits: Splits, inputs: set[int]) -> tuple[np.ndarray, np.ndarray]:
+    """A number for each leaf (n,), the same for those that lie in the same box; and the first leaf of each number."""
     if splits.node.shape[1] == 0:
-        return np.zeros(len(splits.node), dtype=np.int64)
+        return np.zeros(len(splits.node), dtype=np.int64), np.zeros(1, dtype=np.int64)
     cut = torch.isin(splits.node, torch.tensor(sorted(inputs))) & (splits.side != 0)
     parts: list[Tensor] = [splits.node, splits.neuron, splits.side, splits.point]
     rows = np.concatenate([torch.where(cut, part, 0).double().numpy() for part in parts], axis=1)
-    return np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    _, first, number = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    return number.reshape(-1).astype(np.int64), first

@@ -6,6 +6,7 @@ its width times its coefficients in the linear bounds. All problems of a batch s
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
@@ -21,7 +22,7 @@ from boundlab.perturbations.joint import Regions
 from boundlab.perturbations.sets import Box
 from boundlab.verify.cuts import Cuts
 from boundlab.verify.options import Bisection
-from boundlab.verify.proof import Proof
+from boundlab.verify.proof import Proof, Slopes, plain_of, some, together
 from boundlab.verify.search import Found
 from boundlab.verify.task import Task, take_regions
 from boundlab.verify.verdict import Witness
@@ -83,7 +84,7 @@ class BisectionState:
     """The problems `index` (m,) of a task with their open boxes, bounded by `method`, and what is known of closed ones.
 
     `floor` (b, s) are the lowest bounds of all problems' rows over their proven boxes; problems that are `stuck` have a box
-    that is too narrow to halve. `shown` are the owners, numbers and bounds (n, s) of proven boxes, if proofs are kept.
+    that is too narrow to halve. `shown` are proven boxes with their bounds (n, s), if proofs are kept.
     """
 
     task: Task
@@ -96,7 +97,7 @@ class BisectionState:
     done: int = 0
     witnesses: Mapping[int, Witness] = field(default_factory=dict)
     stuck: frozenset[int] = frozenset()
-    shown: tuple[tuple[Tensor, Tensor, Tensor], ...] = ()
+    shown: tuple[tuple[Boxes, Tensor], ...] = ()
 
     @property
     def over(self) -> bool:
@@ -130,7 +131,7 @@ class BisectionState:
     def closed(self, boxes: Boxes, lower: Tensor) -> BisectionState:
         """With some proven boxes and bounds of their rows (n, s)."""
         floor = self.floor.scatter_reduce(0, boxes.owner[:, None].expand_as(lower), lower, "amin")
-        shown = (*self.shown, (boxes.owner, boxes.number, lower)) if self.options.keep else ()
+        shown = (*self.shown, (boxes, lower)) if self.options.keep else ()
         return replace(self, floor=floor, shown=shown)
 
     def found(self) -> Found:
@@ -141,14 +142,25 @@ class BisectionState:
     def proof(self, problem: int) -> Proof | None:
         if not self.shown:
             return None
-        numbers = torch.cat([number[owner == problem] for owner, number, _ in self.shown])
-        lower = torch.cat([lower[owner == problem] for owner, _, lower in self.shown])
+        own = [boxes.owner == problem for boxes, _ in self.shown]
+        boxes = functools.reduce(Boxes.join, (boxes.select(mask) for mask, (boxes, _) in zip(own, self.shown, strict=True)))
+        lower = torch.cat([lower[mask] for mask, (_, lower) in zip(own, self.shown, strict=True)])
         spec, node = self.task.spec, self.task.model.graph.inputs[0].index
         rows = [(spec.clause == clause).nonzero().squeeze(1) for clause in range(spec.clauses)]
         best = torch.stack([own[lower[:, own].argmax(1)] for own in rows])
-        clause = torch.arange(spec.clauses).repeat_interleave(len(numbers))
-        paths = self.cuts.paths(numbers, node).cpu().take(torch.arange(len(numbers)).repeat(len(rows)))
-        return Proof(clause, best.flatten().cpu(), paths)
+        clause = torch.arange(spec.clauses).repeat_interleave(len(lower))
+        every = torch.arange(len(lower)).repeat(len(rows))
+        paths, plain = self.cuts.paths(boxes.number, node).cpu().take(every), some(self.plain(boxes), every)
+        return Proof(clause, best.flatten().cpu(), paths, plain=plain)
+
+    def plain(self, boxes: Boxes) -> Slopes:
+        """The slopes of plain lines on boxes, which are bounded once more for that."""
+        parts, counts = list[Slopes](), list[int]()
+        for chosen in torch.arange(len(boxes.owner), device=boxes.owner.device).split(self.at_once):
+            found = bounds_of(self.task, boxes.select(chosen), self.method)
+            parts.append(plain_of(found.graph, found.env, torch.arange(len(chosen), device=chosen.device)))
+            counts.append(len(chosen))
+        return together(parts, counts)
 
 
 def bisection(task: Task, index: Tensor, options: Bisection) -> BisectionState:
@@ -175,19 +187,23 @@ def without(boxes: Boxes, problems: AbstractSet[int]) -> Boxes:
 
 def bound_boxes(task: Task, boxes: Boxes, method: Method) -> tuple[Tensor, Tensor]:
     """Lower bounds of the rows (n, s), and their coefficients (n, s, d); -inf and 1 where the method says nothing."""
-    node = task.model.graph.inputs[0]
-    box = Box(boxes.lower.reshape(-1, *node.shape), boxes.upper.reshape(-1, *node.shape))
-    spec = task.spec.take(boxes.owner)
     try:
-        found = bound(task.model, {node.name: box}, method=method, spec=spec)
+        found = bounds_of(task, boxes, method)
     except BoundError:
         if len(boxes.owner) == 1:
-            size = (1, spec.rows.shape[1])
+            size = (1, task.spec.rows.shape[1])
             return boxes.lower.new_full(size, -torch.inf), boxes.lower.new_ones(*size, boxes.lower.shape[1])
         half = torch.arange(len(boxes.owner), device=boxes.owner.device).chunk(2)
         parts = [bound_boxes(task, boxes.select(part), method) for part in half]
         return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
-    return found.lower, coefficients(found, node.index, boxes)
+    return found.lower, coefficients(found, task.model.graph.inputs[0].index, boxes)
+
+
+def bounds_of(task: Task, boxes: Boxes, method: Method) -> Bounds:
+    """Bounds of the rows on boxes."""
+    node = task.model.graph.inputs[0]
+    box = Box(boxes.lower.reshape(-1, *node.shape), boxes.upper.reshape(-1, *node.shape))
+    return bound(task.model, {node.name: box}, method=method, spec=task.spec.take(boxes.owner))
 
 
 def coefficients(found: Bounds, source: int, boxes: Boxes) -> Tensor:

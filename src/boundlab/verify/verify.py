@@ -23,7 +23,7 @@ from boundlab.perturbations.sets import PerturbationSet
 from boundlab.question.exact import Query
 from boundlab.spec import Specification
 from boundlab.verify.options import Bisection, Branching, Race
-from boundlab.verify.proof import Proof, whole
+from boundlab.verify.proof import Proof, plain_of, whole
 from boundlab.verify.query import problems
 from boundlab.verify.race import race
 from boundlab.verify.standing import Clock, Standing, describe, result_of
@@ -98,20 +98,26 @@ def verify_query(model: Model, query: Query, stages: Sequence[Stage], clock: Clo
 
 
 def run(task: Task, stages: Sequence[Stage], clock: Clock, first: bool) -> Standing:
-    """All stages in turn; with `first`, the first witness ends them."""
+    """All stages in turn; with `first`, the first witness ends them. Proofs are kept if that is so of a search."""
+    keep = any(search.keep for stage in stages for search in searches_of(stage))
     standing = Standing(task.spec.offset.new_full((task.count, task.spec.rows.shape[1]), -torch.inf))
     for stage in stages:
         if clock.over or len(standing.open) == 0 or (first and standing.witnesses):
             break
         if isinstance(stage, PGD):
             standing = attacked(task, standing, stage, clock)
-        elif isinstance(stage, Race):
-            standing = race(task, standing, stage.searches, clock, first)
-        elif isinstance(stage, Bisection | Branching):
-            standing = race(task, standing, (stage,), clock, first)
+        elif isinstance(stage, Race | Bisection | Branching):
+            standing = race(task, standing, searches_of(stage), clock, first)
         else:
-            standing = bounded(task, standing, stage, clock)
+            standing = bounded(task, standing, stage, clock, keep)
     return standing
+
+
+def searches_of(stage: Stage) -> tuple[Bisection | Branching, ...]:
+    """The searches of a stage."""
+    if isinstance(stage, Race):
+        return stage.searches
+    return (stage,) if isinstance(stage, Bisection | Branching) else ()
 
 
 def chunks(task: Task, index: Tensor) -> tuple[Tensor, ...]:
@@ -143,8 +149,8 @@ def attacked(task: Task, standing: Standing, how: PGD, clock: Clock) -> Standing
 
 
 @torch.no_grad()
-def bounded(task: Task, standing: Standing, method: Method, clock: Clock) -> Standing:
-    """One method's bounds of the open problems; each row keeps the best that is known of it."""
+def bounded(task: Task, standing: Standing, method: Method, clock: Clock, keep: bool) -> Standing:
+    """One method's bounds of the open problems; each row keeps the best that is known of it. `keep` says if proofs are kept."""
     for index in chunks(task, standing.open):
         if clock.over:
             break
@@ -152,17 +158,21 @@ def bounded(task: Task, standing: Standing, method: Method, clock: Clock) -> Sta
         lower = standing.lower.index_copy(0, index, torch.maximum(standing.lower[index], found))
         proven = index[task.spec.worst(lower[index]) > 0].tolist()
         standing = replace(standing, lower=lower).note(notes)
-        standing = standing.decide(dict.fromkeys(proven), describe(method), clock.spent).show(at_once(task, lower, proven))
+        standing = standing.decide(dict.fromkeys(proven), describe(method), clock.spent)
+        if keep:
+            standing = standing.show(at_once(task, lower, proven, method))
     return standing
 
 
-def at_once(task: Task, lower: Tensor, proven: Sequence[int]) -> dict[int, Proof]:
-    """The proofs of problems that bounds (b, s) on whole sets have proven."""
+def at_once(task: Task, lower: Tensor, proven: Sequence[int], method: Method) -> dict[int, Proof]:
+    """The proofs of problems that bounds (b, s) on whole sets have proven; for their lines they are bounded once more."""
     found = {}
+    rows = [(task.spec.clause == clause).nonzero().squeeze(1) for clause in range(task.spec.clauses)]
     for problem in proven:
-        rows = [(task.spec.clause == clause).nonzero().squeeze(1) for clause in range(task.spec.clauses)]
+        sets, spec = task.take(lower.new_tensor([problem]).long())
+        again = bound(task.model, sets, method=method, spec=spec)
         best = torch.stack([own[lower[problem, own].argmax()] for own in rows])
-        found[problem] = whole(torch.arange(len(rows)), best)
+        found[problem] = whole(best, plain_of(again.graph, again.env, torch.zeros(1).long()))
     return found
 
 
