@@ -15,6 +15,7 @@ from boundlab.certificates.known import derive
 from boundlab.certificates.leaves import places_of
 from boundlab.certificates.network import Affine, Input, Network
 from boundlab.certificates.reading import read_network
+from boundlab.certificates.rounding import above, below
 from boundlab.question.exact import Query
 from boundlab.question.vnnlib import parse_vnnlib
 from tests.certificates.models import FUNCTIONS, inner_values, model, perceptron, query_text
@@ -206,3 +207,21 @@ def test_inner_slopes_move_the_ends_that_they_are_for() -> None:
         found = ends(slopes)
         changed = np.stack([a[:, 0] != b[:, 0] for a, b in zip(found, nothing, strict=True)])
         assert changed[side, 2] and changed.sum() == 1
+
+
+def test_overflow_proves_nothing() -> None:
+    """y = relu(x + 1) + relu(x + 1) is not above 100. The multipliers' terms sum up to infinity here, the rest does not."""
+    assert np.isnan(below(np.array([np.inf, -np.inf, np.nan]))).all() and np.isnan(above(np.array([np.inf, -np.inf]))).all()
+    constants = {"w": np.ones((1, 2), np.float32), "b": np.ones(2, np.float32), "v": np.ones((2, 1), np.float32)}
+    nodes = [helper.make_node("Gemm", ["x", "w", "b"], ["a"]), helper.make_node("Relu", ["a"], ["h"]),
+             helper.make_node("Gemm", ["h", "v"], ["y"])]
+    network = read_network(model(nodes, (1, 1), constants))
+    case, places = parse_vnnlib(query_text([0.875], [1.125], 1, "(<= Y_0 100)")).cases[0], places_of(network)
+    place = arguments(network).index(Argument("h"))
+    for factor in (1e300, 0.79e308, 1.7e308):
+        leaf = Leaf(0, tuple(Split(place, neuron, 1, 2.0, factor) for neuron in (0, 1)))
+        assert not case_bounds(network, case, proof_of(network, case, [leaf]), places)[0] > 0
+    for scale in (1e300, 1.7e308):
+        steep = {Argument("h"): (np.full((1, 2), scale), np.full((1, 2), -scale))}
+        proof = dataclasses.replace(proof_of(network, case, [Leaf(0)]), lines=steep)
+        assert not case_bounds(network, case, proof, places)[0] > 0

@@ -121,7 +121,7 @@ def one_each(step: Affine) -> bool:
 def finite(ends: Ends, shape: tuple[int, int]) -> Ends:
     """Ends of full shape, infinite where they are no numbers or larger than `LARGEST`."""
     low, high = (np.broadcast_to(end, shape) for end in ends)
-    return np.where(low >= -LARGEST, low, -np.inf), np.where(high <= LARGEST, high, np.inf)
+    return np.where(np.abs(low) <= LARGEST, low, -np.inf), np.where(np.abs(high) <= LARGEST, high, np.inf)
 
 
 def affine_ends(known: Known, place: int, step: Affine) -> Ends:

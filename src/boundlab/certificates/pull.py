@@ -74,7 +74,7 @@ class Pull:
         self.waiting[step] = coefficients
 
     def to_inputs(self, room: Callable[[int], Room]) -> np.ndarray:
-        """Lower bounds (r,) of the functions."""
+        """Lower bounds (r,) of the functions; NaN where something on the way was too large for a float."""
         while self.waiting:
             step = max(self.waiting)
             self.through(step, self.waiting.pop(step), room(step))
