@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -144,40 +144,40 @@ def affine_ends(known: Known, place: int, step: Affine) -> Ends:
 
 
 def refine(known: Known, place: int, number: int, given: Given) -> None:
-    """Better ends of an argument of a nonlinear step, where they may help: pulled back with the slopes given."""
+    """Better ends of an argument of a nonlinear step, where they may help: pulled back with the slopes given.
+
+    Upper ends come first, because many neurons of a trained network turn out to be dead, and need no lower ends then.
+    """
     step = known.network.steps[place]
     assert isinstance(step, Nonlinear)
-    open_ = np.broadcast_to(~step.function.settled(known.arguments(place)), (step.size, known.frames))
     argument = step.arguments[number]
-    frames, neurons = np.nonzero(open_.T)
-    lower, upper = (end.copy() for end in known.ends[argument])
     widest = max(one.size for one in known.network.steps[:place + 1])
     together = max(MOST_NUMBERS // widest, FEWEST)
-    for part in range(0, len(neurons), together):
-        rows = slice(part, part + together)
-        neuron, frame = neurons[rows], frames[rows]
-        both = Rows((place, number), neuron, frame)
-        made: dict[int, Room] = {}
-        low, high = (begun(known, argument, side).to_inputs(rooms_of(known, side, given, made))
-                     for side in (both, replace(both, upper=True)))
-        lower[neuron, frame] = np.fmax(lower[neuron, frame], low)
-        upper[neuron, frame] = np.fmin(upper[neuron, frame], -high)
-    known.learn(argument, (lower, upper))
+    for upper in (True, False):
+        open_ = np.broadcast_to(~step.function.settled(known.arguments(place)), (step.size, known.frames))
+        frames, neurons = np.nonzero(open_.T)
+        ends = known.ends[argument]
+        low, high = ends[0].copy(), ends[1].copy()
+        for part in range(0, len(neurons), together):
+            rows = Rows((place, number), neurons[part:part + together], frames[part:part + together], upper)
+            found = begun(known, argument, rows).to_inputs(lambda step, rows=rows: room_of(known, step, rows, given))
+            where = (rows.neuron, rows.frame)
+            if upper:
+                high[where] = np.fmin(high[where], -found)
+            else:
+                low[where] = np.fmax(low[where], found)
+        known.learn(argument, (low, high))
 
 
-def rooms_of(known: Known, rows: Rows, given: Given, made: dict[int, Room]) -> Callable[[int], Room]:
-    """The rooms of steps for rows; those without slopes of their own serve lower and upper ends, and are kept in `made`."""
-    def room(step: int) -> Room:
-        found = known.network.steps[step]
-        slopes = given(step, rows) if isinstance(found, Nonlinear) else None
-        if slopes is not None:
-            assert isinstance(found, Nonlinear)
-            ends = [(at(low, rows.frame), at(high, rows.frame)) for low, high in known.arguments(step)]
-            return room_of_lines(lines_of(found.function, ends, slopes), tuple(map(known.magnitude, found.arguments)))
-        if step not in made:
-            made[step] = known.room(step, rows.frame)
-        return made[step]
-    return room
+def room_of(known: Known, step: int, rows: Rows, given: Given) -> Room:
+    """A step's room for rows: that of their frames, or a new one where they have slopes of their own."""
+    found = known.network.steps[step]
+    slopes = given(step, rows) if isinstance(found, Nonlinear) else None
+    if slopes is None:
+        return known.room(step, rows.frame)
+    assert isinstance(found, Nonlinear)
+    ends = [(at(low, rows.frame), at(high, rows.frame)) for low, high in known.arguments(step)]
+    return room_of_lines(lines_of(found.function, ends, slopes), tuple(map(known.magnitude, found.arguments)))
 
 
 def begun(known: Known, argument: int, rows: Rows) -> Pull:
