@@ -88,7 +88,7 @@ class Pull:
         found = self.network.steps[step]
         if isinstance(found, Affine):
             for argument, matrix in zip(found.arguments, found.matrices, strict=True):
-                self.arrive(argument, np.asarray(matrix.backward @ coefficients))
+                self.arrive(argument, matrix.pulled(coefficients))
         elif not isinstance(found, Input):
             for argument, lower, upper in zip(found.arguments, room.lower, room.upper, strict=True):
                 self.arrive(argument, lower * positive + upper * negative)
