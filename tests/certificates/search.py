@@ -9,7 +9,7 @@ import numpy as np
 
 from boundlab.certificates.certificate import Argument, CaseProof
 from boundlab.certificates.checker import case_bounds
-from boundlab.certificates.known import derive
+from boundlab.certificates.known import Slopes, derive
 from boundlab.certificates.leaves import places_of
 from boundlab.certificates.network import Input, Network
 from boundlab.question.exact import Case, Query
@@ -82,7 +82,7 @@ def crossing(network: Network, case: Case) -> list[tuple[int, int]]:
     """Places of arguments and neurons whose intervals on the case's box hold 0 inside, the widest first."""
     places = places_of(network)
     ends = [(case.lower.nearest[:, None], case.upper.nearest[:, None])]
-    known, found = derive(network, ends, lambda *_: None), []
+    known, found = derive(network, ends, Slopes()), []
     for place, one in enumerate(arguments(network)):
         if not isinstance(network.steps[places.numbers[one][0]], Input):
             lower, upper = known.ends[places.tensor(one)]

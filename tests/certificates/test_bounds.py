@@ -11,14 +11,16 @@ from onnx import helper
 
 from boundlab.certificates.certificate import Argument, CaseProof
 from boundlab.certificates.checker import case_bounds, derive_frames
-from boundlab.certificates.known import derive
+from boundlab.certificates.known import Slopes, derive
 from boundlab.certificates.leaves import places_of
 from boundlab.certificates.network import Affine, Input, Network
 from boundlab.certificates.reading import read_network
+from boundlab.certificates.rounding import above, below
 from boundlab.question.exact import Query
 from boundlab.question.vnnlib import parse_vnnlib
 from tests.certificates.models import FUNCTIONS, inner_values, model, perceptron, query_text
 from tests.certificates.search import Leaf, Split, arguments, proof_of
+from tests.certificates.test_reading import replay
 
 UNSAFE = "(or (and (<= Y_0 0.3) (>= Y_1 1.1)) (<= (- Y_0 (* 2.5 Y_1)) 0.7))"
 LEAVES = 20
@@ -154,7 +156,7 @@ def test_intervals_and_leaves_hold_in_exact_arithmetic(width: float) -> None:
         case, places = query.cases[0], places_of(network)
         proof = proof_of(network, case, [Leaf(0)])
         bound = case_bounds(network, case, proof, places)[0]
-        known = derive(network, [(lower[:, None], upper[:, None])], lambda *_: None)
+        known = derive(network, [(lower[:, None], upper[:, None])], Slopes())
         points = [middle, lower, upper, *(np.clip(rng.uniform(lower, upper), lower, upper) for _ in range(4))]
         for x in points:
             values = exact_values(network, x)
@@ -206,3 +208,60 @@ def test_inner_slopes_move_the_ends_that_they_are_for() -> None:
         found = ends(slopes)
         changed = np.stack([a[:, 0] != b[:, 0] for a, b in zip(found, nothing, strict=True)])
         assert changed[side, 2] and changed.sum() == 1
+
+
+def test_overflow_proves_nothing() -> None:
+    """y = relu(x + 1) + relu(x + 1) is not above 100. The multipliers' terms sum up to infinity here, the rest does not."""
+    assert np.isnan(below(np.array([np.inf, -np.inf, np.nan]))).all() and np.isnan(above(np.array([np.inf, -np.inf]))).all()
+    constants = {"w": np.ones((1, 2), np.float32), "b": np.ones(2, np.float32), "v": np.ones((2, 1), np.float32)}
+    nodes = [helper.make_node("Gemm", ["x", "w", "b"], ["a"]), helper.make_node("Relu", ["a"], ["h"]),
+             helper.make_node("Gemm", ["h", "v"], ["y"])]
+    network = read_network(model(nodes, (1, 1), constants))
+    case, places = parse_vnnlib(query_text([0.875], [1.125], 1, "(<= Y_0 100)")).cases[0], places_of(network)
+    place = arguments(network).index(Argument("h"))
+    for factor in (1e300, 0.79e308, 1.7e308):
+        leaf = Leaf(0, tuple(Split(place, neuron, 1, 2.0, factor) for neuron in (0, 1)))
+        assert not case_bounds(network, case, proof_of(network, case, [leaf]), places)[0] > 0
+    for scale in (1e300, 1.7e308):
+        steep = {Argument("h"): (np.full((1, 2), scale), np.full((1, 2), -scale))}
+        proof = dataclasses.replace(proof_of(network, case, [Leaf(0)]), lines=steep)
+        assert not case_bounds(network, case, proof, places)[0] > 0
+
+
+def image_network(seed: int) -> bytes:
+    """Convolutions with a residual path, normalisation, both poolings, a gate, a quotient and a concatenation."""
+    rng = np.random.default_rng(seed)
+    nodes = [
+        helper.make_node("Conv", ["x", "w0"], ["c0"], pads=[1, 1, 1, 1]), helper.make_node("Relu", ["c0"], ["r0"]),
+        helper.make_node("Conv", ["r0", "w1"], ["c1"], pads=[1, 1, 1, 1]),
+        helper.make_node("BatchNormalization", ["c1", "s", "b", "m", "v"], ["n1"]),
+        helper.make_node("Add", ["n1", "r0"], ["a1"]),
+        helper.make_node("LeakyRelu", ["a1"], ["r1"], alpha=0.2),
+        helper.make_node("MaxPool", ["r1"], ["p1"], kernel_shape=[2, 2]),
+        helper.make_node("Sigmoid", ["p1"], ["g"]), helper.make_node("Mul", ["p1", "g"], ["q"]),
+        helper.make_node("AveragePool", ["q"], ["p2"], kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("Exp", ["p2"], ["e"]), helper.make_node("Div", ["p2", "e"], ["d"]),
+        helper.make_node("Concat", ["d", "p2"], ["k"], axis=1), helper.make_node("Flatten", ["k"], ["f"]),
+        helper.make_node("Gemm", ["f", "w2"], ["y"])]
+    shapes = {"w0": (3, 2, 3, 3), "w1": (3, 3, 3, 3), "s": (3,), "b": (3,), "m": (3,), "w2": (24, 2)}
+    constants = {name: (0.4 * rng.normal(size=shape)).astype(np.float32) for name, shape in shapes.items()}
+    return model(nodes, (1, 2, 5, 5), constants | {"v": rng.uniform(0.5, 2, 3).astype(np.float32)})
+
+
+@pytest.mark.parametrize("radius", [0.0, 0.02, 0.3])
+def test_networks_of_many_operators_hold_at_samples_of_the_runtime(radius: float) -> None:
+    for seed in range(3):
+        rng, content = np.random.default_rng(seed), image_network(seed)
+        network, middle = read_network(content), rng.normal(size=50)
+        query = parse_vnnlib(query_text(middle - radius, middle + radius, 2, "(or (<= Y_0 0) (<= (- Y_1 Y_0) 0))"))
+        case, places = query.cases[0], places_of(network)
+        proof = proof_of(network, case, [Leaf(0), Leaf(1)])
+        size = {one: places.size(one) for one in arguments(network) if one.step != "x"}
+        given = {one: (slopes(rng, 2, count), slopes(rng, 2, count)) for one, count in size.items()}
+        bounds = [case_bounds(network, case, one, places) for one in (proof, dataclasses.replace(proof, lines=given))]
+        for _ in range(30):
+            x = middle + radius * rng.choice([rng.uniform(-1, 1, 50), rng.choice([-1, 1], 50)])
+            y = replay(content, np.clip(x, middle - radius, middle + radius).astype(np.float32))
+            for bound in bounds:
+                assert bound[0] <= y[0] + 1e-4 and bound[1] <= y[1] - y[0] + 1e-4
+        assert radius > 0 or abs(bounds[0][0] - y[0]) < 1e-4

@@ -80,7 +80,7 @@ def leaves(pick: Callable[[np.random.Generator, int], np.ndarray]) -> Change:
 def sloped(rng: np.random.Generator, proof: CaseProof) -> CaseProof:
     """Random slopes for all lines."""
     size = {Argument("h0"): 6, Argument("h1"): 5}
-    scale = rng.choice([0.3, 1, 100])
+    scale = rng.choice([0.3, 1, 100, 1e307])
     lines = {one: tuple(scale * rng.normal(size=(proof.leaves, k)) for _ in range(2)) for one, k in size.items()}
     pair = tuple(scale * rng.normal(size=(1, 2, 5, 6)) for _ in range(2))
     return dataclasses.replace(proof, lines=lines, inner={(Argument("h1"), Argument("h0")): pair})
@@ -93,11 +93,11 @@ def one_frame(rng: np.random.Generator, proof: CaseProof) -> CaseProof:
 
 
 CHANGES: dict[str, Change] = {
-    "points": changed("point", lambda rng, x: x + rng.normal(size=x.shape) * rng.choice([1e-12, 0.1, 10])),
+    "points": changed("point", lambda rng, x: x + rng.normal(size=x.shape) * rng.choice([1e-12, 0.1, 10, 1e307])),
     "sides": changed("side", lambda rng, x: -x), "steps": changed("step", lambda rng, x: (x + 1) % 3),
     "neurons": changed("neuron", lambda rng, x: rng.integers(0, 2, x.shape)),
-    "multipliers": changed("multiplier", lambda rng, x: rng.exponential(size=x.shape) * rng.choice([0.1, 1, 1e6])),
-    "weights": changed("weights", lambda rng, x: x * rng.exponential(size=x.shape) * rng.choice([1e-9, 1, 1e9])),
+    "multipliers": changed("multiplier", lambda rng, x: rng.exponential(size=x.shape) * rng.choice([0.1, 1, 1e6, 1e307])),
+    "weights": changed("weights", lambda rng, x: x * rng.exponential(size=x.shape) * rng.choice([1e-307, 1e-9, 1, 1e9, 1e307])),
     "clauses": changed("clause", lambda rng, x: rng.integers(0, 2, x.shape)), "slopes": sloped, "frames": one_frame,
     "dropped": leaves(lambda rng, n: np.flatnonzero(np.arange(n) != rng.integers(n))),
     "order": leaves(lambda rng, n: rng.permutation(n)), "doubled": leaves(lambda rng, n: rng.integers(0, n, 2 * n)),

@@ -45,6 +45,7 @@ class CaseProof:
     plain: slopes (f or 1, size) of a frame's lines by argument, for its inner intervals and for leaves without their own.
     inner: slopes (f or 1, 2 or 1, m or 1, size) by (target, argument), of the lines used while the intervals of the target's m
     neurons are derived: first for lower ends, then for upper ends. What is absent is the checker's own choice.
+    thorough: whether intervals of all neurons are derived, not only of those whose lines need them: dearer, seldom tighter.
     """
 
     clause: np.ndarray
@@ -59,6 +60,7 @@ class CaseProof:
     lines: Mapping[Argument, Pair]
     inner: Mapping[tuple[Argument, Argument], Pair]
     plain: Mapping[Argument, Pair] = field(default_factory=dict)
+    thorough: bool = False
 
     def __post_init__(self) -> None:
         validate(self)

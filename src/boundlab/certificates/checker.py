@@ -13,7 +13,7 @@ import numpy as np
 from boundlab.certificates.certificate import Argument, CaseProof, Checked
 from boundlab.certificates.coverage import uncovered
 from boundlab.certificates.functions import Ends
-from boundlab.certificates.known import Known, Rows, derive
+from boundlab.certificates.known import Known, Rows, Slopes, derive
 from boundlab.certificates.leaves import Leaves, Places, columns, inner_slopes, places_of
 from boundlab.certificates.network import Network, Nonlinear
 from boundlab.certificates.unsafe import atoms_of, summed
@@ -124,7 +124,7 @@ def derive_frames(network: Network, root: Ends, proof: CaseProof, places: Places
         pairs = [proof.plain.get(Argument(found.name, number)) for number in range(len(found.arguments))]
         return [pair and columns(pair, frames) for pair in pairs]
 
-    return derive(network, boxes, given, plain)
+    return derive(network, boxes, Slopes(given, plain, proof.thorough))
 
 
 def hulls(network: Network, root: Ends, proof: CaseProof, places: Places,

@@ -73,6 +73,7 @@ class Proof(Part):
     lines: tuple[Slopes, ...] = ()
     inner: tuple[Slopes, ...] = ()
     plain: tuple[Slopes, ...] = ()
+    thorough: bool = False
 
 
 class Text(Part):
@@ -105,7 +106,7 @@ def written(target: zipfile.ZipFile, folder: str, proof: CaseProof) -> dict[str,
     inner = [slopes_text(target, f"{folder}/inner/{k}", pair) | {"argument": text_of(argument), "target": text_of(goal)}
              for k, ((goal, argument), pair) in enumerate(proof.inner.items())]
     return {"steps": [text_of(argument) for argument in proof.steps], "arrays": arrays, "lines": lines, "inner": inner,
-            "plain": plain}
+            "plain": plain, "thorough": proof.thorough}
 
 
 def text_of(argument: Argument) -> dict[str, Any]:
@@ -199,7 +200,8 @@ def proof_of(source: zipfile.ZipFile, sizes: Mapping[str, int], text: Proof) -> 
     inner = {(one.target.argument(), one.argument.argument()): pair_of(source, sizes, one) for one in text.inner
              if one.target is not None and (one.lower or one.upper)}
     return CaseProof(**whole, **{name: arrays[name] for name in NUMBERS},
-                     steps=tuple(one.argument() for one in text.steps), lines=lines, inner=inner, plain=plain)
+                     steps=tuple(one.argument() for one in text.steps), lines=lines, inner=inner, plain=plain,
+                     thorough=text.thorough)
 
 
 def pair_of(source: zipfile.ZipFile, sizes: Mapping[str, int], text: Slopes) -> Pair:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -80,11 +80,20 @@ class Known:
 
 
 @np.errstate(all="ignore")
-def derive(network: Network, boxes: Sequence[Ends], given: Given, plain: Plain = lambda step: None) -> Known:
-    """Everything about f boxes, one pair of ends (size, f) for each input in turn; inner intervals with the slopes given.
+@dataclass(frozen=True)
+class Slopes:
+    """Slopes of lines by step: of frames' `plain` lines, and while `rows` of inner intervals are pulled through it.
 
-    `plain` are the slopes of the frames' lines, where nothing else is given.
+    With `thorough` the intervals of all neurons are derived, not only of those whose lines need them.
     """
+
+    rows: Given = lambda step, rows: None
+    plain: Plain = lambda step: None
+    thorough: bool = False
+
+
+def derive(network: Network, boxes: Sequence[Ends], slopes: Slopes) -> Known:
+    """Everything about f boxes, one pair of ends (size, f) for each input in turn."""
     known = Known(network, boxes[0][0].shape[1])
     shapes, straight, inputs = exactness(network), linear_in_inputs(network), iter(boxes)
     for place, step in enumerate(network.steps):
@@ -97,9 +106,9 @@ def derive(network: Network, boxes: Sequence[Ends], given: Given, plain: Plain =
         else:
             for number, argument in enumerate(step.arguments):
                 if not shapes[argument]:
-                    refine(known, (place, number), given, everything=straight[argument])
-            slopes = plain(place) or [None] * len(step.arguments)
-            lines = lines_of(step.function, known.arguments(place), slopes)
+                    refine(known, (place, number), slopes.rows, slopes.thorough or straight[argument])
+            plain = slopes.plain(place) or [None] * len(step.arguments)
+            lines = lines_of(step.function, known.arguments(place), plain)
             known.rooms[place] = room_of_lines(lines, tuple(map(known.magnitude, step.arguments)))
             known.learn(place, finite(step.function.values(known.arguments(place)), (step.size, known.frames)))
     return known
@@ -135,7 +144,7 @@ def one_each(step: Affine) -> bool:
 def finite(ends: Ends, shape: tuple[int, int]) -> Ends:
     """Ends of full shape, infinite where they are no numbers or larger than `LARGEST`."""
     low, high = (np.broadcast_to(end, shape) for end in ends)
-    return np.where(low >= -LARGEST, low, -np.inf), np.where(high <= LARGEST, high, np.inf)
+    return np.where(np.abs(low) <= LARGEST, low, -np.inf), np.where(np.abs(high) <= LARGEST, high, np.inf)
 
 
 def affine_ends(known: Known, place: int, step: Affine) -> Ends:
@@ -160,42 +169,40 @@ def affine_ends(known: Known, place: int, step: Affine) -> Ends:
 def refine(known: Known, target: tuple[int, int], given: Given, everything: bool) -> None:
     """Better ends of an argument of a nonlinear step, `target` = (step, number), pulled back with the slopes given.
 
-    Where they help its lines, or for `everything`: linear functions of the inputs are then exact, and later steps gain.
+    Where they help its lines, or for `everything`, from which later intervals gain. Upper ends come first, because many neurons
+    of a trained network turn out to be dead, and need no lower ends then.
     """
     place, number = target
     step = known.network.steps[place]
     assert isinstance(step, Nonlinear)
-    open_ = np.broadcast_to(everything | ~step.function.settled(known.arguments(place)), (step.size, known.frames))
     argument = step.arguments[number]
-    frames, neurons = np.nonzero(open_.T)
-    lower, upper = (end.copy() for end in known.ends[argument])
     widest = max(one.size for one in known.network.steps[:place + 1])
     together = max(MOST_NUMBERS // widest, FEWEST)
-    for part in range(0, len(neurons), together):
-        rows = slice(part, part + together)
-        neuron, frame = neurons[rows], frames[rows]
-        both = Rows(target, neuron, frame)
-        made: dict[int, Room] = {}
-        low, high = (begun(known, argument, side).to_inputs(rooms_of(known, side, given, made))
-                     for side in (both, replace(both, upper=True)))
-        lower[neuron, frame] = np.fmax(lower[neuron, frame], low)
-        upper[neuron, frame] = np.fmin(upper[neuron, frame], -high)
-    known.learn(argument, (lower, upper))
+    for upper in (True, False):
+        open_ = np.broadcast_to(everything | ~step.function.settled(known.arguments(place)), (step.size, known.frames))
+        frames, neurons = np.nonzero(open_.T)
+        ends = known.ends[argument]
+        low, high = ends[0].copy(), ends[1].copy()
+        for part in range(0, len(neurons), together):
+            rows = Rows(target, neurons[part:part + together], frames[part:part + together], upper)
+            found = begun(known, argument, rows).to_inputs(lambda step, rows=rows: room_of(known, step, rows, given))
+            where = (rows.neuron, rows.frame)
+            if upper:
+                high[where] = np.fmin(high[where], -found)
+            else:
+                low[where] = np.fmax(low[where], found)
+        known.learn(argument, (low, high))
 
 
-def rooms_of(known: Known, rows: Rows, given: Given, made: dict[int, Room]) -> Callable[[int], Room]:
-    """The rooms of steps for rows; those without slopes of their own serve lower and upper ends, and are kept in `made`."""
-    def room(step: int) -> Room:
-        found = known.network.steps[step]
-        slopes = given(step, rows) if isinstance(found, Nonlinear) else None
-        if slopes is not None:
-            assert isinstance(found, Nonlinear)
-            ends = [(at(low, rows.frame), at(high, rows.frame)) for low, high in known.arguments(step)]
-            return room_of_lines(lines_of(found.function, ends, slopes), tuple(map(known.magnitude, found.arguments)))
-        if step not in made:
-            made[step] = known.room(step, rows.frame)
-        return made[step]
-    return room
+def room_of(known: Known, step: int, rows: Rows, given: Given) -> Room:
+    """A step's room for rows: that of their frames, or a new one where they have slopes of their own."""
+    found = known.network.steps[step]
+    slopes = given(step, rows) if isinstance(found, Nonlinear) else None
+    if slopes is None:
+        return known.room(step, rows.frame)
+    assert isinstance(found, Nonlinear)
+    ends = [(at(low, rows.frame), at(high, rows.frame)) for low, high in known.arguments(step)]
+    return room_of_lines(lines_of(found.function, ends, slopes), tuple(map(known.magnitude, found.arguments)))
 
 
 def begun(known: Known, argument: int, rows: Rows) -> Pull:

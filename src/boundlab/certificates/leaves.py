@@ -12,7 +12,7 @@ from boundlab.certificates.functions import Ends, lines_of
 from boundlab.certificates.known import Known, Rows, at
 from boundlab.certificates.network import Input, Network, Nonlinear
 from boundlab.certificates.pull import Pull, Room, dots, room_of_lines, widened
-from boundlab.certificates.rounding import TINY, UNIT, below
+from boundlab.certificates.rounding import TINY, UNDERFLOW, UNIT, below
 from boundlab.certificates.unsafe import Atoms
 
 
@@ -73,9 +73,17 @@ class Leaves:
         pull = self.known.pull_of(self.owner)
         rows, constants, slack = atoms.rows(self.proof.weights[self.chosen], self.proof.clause[self.chosen])
         pull.bias = below(constants - dots(self.known.magnitude(network.output), slack))
+        direct = self.on_interval(rows, pull.bias)
         self.multiply(pull)
         pull.arrive(network.output, rows)
-        return np.where(empty, np.inf, pull.to_inputs(lambda step: self.room(step, clipped)))
+        return np.where(empty, np.inf, np.fmax(direct, pull.to_inputs(lambda step: self.room(step, clipped))))
+
+    def on_interval(self, rows: np.ndarray, constants: np.ndarray) -> np.ndarray:
+        """What rows (size, r) plus constants (r,) are above on the output's interval: seldom more than what is pulled back."""
+        low, high = (at(end, self.owner) for end in self.known.ends[self.known.network.output])
+        room = Room(*widened(low, high, 0.0))
+        total = below(dots(room.low, np.maximum(rows, 0)) + dots(room.high, np.minimum(rows, 0)))
+        return below(below(constants + total) - UNDERFLOW)
 
     def clipped(self) -> tuple[dict[int, Ends], np.ndarray]:
         """Ends (size, r) of the tensors that constraints are about, and which leaves they leave without a point."""

@@ -115,7 +115,7 @@ def normalised(builder: Builder, operator: Operator) -> Value:
     scale, offset, mean, variance = (exact(operator.needed(place)) for place in range(1, 5))
     if operator.attributes.get("training_mode", 0):
         operator.refuse("in training mode")
-    factor = computed(operator, scale / np.sqrt(variance + float(operator.attributes.get("epsilon", 1e-5))))
+    factor = computed(operator, scale / np.sqrt(variance + float(operator.attributes.get("epsilon", np.float32(1e-5)))))
     shift = mean * factor
     layout = (1, -1, *(1,) * (len(value.shape) - 2))
     bias, slack = offset - shift, slack_of(np.abs(shift), 6) + slack_of(np.abs(offset - shift), 1)

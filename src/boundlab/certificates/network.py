@@ -17,11 +17,13 @@ from boundlab.certificates.rounding import UNIT, gamma
 
 DENSE = 0.2
 """The share of entries from which on a matrix is kept as an array."""
+WORTH = 0.8
+"""The share of rows below which it pays to leave the others out of a sparse product."""
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """Coefficients (out, in) of an affine step in one argument, their absolute values, and the transpose of the coefficients.
+    """Coefficients (out, in) of an affine step in one argument, and their absolute values.
 
     `error`: a sum of products with these coefficients along either axis, and the coefficients themselves, are wrong by
     at most `error` times the sum of absolute products.
@@ -29,8 +31,16 @@ class Matrix:
 
     forward: np.ndarray | csr_array
     absolute: np.ndarray | csr_array
-    backward: np.ndarray | csr_array
     error: float
+
+    def pulled(self, coefficients: np.ndarray) -> np.ndarray:
+        """The transpose times coefficients (out, r); entries that no column reads take no part."""
+        if isinstance(self.forward, np.ndarray):
+            return self.forward.T @ coefficients
+        read = np.flatnonzero(coefficients.any(axis=1))
+        if len(read) < WORTH * len(coefficients):
+            return np.asarray(self.forward[read].T @ coefficients[read])
+        return np.asarray(self.forward.T @ coefficients)
 
 
 def matrix_of(coefficients: np.ndarray | csr_array, operations: int = 0) -> Matrix:
@@ -44,9 +54,7 @@ def matrix_of(coefficients: np.ndarray | csr_array, operations: int = 0) -> Matr
             coefficients = coefficients.toarray()
     else:
         longest = max(coefficients.shape)
-    transposed = coefficients.T
-    backward = np.ascontiguousarray(transposed) if isinstance(transposed, np.ndarray) else csr_array(transposed)
-    return Matrix(coefficients, abs(coefficients), backward, gamma(longest) + 1.01 * operations * UNIT)
+    return Matrix(coefficients, abs(coefficients), gamma(longest) + 1.01 * operations * UNIT)
 
 
 @dataclass(frozen=True)

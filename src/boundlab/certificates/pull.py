@@ -74,7 +74,7 @@ class Pull:
         self.waiting[step] = coefficients
 
     def to_inputs(self, room: Callable[[int], Room]) -> np.ndarray:
-        """Lower bounds (r,) of the functions."""
+        """Lower bounds (r,) of the functions; NaN where something on the way was too large for a float."""
         while self.waiting:
             step = max(self.waiting)
             self.through(step, self.waiting.pop(step), room(step))
@@ -88,7 +88,7 @@ class Pull:
         found = self.network.steps[step]
         if isinstance(found, Affine):
             for argument, matrix in zip(found.arguments, found.matrices, strict=True):
-                self.arrive(argument, np.asarray(matrix.backward @ coefficients))
+                self.arrive(argument, matrix.pulled(coefficients))
         elif not isinstance(found, Input):
             for argument, lower, upper in zip(found.arguments, room.lower, room.upper, strict=True):
                 self.arrive(argument, lower * positive + upper * negative)

@@ -145,6 +145,10 @@ def apply(builder: Builder, operator: Operator) -> Sequence[Value]:
     fixed = [value for value in operator.inputs if not isinstance(value, Varying)]
     if len(fixed) == len(operator.inputs):
         return evaluate(operator, fixed, builder.opsets)
+    if kind == "Dropout" and len(operator.inputs) > 2 and operator.inputs[2] is not None and operator.needed(2).any():
+        operator.refuse("in training mode")
+    if kind == "Pad" and operator.attributes.get("value", 0):
+        operator.refuse("with a value other than 0 as an attribute")
     if kind == "Dropout" or (kind == "Cast" and operator.attributes["to"] in FLOATS):
         return [operator.varying(0)]
     if kind in MOVES:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from boundlab.errors import CertificateError
+
 UNIT = 2.0**-53
 """The relative error of one rounded operation."""
 TINY = 2.0**-1000
@@ -23,18 +25,21 @@ LONGEST = 2**24
 def gamma(terms: int) -> float:
     """The relative error of a sum of so many products and of a few operations after it, with room to spare."""
     if terms > LONGEST:
-        raise ValueError(f"a sum of {terms} terms is longer than the error analysis allows ({LONGEST})")
+        raise CertificateError(f"the network has sums of {terms} terms; the checker's error analysis ends at {LONGEST}.")
     return 1.01 * (terms + 16) * UNIT
 
 
 def below(x: np.ndarray) -> np.ndarray:
-    """The next float below each entry: a lower bound of the exact result that x is the rounding of."""
-    return np.nextafter(x, -np.inf)
+    """The next float below each entry: a lower bound of the exact result that x is the rounding of.
+
+    NaN for what is not finite: of a sum that overflowed on its way, nothing is known.
+    """
+    return np.where(np.isfinite(x), np.nextafter(x, -np.inf), np.nan)
 
 
 def above(x: np.ndarray) -> np.ndarray:
-    """The next float above each entry."""
-    return np.nextafter(x, np.inf)
+    """The next float above each entry; NaN for what is not finite."""
+    return np.where(np.isfinite(x), np.nextafter(x, np.inf), np.nan)
 
 
 def largest(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 from scipy.sparse import csr_array
 
-from boundlab.certificates.rounding import TINY, UNIT, gamma
+from boundlab.certificates.rounding import TINY, UNIT, below, gamma
 from boundlab.errors import CertificateError
 from boundlab.question.exact import Atom, Case
 
@@ -37,7 +37,7 @@ class Atoms:
         total = weights.sum(axis=1)
         slack = relative * (chosen @ abs(self.coefficients)).toarray().T + TINY * (1 + total)
         constants = chosen @ self.constants - relative * (chosen @ np.abs(self.constants)) - TINY * (1 + total)
-        return np.ascontiguousarray((chosen @ self.coefficients).toarray().T), np.nextafter(constants, -np.inf), slack
+        return np.ascontiguousarray((chosen @ self.coefficients).toarray().T), below(constants), slack
 
 
 def atoms_of(case: Case, outputs: int) -> Atoms:
