@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -43,8 +44,11 @@ class OnnxFile:
     outputs: tuple[OnnxValue, ...]
     content: bytes = field(repr=False)
 
-    def replay_all(self, inputs: np.ndarray | Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Every output (b, *inner) of onnxruntime for inputs (b, *inner), one example at a time (the batch may be baked in)."""
+    def replay_all(self, inputs: np.ndarray | Mapping[str, np.ndarray], session: Any = None) -> dict[str, np.ndarray]:
+        """Every output (b, *inner) of onnxruntime for inputs (b, *inner), one example at a time (the batch may be baked in).
+
+        `session` is one that `session()` has given, or None for a new one. CaptureError if onnxruntime does not take the file.
+        """
         fed = {self.inputs[0].name: inputs} if isinstance(inputs, np.ndarray) else dict(inputs)
         unknown = set(fed) ^ {value.name for value in self.inputs}
         if unknown:
@@ -55,20 +59,21 @@ class OnnxFile:
             if fed[value.name].shape != (batch, *value.inner):
                 raise ShapeError(f"{self.path}: input '{value.name}' takes ({batch}, {', '.join(map(str, value.inner))}), "
                                  f"got {fed[value.name].shape}.")
-        session = self.session()
-        runs = [session.run(None, {value.name: fed[value.name][i].reshape(value.shape).astype(value.dtype)
-                                   for value in self.inputs}) for i in range(batch)]
+        session = session or self.session()
+        with self.refused():
+            runs = [session.run(None, {value.name: fed[value.name][i].reshape(value.shape).astype(value.dtype)
+                                       for value in self.inputs}) for i in range(batch)]
         return {value.name: np.stack([np.reshape(run[place], inner_shape(np.shape(run[place]))) for run in runs])
                 for place, value in enumerate(self.outputs)}
 
-    def replay(self, inputs: np.ndarray | Mapping[str, np.ndarray]) -> np.ndarray:
+    def replay(self, inputs: np.ndarray | Mapping[str, np.ndarray], session: Any = None) -> np.ndarray:
         """The only output (b, *inner) of onnxruntime for inputs (b, *inner)."""
         if len(self.outputs) != 1:
             raise ShapeError(f"{self.path} has {len(self.outputs)} outputs; use replay_all.")
-        return self.replay_all(inputs)[self.outputs[0].name]
+        return self.replay_all(inputs, session)[self.outputs[0].name]
 
     def session(self) -> Any:
-        """A new onnxruntime session on one thread of the processor."""
+        """A new onnxruntime session on one thread of the processor; CaptureError if onnxruntime does not take the file."""
         try:
             import onnxruntime
         except ImportError as problem:
@@ -76,7 +81,17 @@ class OnnxFile:
                                  "pip install boundlab[onnx].") from problem
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = 1, 3
-        return onnxruntime.InferenceSession(self.content, options, providers=["CPUExecutionProvider"])
+        with self.refused():
+            return onnxruntime.InferenceSession(self.content, options, providers=["CPUExecutionProvider"])
+
+    @contextmanager
+    def refused(self) -> Iterator[None]:
+        """Whatever onnxruntime raises as a CaptureError; it has many kinds of errors, and no common class for them."""
+        try:
+            yield
+        except Exception as problem:
+            raise CaptureError(f"{self.path}: onnxruntime, which recomputes counterexamples, does not run the file: "
+                               f"{problem}.") from problem
 
 
 def inner_shape(shape: Sequence[int]) -> tuple[int, ...]:

@@ -113,9 +113,8 @@ def solve(instance: Instance) -> Outcome:
         session = reference.session()
 
         def replay(inputs: Mapping[str, Tensor]) -> Tensor:
-            fed = {value.name: inputs[value.name].numpy().reshape(value.shape) for value in reference.inputs}
-            name = reference.outputs[0].name
-            return torch.from_numpy(session.run([name], fed)[0].reshape(1, *model.graph.output.shape).copy())
+            output = reference.replay({name: value.numpy() for name, value in inputs.items()}, session)
+            return torch.from_numpy(output).reshape(1, *model.graph.output.shape)
 
         accepted = None if instance.witness is None else accepts(query, instance.witness, model.dtype)
         left = instance.timeout - (time.perf_counter() - start)

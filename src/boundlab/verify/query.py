@@ -34,7 +34,8 @@ class Ends:
         """The nearest float of type `dtype` to each exact number, ties to even, (d,)."""
         if dtype == torch.float64:
             return self.nearest
-        near = self.nearest.astype(np.float32)
+        with np.errstate(over="ignore"):  # what is too large becomes infinite
+            near = self.nearest.astype(np.float32)
         back = near.astype(np.float64)
         other = np.nextafter(near, np.where(self.nearest > back, np.inf, -np.inf).astype(np.float32))
         # float64 first and float32 next rounds twice: at a midpoint of two float32 the digits left out decide.
@@ -51,11 +52,15 @@ class Ends:
 
 
 def ends_of(numbers: Sequence[Fraction]) -> Ends:
-    """Exact numbers as Ends."""
-    nearest = np.array([float(number) for number in numbers], dtype=np.float64)
-    differences = [number - Fraction(near) for number, near in zip(numbers, nearest.tolist(), strict=True)]
-    excess = [(difference > 0) - (difference < 0) for difference in differences]
-    return Ends(nearest, np.array(excess, dtype=np.int8))
+    """Exact numbers as Ends; SpecError for one that is too large for a float64."""
+    objects = {id(number): number for number in numbers}  # many constraints share the same few objects
+    try:
+        known = {key: (near := float(number), (number > Fraction(near)) - (number < Fraction(near)))
+                 for key, number in objects.items()}
+    except OverflowError as problem:
+        raise SpecError("a constraint has a number that is too large for a float64.") from problem
+    found = [known[id(number)] for number in numbers]
+    return Ends(np.array([near for near, _ in found], dtype=np.float64), np.array([side for _, side in found], dtype=np.int8))
 
 
 @dataclass(frozen=True)
@@ -155,7 +160,10 @@ def batch(cases: tuple[Case, ...], layout: tuple[int, ...], model: Model) -> Pro
                 for node, *parts in zip(nodes, *flat, strict=True)}
 
     lower, upper = stacked([case.lower for case in cases]), stacked([case.upper for case in cases])
-    hull = boxes(lower.outward(dtype, -1), upper.outward(dtype, 1))
+    outward = lower.outward(dtype, -1), upper.outward(dtype, 1)
+    if not all(np.isfinite(ends).all() for ends in outward):
+        raise SpecError(f"an input has a bound that is too large for the network's type, {str(dtype).removeprefix('torch.')}.")
+    hull = boxes(*outward)
     return Problems(cases, hull, boxes(lower.rounded(dtype), upper.rounded(dtype)), negation(cases, layout, model))
 
 
@@ -167,17 +175,15 @@ def stacked(rows: Sequence[Ends]) -> Ends:
 def negation(cases: tuple[Case, ...], layout: tuple[int, ...], model: Model) -> Specification:
     """What is safe: in each unsafe conjunct some atom fails, with a margin above 0 also where the atom is strict."""
     shape, dtype = model.graph.output.shape, model.dtype
-    rows = torch.zeros(len(cases), sum(layout), math.prod(shape), dtype=dtype)
-    constants: list[Fraction] = []
-    for number, case in enumerate(cases):
-        atoms = [atom for conjunct in case.unsafe for atom in conjunct]
-        constants += [atom.constant for atom in atoms]
-        for place, atom in enumerate(atoms):
-            for index, weight in atom.terms:
-                rows[number, place, index] += float(weight)
+    rows = torch.zeros(len(cases) * sum(layout), math.prod(shape), dtype=dtype)
+    atoms = [atom for case in cases for conjunct in case.unsafe for atom in conjunct]
+    places = torch.tensor([(place, index) for place, atom in enumerate(atoms) for index, _ in atom.terms], dtype=torch.long)
+    weights = ends_of([weight for atom in atoms for _, weight in atom.terms]).nearest
+    rows.index_put_(tuple(places.reshape(-1, 2).T), torch.from_numpy(weights).to(dtype), accumulate=True)
+    constants = [atom.constant for atom in atoms]
     offset = rounded_down(constants, dtype).reshape(len(cases), -1)
     clause = torch.repeat_interleave(torch.arange(len(layout)), torch.tensor(layout))
-    rows = rows.reshape(*rows.shape[:2], *shape)
+    rows = rows.reshape(len(cases), -1, *shape)
     return Specification(rows.to(model.device), torch.from_numpy(offset).to(model.device), clause.to(model.device))
 
 
