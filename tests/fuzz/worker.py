@@ -1,7 +1,8 @@
-"""A process that tries damaged files under limits of memory and time: `python -m tests.fuzz.worker FOLDER`.
+"""A process that tries damaged files under limits of memory and time: `python -m tests.fuzz.worker NETWORK PROPERTY`,
+both sound ones.
 
-Each line of its input is a network and a property; each line of its output is what was wrong, or nothing: an error that is not one
-clear sentence, a traceback, a hang, a wrong answer.
+Each line of its input is a network and a property; each line of its output is what was wrong, or nothing: an error that is
+not one clear sentence, a traceback, a hang, a wrong answer.
 """
 
 from __future__ import annotations
@@ -9,8 +10,6 @@ from __future__ import annotations
 import resource
 import signal
 import sys
-import time
-from fractions import Fraction
 from pathlib import Path
 from typing import NoReturn
 
@@ -46,8 +45,9 @@ def limit_memory() -> None:
 
 def tried(network: str, spec: str) -> str:
     """What is wrong with how `boundlab verify` takes two files, or nothing."""
-    runner = CliRunner()
-    result = runner.invoke(app, ["verify", network, spec, "--timeout", "0.2"])
+    signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
+    result = CliRunner().invoke(app, ["verify", network, spec, "--timeout", "0.2"])
+    signal.setitimer(signal.ITIMER_VIRTUAL, 0)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         return f"raised {type(result.exception).__name__}: {result.exception}"
     said = result.stderr.strip()
@@ -67,8 +67,8 @@ def wrong(network: str, spec: str, code: int) -> str:
         points = {name: box.sample(SAMPLES, generator)[:, 0] for name, box in batch.rounded.items()}
         try:
             theirs = reference.replay({name: point.numpy() for name, point in points.items()})
-        except Exception:
-            return "" if code == 20 else f"exit code {code} for a network that onnxruntime does not take"
+        except bl.CaptureError:  # a node that onnxruntime refuses only when it runs: there is nothing to compare with
+            return ""
         ours = bl.evaluate(model, points).numpy().reshape(SAMPLES, -1)
         theirs = theirs.reshape(SAMPLES, -1)
         scale = 1 + np.abs(theirs).max(initial=0.0, where=np.isfinite(theirs))
@@ -82,26 +82,20 @@ def wrong(network: str, spec: str, code: int) -> str:
 
 def main() -> None:
     torch.set_num_threads(1)
-    sys.setrecursionlimit(1000)
-    assert Fraction(1, 2) and tried("none.onnx", "none.vnnlib") == ""  # everything is loaded now
-    limit_memory()
     signal.signal(signal.SIGVTALRM, alarm)
+    tried(*sys.argv[1:3])  # a sound network and property: everything is loaded now
+    limit_memory()
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     for line in sys.stdin:
         network, spec = line.rstrip("\n").split("\t")
-        start = time.process_time()
-        signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
         try:
             said = tried(network, spec)
         except Hang:
             said = f"took more than {SECONDS} s of the processor"
         except bl.BoundlabError as problem:
             said = f"was answered once and refused then: {problem}"
-        finally:
-            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        spent = time.process_time() - start
-        sys.stdout.write(f"{spent:.2f}\t{said!r}\n")
+        sys.stdout.write(f"{said!r}\n")
         sys.stdout.flush()
 
 
