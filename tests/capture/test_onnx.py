@@ -337,6 +337,8 @@ def test_weights_that_are_not_finite(tmp_path, number, word):
     (one("Slice", (1, 4), ints(4), ints(4), ints(1)), bl.UnsupportedOperator, ("empty",)),
     (one("Gather", (1, 4), ints(9), axis=1), bl.CaptureError, ()),
     (one("Mod", (1, 2), np.float32([2, 3]), fmod=1), bl.UnsupportedOperator, ("divisor",)),
+    (one("Mod", (1, 2), np.float32(1e-42), fmod=1), bl.UnsupportedOperator, ("inverse",)),
+    (one("GridSample", (1, 1, 2, 2), np.full((1, 1, 1, 2), 1e38, np.float32)), bl.UnsupportedOperator, ("place beyond",)),
     (one("Shrink", (1, 4), lambd=0.5, bias=0.3), bl.UnsupportedOperator, ("bias is 0.3",)),
     (one("Resize", (1, 1, 4, 4), None, np.float32([1, 1, 2, 2]), mode="linear", antialias=1, opset=18),
      bl.UnsupportedOperator, ("antialias",)),

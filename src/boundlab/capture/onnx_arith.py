@@ -80,8 +80,8 @@ def power(low: OnnxLowering, node: OnnxNode) -> Value:
 def remainder(low: OnnxLowering, node: OnnxNode) -> Value:
     """x - y floor(x / y), or with the whole part for the floor."""
     divisors = np.unique(low.array(node, 1, "divisor"))
-    if len(divisors) != 1 or divisors[0] == 0:
-        raise UnsupportedOperator("its divisor must be one number other than 0")
+    if len(divisors) != 1 or not 1 / LARGEST <= abs(divisors[0]) <= LARGEST:
+        raise UnsupportedOperator("its divisor must be one number other than 0, whose inverse is no extreme number either")
     return applied(low, functions.remainder, low.value(node), y=float(divisors[0]),
                    rounding="trunc" if node.attributes.get("fmod", 0) else "floor")
 

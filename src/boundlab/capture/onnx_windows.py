@@ -15,6 +15,9 @@ from boundlab.capture.onnx_shape import picked
 from boundlab.capture.resample import Pool
 from boundlab.errors import CaptureError, UnsupportedOperator
 
+FARTHEST = 1e6
+"""Places of a GridSample, in halves of the image, beyond which whole numbers overflow in some runtimes."""
+
 # -- pools ---------------------------------------------------------------------------------------------------------------
 
 def windows(node: OnnxNode, space: Shape) -> list[np.ndarray]:
@@ -113,6 +116,8 @@ def fold(low: OnnxLowering, node: OnnxNode) -> Value:
 def grid_sample(low: OnnxLowering, node: OnnxNode) -> Value:
     """Interpolation at constant places: one matrix over all cells of a channel, made by torch's own operator."""
     x, grid = low.value(node), torch.from_numpy(low.array(node, 1, "places")).double()
+    if float(grid.abs().max()) > FARTHEST:
+        raise UnsupportedOperator(f"it samples at a place beyond {FARTHEST:g}, where runtimes differ in what they do")
     modes = {"bilinear": "bilinear", "linear": "bilinear", "nearest": "nearest", "bicubic": "bicubic", "cubic": "bicubic"}
     space = x.shape[2:]
     units = torch.eye(math.prod(space), dtype=torch.float64).reshape(-1, 1, *space)
