@@ -205,6 +205,8 @@ def region(about: Conjunct, blocks: Blocks, inputs: int) -> Region | None:
     upper = np.concatenate([upper, *(blocks.upper[part] for part in parts)])
     nearest = np.concatenate([ends.nearest, *(blocks.nearest[part] for part in parts)])
     excess = np.concatenate([ends.excess, *(blocks.excess[part] for part in parts)])
+    if not (variable >= 0).any():
+        raise SpecError("no input has a bound; proofs need a bounded box: give every X_i a lower and an upper bound.")
     order = np.lexsort((excess, nearest))
     lower, missing = strongest(order[(~upper & (variable >= 0))[order]], variable, Ends(nearest, excess), inputs)
     above, lacking = strongest(order[(upper & (variable >= 0))[order]][::-1], variable, Ends(nearest, excess), inputs)
