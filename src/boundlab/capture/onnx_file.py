@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from boundlab.capture.builder import MOST_NUMBERS
 from boundlab.errors import CaptureError, MissingPackage, ShapeError
 
 FLOATS = ("float32", "float64")
@@ -134,6 +136,9 @@ def declared(value: Any, path: Path, output: bool = False) -> OnnxValue:
         if dtype not in FLOATS:
             raise CaptureError(f"{path}: input '{value.name}' has type {dtype}; boundlab bounds functions of float32 or "
                                "float64 inputs. Convert the file, or feed the result of its integer part.")
+        if math.prod(sizes) > MOST_NUMBERS:
+            raise CaptureError(f"{path}: input '{value.name}' has {math.prod(sizes)} numbers, which is more than boundlab "
+                               f"takes, {MOST_NUMBERS}.")
         if not tensor.HasField("shape") or not all(size > 0 for size in sizes):
             names = [axis.dim_param or axis.dim_value or "?" for axis in tensor.shape.dim]
             raise CaptureError(f"{path}: input '{value.name}' has the shape {names}, where only the first axis may be unknown; "
