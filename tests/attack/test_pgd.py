@@ -188,3 +188,14 @@ def test_what_does_not_fit_is_named():
     ]:
         with pytest.raises(bl.ShapeError, match=message):
             bl.attack(model, sets, wrong)
+
+
+def test_a_network_without_slopes_is_attacked_by_samples_alone():
+    build = Builder()
+    place = build.add("argmax", build.input("x", (3,)), dim=0, keepdim=True)
+    model = build.model([place])
+    box = bl.Box(torch.zeros(1, 3), torch.ones(1, 3))
+    never_two, never_three = (bl.at_least(torch.tensor([[[-1.0]]]), torch.tensor([[bound]])) for bound in (1.5, 2.5))
+    found = bl.attack(model, box, never_two, generator=seeded())
+    assert bool(found.violated.all()) and int(bl.evaluate(model, found.points["x"])) == 2
+    assert not bool(bl.attack(model, box, never_three, generator=seeded()).violated.any())

@@ -337,6 +337,14 @@ def test_weights_that_are_not_finite(tmp_path, number, word):
     (one("Slice", (1, 4), ints(4), ints(4), ints(1)), bl.UnsupportedOperator, ("empty",)),
     (one("Gather", (1, 4), ints(9), axis=1), bl.CaptureError, ()),
     (one("Mod", (1, 2), np.float32([2, 3]), fmod=1), bl.UnsupportedOperator, ("divisor",)),
+    (one("Tile", (1, 4), ints(1, 2**40)), bl.CaptureError, ("4398046511104 numbers",)),
+    (one("Expand", (1, 4), ints(2**31, 4)), bl.CaptureError, ("numbers",)),
+    (one("AveragePool", (1, 1, 4), kernel_shape=[2**40], pads=[2**40, 0]), bl.CaptureError, ("numbers",)),
+    (one("Clip", (1, 2), np.float32(np.inf)), bl.UnsupportedOperator, ("min", "inf")),
+    (one("Clip", (1, 2), None, np.float32(-np.inf)), bl.UnsupportedOperator, ("max", "-inf")),
+    (one("Clip", (1, 2), np.float32(np.nan)), bl.UnsupportedOperator, ("min", "nan")),
+    (one("Mod", (1, 2), np.float32(1e-42), fmod=1), bl.UnsupportedOperator, ("inverse",)),
+    (one("GridSample", (1, 1, 2, 2), np.full((1, 1, 1, 2), 1e38, np.float32)), bl.UnsupportedOperator, ("place beyond",)),
     (one("Shrink", (1, 4), lambd=0.5, bias=0.3), bl.UnsupportedOperator, ("bias is 0.3",)),
     (one("Resize", (1, 1, 4, 4), None, np.float32([1, 1, 2, 2]), mode="linear", antialias=1, opset=18),
      bl.UnsupportedOperator, ("antialias",)),
@@ -351,10 +359,19 @@ def test_nodes_that_cannot_be_read(tmp_path, case, kind, words):
 
 @pytest.mark.parametrize(("dtype", "shape", "word"), [
     (np.float16, [1, 4], "float16"), (np.int64, [1, 4], "int64"), (np.float32, [1, "width"], "width"),
-    (np.float32, None, "shape")])
+    (np.float32, None, "shape"), (np.float32, [1, 2**31, 2**20], "more than boundlab takes")])
 def test_inputs_that_cannot_be_bounded(tmp_path, dtype, shape, word):
     path = save(tmp_path / "net.onnx", [helper.make_node("Relu", ["x"], ["y"])], {"x": shape}, {}, ["y"], dtype=dtype)
     refused(path, bl.CaptureError, "'x'", word)
+
+
+def test_known_values_that_would_fill_the_memory(tmp_path):
+    ends = [ints(number).reshape(()) for number in (0, 2**40, 1)]
+    for op, constants in (("ConstantOfShape", [ints(2**20, 2**20)]), ("Range", ends)):
+        names = [f"c{place}" for place in range(len(constants))]
+        nodes = [helper.make_node(op, names, ["k"], name="the_node"), helper.make_node("Relu", ["x"], ["y"])]
+        refused(save(tmp_path / "net.onnx", nodes, {"x": [1, 4]}, dict(zip(names, constants, strict=True)), ["y"]),
+                bl.CaptureError, "the_node", "numbers is more than")
 
 
 def test_graphs_that_do_not_hang_together(tmp_path):

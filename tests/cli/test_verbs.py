@@ -223,6 +223,7 @@ def test_vnncomp_runs_a_folder(folder, run):
     assert [instance["verdict"] for instance in found["instances"]] == ["verified", "falsified", "unknown"]
     assert "3 inputs" in found["instances"][2]["error"]
     assert (found["families"][0]["verified"], found["families"][0]["falsified"]) == (1, 1)
+    assert found["score"] == found["families"][0]["score"] == 20
 
 
 def test_ops_lists_the_registry(run):

@@ -241,3 +241,35 @@ def test_published_witnesses_are_accepted() -> None:
     instances = [one for one in read_instances(Path(os.environ["BOUNDLAB_DATA"]) / "vnncomp") if one.witness is not None]
     assert len(instances) > 50
     assert [one.vnnlib.name for one in instances if not accepts(parse_vnnlib(one.vnnlib), one.witness, torch.float32)] == []
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    (declared(2, 1), "no input has a bound"),
+    (declared(1, 1) + boxed(1) + "(assert (<= Y_0 (+ " * 60 + "1" + "))" * 60 + ")", "opens more than"),
+    (declared(1, 1) + boxed(1) + "(assert " + "(not " * 50_000 + "(<= Y_0 0)" + ")" * 50_001, "opens more than"),
+    (declared(1, 1) + boxed(1) + "(assert (<= Y_0 1e-999999999))", "too many digits"),
+    (declared(1, 1) + boxed(1) + "(assert (<= (* 2 Y_0) 1e-999999999))", "too many digits"),
+    (declared(1, 1) + boxed(1) + f"(assert (<= Y_0 0.{'9' * 5000}))", "too many digits"),
+    (declared(1, 1) + boxed(1) + "(assert (and \x000))", "number 0"),
+    (declared(1, 1) + boxed(1, high="1e400") + "(assert (<= Y_0 0))", "too large for a float64"),
+])
+def test_texts_that_would_take_forever_or_too_much(text: str, words: str) -> None:
+    start = time.perf_counter()
+    with pytest.raises(bl.SpecError, match=words):
+        parse_vnnlib(text)
+    assert time.perf_counter() - start < 5
+
+
+def test_bounds_beyond_the_network_s_type_are_refused() -> None:
+    query = parse_vnnlib(declared(1, 1) + boxed(1, high="1e300") + "(assert (<= Y_0 1e300))")
+    with pytest.raises(bl.SpecError, match="too large for the network's type, float32"):
+        problems(query, identity(1))
+    assert len(problems(query, identity(1, torch.float64))) == 1
+
+
+def test_many_cases_cost_little() -> None:
+    text = declared(1, 1) + boxed(1) + "(assert (or (<= Y_0 0.5) (>= Y_0 0.25) (and (<= X_0 0.5) (>= Y_0 0.1))))\n" * 8
+    query, start = parse_vnnlib(text), time.process_time()
+    batches = problems(query, identity(1))
+    assert sum(batch.spec.rows.shape[1] for batch in batches) == 8 * 3**8
+    assert time.process_time() - start < 1.0

@@ -49,6 +49,7 @@ def test_a_folder_is_run_and_counted(folder: Path) -> None:
     line, = by_family([safe, broken, good, bad])
     assert (line.instances, line.verified, line.falsified, line.undecided, line.errors) == (4, 1, 2, 1, 1)
     assert (line.disagree, line.witnesses, line.accepted) == (1, 2, 1)
+    assert [outcome.score for outcome in (safe, broken, good, bad)] == [10, 0, 10, -150] and line.score == -130
 
 
 def test_the_competition_s_own_lists_have_no_header(folder: Path) -> None:

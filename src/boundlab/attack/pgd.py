@@ -92,6 +92,8 @@ class Arena:
             clauses = self.clauses(leaves)
             worst = clauses.amin(2)
             aim = worst if target is None else clauses.gather(2, target[None, :, None].expand(len(clauses), -1, 1))
+            if not aim.requires_grad:  # the network is flat wherever it has a slope: it counts places, or reads no input
+                return worst, {name: torch.zeros_like(value) for name, value in points.items()}
             found = torch.autograd.grad(aim.sum(), list(leaves.values()), allow_unused=True, materialize_grads=True)
         return worst.detach(), dict(zip(leaves, found, strict=True))
 

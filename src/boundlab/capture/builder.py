@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,8 +13,17 @@ from boundlab.errors import CaptureError
 from boundlab.graph import INPUT, PARAMETER, BatchNorm, Graph, Model, Node, pruned
 from boundlab.ops import lookup
 
+MOST_NUMBERS = 2**28
+"""Numbers that one value may hold for one example; more is a mistake in a file, and would fill the memory."""
 INDEXING = ("pick",)
 """Operators that read whole numbers as numbers of places."""
+
+
+def sized(count: float) -> int:
+    """A number of numbers, as it is; CaptureError if it is more than MOST_NUMBERS."""
+    if count > MOST_NUMBERS:
+        raise CaptureError(f"a value of {count:.0f} numbers is more than boundlab takes, {MOST_NUMBERS}")
+    return int(count)
 
 
 class Builder:
@@ -36,6 +46,7 @@ class Builder:
 
     def input(self, name: str, shape: Sequence[int], kind: torch.dtype | None = None) -> int:
         """An input of (batch, *shape); `kind` is its element type if that is not the network's floating type."""
+        sized(math.prod(shape))
         index = self._append(INPUT, (), {}, tuple(shape), name, kind or self.dtype)
         self.varying.add(index)
         return index
@@ -65,6 +76,7 @@ class Builder:
             shapes = ", ".join(str(list(self.shape(arg))) for arg in args)
             raise CaptureError(f"'{self.name}' applies {op} to shapes {shapes} with {attrs}, which does not fit: "
                                f"{problem}") from problem
+        sized(math.prod(result.shape[1:]))
         index = self._append(op, args, attrs, tuple(result.shape[1:]), self.name or op, result.dtype)
         if any(arg in self.varying for arg in args):
             self.varying.add(index)

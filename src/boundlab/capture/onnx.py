@@ -197,5 +197,8 @@ def output_index(low: OnnxLowering, name: str, path: Path) -> int:
         raise CaptureError(f"{path}: no node computes the output '{name}'.")
     found = low.values[name]
     low.builder.name = name
-    value = found if isinstance(found, Value) else low.held(name, found)
+    try:
+        value = found if isinstance(found, Value) else low.held(name, found)
+    except (UnsupportedOperator, CaptureError) as problem:
+        raise type(problem)(f"{path}: the output '{name}' cannot be read: {problem}.") from problem
     return low.reshaped(value.index, low.builder.shape(value.index) or (1,))

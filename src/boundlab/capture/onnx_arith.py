@@ -80,8 +80,8 @@ def power(low: OnnxLowering, node: OnnxNode) -> Value:
 def remainder(low: OnnxLowering, node: OnnxNode) -> Value:
     """x - y floor(x / y), or with the whole part for the floor."""
     divisors = np.unique(low.array(node, 1, "divisor"))
-    if len(divisors) != 1 or divisors[0] == 0:
-        raise UnsupportedOperator("its divisor must be one number other than 0")
+    if len(divisors) != 1 or not 1 / LARGEST <= abs(divisors[0]) <= LARGEST:
+        raise UnsupportedOperator("its divisor must be one number other than 0, whose inverse is no extreme number either")
     return applied(low, functions.remainder, low.value(node), y=float(divisors[0]),
                    rounding="trunc" if node.attributes.get("fmod", 0) else "floor")
 
@@ -122,9 +122,13 @@ def junction(low: OnnxLowering, node: OnnxNode) -> Value:
 
 @lowers("Clip")
 def clip(low: OnnxLowering, node: OnnxNode) -> Value:
-    """x between two known ends; an end that is missing or beyond float32 is none."""
-    ends = [low.setting(node, place, name) for place, name in ((1, "min"), (2, "max"))]
-    bottom, top = (None if end is None or abs(end) >= LARGEST else float(end) for end in ends)
+    """x between two known ends; an end that is missing, or so far out on its own side that all float32 pass it, is none."""
+    bottom, top = (low.setting(node, place, name) for place, name in ((1, "min"), (2, "max")))
+    for end, name, side in ((bottom, "min", 1), (top, "max", -1)):
+        if end is not None and not side * end < LARGEST:  # NaN, or everything is clipped to an infinite number
+            raise UnsupportedOperator(f"its {name} is {float(end):g}, which leaves no number as it is")
+    bottom = None if bottom is None or bottom <= -LARGEST else float(bottom)
+    top = None if top is None or top >= LARGEST else float(top)
     return applied(low, functions.clip, low.value(node), bottom=bottom, top=top)
 
 

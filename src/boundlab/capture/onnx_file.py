@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from boundlab.capture.builder import MOST_NUMBERS
 from boundlab.errors import CaptureError, MissingPackage, ShapeError
 
 FLOATS = ("float32", "float64")
@@ -43,8 +46,11 @@ class OnnxFile:
     outputs: tuple[OnnxValue, ...]
     content: bytes = field(repr=False)
 
-    def replay_all(self, inputs: np.ndarray | Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Every output (b, *inner) of onnxruntime for inputs (b, *inner), one example at a time (the batch may be baked in)."""
+    def replay_all(self, inputs: np.ndarray | Mapping[str, np.ndarray], session: Any = None) -> dict[str, np.ndarray]:
+        """Every output (b, *inner) of onnxruntime for inputs (b, *inner), one example at a time (the batch may be baked in).
+
+        `session` is one that `session()` has given, or None for a new one. CaptureError if onnxruntime does not take the file.
+        """
         fed = {self.inputs[0].name: inputs} if isinstance(inputs, np.ndarray) else dict(inputs)
         unknown = set(fed) ^ {value.name for value in self.inputs}
         if unknown:
@@ -55,20 +61,21 @@ class OnnxFile:
             if fed[value.name].shape != (batch, *value.inner):
                 raise ShapeError(f"{self.path}: input '{value.name}' takes ({batch}, {', '.join(map(str, value.inner))}), "
                                  f"got {fed[value.name].shape}.")
-        session = self.session()
-        runs = [session.run(None, {value.name: fed[value.name][i].reshape(value.shape).astype(value.dtype)
-                                   for value in self.inputs}) for i in range(batch)]
+        session = session or self.session()
+        with self.refused():
+            runs = [session.run(None, {value.name: fed[value.name][i].reshape(value.shape).astype(value.dtype)
+                                       for value in self.inputs}) for i in range(batch)]
         return {value.name: np.stack([np.reshape(run[place], inner_shape(np.shape(run[place]))) for run in runs])
                 for place, value in enumerate(self.outputs)}
 
-    def replay(self, inputs: np.ndarray | Mapping[str, np.ndarray]) -> np.ndarray:
+    def replay(self, inputs: np.ndarray | Mapping[str, np.ndarray], session: Any = None) -> np.ndarray:
         """The only output (b, *inner) of onnxruntime for inputs (b, *inner)."""
         if len(self.outputs) != 1:
             raise ShapeError(f"{self.path} has {len(self.outputs)} outputs; use replay_all.")
-        return self.replay_all(inputs)[self.outputs[0].name]
+        return self.replay_all(inputs, session)[self.outputs[0].name]
 
     def session(self) -> Any:
-        """A new onnxruntime session on one thread of the processor."""
+        """A new onnxruntime session on one thread of the processor; CaptureError if onnxruntime does not take the file."""
         try:
             import onnxruntime
         except ImportError as problem:
@@ -76,7 +83,17 @@ class OnnxFile:
                                  "pip install boundlab[onnx].") from problem
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = 1, 3
-        return onnxruntime.InferenceSession(self.content, options, providers=["CPUExecutionProvider"])
+        with self.refused():
+            return onnxruntime.InferenceSession(self.content, options, providers=["CPUExecutionProvider"])
+
+    @contextmanager
+    def refused(self) -> Iterator[None]:
+        """Whatever onnxruntime raises as a CaptureError; it has many kinds of errors, and no common class for them."""
+        try:
+            yield
+        except Exception as problem:
+            raise CaptureError(f"{self.path}: onnxruntime, which recomputes counterexamples, does not run the file: "
+                               f"{problem}.") from problem
 
 
 def inner_shape(shape: Sequence[int]) -> tuple[int, ...]:
@@ -119,6 +136,9 @@ def declared(value: Any, path: Path, output: bool = False) -> OnnxValue:
         if dtype not in FLOATS:
             raise CaptureError(f"{path}: input '{value.name}' has type {dtype}; boundlab bounds functions of float32 or "
                                "float64 inputs. Convert the file, or feed the result of its integer part.")
+        if math.prod(sizes) > MOST_NUMBERS:
+            raise CaptureError(f"{path}: input '{value.name}' has {math.prod(sizes)} numbers, which is more than boundlab "
+                               f"takes, {MOST_NUMBERS}.")
         if not tensor.HasField("shape") or not all(size > 0 for size in sizes):
             names = [axis.dim_param or axis.dim_value or "?" for axis in tensor.shape.dim]
             raise CaptureError(f"{path}: input '{value.name}' has the shape {names}, where only the first axis may be unknown; "

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Any
 
 import numpy as np
 
+from boundlab.capture.builder import sized
 from boundlab.capture.onnx_file import type_name
 from boundlab.capture.onnx_lowering import OnnxNode
 
@@ -26,6 +28,7 @@ def cast(node: OnnxNode, x: np.ndarray) -> np.ndarray:
 
 def constant_of_shape(node: OnnxNode, shape: np.ndarray) -> np.ndarray:
     """A tensor filled with one value (float32 zero by default)."""
+    sized(math.prod(shape.tolist()))
     value = node.attributes.get("value", np.zeros(1, np.float32))
     return np.full(tuple(shape), value.reshape(-1)[0], value.dtype)
 
@@ -33,6 +36,7 @@ def constant_of_shape(node: OnnxNode, shape: np.ndarray) -> np.ndarray:
 def one_hot(node: OnnxNode, indices: np.ndarray, depth: np.ndarray, values: np.ndarray) -> np.ndarray:
     """values[1] at each index along a new axis of length `depth`, values[0] elsewhere."""
     count = int(depth.reshape(-1)[0])
+    sized(count * indices.size)
     hot = np.arange(count) == np.where(indices < 0, indices + count, indices)[..., None]
     axis = node.attributes.get("axis", -1)
     return np.moveaxis(np.where(hot, values[1], values[0]), -1, axis)
@@ -53,6 +57,7 @@ def reduction(function: Callable[..., Any]) -> Fold:
 
 def spaced(node: OnnxNode, start: np.ndarray, limit: np.ndarray, delta: np.ndarray) -> np.ndarray:
     """Numbers from `start` to before `limit`."""
+    sized((limit.item() - start.item()) / delta.item())
     return np.arange(start.item(), limit.item(), delta.item()).astype(start.dtype)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from boundlab.capture import functions, moves
+from boundlab.capture.builder import sized
 from boundlab.capture.onnx_arith import applied, operand
 from boundlab.capture.onnx_lowering import Known, OnnxLowering, OnnxNode, Value, lowers, stripped
 from boundlab.errors import CaptureError, UnsupportedOperator
@@ -185,7 +186,9 @@ def space_to_depth(low: OnnxLowering, node: OnnxNode, array: np.ndarray) -> np.n
 @rearranges("Tile")
 def tile(low: OnnxLowering, node: OnnxNode, array: np.ndarray) -> np.ndarray:
     """The whole tensor repeated along its axes."""
-    return np.tile(array, low.array(node, 1, "repeats"))
+    repeats = low.array(node, 1, "repeats")
+    sized(array.size * math.prod(repeats.tolist()))
+    return np.tile(array, repeats)
 
 
 @lowers("Split")

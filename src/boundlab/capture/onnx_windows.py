@@ -9,11 +9,15 @@ import numpy as np
 import torch
 
 from boundlab.capture import functions, resample
+from boundlab.capture.builder import sized
 from boundlab.capture.onnx_layers import image, pads, per_axis
 from boundlab.capture.onnx_lowering import Known, OnnxLowering, OnnxNode, Shape, Value, lowers
 from boundlab.capture.onnx_shape import picked
 from boundlab.capture.resample import Pool
 from boundlab.errors import CaptureError, UnsupportedOperator
+
+FARTHEST = 1e6
+"""Places of a GridSample, in halves of the image, beyond which whole numbers overflow in some runtimes."""
 
 # -- pools ---------------------------------------------------------------------------------------------------------------
 
@@ -26,6 +30,7 @@ def windows(node: OnnxNode, space: Shape) -> list[np.ndarray]:
     for size, width, stride, step, (before, after) in axes:
         reach = size + before + after - step * (width - 1) - 1
         count = (-(-reach // stride) if node.attributes.get("ceil_mode", 0) else reach // stride) + 1
+        sized(count * width)
         starts = np.arange(count) * stride - before
         starts = starts[starts < size]  # ceil_mode leaves out windows that begin in the far padding
         found.append(starts[:, None] + np.arange(width) * step)
@@ -69,7 +74,9 @@ def pools_of(node: OnnxNode, space: Shape) -> list[Pool]:
     kernel = tuple(node.attributes["kernel_shape"])
     strides, dilations = per_axis(node, "strides", len(kernel)), per_axis(node, "dilations", len(kernel))
     counted = bool(node.attributes.get("count_include_pad", 0))
-    axes = zip(space, kernel, strides, pads(node, space, kernel), dilations, strict=True)
+    around = pads(node, space, kernel)
+    sized(math.prod(size + sum(ends) for size, ends in zip(space, around, strict=True)) * math.prod(kernel))
+    axes = zip(space, kernel, strides, around, dilations, strict=True)
     return [Pool(size, width, stride, *ends, step, counted) for size, width, stride, ends, step in axes]
 
 
@@ -113,8 +120,11 @@ def fold(low: OnnxLowering, node: OnnxNode) -> Value:
 def grid_sample(low: OnnxLowering, node: OnnxNode) -> Value:
     """Interpolation at constant places: one matrix over all cells of a channel, made by torch's own operator."""
     x, grid = low.value(node), torch.from_numpy(low.array(node, 1, "places")).double()
+    if float(grid.abs().max()) > FARTHEST:
+        raise UnsupportedOperator(f"it samples at a place beyond {FARTHEST:g}, where runtimes differ in what they do")
     modes = {"bilinear": "bilinear", "linear": "bilinear", "nearest": "nearest", "bicubic": "bicubic", "cubic": "bicubic"}
     space = x.shape[2:]
+    sized(math.prod(space) ** 2)
     units = torch.eye(math.prod(space), dtype=torch.float64).reshape(-1, 1, *space)
     found = torch.nn.functional.grid_sample(
         units, grid.expand(len(units), *grid.shape[1:]), modes[node.attributes.get("mode", "linear")],
@@ -166,7 +176,7 @@ def resize_target(low: OnnxLowering, node: OnnxNode, shape: Shape) -> tuple[list
 
 def coordinates(where: str, size: int, wanted: int, scale: float) -> np.ndarray:
     """Where the cells of the result lie in the source, (wanted,) real numbers."""
-    cells = np.arange(wanted)
+    cells = np.arange(sized(wanted))
     if size == wanted and scale == 1:
         return cells
     if where == "align_corners":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -185,7 +186,7 @@ def refine(known: Known, target: tuple[int, int], given: Given, everything: bool
         low, high = ends[0].copy(), ends[1].copy()
         for part in range(0, len(neurons), together):
             rows = Rows(target, neurons[part:part + together], frames[part:part + together], upper)
-            found = begun(known, argument, rows).to_inputs(lambda step, rows=rows: room_of(known, step, rows, given))
+            found = begun(known, argument, rows).to_inputs(functools.partial(room_of, known, rows=rows, given=given))
             where = (rows.neuron, rows.frame)
             if upper:
                 high[where] = np.fmin(high[where], -found)

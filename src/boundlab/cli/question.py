@@ -34,13 +34,17 @@ WORDS = {Verdict.VERIFIED: "unsat", Verdict.FALSIFIED: "sat", Verdict.UNKNOWN: "
 
 
 def replay_of(net: str, model: bl.Model) -> Replay | None:
-    """The network's own runtime for witnesses: onnxruntime for an ONNX file, else none."""
+    """The network's own runtime for witnesses: onnxruntime for an ONNX file, else none.
+
+    CaptureError if onnxruntime does not take the file: then it is not said what the network computes, and no verdict is given.
+    """
     if not Path(net).is_file():
         return None
     reference = onnx_reference(net)
+    session = reference.session()
 
     def run(inputs: Mapping[str, Tensor]) -> Tensor:
-        output = reference.replay({name: value.detach().cpu().numpy() for name, value in inputs.items()})
+        output = reference.replay({name: value.detach().cpu().numpy() for name, value in inputs.items()}, session)
         return torch.from_numpy(output).reshape(1, *model.graph.output.shape)
 
     return run

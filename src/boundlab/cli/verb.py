@@ -55,7 +55,17 @@ class Session:
         yield from track(items, description=text, total=total, console=Console(stderr=True))
 
 
+LONGEST = 1000
+"""Characters of an error that are shown; a damaged file may have names of any length."""
+
+
 def sentence(problem: BaseException) -> str:
+    """An error as one line, without its middle if it is very long."""
+    text = sentence_of(problem)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST // 2]} ... {text[-LONGEST // 2:]}"
+
+
+def sentence_of(problem: BaseException) -> str:
     """An error as one line."""
     if isinstance(problem, OSError) and problem.strerror:
         name = f"'{problem.filename}': " if problem.filename else ""

@@ -11,7 +11,7 @@ import typer
 
 from boundlab.cli.answer import FALSIFIED, OK, Answer, Table
 from boundlab.cli.verb import Session
-from boundlab.verify.competition import Outcome, by_family, read_instances, run_instances
+from boundlab.verify.competition import CORRECT, WRONG, Outcome, by_family, read_instances, run_instances
 
 Folder = Annotated[Path, typer.Argument(help="A folder with instances.csv: onnx, vnnlib, timeout a line.")]
 Family = Annotated[list[str] | None, typer.Option(help="Only this family; may be given several times.")]
@@ -23,11 +23,12 @@ def described(outcome: Outcome) -> dict[str, Any]:
     """One outcome as JSON holds it."""
     return {"family": outcome.instance.family, "onnx": str(outcome.instance.onnx), "vnnlib": str(outcome.instance.vnnlib),
             "verdict": outcome.verdict.name.lower(), "expected": outcome.instance.expected, "seconds": outcome.seconds,
-            "method": outcome.method, "error": outcome.error, "witness_accepted": outcome.accepted, "notes": outcome.notes}
+            "score": outcome.score, "method": outcome.method, "error": outcome.error, "witness_accepted": outcome.accepted,
+            "notes": outcome.notes}
 
 
 def vnncomp(session: Session, folder: Folder, family: Family = None, timeout: Timeout = None, workers: Workers = 1) -> Answer:
-    """Run a folder of VNN-COMP instances and count what came out.
+    """Run a folder of VNN-COMP instances, count what came out, and give the competition's score.
 
     Exit code 10 if a verdict contradicts the folder's expectation, else 0.
     """
@@ -45,6 +46,9 @@ def vnncomp(session: Session, folder: Folder, family: Family = None, timeout: Ti
     columns = tuple(counts[0]) if counts else ("family",)
     rows = [tuple(f"{value:.1f}" if isinstance(value, float) else str(value) for value in count.values()) for count in counts]
     against = sum(outcome.agrees is False for outcome in outcomes)
+    score, most = sum(outcome.score for outcome in outcomes), CORRECT * len(outcomes)
     said = f"{len(outcomes)} instances, {against} against the folder's expectation; verified means proven in float arithmetic."
-    return Answer({"folder": str(folder), "families": counts, "instances": [described(outcome) for outcome in outcomes]},
-                  (Table(columns, rows, numbers=frozenset(columns[1:])),), (said,), FALSIFIED if against else OK)
+    points = f"Score {score} of at most {most}: {CORRECT} for a verdict, {WRONG} for one against the folder's expectation."
+    data = {"folder": str(folder), "score": score, "families": counts, "instances": [described(one) for one in outcomes]}
+    table = Table(columns, rows, numbers=frozenset(columns[1:]))
+    return Answer(data, (table,), (said, points), FALSIFIED if against else OK)

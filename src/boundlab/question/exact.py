@@ -30,7 +30,8 @@ class Ends:
         """The nearest float of type `dtype` to each exact number, ties to even, (d,)."""
         if dtype == np.float64:
             return self.nearest
-        near = self.nearest.astype(np.float32)
+        with np.errstate(over="ignore"):  # what is too large becomes infinite
+            near = self.nearest.astype(np.float32)
         back = near.astype(np.float64)
         other = np.nextafter(near, np.where(self.nearest > back, np.inf, -np.inf).astype(np.float32))
         # float64 first and float32 next rounds twice: at a midpoint of two float32 the digits left out decide.
@@ -47,11 +48,15 @@ class Ends:
 
 
 def ends_of(numbers: Sequence[Fraction]) -> Ends:
-    """Exact numbers as Ends."""
-    nearest = np.array([float(number) for number in numbers], dtype=np.float64)
-    differences = [number - Fraction(near) for number, near in zip(numbers, nearest.tolist(), strict=True)]
-    excess = [(difference > 0) - (difference < 0) for difference in differences]
-    return Ends(nearest, np.array(excess, dtype=np.int8))
+    """Exact numbers as Ends; SpecError for one that is too large for a float64."""
+    objects = {id(number): number for number in numbers}  # many constraints share the same few objects
+    try:
+        known = {key: (near := float(number), (number > Fraction(near)) - (number < Fraction(near)))
+                 for key, number in objects.items()}
+    except OverflowError as problem:
+        raise SpecError("a constraint has a number that is too large for a float64.") from problem
+    found = [known[id(number)] for number in numbers]
+    return Ends(np.array([near for near, _ in found], dtype=np.float64), np.array([side for _, side in found], dtype=np.int8))
 
 
 def stacked(rows: Sequence[Ends]) -> Ends:

@@ -19,6 +19,8 @@ from boundlab.question.exact import Atom, Case, Ends, ends_of
 
 MOST_CASES = 200_000
 """Conjunctions that a formula may expand to before it is refused."""
+MOST_DIGITS = 4000
+"""Digits and exponent that a number may have before it is refused: exact arithmetic writes all of them out."""
 ALWAYS = Atom((), Fraction(0))
 """The constraint that every output satisfies."""
 
@@ -106,14 +108,22 @@ def read_blocks(found: Sequence[str], known: Mapping[str, int]) -> Blocks:
     missing = set(words[1::3]) - set(known)
     if missing:
         raise SpecError(f"VNN-LIB: '{min(missing)}' is used and not declared.")
-    exact = {number: decimal_ends(number) for number in set(numbers)}
+    exact = {number: decimal_ends(checked_number(number)) for number in set(numbers)}
     infinite = [number for number, (near, _) in exact.items() if not math.isfinite(near)]
     if infinite:
-        raise SpecError(f"VNN-LIB: {infinite[0]} is too large for a float64.")
+        raise SpecError(f"VNN-LIB: {infinite[0][:40]} is too large for a float64.")
     pairs = np.array([exact[number] for number in numbers], dtype=np.float64).reshape(-1, 2)
     variable = np.fromiter(map(known.__getitem__, words[1::3]), dtype=np.int64, count=len(numbers))
     upper = np.fromiter(map("<=".__eq__, words[0::3]), dtype=bool, count=len(numbers))
     return Blocks(np.array(start), variable, upper, pairs[:, 0], pairs[:, 1].astype(np.int8), numbers)
+
+
+def checked_number(number: str) -> str:
+    """The number itself; SpecError if writing it out would take more than MOST_DIGITS digits."""
+    if len(number) > MOST_DIGITS or abs(Decimal(number).adjusted()) > MOST_DIGITS:
+        shown = number if len(number) < 40 else f"{number[:30]}..."
+        raise SpecError(f"VNN-LIB: the number {shown} has too many digits; at most {MOST_DIGITS} are read.")
+    return number
 
 
 def decimal_ends(number: str) -> tuple[float, int]:
@@ -195,6 +205,8 @@ def region(about: Conjunct, blocks: Blocks, inputs: int) -> Region | None:
     upper = np.concatenate([upper, *(blocks.upper[part] for part in parts)])
     nearest = np.concatenate([ends.nearest, *(blocks.nearest[part] for part in parts)])
     excess = np.concatenate([ends.excess, *(blocks.excess[part] for part in parts)])
+    if not (variable >= 0).any():
+        raise SpecError("no input has a bound; proofs need a bounded box: give every X_i a lower and an upper bound.")
     order = np.lexsort((excess, nearest))
     lower, missing = strongest(order[(~upper & (variable >= 0))[order]], variable, Ends(nearest, excess), inputs)
     above, lacking = strongest(order[(upper & (variable >= 0))[order]][::-1], variable, Ends(nearest, excess), inputs)

@@ -21,7 +21,7 @@ from typing import NoReturn
 
 from boundlab.errors import SpecError
 from boundlab.question.exact import Atom, Case, Query
-from boundlab.question.normal_form import Conjunct, Constraint, Disjunction, Linear, both, cases, read_blocks
+from boundlab.question.normal_form import Conjunct, Constraint, Disjunction, Linear, both, cases, checked_number, read_blocks
 
 NUMBER = r"[-+]?(?:\d++\.?\d*+|\.\d++)(?:[eE][-+]?\d++)?"
 BOUND = rf"\(\s*+[<>]=\s++[XY]_\d++\s++{NUMBER}\s*+\)"
@@ -31,6 +31,8 @@ ASSERTIONS = re.compile(rf"(?:\(assert\s*+{BOUND}\s*+\)\s*+)++")
 CONJUNCTION = re.compile(rf"\(\s*+and((?:\s*+{BOUND})++)\s*+\)")
 TOKEN = re.compile(r"\x00\d+|[()]|[^\s()\x00]+")
 VARIABLE = re.compile(r"[XY]_\d+")
+MOST_DEPTH = 100
+"""Lists that may lie in each other before a text is refused; real properties have five."""
 IGNORED = {"check-sat", "get-model", "set-logic", "set-info", "set-option", "exit"}
 
 
@@ -64,6 +66,8 @@ def parse_vnnlib(source: str | Path) -> Query:
     SpecError with line and symbol for what cannot be read, for inputs without bounds and for a query without any point.
     """
     text = COMMENT.sub("", read_text(source))
+    if "\x00" in text:
+        raise SpecError("the VNN-LIB text has a character of number 0, so it is damaged or binary.")
     if "declare-network" in text or "vnnlib-version" in text:
         raise SpecError("this is VNN-LIB 2.0; only version 1.0 is read: ask for the 1.0 form of the instance.")
     variables, cutter = DECLARATION.findall(text), Cutter()
@@ -140,6 +144,8 @@ class Reader:
             word = Word(match[0], match.start())
             if word.text == "(":
                 stack.append([])
+                if len(stack) > MOST_DEPTH:
+                    self.refuse(word, f"opens more than {MOST_DEPTH} lists in each other")
             elif word.text != ")":
                 stack[-1].append(word)
             elif len(stack) == 1:
@@ -208,7 +214,7 @@ class Reader:
                 self.refuse(tree, "is neither a number nor a variable X_i or Y_j")
             if not math.isfinite(float(tree.text)):
                 self.refuse(tree, "is too large for a float64")
-            return Linear((), Fraction(tree.text))
+            return Linear((), Fraction(checked_number(tree.text)))
         symbol = head(tree)
         if symbol not in ("+", "-", "*", "/") or len(tree) < 2:
             self.refuse(tree, "stands where +, -, * or / with its arguments is needed")

@@ -31,6 +31,8 @@ from boundlab.verify.verify import verify
 
 EXPECTED = {"unsat": Verdict.VERIFIED, "sat": Verdict.FALSIFIED}
 READY = "ready"
+CORRECT, WRONG = 10, -150
+"""Points of the competition for a correct and for a wrong verdict (rules of 2026; Brix et al. 2023, Sec. 2): none for time."""
 GRACE = 1.0
 """Seconds that an instance may go on after its time limit before its process is ended."""
 
@@ -64,6 +66,13 @@ class Outcome:
         """Whether verdict and expectation are the same; None where one of them is undecided."""
         expected = EXPECTED.get(self.instance.expected)
         return None if expected is None or not self.verdict.decided else self.verdict is expected
+
+    @property
+    def score(self) -> int:
+        """Points of the competition, where a verdict of which nothing is expected counts as correct."""
+        if not self.verdict.decided:
+            return 0
+        return WRONG if self.agrees is False else CORRECT
 
 
 def read_instances(folder: Path, families: Sequence[str] = ()) -> list[Instance]:
@@ -105,9 +114,8 @@ def solve(instance: Instance) -> Outcome:
         session = reference.session()
 
         def replay(inputs: Mapping[str, Tensor]) -> Tensor:
-            fed = {value.name: inputs[value.name].numpy().reshape(value.shape) for value in reference.inputs}
-            name = reference.outputs[0].name
-            return torch.from_numpy(session.run([name], fed)[0].reshape(1, *model.graph.output.shape).copy())
+            output = reference.replay({name: value.numpy() for name, value in inputs.items()}, session)
+            return torch.from_numpy(output).reshape(1, *model.graph.output.shape)
 
         accepted = None if instance.witness is None else accepts(query, instance.witness, model.dtype)
         left = instance.timeout - (time.perf_counter() - start)
@@ -211,7 +219,7 @@ def ask(worker: Worker, instance: Instance) -> tuple[Outcome, Worker]:
 
 @dataclass(frozen=True)
 class FamilyCount:
-    """Outcomes of one family: what came out, what was against expectation, published witnesses."""
+    """Outcomes of one family: what came out, what was against expectation, published witnesses, the competition's score."""
 
     family: str
     instances: int
@@ -223,6 +231,7 @@ class FamilyCount:
     witnesses: int
     accepted: int
     seconds: float
+    score: int
 
 
 def by_family(outcomes: Iterable[Outcome]) -> list[FamilyCount]:
@@ -240,4 +249,5 @@ def count(family: str, found: Sequence[Outcome]) -> FamilyCount:
         family, len(found), verdicts.count(Verdict.VERIFIED), verdicts.count(Verdict.FALSIFIED),
         disagree=sum(outcome.agrees is False for outcome in found), undecided=sum(not verdict.decided for verdict in verdicts),
         errors=sum(bool(outcome.error) for outcome in found), witnesses=sum(outcome.accepted is not None for outcome in found),
-        accepted=sum(outcome.accepted is True for outcome in found), seconds=sum(outcome.seconds for outcome in found))
+        accepted=sum(outcome.accepted is True for outcome in found), seconds=sum(outcome.seconds for outcome in found),
+        score=sum(outcome.score for outcome in found))

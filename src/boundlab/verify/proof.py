@@ -67,8 +67,8 @@ def some(slopes: Slopes, index: Tensor) -> Slopes:
 
 def whole(rows: Tensor, plain: Slopes) -> Proof:
     """One leaf for each clause, whose row is given: the whole set, with plain lines, of which slopes (1, size) are given."""
-    count = len(rows)
-    return Proof(torch.arange(count), rows.cpu(), no_splits(count, torch.zeros(1)), plain=some(plain, rows.new_zeros(count).cpu()))
+    clauses = torch.arange(len(rows))
+    return Proof(clauses, rows.cpu(), no_splits(len(rows), torch.zeros(1)), plain=some(plain, torch.zeros_like(clauses)))
 
 
 def joined(proofs: Sequence[Proof]) -> Proof:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor
 from boundlab.errors import SpecError
 from boundlab.graph import Model
 from boundlab.perturbations.sets import Box
-from boundlab.question.exact import Case, Floats, Query, rounded_down, stacked
+from boundlab.question.exact import Case, Floats, Query, ends_of, rounded_down, stacked
 from boundlab.spec import Specification
 
 NUMPY: Mapping[torch.dtype, Floats] = {torch.float32: np.float32, torch.float64: np.float64}
@@ -59,24 +58,25 @@ def batch(cases: tuple[Case, ...], layout: tuple[int, ...], model: Model) -> Pro
                 for node, *parts in zip(nodes, *flat, strict=True)}
 
     lower, upper = stacked([case.lower for case in cases]), stacked([case.upper for case in cases])
-    hull = boxes(lower.outward(dtype, -1), upper.outward(dtype, 1))
+    outward = lower.outward(dtype, -1), upper.outward(dtype, 1)
+    if not all(np.isfinite(ends).all() for ends in outward):
+        raise SpecError(f"an input has a bound that is too large for the network's type, {dtype.__name__}.")
+    hull = boxes(*outward)
     return Problems(cases, hull, boxes(lower.rounded(dtype), upper.rounded(dtype)), negation(cases, layout, model))
 
 
 def negation(cases: tuple[Case, ...], layout: tuple[int, ...], model: Model) -> Specification:
     """What is safe: in each unsafe conjunct some atom fails, with a margin above 0 also where the atom is strict."""
     shape, dtype = model.graph.output.shape, model.dtype
-    rows = torch.zeros(len(cases), sum(layout), math.prod(shape), dtype=dtype)
-    constants: list[Fraction] = []
-    for number, case in enumerate(cases):
-        atoms = [atom for conjunct in case.unsafe for atom in conjunct]
-        constants += [atom.constant for atom in atoms]
-        for place, atom in enumerate(atoms):
-            for index, weight in atom.terms:
-                rows[number, place, index] += float(weight)
+    rows = torch.zeros(len(cases) * sum(layout), math.prod(shape), dtype=dtype)
+    atoms = [atom for case in cases for conjunct in case.unsafe for atom in conjunct]
+    places = torch.tensor([(place, index) for place, atom in enumerate(atoms) for index, _ in atom.terms], dtype=torch.long)
+    weights = ends_of([weight for atom in atoms for _, weight in atom.terms]).nearest
+    rows.index_put_(tuple(places.reshape(-1, 2).T), torch.from_numpy(weights).to(dtype), accumulate=True)
+    constants = [atom.constant for atom in atoms]
     offset = rounded_down(constants, NUMPY[dtype]).reshape(len(cases), -1)
     clause = torch.repeat_interleave(torch.arange(len(layout)), torch.tensor(layout))
-    rows = rows.reshape(*rows.shape[:2], *shape)
+    rows = rows.reshape(len(cases), -1, *shape)
     return Specification(rows.to(model.device), torch.from_numpy(offset).to(model.device), clause.to(model.device))
 
 

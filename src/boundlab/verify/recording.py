@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -14,9 +14,12 @@ from torch import Tensor
 
 from boundlab.bounds.intermediate import perturbed_nodes
 from boundlab.bounds.parts import Splits
-from boundlab.certificates.certificate import Argument, CaseProof, Certificate, Pair
+from boundlab.certificates.certificate import Argument, CaseProof, Certificate, Checked, Pair
 from boundlab.certificates.check import content, fingerprint
+from boundlab.certificates.checker import case_bounds, check_proofs
 from boundlab.certificates.leaves import Places, places_of
+from boundlab.certificates.mend import mended
+from boundlab.certificates.network import Network
 from boundlab.certificates.reading import read_network
 from boundlab.errors import CertificateError
 from boundlab.graph import Graph
@@ -73,17 +76,30 @@ class Names:
         return found
 
 
-def certificate_of(proofs: Sequence[Proof], query: Query, graph: Graph, network: str | Path, spec: str | Path) -> Certificate:
-    """The certificate of proofs of a query's cases, about an ONNX and a VNN-LIB file; `graph` is what was captured of it.
+def certificate_of(proofs: Sequence[Proof], query: Query, graph: Graph, network: str | Path, spec: str | Path
+                   ) -> tuple[Certificate, Checked]:
+    """The certificate of proofs of a query's cases, about an ONNX and a VNN-LIB file, and what the checker says of it.
 
-    CertificateError if something was split that has no name in the file.
+    `graph` is what was captured of the file. Where the checker's bounds fall a little short of those of the search it is made
+    to derive more, and leaves that are not shown are halved. CertificateError if something was split that has no name in the
+    file, or the checker does not know an operator.
     """
     if len(proofs) != len(query.cases):
-        raise CertificateError(f"the query has {len(query.cases)} cases, and proofs of {len(proofs)} were kept: verify with "
-                               "keeping(stages), and programs must not have decided.")
-    names = Names(graph, places_of(read_network(content(Path(network)))))
-    cases = tuple(case_proof(proof, case, names) for proof, case in zip(proofs, query.cases, strict=True))
-    return Certificate(fingerprint(network), fingerprint(spec), cases)
+        raise CertificateError(f"the query has {len(query.cases)} cases, and proofs of {len(proofs)} were kept: a linear "
+                               "program decided, or stages did not keep theirs (see keeping).")
+    plain = read_network(content(Path(network)))
+    names = Names(graph, places_of(plain))
+    made = [checked_case(plain, case, case_proof(proof, case, names), names.places)
+            for proof, case in zip(proofs, query.cases, strict=True)]
+    return Certificate(fingerprint(network), fingerprint(spec), tuple(made)), check_proofs(plain, query, made)
+
+
+def checked_case(network: Network, case: Case, proof: CaseProof, places: Places) -> CaseProof:
+    """A proof of one case as the checker accepts it, if one of some ways to help it does."""
+    for better in (proof, replace(proof, thorough=True)):
+        if bool((case_bounds(network, case, better, places) > 0).all()):
+            return better
+    return mended(network, case, replace(proof, thorough=True), places)
 
 
 def case_proof(proof: Proof, case: Case, names: Names) -> CaseProof:

@@ -1,0 +1,131 @@
+"""A proof that falls a little short, mended: boxes of leaves that are not shown are halved until they are.
+
+A search in single precision, or one with other bounds of inner neurons, may leave some leaves just below zero here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+import numpy as np
+
+from boundlab.certificates.certificate import Argument, CaseProof, Pair
+from boundlab.certificates.checker import case_bounds
+from boundlab.certificates.leaves import Places
+from boundlab.certificates.network import Network
+from boundlab.question.exact import Case
+
+MOST_ROUNDS = 10
+"""Halvings of one leaf's box."""
+MOST_LEAVES, MOST_NUMBERS = 4096, 2**21
+"""Leaves that are not shown, and numbers that all their frames hold, at most: with more the proof is not a little short."""
+Key = TypeVar("Key")
+
+
+def mended(network: Network, case: Case, proof: CaseProof, places: Places) -> CaseProof:
+    """The proof with halves of the leaves that the checker does not accept; as it was if too many remain."""
+    done: list[CaseProof] = []
+    pending = proof
+    for _ in range(MOST_ROUNDS + 1):
+        good = case_bounds(network, case, pending, places) > 0
+        if good.any():
+            done.append(taken(pending, np.flatnonzero(good), fresh=False))
+        if good.all():
+            return joined(done)
+        if (~good).sum() > min(MOST_LEAVES, MOST_NUMBERS // sum(step.size for step in network.steps)):
+            break
+        pending = halved(taken(pending, np.flatnonzero(~good), fresh=True), case, network)
+    return proof
+
+
+def taken(proof: CaseProof, leaves: np.ndarray, fresh: bool) -> CaseProof:
+    """Some leaves, in frames of their own (`fresh`), or in as many as they had."""
+    frames, number = np.unique(proof.frame[leaves], return_inverse=True)
+    if fresh:
+        frames, number = proof.frame[leaves], np.arange(len(leaves))
+
+    def at(pairs: Mapping[Key, Pair], index: np.ndarray) -> dict[Key, Pair]:
+        return {key: (low if len(low) == 1 else low[index], high if len(high) == 1 else high[index])
+                for key, (low, high) in pairs.items()}
+
+    return CaseProof(
+        proof.clause[leaves], proof.weights[leaves], proof.step[leaves], proof.neuron[leaves], proof.side[leaves],
+        proof.point[leaves], proof.multiplier[leaves], number.reshape(-1).astype(np.int64), proof.steps,
+        at(proof.lines, leaves), at(proof.inner, frames), at(proof.plain, frames), proof.thorough)
+
+
+def halved(proof: CaseProof, case: Case, network: Network) -> CaseProof:
+    """Both halves of every leaf's box, cut at the middle of the coordinate that is widest beside the whole box."""
+    every = np.repeat(np.arange(proof.leaves), 2)
+    steps = tuple(dict.fromkeys([*proof.steps, *(Argument(one.name) for one in network.inputs)]))
+    lower, upper = boxes(proof, case, network)
+    whole = np.maximum(case.upper.nearest - case.lower.nearest, np.finfo(np.float64).tiny)
+    coordinate = ((upper - lower) / whole).argmax(axis=1)
+    middle = (lower + upper)[np.arange(proof.leaves), coordinate] / 2
+    step, neuron = (np.zeros(proof.leaves, dtype=np.int64) for _ in range(2))
+    for one in network.inputs:
+        here = (one.start <= coordinate) & (coordinate < one.start + one.size)
+        step[here], neuron[here] = steps.index(Argument(one.name)), coordinate[here] - one.start
+    both = taken(proof, every, fresh=True)
+    depth = (both.step >= 0).sum(axis=1)
+    side, none = np.tile([1, -1], proof.leaves), np.zeros(len(every))
+    return replace(both, steps=steps, step=with_column(both.step, depth, step[every], -1),
+                   neuron=with_column(both.neuron, depth, neuron[every], 0), side=with_column(both.side, depth, side, 0),
+                   point=with_column(both.point, depth, middle[every], 0),
+                   multiplier=with_column(both.multiplier, depth, none, 0))
+
+
+def with_column(array: np.ndarray, depth: np.ndarray, value: np.ndarray, empty: float) -> np.ndarray:
+    """One more entry in every row (n, c), behind the first `depth` (n,)."""
+    wide = np.concatenate([array, np.full((len(array), 1), empty, dtype=array.dtype)], axis=1)
+    wide[np.arange(len(array)), depth] = value
+    return wide
+
+
+def boxes(proof: CaseProof, case: Case, network: Network) -> tuple[np.ndarray, np.ndarray]:
+    """The ends (n, d) of the leaves' boxes, as floats."""
+    lower, upper = (np.repeat(end.nearest[None], proof.leaves, axis=0) for end in (case.lower, case.upper))
+    start = {Argument(one.name): one.start for one in network.inputs}
+    place = np.array([start.get(one, -1) for one in proof.steps] or [-1])
+    for depth in range(proof.step.shape[1]):
+        own = (proof.step[:, depth] >= 0) & (place[proof.step[:, depth]] >= 0)
+        leaf = np.flatnonzero(own)
+        coordinate, point = place[proof.step[leaf, depth]] + proof.neuron[leaf, depth], proof.point[leaf, depth]
+        over = proof.side[leaf, depth] > 0
+        lower[leaf[over], coordinate[over]] = np.maximum(lower[leaf[over], coordinate[over]], point[over])
+        upper[leaf[~over], coordinate[~over]] = np.minimum(upper[leaf[~over], coordinate[~over]], point[~over])
+    return lower, upper
+
+
+def joined(proofs: Sequence[CaseProof]) -> CaseProof:
+    """The leaves of all proofs, which are about the same case, in one."""
+    steps = max((proof.steps for proof in proofs), key=len)
+    columns = max(proof.step.shape[1] for proof in proofs)
+
+    def column(name: str, empty: float) -> np.ndarray:
+        arrays = [vars(proof)[name] for proof in proofs]
+        return np.concatenate([np.pad(array, ((0, 0), (0, columns - array.shape[1])), constant_values=empty)
+                               for array in arrays])
+
+    frame = np.concatenate([proof.frame + offset for proof, offset in
+                            zip(proofs, np.cumsum([0, *(proof.frames for proof in proofs)]), strict=False)])
+    return CaseProof(
+        np.concatenate([proof.clause for proof in proofs]), np.concatenate([proof.weights for proof in proofs]),
+        column("step", -1), column("neuron", 0), column("side", 0), column("point", 0), column("multiplier", 0), frame, steps,
+        stacked([proof.lines for proof in proofs], [proof.leaves for proof in proofs]),
+        stacked([proof.inner for proof in proofs], [proof.frames for proof in proofs]),
+        stacked([proof.plain for proof in proofs], [proof.frames for proof in proofs]), proofs[0].thorough)
+
+
+def stacked(parts: Sequence[Mapping[Key, Pair]], counts: Sequence[int]) -> dict[Key, Pair]:
+    """Slopes of several proofs one after the other, with as many entries as each has leaves or frames; shared ones stay so."""
+    def side(key: Key, place: int) -> np.ndarray:
+        arrays = [part[key][place] for part in parts]
+        if all(len(array) == 1 for array in arrays):
+            return arrays[0]
+        return np.concatenate([np.broadcast_to(array, (count, *array.shape[1:])) for array, count in
+                               zip(arrays, counts, strict=True)])
+
+    return {key: (side(key, 0), side(key, 1)) for key in parts[0]}
