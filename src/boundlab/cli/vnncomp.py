@@ -18,16 +18,19 @@ Family = Annotated[list[str] | None, typer.Option(help="Only this family; may be
 Timeout = Annotated[float | None, typer.Option(min=0, help="Seconds for each instance; default: what instances.csv says.")]
 Workers = Annotated[int, typer.Option(min=1, help="Instances at a time, each in a process of one thread.")]
 
+Certificates = Annotated[Path | None, typer.Option(help="Folder for certificates: only what the checker accepts is verified.")]
+
 
 def described(outcome: Outcome) -> dict[str, Any]:
     """One outcome as JSON holds it."""
     return {"family": outcome.instance.family, "onnx": str(outcome.instance.onnx), "vnnlib": str(outcome.instance.vnnlib),
             "verdict": outcome.verdict.name.lower(), "expected": outcome.instance.expected, "seconds": outcome.seconds,
             "score": outcome.score, "method": outcome.method, "error": outcome.error, "witness_accepted": outcome.accepted,
-            "notes": outcome.notes}
+            "checked": outcome.checked, "writing": outcome.writing, "notes": outcome.notes}
 
 
-def vnncomp(session: Session, folder: Folder, family: Family = None, timeout: Timeout = None, workers: Workers = 1) -> Answer:
+def vnncomp(session: Session, folder: Folder, family: Family = None, timeout: Timeout = None, workers: Workers = 1,
+            certificates: Certificates = None) -> Answer:
     """Run a folder of VNN-COMP instances, count what came out, and give the competition's score.
 
     Exit code 10 if a verdict contradicts the folder's expectation, else 0.
@@ -35,6 +38,10 @@ def vnncomp(session: Session, folder: Folder, family: Family = None, timeout: Ti
     instances, outcomes = read_instances(folder, family or ()), []
     if timeout is not None:
         instances = [replace(instance, timeout=timeout) for instance in instances]
+    if certificates is not None:
+        certificates.mkdir(parents=True, exist_ok=True)
+        instances = [replace(instance, certificate=certificates / f"{number}-{instance.family}.zip")
+                     for number, instance in enumerate(instances, 1)]
     running = session.track(run_instances(instances, workers), len(instances), "instances")
     for place, outcome in enumerate(running, 1):
         outcomes.append(outcome)
@@ -47,7 +54,8 @@ def vnncomp(session: Session, folder: Folder, family: Family = None, timeout: Ti
     rows = [tuple(f"{value:.1f}" if isinstance(value, float) else str(value) for value in count.values()) for count in counts]
     against = sum(outcome.agrees is False for outcome in outcomes)
     score, most = sum(outcome.score for outcome in outcomes), CORRECT * len(outcomes)
-    said = f"{len(outcomes)} instances, {against} against the folder's expectation; verified means proven in float arithmetic."
+    how = "proven in float arithmetic" if certificates is None else "accepted by the checker"
+    said = f"{len(outcomes)} instances, {against} against the folder's expectation; verified means {how}."
     points = f"Score {score} of at most {most}: {CORRECT} for a verdict, {WRONG} for one against the folder's expectation."
     data = {"folder": str(folder), "score": score, "families": counts, "instances": [described(one) for one in outcomes]}
     table = Table(columns, rows, numbers=frozenset(columns[1:]))

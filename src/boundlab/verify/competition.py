@@ -20,14 +20,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from boundlab.bounds.problem import Rigour
 from boundlab.capture.onnx import load_onnx, onnx_reference
 from boundlab.capture.onnx_file import onnx_package
+from boundlab.certificates.file import save
 from boundlab.errors import SpecError
 from boundlab.question.exact import Query
 from boundlab.question.vnnlib import parse_vnnlib
 from boundlab.verify.query import NUMPY, flat_values
+from boundlab.verify.recording import with_certificate
 from boundlab.verify.verdict import Verdict
-from boundlab.verify.verify import verify
+from boundlab.verify.verify import LADDER, keeping, verify
 
 EXPECTED = {"unsat": Verdict.VERIFIED, "sat": Verdict.FALSIFIED}
 READY = "ready"
@@ -35,11 +38,16 @@ CORRECT, WRONG = 10, -150
 """Points of the competition for a correct and for a wrong verdict (rules of 2026; Brix et al. 2023, Sec. 2): none for time."""
 GRACE = 1.0
 """Seconds that an instance may go on after its time limit before its process is ended."""
+CERTIFYING = 120.0
+"""Seconds that a certificate may take, after the verdict; with more, that is lost."""
 
 
 @dataclass(frozen=True)
 class Instance:
-    """One question of a benchmark; `expected` is a published verdict, `witness` a published counterexample (.npz of x, y)."""
+    """One question of a benchmark; `expected` is a published verdict, `witness` a published counterexample (.npz of x, y).
+
+    `certificate` is where to write the certificate of a proof; then only what the checker accepts is VERIFIED.
+    """
 
     family: str
     onnx: Path
@@ -47,11 +55,15 @@ class Instance:
     timeout: float
     expected: str = ""
     witness: Path | None = None
+    certificate: Path | None = None
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of an instance: a verdict, or an error's text; `accepted` says whether its published witness passed."""
+    """What came of an instance: a verdict, or an error's text; `accepted` says whether its published witness passed.
+
+    `checked` says whether the checker accepted its certificate, which took `writing` seconds more.
+    """
 
     instance: Instance
     verdict: Verdict
@@ -60,6 +72,8 @@ class Outcome:
     error: str = ""
     accepted: bool | None = None
     notes: tuple[str, ...] = ()
+    checked: bool = False
+    writing: float = 0.0
 
     @property
     def agrees(self) -> bool | None:
@@ -119,7 +133,13 @@ def solve(instance: Instance) -> Outcome:
 
         accepted = None if instance.witness is None else accepts(query, instance.witness, model.dtype)
         left = instance.timeout - (time.perf_counter() - start)
-        result, = verify(model, query, timeout=max(left, 0.0), replay=replay)
+        stages = LADDER if instance.certificate is None else keeping(LADDER)
+        result, = verify(model, query, stages=stages, timeout=max(left, 0.0), replay=replay)
+        seconds = time.perf_counter() - start
+        if instance.certificate is not None:
+            result, certificate = with_certificate(result, query, model.graph, instance.onnx, instance.vnnlib)
+            if certificate is not None:
+                save(certificate, instance.certificate)
         if result.witness is not None:
             point = flat_values(result.witness.inputs, model)
             if not query.accepts(point, result.witness.output.numpy().reshape(-1), NUMPY[model.dtype]):
@@ -127,7 +147,8 @@ def solve(instance: Instance) -> Outcome:
     except Exception as problem:  # one instance's failure, of whatever kind, is its outcome and never ends the run
         text = f"{type(problem).__name__}: {problem}"
         return Outcome(instance, Verdict.UNKNOWN, time.perf_counter() - start, error=text, accepted=accepted)
-    return Outcome(instance, result.verdict, time.perf_counter() - start, result.method, "", accepted, result.notes)
+    return Outcome(instance, result.verdict, seconds, result.method, "", accepted, result.notes,
+                   result.rigour is Rigour.CHECKED, time.perf_counter() - start - seconds)
 
 
 def accepts(query: Query, path: Path, dtype: torch.dtype) -> bool:
@@ -156,7 +177,8 @@ class Worker:
         """The outcome, or None if the process died or is past its time; it must not be used again then."""
         self.connection.send(instance)
         try:
-            return self.connection.recv() if self.connection.poll(instance.timeout + GRACE) else None
+            longest = instance.timeout + GRACE + (0.0 if instance.certificate is None else CERTIFYING)
+            return self.connection.recv() if self.connection.poll(longest) else None
         except (EOFError, OSError):
             return None
 
@@ -224,6 +246,7 @@ class FamilyCount:
     family: str
     instances: int
     verified: int
+    checked: int
     falsified: int
     disagree: int
     undecided: int
@@ -246,7 +269,8 @@ def count(family: str, found: Sequence[Outcome]) -> FamilyCount:
     """One line of the table."""
     verdicts = [outcome.verdict for outcome in found]
     return FamilyCount(
-        family, len(found), verdicts.count(Verdict.VERIFIED), verdicts.count(Verdict.FALSIFIED),
+        family, len(found), verdicts.count(Verdict.VERIFIED), sum(outcome.checked for outcome in found),
+        verdicts.count(Verdict.FALSIFIED),
         disagree=sum(outcome.agrees is False for outcome in found), undecided=sum(not verdict.decided for verdict in verdicts),
         errors=sum(bool(outcome.error) for outcome in found), witnesses=sum(outcome.accepted is not None for outcome in found),
         accepted=sum(outcome.accepted is True for outcome in found), seconds=sum(outcome.seconds for outcome in found),

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from boundlab.bounds.intermediate import perturbed_nodes
 from boundlab.bounds.parts import Splits
+from boundlab.bounds.problem import Rigour
 from boundlab.certificates.certificate import Argument, CaseProof, Certificate, Checked, Pair
 from boundlab.certificates.check import content, fingerprint
 from boundlab.certificates.checker import case_bounds, check_proofs
@@ -25,6 +26,7 @@ from boundlab.errors import CertificateError
 from boundlab.graph import Graph
 from boundlab.question.exact import Case, Query
 from boundlab.verify.proof import Inner, Proof, Slopes
+from boundlab.verify.verdict import Result, Verdict
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,26 @@ def certificate_of(proofs: Sequence[Proof], query: Query, graph: Graph, network:
     made = [checked_case(plain, case, case_proof(proof, case, names), names.places)
             for proof, case in zip(proofs, query.cases, strict=True)]
     return Certificate(fingerprint(network), fingerprint(spec), tuple(made)), check_proofs(plain, query, made)
+
+
+def with_certificate(result: Result, query: Query, graph: Graph, network: str | Path, spec: str | Path
+                     ) -> tuple[Result, Certificate | None]:
+    """A result of a query, VERIFIED only if the checker accepts its certificate, and that; other verdicts as they are."""
+    if result.verdict is not Verdict.VERIFIED:
+        return result, None
+    try:
+        certificate, found = certificate_of(result.proofs, query, graph, network, spec)
+    except CertificateError as problem:
+        return undecided(result, f"there is no certificate: {problem}"), None
+    if not found.accepted:
+        return undecided(result, f"the checker does not see it: {found.reason}"), None
+    return replace(result, rigour=Rigour.CHECKED), certificate
+
+
+def undecided(result: Result, why: str) -> Result:
+    """A proof in floating point as no verdict."""
+    return replace(result, verdict=Verdict.UNKNOWN, method="", notes=(
+        *result.notes, f"proven in floating point by {result.method}, but {why}"))
 
 
 def checked_case(network: Network, case: Case, proof: CaseProof, places: Places) -> CaseProof:
