@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -15,6 +16,7 @@ from boundlab.certificates.rounding import LARGEST, TINY, above, below, gamma, l
 MOST_NUMBERS = 2**14
 """Coefficients of one step that are pulled at a time: few enough for the processor's cache, but at least `FEWEST` rows."""
 FEWEST = 64
+"""Rows that are pulled together at least."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,7 @@ def refine(known: Known, place: int, number: int, given: Given) -> None:
         low, high = ends[0].copy(), ends[1].copy()
         for part in range(0, len(neurons), together):
             rows = Rows((place, number), neurons[part:part + together], frames[part:part + together], upper)
-            found = begun(known, argument, rows).to_inputs(lambda step, rows=rows: room_of(known, step, rows, given))
+            found = begun(known, argument, rows).to_inputs(functools.partial(room_of, known, given, rows))
             where = (rows.neuron, rows.frame)
             if upper:
                 high[where] = np.fmin(high[where], -found)
@@ -169,7 +171,7 @@ def refine(known: Known, place: int, number: int, given: Given) -> None:
         known.learn(argument, (low, high))
 
 
-def room_of(known: Known, step: int, rows: Rows, given: Given) -> Room:
+def room_of(known: Known, given: Given, rows: Rows, step: int) -> Room:
     """A step's room for rows: that of their frames, or a new one where they have slopes of their own."""
     found = known.network.steps[step]
     slopes = given(step, rows) if isinstance(found, Nonlinear) else None
