@@ -69,8 +69,6 @@ class Known:
     def room(self, step: int, owner: np.ndarray) -> Room:
         """A step's room for rows of the frames `owner`."""
         found = self.rooms[step]
-        if found.low.shape[1] == 1:
-            return found
         lower, upper = (tuple(at(slope, owner) for slope in slopes) for slopes in (found.lower, found.upper))
         return Room(at(found.low, owner), at(found.high, owner), lower, upper)
 
