@@ -105,7 +105,7 @@ def test_multipliers_prove_what_intervals_alone_do_not() -> None:
     query = parse_vnnlib(query_text([-1], [1], 1, "(<= Y_0 -1.25)"))
     place = arguments(network).index(Argument("h"))
     margins = [case_bounds(network, query.cases[0], proof_of(network, query.cases[0], [
-        Leaf(0, (Split(place, 0, 1, 0.0, factor),))]), places_of(network))[0] for factor in (0.0, 0.5, 3.0)]
+        Leaf(0, (Split(place, 0, 1, 0.0, factor),))]), places_of(network))[0] for factor in (0.0, 2.0, 3.0)]
     # On x >= 0 the network is 3 x: with the multiplier 3 the row is 0 there, which is the exact minimum.
     assert margins[0] < margins[1] < margins[2] and abs(margins[2] - 1.25) < 1e-12
 

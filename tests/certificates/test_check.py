@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
 from typer.testing import CliRunner
 
 import boundlab as bl
@@ -114,6 +114,41 @@ def test_of_a_softmax_at_the_end_the_order_is_known(tmp_path: Path) -> None:
     (tmp_path / "q.vnnlib").write_text(query_text([0] * 3, [1] * 3, 3, "(<= Y_2 0.1)"))
     with pytest.raises(bl.CertificateError, match="order only"):
         check_certificate(certificate, tmp_path / "net.onnx", tmp_path / "q.vnnlib", hashes=False)
+
+
+def test_every_case_needs_its_own_proof(tmp_path: Path) -> None:
+    """Two boxes, on one of which the clause holds that is unsafe on the other."""
+    (tmp_path / "net.onnx").write_bytes(perceptron((2, 6, 2), 1))
+    boxes = [f"(and (>= X_0 {low}) (<= X_0 {low + 1}) (>= X_1 0) (<= X_1 1) (<= Y_0 {y}))" for low, y in ((0, -4), (1, -5))]
+    lines = "".join(f"(declare-const {name} Real)" for name in ("X_0", "X_1", "Y_0", "Y_1"))
+    (tmp_path / "q.vnnlib").write_text(f"{lines}(assert (or {' '.join(boxes)}))")
+    proofs = prove(read_network(perceptron((2, 6, 2), 1)), parse_vnnlib(tmp_path / "q.vnnlib"))
+    assert proofs is not None and len(proofs) == 2
+    files = tmp_path / "net.onnx", tmp_path / "q.vnnlib"
+    assert check_certificate(Certificate("", "", tuple(proofs)), *files, hashes=False).accepted
+    for wrong in (proofs[:1], [*proofs, proofs[0]]):
+        with pytest.raises(bl.CertificateError, match="the query 2"):
+            check_certificate(Certificate("", "", tuple(wrong)), *files, hashes=False)
+    (tmp_path / "q.vnnlib").write_text((tmp_path / "q.vnnlib").read_text().replace("-5", "9"))
+    found = check_certificate(Certificate("", "", tuple(proofs)), *files, hashes=False)
+    assert not found.accepted and found.reason.startswith("case 1:")
+
+
+def test_networks_of_two_inputs_count_their_entries_in_turn(tmp_path: Path) -> None:
+    """y = x - 2 z on boxes for x and z, split in z."""
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2]) for name in "xzy"]
+    nodes = [helper.make_node("Add", ["z", "z"], ["t"]), helper.make_node("Sub", ["x", "t"], ["y"])]
+    made = helper.make_model(helper.make_graph(nodes, "g", ends[:2], ends[2:]), opset_imports=[helper.make_opsetid("", 17)],
+                             ir_version=9)
+    (tmp_path / "net.onnx").write_bytes(made.SerializeToString())
+    lower, upper = [0, 1, 2, 3], [1, 2, 3, 4]
+    whole = np.array([[0], [0]])
+    proof = CaseProof(np.zeros(2, dtype=np.int64), np.ones((2, 1)), whole, whole + 1, np.array([[1], [-1]]), whole + 3.5,
+                      whole * 0.0, np.array([0, 1]), (Argument("z"),), {}, {})
+    for least, accepted in ((-7.001, True), (-6.999, False)):  # y_1 = x_1 - 2 z_1 is at least 1 - 2 * 4
+        (tmp_path / "q.vnnlib").write_text(query_text(lower, upper, 2, f"(<= Y_1 {least})"))
+        found = check_certificate(Certificate("", "", (proof,)), tmp_path / "net.onnx", tmp_path / "q.vnnlib", hashes=False)
+        assert found.accepted is accepted
 
 
 @pytest.mark.parametrize("path", sorted([*(SOURCE / "certificates").glob("*.py"), *(SOURCE / "question").glob("*.py")]),

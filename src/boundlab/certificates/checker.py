@@ -13,14 +13,14 @@ import numpy as np
 from boundlab.certificates.certificate import Argument, CaseProof, Checked
 from boundlab.certificates.coverage import uncovered
 from boundlab.certificates.functions import Ends
-from boundlab.certificates.known import Known, Rows, Slopes, derive
+from boundlab.certificates.known import FEWEST, Known, Rows, Slopes, derive
 from boundlab.certificates.leaves import Leaves, Places, columns, inner_slopes, places_of
 from boundlab.certificates.network import Network, Nonlinear
 from boundlab.certificates.unsafe import atoms_of, summed
 from boundlab.errors import CertificateError
 from boundlab.question.exact import Atom, Case, Query
 
-MOST_NUMBERS = 2**22
+MOST_NUMBERS = 2**20
 """Numbers of one kind that the leaves, or the frames, of a chunk may hold over the whole network."""
 
 
@@ -98,8 +98,8 @@ def case_bounds(network: Network, case: Case, proof: CaseProof, places: Places) 
         frames = np.arange(start, min(start + together, proof.frames))
         members = order[first[frames[0]]:first[frames[-1] + 1]]
         known = derive_frames(network, root, proof, places, (frames, members))
-        for part in range(0, len(members), together):
-            chosen = members[part:part + together]
+        for part in range(0, len(members), max(together, FEWEST)):
+            chosen = members[part:part + max(together, FEWEST)]
             leaves = Leaves(proof, places, known, chosen, proof.frame[chosen] - start)
             bounds[chosen] = leaves.lower_bounds(atoms)
     return bounds

@@ -16,6 +16,7 @@ from boundlab.certificates.rounding import LARGEST, TINY, above, below, gamma, l
 MOST_NUMBERS = 2**14
 """Coefficients of one step that are pulled at a time: few enough for the processor's cache, but at least `FEWEST` rows."""
 FEWEST = 64
+"""Rows that are pulled together at least."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,6 @@ class Known:
     def room(self, step: int, owner: np.ndarray) -> Room:
         """A step's room for rows of the frames `owner`."""
         found = self.rooms[step]
-        if found.low.shape[1] == 1:
-            return found
         lower, upper = (tuple(at(slope, owner) for slope in slopes) for slopes in (found.lower, found.upper))
         return Room(at(found.low, owner), at(found.high, owner), lower, upper)
 
@@ -80,7 +79,6 @@ class Known:
         return Pull(self.network, {}, np.zeros(len(owner)), self.magnitude)
 
 
-@np.errstate(all="ignore")
 @dataclass(frozen=True)
 class Slopes:
     """Slopes of lines by step: of frames' `plain` lines, and while `rows` of inner intervals are pulled through it.
@@ -93,6 +91,7 @@ class Slopes:
     thorough: bool = False
 
 
+@np.errstate(all="ignore")
 def derive(network: Network, boxes: Sequence[Ends], slopes: Slopes) -> Known:
     """Everything about f boxes, one pair of ends (size, f) for each input in turn."""
     known = Known(network, boxes[0][0].shape[1])
@@ -186,7 +185,7 @@ def refine(known: Known, target: tuple[int, int], given: Given, everything: bool
         low, high = ends[0].copy(), ends[1].copy()
         for part in range(0, len(neurons), together):
             rows = Rows(target, neurons[part:part + together], frames[part:part + together], upper)
-            found = begun(known, argument, rows).to_inputs(functools.partial(room_of, known, rows=rows, given=given))
+            found = begun(known, argument, rows).to_inputs(functools.partial(room_of, known, given, rows))
             where = (rows.neuron, rows.frame)
             if upper:
                 high[where] = np.fmin(high[where], -found)
@@ -195,7 +194,7 @@ def refine(known: Known, target: tuple[int, int], given: Given, everything: bool
         known.learn(argument, (low, high))
 
 
-def room_of(known: Known, step: int, rows: Rows, given: Given) -> Room:
+def room_of(known: Known, given: Given, rows: Rows, step: int) -> Room:
     """A step's room for rows: that of their frames, or a new one where they have slopes of their own."""
     found = known.network.steps[step]
     slopes = given(step, rows) if isinstance(found, Nonlinear) else None
