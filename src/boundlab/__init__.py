@@ -54,11 +54,12 @@ from boundlab.radii.search import Search
 from boundlab.spec import Specification, at_least, margins
 from boundlab.verify.options import Bisection, Branching, Race
 from boundlab.verify.verdict import Result, Verdict, Witness
-from boundlab.verify.verify import verify
+from boundlab.verify.verify import LADDER, keeping, verify
 
 __all__ = [
     "CROWN",
     "IBP",
+    "LADDER",
     "LP",
     "MILP",
     "PGD",
@@ -141,6 +142,7 @@ __all__ = [
     "exact",
     "interval_op",
     "joint_ball",
+    "keeping",
     "known_words",
     "linear_bounds",
     "lines",

@@ -60,7 +60,14 @@ class Objective(Protocol):
 
 Done = Callable[[Tensor], Tensor]
 """Which problems need not climb on, (n,) booleans, given the best bounds of all rows so far (n, g)."""
+Worth = Callable[[Tensor, Tensor], Tensor]
+"""What rows (m, g) of the problems at some places (m,) are worth together, (m,)."""
 Keys = list[tuple[int, str]]
+
+
+def mean(lower: Tensor, places: Tensor) -> Tensor:
+    """All rows count alike."""
+    return lower.mean(1)
 
 
 def never(best: Tensor) -> Tensor:
@@ -77,7 +84,7 @@ def until(deadline: float | None, done: Done) -> Done:
 
 @dataclass(frozen=True)
 class Found:
-    """The best bounds of all rows (n, g), and each problem's variables with the best mean of its rows."""
+    """The best bounds of all rows (n, g), and each problem's variables where its rows were worth most."""
 
     best: Tensor
     variables: Variables
@@ -98,12 +105,12 @@ class Walk:
         values, means, squares = ([part[index] for part in parts] for parts in (self.values, self.means, self.squares))
         return Walk(self.keys, values, means, squares, [one.take(index) for one in self.ranges])
 
-    def measured(self, objective: Objective, last: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The bounds here, (n, g), and the gradients of their sum unless nobody steps on."""
+    def measured(self, objective: Objective, worth: Worth, places: Tensor, last: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The bounds here, (n, g), and the gradients of their worth unless nobody steps on."""
         values = [value.detach().requires_grad_(not last) for value in self.values]
         with torch.set_grad_enabled(not last):
             lower = objective.at(named(self.keys, values))
-            gradients = () if last else torch.autograd.grad(lower.sum(), values, materialize_grads=True)
+            gradients = () if last else torch.autograd.grad(worth(lower, places).sum(), values, materialize_grads=True)
         return lower.detach(), gradients
 
     def step(self, gradients: tuple[Tensor, ...], rate: float, count: int) -> None:
@@ -160,7 +167,7 @@ def beginning(objective: Objective, count: int, start: Variables | None) -> Vari
 
 @dataclass(frozen=True)
 class Record:
-    """What all problems have reached, written in place: best bounds (n, g), the best mean (n,) with its variables, and for how
+    """What all problems have reached, written in place: best bounds (n, g), the best worth (n,) with its variables, and for how
     many steps a problem has not gained."""
 
     best: Tensor
@@ -168,23 +175,26 @@ class Record:
     idle: Tensor
     finest: list[Tensor]
 
-    def note(self, places: Tensor, lower: Tensor, values: list[Tensor], tolerance: float) -> None:
-        """Bounds (m, g) that the problems `places` (m,) have met with their variables; what is no number does not count."""
+    def note(self, places: Tensor, lower: Tensor, worth: Tensor, values: list[Tensor], tolerance: float) -> None:
+        """Bounds (m, g) that the problems `places` (m,) have met, and their worth (m,); what is no number does not count."""
         before = self.best[places]
         after = torch.maximum(before, torch.where(torch.isfinite(lower), lower, -math.inf))
         gained = (after - before).mean(1) > tolerance * before.mean(1).abs()
         self.best[places] = after
         self.idle[places] = torch.where(gained, 0, self.idle[places] + 1)
-        mean = lower.mean(1)
-        higher = (mean > self.top[places]).nonzero().squeeze(1)
-        self.top[places[higher]] = mean[higher]
+        higher = (worth > self.top[places]).nonzero().squeeze(1)
+        self.top[places[higher]] = worth[higher]
         for kept, value in zip(self.finest, values, strict=True):
             kept[places[higher]] = value[higher]
 
 
 @torch.no_grad()
-def climb(objective: Objective, ascent: Ascent, done: Done = never, start: Variables | None = None) -> Found:
-    """The best bound of each row over all steps, and of the plain lines; a start that is given counts without steps, too."""
+def climb(objective: Objective, ascent: Ascent, done: Done = never, start: Variables | None = None, worth: Worth = mean
+          ) -> Found:
+    """The best bound of each row over all steps, and of the plain lines; a start that is given counts without steps, too.
+
+    What climbs is what a problem's rows are worth, (n,) of (n, g).
+    """
     plain = objective.at({})
     count = len(plain)
     walk, here = started(objective, count, start), torch.arange(count, device=plain.device)
@@ -202,8 +212,8 @@ def climb(objective: Objective, ascent: Ascent, done: Done = never, start: Varia
         if len(left) < CROWDED * len(here):
             here, walk, objective, left = here[left], walk.take(left), objective.take(left), torch.arange(len(left)).to(left)
         last = step == ascent.steps
-        lower, gradients = walk.measured(objective, last)
-        record.note(here[left], lower[left], [value[left] for value in walk.values], ascent.tolerance)
+        lower, gradients = walk.measured(objective, worth, here, last)
+        record.note(here[left], lower[left], worth(lower, here)[left], [value[left] for value in walk.values], ascent.tolerance)
         if not last:
             walk.step(gradients, ascent.rate * ascent.decay ** step, step + 1)
     return Found(record.best, named(walk.keys, record.finest))

@@ -47,6 +47,11 @@ class Draft:
         self.row_lower.append(lower)
         self.row_upper.append(upper)
 
+    @property
+    def height(self) -> int:
+        """How many rows there are."""
+        return sum(map(len, self.row_lower))
+
     def single(self, places: Array, columns: Array, count: int) -> csr_array:
         """A matrix with `count` rows that has a one in row places[i] at columns[i]."""
         ones = np.ones(len(places))

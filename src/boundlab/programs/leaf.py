@@ -32,10 +32,15 @@ LINES = 3
 
 @dataclass(frozen=True)
 class Leaf:
-    """The largest of some rows is at least `lower` on a part; where the solver ended, inputs (1, *shape) by name."""
+    """The largest of some rows is at least `lower` on a part; where the solver ended, inputs (1, *shape) by name.
+
+    That is so of the rows with `weights` (s,), which are at least 0, less `multipliers` (k,) times the part's constraints.
+    """
 
     lower: float
     point: Mapping[str, Tensor] | None
+    weights: Array
+    multipliers: Array
 
 
 def leaf_of(problem: Problem, env: Env, splits: Splits) -> Leaf:
@@ -51,22 +56,28 @@ def leaf_of(problem: Problem, env: Env, splits: Splits) -> Leaf:
     assert spec is not None
     form = case.encoding.rows_form(target.index, Dense(target.shape, None, spec.rows))
     form = Form(form.matrix, form.constant + spec.offset[0].numpy())
+    places = [(splits.at(node).side[0] != 0).nonzero().squeeze(1).numpy() for node in splits.nodes]
     forms = [constraint(case, splits, node) for node in splits.nodes]
     low, high = draft.least(form), -draft.least(negative(form))
     worst = draft.new_columns((low.max(keepdims=True), high.max(keepdims=True)))
-    column = draft.single(np.arange(len(low)), worst.repeat(len(low)), len(low))
+    column, first = draft.single(np.arange(len(low)), worst.repeat(len(low)), len(low)), draft.height
     draft.new_rows(csr_array(column - widened(form.matrix, draft.columns)), form.constant, np.full(len(low), np.inf))
     prices = [violable(draft, form) for form in forms]
     cost = np.zeros(draft.columns)
     cost[worst] = 1.0
-    for columns, range_ in prices:
+    for columns, range_, _ in prices:
         cost[columns] = PRICE * float((high - low).max()) / np.maximum(range_, NARROW * range_.max(initial=0.0))
     found = minimiser(draft.program()).minimum(cost, 0.0)
+    assert found.multipliers is not None
+    proof, multipliers = np.maximum(found.multipliers, 0), np.zeros(splits.node.shape[1])
+    weights = proof[first:first + len(low)]
+    for place, (_, _, rows) in zip(places, prices, strict=True):
+        multipliers[place] = np.where(rows >= 0, proof[rows], 0)
     if found.point is None:
-        return Leaf(found.value, None)
+        return Leaf(found.value, None, weights, multipliers)
     ended = sources_at(case, found.point[None])
     return Leaf(found.value, {problem.model.graph[index].name: ended.get(index, region.box().center)
-                              for index, region in problem.sets.items()})
+                              for index, region in problem.sets.items()}, weights, multipliers)
 
 
 def constraint(case: Case, splits: Splits, node: int) -> Form:
@@ -83,11 +94,14 @@ def negative(form: Form) -> Form:
     return Form(-form.matrix, -form.constant)
 
 
-def violable(draft: Draft, form: Form) -> tuple[Array, Array]:
-    """Rows form + violation >= 0: the columns of violations, and how large each can be."""
+def violable(draft: Draft, form: Form) -> tuple[Array, Array, Array]:
+    """Rows form + violation >= 0: the columns of violations, how large each can be, and the row of each function (-1: none)."""
     most = -draft.least(form)
-    form, most = form.at(np.flatnonzero(most > 0)), most[most > 0]  # the others hold everywhere
+    kept = np.flatnonzero(most > 0)  # the others hold everywhere
+    rows = np.full(len(most), -1)
+    rows[kept] = draft.height + np.arange(len(kept))
+    form, most = form.at(kept), most[kept]
     columns = draft.new_columns((np.zeros(len(most)), most))
     single = draft.single(np.arange(len(most)), columns, len(most))
     draft.new_rows(csr_array(single + widened(form.matrix, draft.columns)), -form.constant, np.full(len(most), np.inf))
-    return columns, most
+    return columns, most, rows

@@ -20,10 +20,14 @@ TINY = float(np.finfo(np.float64).tiny)
 
 @dataclass(frozen=True)
 class Minimum:
-    """A proven lower bound of a linear function over a program, and the point that the solver ended at (None: it has none)."""
+    """A proven lower bound of a linear function over a program, and the point that the solver ended at (None: it has none).
+
+    `multipliers` (rows,) prove the bound, positive for the lower sides of rows; None where integers do.
+    """
 
     value: float
     point: Array | None
+    multipliers: Array | None = None
 
 
 class Minimiser(Protocol):
@@ -73,9 +77,9 @@ class Simplex:
 def found_by(program: Program, cost: Array, multipliers: Array, point: Array) -> Minimum:
     """What a solver's answer proves; without multipliers only the bounds of columns count."""
     usable = multipliers.shape == program.row_lower.shape and bool(np.isfinite(multipliers).all())
-    value = program.proven(cost, multipliers if usable else np.zeros(len(program.row_lower)))
+    proof = multipliers if usable else np.zeros(len(program.row_lower))
     whole = point.shape == program.lower.shape and bool(np.isfinite(point).all())
-    return Minimum(value, point if whole else None)
+    return Minimum(program.proven(cost, proof), point if whole else None, proof)
 
 
 def highs_of(program: Program) -> Any:

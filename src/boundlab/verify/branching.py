@@ -9,6 +9,7 @@ import functools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -26,6 +27,9 @@ from boundlab.verify.proof import Proof, inner_of, joined, plain_of
 from boundlab.verify.search import Found
 from boundlab.verify.task import Task
 from boundlab.verify.verdict import Witness
+
+if TYPE_CHECKING:
+    from boundlab.programs.leaf import Leaf
 
 FIRST = 16
 """Parts of the first turn."""
@@ -51,7 +55,6 @@ class BranchingState:
     done: int = 0
     witnesses: Mapping[int, Witness] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    programs: frozenset[int] = frozenset()
     shown: tuple[tuple[Tensor, Proof], ...] = ()
 
     @property
@@ -96,9 +99,12 @@ class BranchingState:
         shown, lost = ends.lower > 0, self.lost.clone()
         lost[self.owner(stuck)[~shown]] = True
         floor = self.floor.scatter_reduce(0, stuck.goal[shown], ends.lower[shown], "amin")
-        return replace(self, floor=floor, lost=lost, witnesses={**self.witnesses, **ends.witnesses},
-                       notes=tuple(dict.fromkeys((*self.notes, *ends.notes))),
-                       programs=self.programs | set(self.owner(stuck).tolist()))
+        kept = self.shown
+        if self.expansion.options.keep and bool(shown.any()):
+            proven = [leaf for leaf in ends.leaves if leaf is not None and leaf.lower > 0]
+            kept = (*kept, (stuck.goal[shown].cpu(), self.expansion.shown_by(stuck.select(shown), proven)))
+        return replace(self, floor=floor, lost=lost, witnesses={**self.witnesses, **ends.witnesses}, shown=kept,
+                       notes=tuple(dict.fromkeys((*self.notes, *ends.notes))))
 
     def joined(self, fresh: Parts, count: int) -> BranchingState:
         """With more open parts; those of problems that are lost or have a witness go."""
@@ -122,11 +128,11 @@ class BranchingState:
 
     def proof(self, problem: int) -> Proof | None:
         place = int((self.index == problem).nonzero())
-        if not self.shown or place in self.programs:
+        if not self.shown:
             return None
         own = self.expansion.goals.problem.cpu() == place
         leaves = joined([proof.take(own[goal]) for goal, proof in self.shown if bool(own[goal].any())])
-        ground, here = self.expansion.ground, torch.full((len(leaves.row),), place)
+        ground, here = self.expansion.ground, torch.full((len(leaves.clause),), place)
         plain = plain_of(ground.problem.model.graph, ground.env, here)
         return replace(leaves, plain=plain, inner=inner_of(ground, self.expansion.kept, place))
 
@@ -163,6 +169,7 @@ class Leaves:
     """What linear programs say of n parts that cannot be split further: bounds (n,), witnesses, and why they said nothing."""
 
     lower: Tensor
+    leaves: list[Leaf | None]
     witnesses: dict[int, Witness]
     notes: tuple[str, ...]
 
@@ -170,6 +177,7 @@ class Leaves:
 def leaves(state: BranchingState, parts: Parts, deadline: float) -> Leaves:
     """Bounds by linear programs; the first part of a problem that is not proven ends the search for it: others are -inf."""
     lower, witnesses, lost, notes = torch.full_like(parts.lower, -torch.inf), dict[int, Witness](), set[int](), list[str]()
+    found: list[Leaf | None] = [None] * len(lower)
     for place, problem in enumerate(state.index[state.owner(parts)].tolist()):
         if problem in lost or time.perf_counter() >= deadline:
             continue
@@ -179,12 +187,12 @@ def leaves(state: BranchingState, parts: Parts, deadline: float) -> Leaves:
             notes.append(str(why))
             lost.add(problem)
             continue
-        lower[place] = leaf.lower
+        lower[place], found[place] = leaf.lower, leaf
         if not leaf.lower > 0:
             lost.add(problem)
             if leaf.point is not None:
                 witnesses |= found_at(state.task, state.index.new_tensor([problem]), functools.partial(dict, leaf.point))
-    return Leaves(lower, witnesses, tuple(notes))
+    return Leaves(lower, found, witnesses, tuple(notes))
 
 
 def paced(count: int, seconds: float, most: int) -> int:

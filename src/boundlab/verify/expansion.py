@@ -5,11 +5,12 @@ Bunel et al. 2020 (branch and bound); De Palma et al. 2021 (filtered branching);
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -83,7 +84,10 @@ class Expansion:
         def done(best: Tensor) -> Tensor:
             return (best + offset).amax(1) > 0
 
-        found = climb(objective, Ascent(steps, self.options.rate, DECAY), until(deadline, done), parts.variables)
+        def best_row(lower: Tensor, places: Tensor) -> Tensor:
+            return (lower + offset[places]).amax(1)
+
+        found = climb(objective, Ascent(steps, self.options.rate, DECAY), until(deadline, done), parts.variables, best_row)
         lower = self.least(parts, objective, found.best)
         return Parts(parts.goal, lower, parts.splits.weighed(found.variables), lines_of(found.variables))
 
@@ -143,8 +147,18 @@ class Expansion:
         variables = beginning(objective, len(parts.goal), parts.variables)
         best = (objective.at(variables) + self.offset(parts)).argmax(1)
         clause = parts.goal - torch.searchsorted(self.goals.problem, self.goals.problem[parts.goal])
-        row = self.goals.rows[parts.goal, best]
-        return Proof(clause.cpu(), row.cpu(), parts.splits.cpu(), used(objective, variables, best))
+        weights = torch.nn.functional.one_hot(best, self.goals.rows.shape[1]).double()
+        return Proof(clause.cpu(), weights.cpu(), parts.splits.cpu(), used(objective, variables, best))
+
+    def shown_by(self, parts: Parts, found: Sequence[Leaf]) -> Proof:
+        """The same for parts of which linear programs know it: on them functions are affine, so that no slopes are needed."""
+        clause = parts.goal - torch.searchsorted(self.goals.problem, self.goals.problem[parts.goal])
+        weights = torch.zeros(len(found), self.goals.rows.shape[1], dtype=torch.float64)
+        for place, leaf in enumerate(found):
+            weights[place, :len(leaf.weights)] = torch.from_numpy(leaf.weights)
+        weights[:, 0] += (weights.sum(1) == 0).double()
+        multipliers = torch.from_numpy(np.stack([leaf.multipliers for leaf in found]))
+        return Proof(clause.cpu(), weights, replace(parts.splits.cpu(), weight=multipliers))
 
     def points(self, parts: Parts) -> Mapping[str, Tensor]:
         """Points (n, *shape) by input name where the linear bound of each part's best row is smallest on the whole set."""

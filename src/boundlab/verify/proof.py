@@ -23,6 +23,7 @@ from boundlab.graph import Graph, Node
 from boundlab.interval import Interval
 from boundlab.maps import Diagonal, at_owner, flat
 from boundlab.ops import lookup
+from boundlab.spec import Specification
 
 Slopes = Mapping[int, Sequence[tuple[Tensor, Tensor]]]
 """By node: for each of its perturbed arguments the slopes (n, size) of lower and of upper lines; NaN where any will do."""
@@ -41,14 +42,15 @@ class Inner:
 
 @dataclass(frozen=True)
 class Proof:
-    """n leaves of one problem: the clause and the positive row of each (n,), and its constraints in the order of the splits.
+    """n leaves of one problem: the clause of each (n,), of whose rows the sum with `weights` (n, a) is positive there, and
+    its constraints in the order of the splits.
 
     A constraint on an input cuts its set. `slopes` are those of the row's lines, `plain` those of plain lines on the leaf's
     box, `inner` those by which inner intervals were found where plain lines were not all, by node. Everything is on the CPU.
     """
 
     clause: Tensor
-    row: Tensor
+    weights: Tensor
     splits: Splits
     slopes: Slopes = field(default_factory=dict)
     plain: Slopes = field(default_factory=dict)
@@ -57,7 +59,7 @@ class Proof:
     def take(self, index: Tensor) -> Proof:
         """Some leaves."""
         slopes, plain = (some(slopes, index) for slopes in (self.slopes, self.plain))
-        return Proof(self.clause[index], self.row[index], self.splits.take(index), slopes, plain, self.inner)
+        return Proof(self.clause[index], self.weights[index], self.splits.take(index), slopes, plain, self.inner)
 
 
 def some(slopes: Slopes, index: Tensor) -> Slopes:
@@ -65,10 +67,17 @@ def some(slopes: Slopes, index: Tensor) -> Slopes:
     return {node: [(low[index], high[index]) for low, high in parts] for node, parts in slopes.items()}
 
 
-def whole(rows: Tensor, plain: Slopes) -> Proof:
-    """One leaf for each clause, whose row is given: the whole set, with plain lines, of which slopes (1, size) are given."""
-    clauses = torch.arange(len(rows))
-    return Proof(clauses, rows.cpu(), no_splits(len(rows), torch.zeros(1)), plain=some(plain, torch.zeros_like(clauses)))
+def whole(weights: Tensor, plain: Slopes) -> Proof:
+    """One leaf for each clause (c, a): the whole set, with plain lines, of which slopes (1, size) are given."""
+    clauses = torch.arange(len(weights))
+    return Proof(clauses, weights, no_splits(len(weights), torch.zeros(1)), plain=some(plain, torch.zeros_like(clauses)))
+
+
+def best_rows(spec: Specification, lower: Tensor) -> Tensor:
+    """For bounds (n, s) of rows: weights (clauses, n, a) that are 1 for the best row of each clause, on the CPU."""
+    own = [lower[:, spec.clause == clause].argmax(1).cpu() for clause in range(spec.clauses)]
+    most = int(torch.bincount(spec.clause).max())
+    return torch.nn.functional.one_hot(torch.stack(own), most).double()
 
 
 def joined(proofs: Sequence[Proof]) -> Proof:
@@ -76,9 +85,9 @@ def joined(proofs: Sequence[Proof]) -> Proof:
     splits = proofs[0].splits
     for proof in proofs[1:]:
         splits = splits.below(proof.splits)
-    counts = [len(proof.row) for proof in proofs]
-    clause, row = torch.cat([proof.clause for proof in proofs]), torch.cat([proof.row for proof in proofs])
-    return Proof(clause, row, splits, together([proof.slopes for proof in proofs], counts),
+    counts = [len(proof.clause) for proof in proofs]
+    clause, weights = torch.cat([proof.clause for proof in proofs]), torch.cat([proof.weights for proof in proofs])
+    return Proof(clause, weights, splits, together([proof.slopes for proof in proofs], counts),
                  together([proof.plain for proof in proofs], counts), proofs[0].inner)
 
 

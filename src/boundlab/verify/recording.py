@@ -126,11 +126,8 @@ def checked_case(network: Network, case: Case, proof: CaseProof, places: Places)
 
 def case_proof(proof: Proof, case: Case, names: Names) -> CaseProof:
     """The proof of one case under the names of the file."""
-    first = np.cumsum([0, *map(len, case.unsafe)])
-    clause = proof.clause.numpy().astype(np.int64)
-    atom = proof.row.numpy() - first[clause]
-    weights = np.zeros((len(clause), max(map(len, case.unsafe))))
-    weights[np.arange(len(clause)), atom] = 1.0
+    clause, most = proof.clause.numpy().astype(np.int64), max(map(len, case.unsafe))
+    weights = np.pad(proof.weights.numpy(), ((0, 0), (0, most - proof.weights.shape[1])))
     steps, (step, neuron, side, point, multiplier) = constraints_of(proof.splits, names)
     number, frame = frames_of(proof.splits, {node.index for node in names.graph.inputs})
     plain = {argument: (low[frame], high[frame]) for argument, (low, high) in names.slopes(proof.plain).items()}

@@ -22,7 +22,7 @@ from boundlab.perturbations.joint import Regions
 from boundlab.perturbations.sets import Box
 from boundlab.verify.cuts import Cuts
 from boundlab.verify.options import Bisection
-from boundlab.verify.proof import Proof, Slopes, plain_of, some, together
+from boundlab.verify.proof import Proof, Slopes, best_rows, plain_of, some, together
 from boundlab.verify.search import Found
 from boundlab.verify.task import Task, take_regions
 from boundlab.verify.verdict import Witness
@@ -146,12 +146,10 @@ class BisectionState:
         boxes = functools.reduce(Boxes.join, (boxes.select(mask) for mask, (boxes, _) in zip(own, self.shown, strict=True)))
         lower = torch.cat([lower[mask] for mask, (_, lower) in zip(own, self.shown, strict=True)])
         spec, node = self.task.spec, self.task.model.graph.inputs[0].index
-        rows = [(spec.clause == clause).nonzero().squeeze(1) for clause in range(spec.clauses)]
-        best = torch.stack([own[lower[:, own].argmax(1)] for own in rows])
         clause = torch.arange(spec.clauses).repeat_interleave(len(lower))
-        every = torch.arange(len(lower)).repeat(len(rows))
+        every = torch.arange(len(lower)).repeat(spec.clauses)
         paths, plain = self.cuts.paths(boxes.number, node).cpu().take(every), some(self.plain(boxes), every)
-        return Proof(clause, best.flatten().cpu(), paths, plain=plain)
+        return Proof(clause, best_rows(spec, lower).flatten(0, 1), paths, plain=plain)
 
     def plain(self, boxes: Boxes) -> Slopes:
         """The slopes of plain lines on boxes, which are bounded once more for that."""

@@ -23,7 +23,7 @@ from boundlab.perturbations.sets import PerturbationSet
 from boundlab.question.exact import Query
 from boundlab.spec import Specification
 from boundlab.verify.options import Bisection, Branching, Race
-from boundlab.verify.proof import Proof, plain_of, whole
+from boundlab.verify.proof import Proof, best_rows, plain_of, whole
 from boundlab.verify.query import problems
 from boundlab.verify.race import race
 from boundlab.verify.standing import Clock, Standing, describe, result_of
@@ -167,12 +167,11 @@ def bounded(task: Task, standing: Standing, method: Method, clock: Clock, keep: 
 def at_once(task: Task, lower: Tensor, proven: Sequence[int], method: Method) -> dict[int, Proof]:
     """The proofs of problems that bounds (b, s) on whole sets have proven; for their lines they are bounded once more."""
     found = {}
-    rows = [(task.spec.clause == clause).nonzero().squeeze(1) for clause in range(task.spec.clauses)]
     for problem in proven:
         sets, spec = task.take(lower.new_tensor([problem]).long())
         again = bound(task.model, sets, method=method, spec=spec)
-        best = torch.stack([own[lower[problem, own].argmax()] for own in rows])
-        found[problem] = whole(best, plain_of(again.graph, again.env, torch.zeros(1).long()))
+        weights = best_rows(task.spec, lower[[problem]]).squeeze(1)
+        found[problem] = whole(weights, plain_of(again.graph, again.env, torch.zeros(1).long()))
     return found
 
 

@@ -1,0 +1,139 @@
+"""Proofs that searches keep become certificates that the checker accepts; what is not proven gets none."""
+
+import dataclasses
+import functools
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import boundlab as bl
+from boundlab.certificates.certificate import CaseProof, Certificate
+from boundlab.certificates.checker import case_bounds, check_proofs
+from boundlab.certificates.file import save
+from boundlab.certificates.leaves import places_of
+from boundlab.certificates.mend import boxes, halved, joined, mended, taken
+from boundlab.certificates.reading import read_network
+from boundlab.cli.app import app
+from boundlab.question.vnnlib import parse_vnnlib
+from boundlab.verify.recording import certificate_of, with_certificate
+from boundlab.verify.verdict import Verdict
+from tests.certificates.models import inner_values, perceptron, query_text
+
+STAGES = {"bisection": (bl.Bisection(boxes=16),), "branching": (bl.Branching(base=bl.CROWN(), candidates=4),),
+          "branching on optimised intervals": (bl.Branching(candidates=4),), "crown": (bl.CROWN(),), "all": bl.LADDER}
+SLACK = {"crown": 1.0}
+"""How far above its sampled minimum a network has to stay, as a share of its range; other stages split."""
+
+
+@functools.cache
+def question(function, seed, share, folder):
+    """Files of a small network and of a property that samples say is true by a share of the output's range."""
+    content = perceptron((3, 10, 10, 2), seed=seed, function=function, scale=1.5)
+    rng = np.random.default_rng(seed)
+    center = rng.normal(size=3)
+    lower, upper = center - 0.4, center + 0.4
+    y = inner_values(content, function, rng.uniform(lower, upper, (20000, 3)))["y"]
+    first, second = (y.min(axis=0) - share * np.ptp(y, axis=0) - 1e-3).tolist()
+    unsafe = f"(or (and (<= Y_0 {first!r}) (<= Y_1 1000.0)) (and (<= Y_1 {second!r})))"
+    network, spec = folder / f"{function}{seed}.onnx", folder / f"{function}{seed}{share}.vnnlib"
+    network.write_bytes(content)
+    spec.write_text(query_text(lower, upper, 2, unsafe))
+    return network, spec
+
+
+def ask(tmp_path_factory, function, seed, share):
+    network, spec = question(function, seed, share, tmp_path_factory.getbasetemp())
+    return network, spec, bl.load_onnx(network), parse_vnnlib(spec)
+
+
+@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("function", ["Relu", "Tanh"])
+def test_what_is_proven_is_accepted(name, function, tmp_path_factory, tmp_path):
+    network, spec, model, query = ask(tmp_path_factory, function, 1, SLACK.get(name, 0.05))
+    result = bl.verify(model, query, stages=bl.keeping((*STAGES[name],)) if name != "crown" else
+                       bl.keeping((*STAGES[name], bl.Bisection(most_inputs=0))), timeout=60)[0]
+    assert result.verdict is Verdict.VERIFIED and len(result.proofs) == 1
+    certificate, found = certificate_of(result.proofs, query, model.graph, network, spec)
+    assert found.accepted and found.margin > 0 and (found.leaves > 2 or name in ("crown", "all"))
+    save(certificate, tmp_path / "proof.zip")
+    assert bl.check_certificate(tmp_path / "proof.zip", network, spec) == found
+
+
+def test_without_keeping_there_is_no_proof(tmp_path_factory):
+    network, spec, model, query = ask(tmp_path_factory, "Relu", 1, 0.05)
+    result, = bl.verify(model, query, timeout=60)
+    assert result.verdict is Verdict.VERIFIED and result.proofs == ()
+    unsure, certificate = with_certificate(result, query, model.graph, network, spec)
+    assert certificate is None and unsure.verdict is Verdict.UNKNOWN and "keeping" in unsure.notes[-1]
+
+
+def test_a_proof_of_another_property_is_not_verified(tmp_path_factory):
+    """The proof of an easy property, put before a false one: the checker sees that it does not hold there."""
+    network, _, model, query = ask(tmp_path_factory, "Relu", 1, 0.05)
+    result, = bl.verify(model, query, stages=bl.keeping((bl.Bisection(),)), timeout=60)
+    _, false_spec, _, false_query = ask(tmp_path_factory, "Relu", 1, -0.3)
+    unsure, certificate = with_certificate(result, false_query, model.graph, network, false_spec)
+    assert certificate is None and unsure.verdict is Verdict.UNKNOWN and "checker" in unsure.notes[-1]
+
+
+def without_help(proof: CaseProof) -> CaseProof:
+    """The whole box with the checker's own lines."""
+    whole = taken(proof, np.array([int(np.flatnonzero(proof.clause == clause)[0]) for clause in (0, 1)]), fresh=True)
+    none = whole.step[:, :0]
+    return dataclasses.replace(whole, step=none, neuron=none, side=none, point=none * 0.0, multiplier=none * 0.0, lines={},
+                               inner={}, plain={})
+
+
+def test_proofs_that_fall_short_are_mended(tmp_path_factory):
+    network, spec, model, query = ask(tmp_path_factory, "Relu", 1, 0.05)
+    result, = bl.verify(model, query, stages=bl.keeping((bl.Bisection(),)), timeout=60)
+    certificate, _ = certificate_of(result.proofs, query, model.graph, network, spec)
+    read = read_network(network.read_bytes())
+    short = without_help(certificate.cases[0])
+    assert not check_proofs(read, query, (short,)).accepted
+    whole = mended(read, query.cases[0], short, places_of(read))
+    found = bl.check_certificate(Certificate(certificate.network, certificate.spec, (whole,)), network, spec)
+    assert found.accepted and found.leaves > short.leaves
+
+
+def test_halves_cover_their_leaf_and_joining_loses_nothing(tmp_path_factory):
+    network, spec, model, query = ask(tmp_path_factory, "Relu", 1, 0.05)
+    result, = bl.verify(model, query, stages=bl.keeping((bl.Branching(base=bl.CROWN(), candidates=4),)), timeout=60)
+    proof = certificate_of(result.proofs, query, model.graph, network, spec)[0].cases[0]
+    read = read_network(network.read_bytes())
+    case, places = query.cases[0], places_of(read)
+    both = halved(proof, case, read)
+    lower, upper = boxes(proof, case, read)
+    low, high = (end.reshape(-1, 2, 3) for end in boxes(both, case, read))
+    assert np.array_equal(low.min(1), lower) and np.array_equal(high.max(1), upper)
+    assert np.isclose((high - low).prod(2).sum(1), (upper - lower).prod(1)).all()
+    assert check_proofs(read, query, (both,)).accepted
+    middle = proof.leaves // 2
+    parts = [taken(proof, np.arange(middle), fresh=False), taken(proof, np.arange(middle, proof.leaves), fresh=True)]
+    np.testing.assert_allclose(case_bounds(read, case, joined(parts), places), case_bounds(read, case, proof, places))
+
+
+def test_searches_side_by_side_decide_what_either_can():
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Linear(3, 12), torch.nn.ReLU(), torch.nn.Linear(12, 12), torch.nn.ReLU(),
+                                 torch.nn.Linear(12, 2))
+    model, x = bl.capture(module, torch.zeros(2, 3)).detached(), torch.randn(4, 3)
+    box = bl.Box(x - 0.5, x + 0.5)
+    low = bl.evaluate(model, box.sample(20000).flatten(0, 1)).reshape(4, -1, 2).amin(1)
+    spec = bl.at_least(torch.eye(2).expand(4, 2, 2), 0.05 - low)
+    searches = (bl.Bisection(), bl.Branching(base=bl.CROWN()))
+    for stages in ((bl.Race(searches),), (bl.Race(searches[::-1]),), *((search,) for search in searches)):
+        assert all(result.verdict is Verdict.VERIFIED for result in bl.verify(model, box, spec, stages=stages, timeout=60))
+
+
+def test_the_command_line_writes_what_check_accepts(tmp_path_factory, tmp_path):
+    network, spec, _, _ = ask(tmp_path_factory, "Relu", 1, 0.05)
+    proof, run = str(tmp_path / "proof.zip"), functools.partial(CliRunner().invoke, app)
+    written = run(["verify", str(network), str(spec), "--timeout", "60", "--certificate", proof])
+    assert written.exit_code == 0 and "verified (checked)" in written.output
+    checked = run(["check", proof, str(network), str(spec)])
+    assert checked.exit_code == 0 and "checked:" in checked.output
+    refused = run(["verify", str(network), "--data", "x.npy", "--eps", "0.1", "--label", "0", "--certificate", proof])
+    assert refused.exit_code == 2 and "VNN-LIB" in refused.output
