@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 import boundlab as bl
 from boundlab.cli.app import app
 from boundlab.question.vnnlib import parse_vnnlib
-from boundlab.verify.query import problems
+from boundlab.verify.query import NUMPY, problems
 
 SECONDS = 2.0
 """Of the processor, for each file."""
@@ -75,7 +75,7 @@ def wrong(network: str, spec: str, code: int) -> str:
         if np.isfinite(theirs).all() and not np.allclose(ours, theirs, rtol=1e-3, atol=1e-4 * scale):
             return f"the network computes other numbers than onnxruntime: {np.abs(ours - theirs).max()}"
         flat = np.concatenate([points[node.name].numpy().reshape(SAMPLES, -1) for node in model.graph.inputs], 1)
-        if code == 0 and any(query.accepts(x, y, model.dtype) for x, y in zip(flat, theirs, strict=True)):
+        if code == 0 and any(query.accepts(x, y, NUMPY[model.dtype]) for x, y in zip(flat, theirs, strict=True)):
             return "verified, but a sample is a counterexample"
     return ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -20,12 +21,25 @@ Proof = Annotated[Path | None, typer.Option("--certificate", help="Write a proof
                                             "the checker accepts is verified. For an ONNX file with a VNN-LIB file.")]
 
 
+@dataclass(frozen=True)
+class Output:
+    """How the answer is given: with a certificate, and in which form."""
+
+    certificate: Proof = None
+    form: Format = "text"
+
+
+OUTPUT = Output()
+"""No certificate, and text."""
+
+
 def verify(session: Session, network: NetworkChoice, spec: Spec = None, region: Region = REGION, timeout: Timeout = 300.0,
-           certificate: Proof = None, form: Format = "text") -> Answer:
+           output: Output = OUTPUT) -> Answer:
     """Prove or refute a VNN-LIB property, or that inputs keep their label in a ball.
 
     Exit codes: 0 verified, 10 falsified, 20 unknown or out of time, 2 bad request.
     """
+    certificate = output.certificate
     if certificate is not None and (spec is None or not Path(network.net).is_file()):
         raise Misuse("--certificate is for an ONNX file with a VNN-LIB file: the checker reads both by itself.")
     question = ask(session, network, spec, region)
@@ -39,4 +53,4 @@ def verify(session: Session, network: NetworkChoice, spec: Spec = None, region: 
         if written is not None:
             save(written, certificate)
         results = (result,)
-    return answer(question, results, form, named(network, spec, region))
+    return answer(question, results, output.form, named(network, spec, region))
