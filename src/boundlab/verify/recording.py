@@ -91,9 +91,12 @@ def certificate_of(proofs: Sequence[Proof], query: Query, graph: Graph, network:
                                "program decided, or stages did not keep theirs (see keeping).")
     plain = read_network(content(Path(network)))
     names = Names(graph, places_of(plain))
-    made = [checked_case(plain, case, case_proof(proof, case, names), names.places)
-            for proof, case in zip(proofs, query.cases, strict=True)]
-    return Certificate(fingerprint(network), fingerprint(spec), tuple(made)), check_proofs(plain, query, made)
+    made = tuple(case_proof(proof, case, names) for proof, case in zip(proofs, query.cases, strict=True))
+    found = check_proofs(plain, query, made)
+    if not found.accepted:
+        made = tuple(helped(plain, case, proof, names.places) for proof, case in zip(made, query.cases, strict=True))
+        found = check_proofs(plain, query, made)
+    return Certificate(fingerprint(network), fingerprint(spec), made), found
 
 
 def with_certificate(result: Result, query: Query, graph: Graph, network: str | Path, spec: str | Path
@@ -116,11 +119,10 @@ def undecided(result: Result, why: str) -> Result:
         *result.notes, f"proven in floating point by {result.method}, but {why}"))
 
 
-def checked_case(network: Network, case: Case, proof: CaseProof, places: Places) -> CaseProof:
-    """A proof of one case as the checker accepts it, if one of some ways to help it does."""
-    for better in (proof, replace(proof, thorough=True)):
-        if bool((case_bounds(network, case, better, places) > 0).all()):
-            return better
+def helped(network: Network, case: Case, proof: CaseProof, places: Places) -> CaseProof:
+    """A proof of one case that the checker accepts, if deriving more intervals or halving boxes does it."""
+    if bool((case_bounds(network, case, proof, places) > 0).all()):
+        return proof
     return mended(network, case, replace(proof, thorough=True), places)
 
 
