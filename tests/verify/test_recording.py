@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 
 import numpy as np
 import pytest
@@ -17,7 +18,10 @@ from boundlab.certificates.mend import boxes, halved, joined, mended, taken
 from boundlab.certificates.reading import read_network
 from boundlab.cli.app import app
 from boundlab.question.vnnlib import parse_vnnlib
+from boundlab.verify.branching import branching
 from boundlab.verify.recording import certificate_of, with_certificate
+from boundlab.verify.splitting import bisection
+from boundlab.verify.task import task_of_sets
 from boundlab.verify.verdict import Verdict
 from tests.certificates.models import inner_values, perceptron, query_text
 
@@ -126,6 +130,21 @@ def test_searches_side_by_side_decide_what_either_can():
     searches = (bl.Bisection(), bl.Branching(base=bl.CROWN()))
     for stages in ((bl.Race(searches),), (bl.Race(searches[::-1]),), *((search,) for search in searches)):
         assert all(result.verdict is Verdict.VERIFIED for result in bl.verify(model, box, spec, stages=stages, timeout=60))
+
+
+def test_what_one_search_has_decided_the_other_leaves_alone():
+    """A state without some problems says nothing of them, and what it says of the others is what it says of all."""
+    torch.manual_seed(1)
+    module = torch.nn.Sequential(torch.nn.Linear(3, 12), torch.nn.ReLU(), torch.nn.Linear(12, 1))
+    model, x = bl.capture(module, torch.zeros(2, 3)).detached(), torch.randn(2, 3)
+    box = bl.Box(x - 0.5, x + 0.5)
+    easy = bl.at_least(torch.ones(2, 1, 1), torch.full((2, 1), 50.0))
+    task = task_of_sets(model, {model.graph.inputs[0].name: box}, easy, None)
+    for state in (bisection(task, torch.arange(2), bl.Bisection()),
+                  branching(task, torch.arange(2), bl.Branching(base=bl.CROWN()), math.inf)):
+        assert state.without({0, 1}).over and not state.without({0}).over
+        assert set(state.without({0}).step(math.inf).found().proven) == {1}
+        assert set(state.step(math.inf).found().proven) == {0, 1}
 
 
 def test_the_command_line_writes_what_check_accepts(tmp_path_factory, tmp_path):

@@ -48,7 +48,8 @@ class Runner:
             if self.state is None:
                 moved = self.begun(task, standing, deadline)
             else:
-                moved = replace(self, state=self.state.without(set(standing.decided)).step(deadline))
+                left = self.state.without(set(standing.decided))
+                moved = replace(self, state=left if left.over else left.step(deadline))
         except (BoundError, MissingRule) as problem:
             moved = replace(self, failure=str(problem))
         return replace(moved, spent=self.spent + time.perf_counter() - started)
