@@ -23,7 +23,7 @@ from boundlab.perturbations.sets import PerturbationSet
 from boundlab.question.exact import Query
 from boundlab.spec import Specification
 from boundlab.verify.options import Bisection, Branching, Race
-from boundlab.verify.proof import Proof, best_rows, plain_of, whole
+from boundlab.verify.proof import Proof, best_rows, plain_of, some, whole
 from boundlab.verify.query import problems
 from boundlab.verify.race import race
 from boundlab.verify.standing import Clock, Standing, describe, result_of
@@ -166,13 +166,14 @@ def bounded(task: Task, standing: Standing, method: Method, clock: Clock, keep: 
 
 def at_once(task: Task, lower: Tensor, proven: Sequence[int], method: Method) -> dict[int, Proof]:
     """The proofs of problems that bounds (b, s) on whole sets have proven; for their lines they are bounded once more."""
-    found = {}
-    for problem in proven:
-        sets, spec = task.take(lower.new_tensor([problem]).long())
-        again = bound(task.model, sets, method=method, spec=spec)
-        weights = best_rows(task.spec, lower[[problem]]).squeeze(1)
-        found[problem] = whole(weights, plain_of(again.graph, again.env, torch.zeros(1).long()))
-    return found
+    if not proven:
+        return {}
+    index = torch.tensor(proven, device=lower.device)
+    sets, spec = task.take(index)
+    again = bound(task.model, sets, method=method, spec=spec)
+    plain = plain_of(again.graph, again.env, torch.arange(len(index), device=index.device))
+    weights = best_rows(task.spec, lower[index]).transpose(0, 1)
+    return {problem: whole(weights[place], some(plain, torch.tensor([place]))) for place, problem in enumerate(proven)}
 
 
 def attempt(task: Task, index: Tensor, method: Method) -> tuple[Tensor, dict[int, str]]:
