@@ -126,9 +126,9 @@ class Builder:
             else:
                 bias = bias + sign * term
                 slack = slack + (UNIT * np.abs(bias) if len(terms) - len(parts) > 1 else 0)
-        first = terms[0][0] if isinstance(terms[0][0], Varying) else terms[-1][0]
-        if len(terms) == 2 and len(parts) == 1 and all(isinstance(one, np.ndarray) or sign == 1 for one, sign in terms):
-            found = self.shifted(first, shape, bias) if isinstance(first, Varying) else None
+        varying = [(term, sign) for term, sign in terms if isinstance(term, Varying)]
+        if len(terms) == 2 and len(varying) == 1 and varying[0][1] == 1:  # a tensor and a constant
+            found = self.shifted(varying[0][0], shape, bias)
             if found is not None and not slack.any():
                 return found
         return self.affine(name, [(term, matrix_of(matrix)) for term, matrix in parts.values()], bias.reshape(-1), shape,

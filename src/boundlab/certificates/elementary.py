@@ -30,6 +30,8 @@ def leaky(builder: Builder, operator: Operator) -> Value:
 def parametric(builder: Builder, operator: Operator) -> Value:
     """PRelu with constant slopes."""
     value, slope = operator.varying(0), exact(operator.needed(1))
+    if np.broadcast_shapes(slope.shape, value.shape) != tuple(value.shape):
+        operator.refuse("with slopes that are more than the entries")
     return simple(relu(np.broadcast_to(slope, value.shape)))(builder, operator)
 
 
@@ -39,7 +41,8 @@ def clip(builder: Builder, operator: Operator) -> Value:
     for place, name in enumerate(("min", "max")):
         if ends[place] is None and name in operator.attributes:
             ends[place] = np.array(operator.attributes[name])
-    low, high = (None if end is None or np.isinf(end).all() else exact(end).reshape(1, 1) for end in ends)
+    low, high = (None if end is None or float(end) == none else exact(end).reshape(1, 1)
+                 for end, none in zip(ends, (-np.inf, np.inf), strict=True))
     if low is None and high is None:
         return operator.varying(0)
     if low is not None and high is not None and low > high:
@@ -110,6 +113,8 @@ def power(builder: Builder, operator: Operator) -> Value:
         1.0: lambda: value, 2.0: lambda: simple(SQUARE)(builder, operator), 3.0: lambda: simple(CUBE)(builder, operator)}
     if len(exponent) != 1 or float(exponent[0]) not in known:
         operator.refuse(f"with the exponents {exponent.tolist()[:4]}")
+    if np.broadcast_shapes(operator.needed(1).shape, value.shape) != tuple(value.shape):
+        operator.refuse("with more exponents than entries")
     return known[float(exponent[0])]()
 
 

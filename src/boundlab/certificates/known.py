@@ -191,7 +191,7 @@ def refine(known: Known, target: tuple[int, int], given: Given, everything: bool
                 high[where] = np.fmin(high[where], -found)
             else:
                 low[where] = np.fmax(low[where], found)
-        known.learn(argument, (low, high))
+        known.learn(argument, finite((low, high), low.shape))
 
 
 def room_of(known: Known, given: Given, rows: Rows, step: int) -> Room:

@@ -10,10 +10,11 @@ import numpy as np
 from boundlab.certificates.certificate import Argument, CaseProof, Pair
 from boundlab.certificates.functions import Ends, lines_of
 from boundlab.certificates.known import Known, Rows, at
-from boundlab.certificates.network import Input, Network, Nonlinear
+from boundlab.certificates.network import Affine, Input, Network, Nonlinear
 from boundlab.certificates.pull import Pull, Room, dots, room_of_lines, widened
 from boundlab.certificates.rounding import TINY, UNDERFLOW, UNIT, below
 from boundlab.certificates.unsafe import Atoms
+from boundlab.errors import CertificateError
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,15 @@ class Places:
 
 
 def places_of(network: Network) -> Places:
-    """All inputs and all arguments of nonlinear steps, by name."""
+    """All inputs and all arguments of nonlinear steps, by name; CertificateError for a name that two steps have."""
     found: dict[Argument, tuple[int, int]] = {}
     for place, step in enumerate(network.steps):
-        if isinstance(step, Input):
-            found[Argument(step.name)] = (place, 0)
-        elif isinstance(step, Nonlinear):
-            found.update({Argument(step.name, number): (place, number) for number in range(len(step.arguments))})
+        if isinstance(step, Affine):
+            continue
+        for number in range(len(step.arguments) if isinstance(step, Nonlinear) else 1):
+            if Argument(step.name, number) in found:
+                raise CertificateError(f"two steps of the network are called '{step.name}', which nobody can tell apart.")
+            found[Argument(step.name, number)] = (place, number)
     return Places(network, found)
 
 

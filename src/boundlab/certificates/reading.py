@@ -28,6 +28,8 @@ MOVES: dict[str, tuple[int, ...] | None] = {
 ORDERED = ("Softmax", "LogSoftmax")
 """Operators that keep the order of what they compare; known at the end of a network only."""
 RULES: dict[str, Rule] = {**LINEAR, **WINDOWED, **FUNCTIONS}
+DOMAINS = ("", "ai.onnx")
+"""What ONNX calls its own operators."""
 FLOATS = {onnx.TensorProto.FLOAT: np.float32, onnx.TensorProto.DOUBLE: np.float64}
 
 
@@ -37,7 +39,8 @@ def read_network(content: bytes) -> Network:
     values: dict[str, Value] = {tensor.name: constant(tensor) for tensor in graph.initializer}
     builder = Builder(opsets)
     dtype = declare_inputs(graph, builder, values)
-    ordered = [node for node in graph.node if node.op_type in ORDERED and node.output[0] == graph.output[0].name]
+    ordered = [node for node in graph.node if node.op_type in ORDERED and node.domain in DOMAINS
+               and node.output[0] == graph.output[0].name]
     for node in graph.node:
         if node in ordered:
             continue
@@ -138,10 +141,12 @@ def plain(attribute: Any) -> Any:
 def apply(builder: Builder, operator: Operator) -> Sequence[Value]:
     """The values of a node's outputs."""
     kind = operator.proto.op_type
-    if operator.proto.domain not in ("", "ai.onnx"):
+    if operator.proto.domain not in DOMAINS:
         operator.refuse(f"of the domain '{operator.proto.domain}'")
     if kind in ("Shape", "Size") and isinstance(operator.inputs[0], Varying):
         return evaluate(operator, [np.zeros(operator.inputs[0].shape, dtype=np.float32)], builder.opsets)
+    if kind.startswith("Random") or kind in ("Bernoulli", "Multinomial"):
+        operator.refuse("that draws random numbers")
     fixed = [value for value in operator.inputs if not isinstance(value, Varying)]
     if len(fixed) == len(operator.inputs):
         return evaluate(operator, fixed, builder.opsets)
@@ -151,6 +156,8 @@ def apply(builder: Builder, operator: Operator) -> Sequence[Value]:
         operator.refuse("with a value other than 0 as an attribute")
     if kind == "Dropout" or (kind == "Cast" and operator.attributes["to"] in FLOATS):
         return [operator.varying(0)]
+    if operator.attributes.get("reduction", "none") != "none" and kind.startswith("Scatter"):
+        operator.refuse(f"with the reduction '{operator.attributes['reduction']}'")
     if kind in MOVES:
         places = MOVES[kind]
         return moved(builder, operator, tuple(range(len(operator.inputs))) if places is None else places)

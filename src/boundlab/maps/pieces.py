@@ -20,12 +20,13 @@ class Pieces(Rows):
 
     def dense(self) -> Tensor:
         parts, place, dim = [], 0, self.axis + 2
+        lead = torch.broadcast_shapes(*(part.shape[:2] for _, part in self.held))  # some are shared by all problems
         for start, part in (*self.held, (self.shape[self.axis], None)):
             if start > place:
                 first = self.held[0][1]
-                parts.append(first.new_zeros(*first.shape[:dim], start - place, *first.shape[dim + 1:]))
+                parts.append(first.new_zeros(*lead, *first.shape[2:dim], start - place, *first.shape[dim + 1:]))
             if part is not None:
-                parts.append(part)
+                parts.append(part.expand(*lead, *part.shape[2:]))
                 place = start + part.shape[dim]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
 
