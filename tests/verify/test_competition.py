@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,14 @@ def test_a_folder_is_run_and_counted(folder: Path) -> None:
     assert (line.instances, line.verified, line.falsified, line.undecided, line.errors) == (4, 1, 2, 1, 1)
     assert (line.disagree, line.witnesses, line.accepted) == (1, 2, 1)
     assert [outcome.score for outcome in (safe, broken, good, bad)] == [10, 0, 10, -150] and line.score == -130
+
+
+def test_certificates_are_written_of_what_is_verified(folder: Path, tmp_path: Path) -> None:
+    chosen = [replace(instance, certificate=tmp_path / f"{place}.zip") for place, instance in enumerate(read_instances(folder))]
+    safe, broken, *falsified = run_instances(chosen)
+    assert safe.verdict is Verdict.VERIFIED and safe.checked and broken.error and not broken.checked
+    assert bl.check_certificate(tmp_path / "0.zip", safe.instance.onnx, safe.instance.vnnlib).accepted
+    assert not any(outcome.checked for outcome in falsified) and len(list(tmp_path.glob("*.zip"))) == 1
 
 
 def test_the_competition_s_own_lists_have_no_header(folder: Path) -> None:

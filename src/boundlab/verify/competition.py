@@ -10,7 +10,7 @@ import csv
 import multiprocessing
 import queue
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
@@ -33,7 +33,8 @@ from boundlab.verify.verdict import Verdict
 from boundlab.verify.verify import LADDER, keeping, verify
 
 EXPECTED = {"unsat": Verdict.VERIFIED, "sat": Verdict.FALSIFIED}
-READY = "ready"
+READY, DECIDED = "ready", "decided"
+"""What a worker says before it gets an instance, and between a verdict and its certificate."""
 CORRECT, WRONG = 10, -150
 """Points of the competition for a correct and for a wrong verdict (rules of 2026; Brix et al. 2023, Sec. 2): none for time."""
 GRACE = 1.0
@@ -118,8 +119,15 @@ def packed(path: Path) -> Path:
     return zipped if not path.exists() and zipped.exists() else path
 
 
-def solve(instance: Instance) -> Outcome:
-    """One instance in this process; what boundlab cannot read or do becomes the outcome's error."""
+def silent() -> None:
+    """Nobody needs to know."""
+
+
+def solve(instance: Instance, certifying: Callable[[], None] = silent) -> Outcome:
+    """One instance in this process; what boundlab cannot read or do becomes the outcome's error.
+
+    `certifying` is called when the verdict is there and a certificate is about to be made.
+    """
     start = time.perf_counter()
     accepted = None
     try:
@@ -137,6 +145,7 @@ def solve(instance: Instance) -> Outcome:
         result, = verify(model, query, stages=stages, timeout=max(left, 0.0), replay=replay)
         seconds = time.perf_counter() - start
         if instance.certificate is not None:
+            certifying()
             result, certificate = with_certificate(result, query, model.graph, instance.onnx, instance.vnnlib)
             if certificate is not None:
                 save(certificate, instance.certificate)
@@ -163,7 +172,7 @@ def serve(connection: Connection) -> None:
     onnx_package()
     connection.send(READY)
     while (instance := connection.recv()) is not None:
-        connection.send(solve(instance))
+        connection.send(solve(instance, lambda: connection.send(DECIDED)))
 
 
 @dataclass(frozen=True)
@@ -177,8 +186,10 @@ class Worker:
         """The outcome, or None if the process died or is past its time; it must not be used again then."""
         self.connection.send(instance)
         try:
-            longest = instance.timeout + GRACE + (0.0 if instance.certificate is None else CERTIFYING)
-            return self.connection.recv() if self.connection.poll(longest) else None
+            answer = self.connection.recv() if self.connection.poll(instance.timeout + GRACE) else None
+            if answer == DECIDED:
+                return self.connection.recv() if self.connection.poll(CERTIFYING) else None
+            return answer
         except (EOFError, OSError):
             return None
 
