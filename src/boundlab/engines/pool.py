@@ -196,7 +196,7 @@ def end(workers: Iterable[Worker]) -> None:
 def serve(pipe: Connection) -> None:
     """The life of a worker process: batches in, answers out, until the pipe ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver decides
-    threading.Thread(target=die_with_driver, daemon=True).start()
+    stay_with_driver()
     torch.set_num_threads(1)
     with suppress(EOFError, OSError):
         send(pipe, READY)
@@ -204,6 +204,11 @@ def serve(pipe: Connection) -> None:
             name, batch = pipe.recv()
             for place, task in batch:
                 send(pipe, answer(name, place, task))
+
+
+def stay_with_driver() -> None:
+    """From now on this process ends with the one that started it, whatever either of them does."""
+    threading.Thread(target=die_with_driver, daemon=True).start()
 
 
 def die_with_driver() -> None:

@@ -7,6 +7,7 @@ which is far beyond any float.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from decimal import Decimal, localcontext
 from fractions import Fraction
@@ -112,20 +113,20 @@ def exact_output(module: nn.Module, x: Exact) -> Exact:
                               "boundlab.testing.exact lists.")
 
 
-class Combined(nn.Module):
+class Combined(nn.Module, ABC):
     """A module that combines the results of parts which all read its input."""
 
+    @abstractmethod
     def parts(self) -> tuple[nn.Module, ...]:
         """The parts, in order."""
-        raise NotImplementedError
 
+    @abstractmethod
     def combine(self, *values: Tensor) -> Tensor:
         """Their results (batch, ...) in one."""
-        raise NotImplementedError
 
+    @abstractmethod
     def combine_exact(self, *values: Exact) -> Exact:
         """The same of exact results without a batch."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         return self.combine(*(part(x) for part in self.parts()))

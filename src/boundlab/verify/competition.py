@@ -24,6 +24,7 @@ from boundlab.bounds.problem import Rigour
 from boundlab.capture.onnx import load_onnx, onnx_reference
 from boundlab.capture.onnx_file import onnx_package
 from boundlab.certificates.file import save
+from boundlab.engines.pool import stay_with_driver
 from boundlab.errors import SpecError
 from boundlab.question.exact import Query
 from boundlab.question.vnnlib import parse_vnnlib
@@ -168,6 +169,7 @@ def accepts(query: Query, path: Path, dtype: torch.dtype) -> bool:
 
 def serve(connection: Connection) -> None:
     """A worker's life: first a sign that it has loaded everything, then an instance in, its outcome out, until None arrives."""
+    stay_with_driver()
     torch.set_num_threads(1)
     onnx_package()
     connection.send(READY)
