@@ -1,0 +1,1 @@
+"""Networks and questions as files that other tools read."""
