@@ -53,8 +53,9 @@ from boundlab.radii.radius import Radius, radius
 from boundlab.radii.search import Search
 from boundlab.spec import Specification, at_least, margins
 from boundlab.verify.options import Bisection, Branching, Race
+from boundlab.verify.sound import Original, load_original
 from boundlab.verify.verdict import Result, Verdict, Witness
-from boundlab.verify.verify import LADDER, keeping, verify
+from boundlab.verify.verify import LADDER, verify
 
 __all__ = [
     "CROWN",
@@ -101,6 +102,7 @@ __all__ = [
     "OnnxFile",
     "Op",
     "Optimised",
+    "Original",
     "Own",
     "Patches",
     "PerturbationSet",
@@ -142,11 +144,11 @@ __all__ = [
     "exact",
     "interval_op",
     "joint_ball",
-    "keeping",
     "known_words",
     "linear_bounds",
     "lines",
     "load_onnx",
+    "load_original",
     "margins",
     "monotone",
     "one_slope",

@@ -159,7 +159,8 @@ def test_verdicts_agree_with_exhaustive_search_on_affine_networks(name):
     rows = torch.tensor([[[1.0, -1.0, 0.5]]], dtype=F64)
     lowest = torch.stack([(net(points_of(alone(region, i))).detach() @ rows[0, 0]).amin() for i in problems(region)])
     for gap, wanted in ((1e-3, bl.Verdict.VERIFIED), (-1e-3, bl.Verdict.FALSIFIED)):
-        results = bl.verify(model, region, bl.at_least(rows.expand(len(lowest), 1, 3), (gap - lowest)[:, None]), timeout=5)
+        spec = bl.at_least(rows.expand(len(lowest), 1, 3), (gap - lowest)[:, None])
+        results = bl.verify(model, region, spec, timeout=5, rigour=bl.Rigour.FLOAT)
         assert [result.verdict for result in results] == [wanted] * len(lowest)
 
 
@@ -173,7 +174,8 @@ def test_verdicts_never_contradict_points_of_the_set(name):
     decided = 0
     for gap in (-0.05, 0.02, 1.0):
         offset = (gap - lowest)[:, None]
-        for i, result in enumerate(bl.verify(model, region, bl.at_least(rows.expand(len(lowest), 1, 3), offset), timeout=3)):
+        spec = bl.at_least(rows.expand(len(lowest), 1, 3), offset)
+        for i, result in enumerate(bl.verify(model, region, spec, timeout=3, rigour=bl.Rigour.FLOAT)):
             assert result.verdict is not bl.Verdict.VERIFIED or gap > 0
             if result.verdict is bl.Verdict.FALSIFIED:
                 point = result.witness.inputs[model.graph.inputs[0].name]

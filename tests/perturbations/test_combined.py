@@ -112,7 +112,7 @@ def test_verdicts_on_a_union_are_those_of_the_worst_member():
     lower = bl.bound(model, bl.Union((*small, bl.L0Ball(X, 1, -0.5, 1.5))), spec=spec).lower[:, 0]
     for gap, wanted in ((1e-6, bl.Verdict.VERIFIED), (-10.0, bl.Verdict.FALSIFIED)):
         moved = bl.at_least(spec.rows, (gap - lower)[:, None])
-        results = bl.verify(model, bl.Union((*small, bl.L0Ball(X, 1, -0.5, 1.5))), moved)
+        results = bl.verify(model, bl.Union((*small, bl.L0Ball(X, 1, -0.5, 1.5))), moved, rigour=bl.Rigour.FLOAT)
         assert [result.verdict for result in results] == [wanted] * 2
 
 
@@ -172,7 +172,7 @@ def test_several_inputs_are_attacked_and_verified():
     for gap, wanted in ((1e-6, bl.Verdict.VERIFIED), (-5.0, bl.Verdict.FALSIFIED)):
         moved = bl.at_least(spec.rows, (gap - lower)[:, None])
         for model, sets in ((two, dict(zip(names, parts, strict=True))), (one, bl.Blocks(parts))):
-            results = bl.verify(model, sets, moved)
+            results = bl.verify(model, sets, moved, rigour=bl.Rigour.FLOAT)
             assert [result.verdict for result in results] == [wanted] * 2
             for result in results:
                 if result.witness is not None and model is two:

@@ -113,9 +113,9 @@ def test_two_methods_are_enough_for_proofs_and_never_falsify(network):
     region = segment()
     rows = torch.tensor([[[1.0, -1.0]]], dtype=F64).expand(3, 1, 2)
     lowest = (net(known(region, 500)).detach() @ rows[0, 0]).amin(0)
-    results = bl.verify(model, region, bl.at_least(rows, (5 - lowest)[:, None]))
+    results = bl.verify(model, region, bl.at_least(rows, (5 - lowest)[:, None]), rigour=bl.Rigour.FLOAT)
     assert [result.verdict for result in results] == [bl.Verdict.VERIFIED] * 3
-    results = bl.verify(model, region, bl.at_least(rows, (-0.1 - lowest)[:, None]), timeout=10)
+    results = bl.verify(model, region, bl.at_least(rows, (-0.1 - lowest)[:, None]), timeout=10, rigour=bl.Rigour.FLOAT)
     for result in results:
         assert result.verdict in (bl.Verdict.UNKNOWN, bl.Verdict.TIMEOUT)
         assert [note.startswith("attack: Segment has no `project`") for note in result.notes].count(True) == 1
@@ -127,7 +127,7 @@ def test_a_third_method_is_enough_for_attacks(network):
     region = segment(Ends)
     rows = torch.tensor([[[1.0, -1.0]]], dtype=F64).expand(3, 1, 2)
     ends = torch.stack([net(region.start), net(region.end)]).detach() @ rows[0, 0]
-    results = bl.verify(model, region, bl.at_least(rows, (-0.01 - ends.amin(0))[:, None]))
+    results = bl.verify(model, region, bl.at_least(rows, (-0.01 - ends.amin(0))[:, None]), rigour=bl.Rigour.FLOAT)
     for problem, result in enumerate(results):
         assert result.verdict is bl.Verdict.FALSIFIED
         point = result.witness.inputs[model.graph.inputs[0].name][0]

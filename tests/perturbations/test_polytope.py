@@ -177,7 +177,7 @@ def test_an_affine_network_is_decided_exactly():
     weight, bias = net[0].weight.detach(), net[0].bias.detach()
     lowest = reference(region, (weight[0] - weight[1]).expand(3, 1, 6))[:, 0] + bias[0] - bias[1]
     for gap, wanted in ((1e-6, bl.Verdict.VERIFIED), (-1e-4, bl.Verdict.FALSIFIED)):
-        results = bl.verify(model, region, bl.at_least(rows, (gap - lowest)[:, None]))
+        results = bl.verify(model, region, bl.at_least(rows, (gap - lowest)[:, None]), rigour=bl.Rigour.FLOAT)
         assert [result.verdict for result in results] == [wanted] * 3
 
 
@@ -199,7 +199,7 @@ def test_equations_are_bounded_and_proven_but_not_attacked():
     bounds = bl.bound(model, region)
     for gap, wanted in ((1e-3, bl.Verdict.VERIFIED), (-100.0, bl.Verdict.UNKNOWN)):
         spec = bl.at_least(torch.tensor([[[1.0, 0.0]]], dtype=F64).expand(2, 1, 2), (gap - bounds.lower[:, :1]))
-        results = bl.verify(model, region, spec)
+        results = bl.verify(model, region, spec, rigour=bl.Rigour.FLOAT)
         assert [result.verdict for result in results] == [wanted] * 2
         assert all(sum("no inner points" in note for note in result.notes) <= 1 for result in results)
     assert all(any(note.startswith("attack: ") for note in result.notes) for result in results)

@@ -156,7 +156,8 @@ def test_verdicts_agree_with_every_sentence(kind, length):
     lowest = torch.stack([(net(brute.sentences(alone(sentences, i))).detach() @ rows[0, 0]).amin() for i in range(2)])
     verdicts = []
     for gap in (-0.02, 0.01, 2.0):
-        for result in bl.verify(model, sentences, bl.at_least(rows.expand(2, 1, 2), (gap - lowest)[:, None]), timeout=3):
+        spec = bl.at_least(rows.expand(2, 1, 2), (gap - lowest)[:, None])
+        for result in bl.verify(model, sentences, spec, timeout=3, rigour=bl.Rigour.FLOAT):
             assert result.verdict is not (bl.Verdict.VERIFIED if gap < 0 else bl.Verdict.FALSIFIED)
             verdicts.append(result.verdict)
     assert bl.Verdict.VERIFIED in verdicts and bl.Verdict.FALSIFIED in verdicts
@@ -168,7 +169,7 @@ def test_an_affine_network_is_decided_exactly():
     lowest = torch.stack([(net(brute.sentences(alone(sentences, i))).detach() @ rows[0, 0]).amin() for i in range(2)])
     model = bl.capture(net, sentences.center)
     for gap, wanted in ((1e-9, bl.Verdict.VERIFIED), (-1e-9, bl.Verdict.FALSIFIED)):
-        for result in bl.verify(model, sentences, bl.at_least(rows, (gap - lowest)[:, None])):
+        for result in bl.verify(model, sentences, bl.at_least(rows, (gap - lowest)[:, None]), rigour=bl.Rigour.FLOAT):
             assert result.verdict is wanted
 
 

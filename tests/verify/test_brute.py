@@ -53,10 +53,10 @@ def verdict_on_an_operator(number, timeout):
     margin = MARGINS[number % 6] * max(found.spread, 0.01)
     spec = replace(spec, offset=torch.full_like(spec.offset, margin - found.least))
     said = f"problem {number}, {name}{dict(case.attributes)}"
-    result, = bl.verify(model, box, spec, timeout=timeout)
+    result, = bl.verify(model, box, spec, timeout=timeout, rigour=bl.Rigour.FLOAT)
     if margin < 0:
         assert result.verdict is not bl.Verdict.VERIFIED, f"{said} is false by {margin:.2g} at {found.point}: {result}"
-        blind, = bl.verify(model, box, spec, timeout=BLIND, replay=deaf)
+        blind, = bl.verify(bl.Original(model, deaf), box, spec, timeout=BLIND, rigour=bl.Rigour.FLOAT)
         assert not blind.verdict.decided, f"{said} is false by {margin:.2g} at {found.point}: {blind}"
     if result.witness is not None:
         assert real(model, box, spec, result.witness), f"{said} has a witness that is none"

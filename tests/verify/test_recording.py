@@ -19,7 +19,7 @@ from boundlab.certificates.reading import read_network
 from boundlab.cli.app import app
 from boundlab.question.vnnlib import parse_vnnlib
 from boundlab.verify.branching import branching
-from boundlab.verify.recording import certificate_of, with_certificate
+from boundlab.verify.recording import certificate_of
 from boundlab.verify.splitting import bisection
 from boundlab.verify.task import task_of_sets
 from boundlab.verify.verdict import Verdict
@@ -49,37 +49,45 @@ def question(function, seed, share, folder):
 
 def ask(tmp_path_factory, function, seed, share):
     network, spec = question(function, seed, share, tmp_path_factory.getbasetemp())
-    return network, spec, bl.load_onnx(network), parse_vnnlib(spec)
+    return network, spec, bl.load_original(network), parse_vnnlib(spec)
 
 
 @pytest.mark.parametrize("name", STAGES)
 @pytest.mark.parametrize("function", ["Relu", "Tanh"])
 def test_what_is_proven_is_accepted(name, function, tmp_path_factory, tmp_path):
-    network, spec, model, query = ask(tmp_path_factory, function, 1, SLACK.get(name, 0.05))
-    result = bl.verify(model, query, stages=bl.keeping((*STAGES[name],)) if name != "crown" else
-                       bl.keeping((*STAGES[name], bl.Bisection(most_inputs=0))), timeout=60)[0]
-    assert result.verdict is Verdict.VERIFIED and len(result.proofs) == 1
-    certificate, found = certificate_of(result.proofs, query, model.graph, network, spec)
+    network, spec, original, query = ask(tmp_path_factory, function, 1, SLACK.get(name, 0.05))
+    result, = bl.verify(original, query, stages=STAGES[name], timeout=60)
+    assert result.verdict is Verdict.VERIFIED and result.rigour is bl.Rigour.CHECKED
+    save(certificate_of(result, network, spec), tmp_path / "proof.zip")
+    found = bl.check_certificate(tmp_path / "proof.zip", network, spec)
     assert found.accepted and found.margin > 0 and (found.leaves > 2 or name in ("crown", "all"))
-    save(certificate, tmp_path / "proof.zip")
-    assert bl.check_certificate(tmp_path / "proof.zip", network, spec) == found
 
 
-def test_without_keeping_there_is_no_proof(tmp_path_factory):
-    network, spec, model, query = ask(tmp_path_factory, "Relu", 1, 0.05)
-    result, = bl.verify(model, query, timeout=60)
-    assert result.verdict is Verdict.VERIFIED and result.proofs == ()
-    unsure, certificate = with_certificate(result, query, model.graph, network, spec)
-    assert certificate is None and unsure.verdict is Verdict.UNKNOWN and "keeping" in unsure.notes[-1]
+@pytest.mark.parametrize("name", STAGES)
+def test_what_is_proven_of_a_graph_is_derived_again(name, tmp_path_factory):
+    """Without the file the checker reads what the graph is written as."""
+    _, _, original, query = ask(tmp_path_factory, "Relu", 1, SLACK.get(name, 0.05))
+    result, = bl.verify(original.model, query, stages=STAGES[name], timeout=60)
+    assert result.verdict is Verdict.VERIFIED and result.rigour is bl.Rigour.SOUND
+
+
+def test_floating_point_alone_makes_no_certificate(tmp_path_factory):
+    network, spec, original, query = ask(tmp_path_factory, "Relu", 1, 0.05)
+    result, = bl.verify(original, query, timeout=60, rigour=bl.Rigour.FLOAT)
+    assert result.verdict is Verdict.VERIFIED and result.rigour is bl.Rigour.FLOAT and result.proofs == ()
+    with pytest.raises(bl.CertificateError, match="rigour"):
+        certificate_of(result, network, spec)
 
 
 def test_a_proof_of_another_property_is_not_verified(tmp_path_factory):
     """The proof of an easy property, put before a false one: the checker sees that it does not hold there."""
-    network, _, model, query = ask(tmp_path_factory, "Relu", 1, 0.05)
-    result, = bl.verify(model, query, stages=bl.keeping((bl.Bisection(),)), timeout=60)
-    _, false_spec, _, false_query = ask(tmp_path_factory, "Relu", 1, -0.3)
-    unsure, certificate = with_certificate(result, false_query, model.graph, network, false_spec)
-    assert certificate is None and unsure.verdict is Verdict.UNKNOWN and "checker" in unsure.notes[-1]
+    network, _, original, query = ask(tmp_path_factory, "Relu", 1, 0.05)
+    result, = bl.verify(original, query, stages=(bl.Bisection(),), timeout=60)
+    _, _, _, false_query = ask(tmp_path_factory, "Relu", 1, -0.3)
+    read = read_network(network.read_bytes())
+    assert check_proofs(read, query, result.certified).accepted
+    found = check_proofs(read, false_query, result.certified)
+    assert not found.accepted and "shows clause" in found.reason
 
 
 def without_help(proof: CaseProof) -> CaseProof:
@@ -91,9 +99,9 @@ def without_help(proof: CaseProof) -> CaseProof:
 
 
 def test_proofs_that_fall_short_are_mended(tmp_path_factory):
-    network, spec, model, query = ask(tmp_path_factory, "Relu", 1, 0.05)
-    result, = bl.verify(model, query, stages=bl.keeping((bl.Bisection(),)), timeout=60)
-    certificate, _ = certificate_of(result.proofs, query, model.graph, network, spec)
+    network, spec, original, query = ask(tmp_path_factory, "Relu", 1, 0.05)
+    result, = bl.verify(original, query, stages=(bl.Bisection(),), timeout=60)
+    certificate = certificate_of(result, network, spec)
     read = read_network(network.read_bytes())
     short = without_help(certificate.cases[0])
     assert not check_proofs(read, query, (short,)).accepted
@@ -103,9 +111,9 @@ def test_proofs_that_fall_short_are_mended(tmp_path_factory):
 
 
 def test_halves_cover_their_leaf_and_joining_loses_nothing(tmp_path_factory):
-    network, spec, model, query = ask(tmp_path_factory, "Relu", 1, 0.05)
-    result, = bl.verify(model, query, stages=bl.keeping((bl.Branching(base=bl.CROWN(), candidates=4),)), timeout=60)
-    proof = certificate_of(result.proofs, query, model.graph, network, spec)[0].cases[0]
+    network, _, original, query = ask(tmp_path_factory, "Relu", 1, 0.05)
+    result, = bl.verify(original, query, stages=(bl.Branching(base=bl.CROWN(), candidates=4),), timeout=60)
+    proof = result.certified[0]
     read = read_network(network.read_bytes())
     case, places = query.cases[0], places_of(read)
     both = halved(proof, case, read)

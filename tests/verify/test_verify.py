@@ -20,6 +20,7 @@ from boundlab.attack.pgd import PGD
 from boundlab.bounds.methods import CROWN, IBP
 from boundlab.question.vnnlib import parse_vnnlib
 from boundlab.verify.options import Bisection
+from boundlab.verify.sound import Original
 from boundlab.verify.splitting import bisection
 from boundlab.verify.task import task_of_sets, violates
 from boundlab.verify.verdict import Verdict
@@ -102,7 +103,7 @@ def test_witnesses_lie_in_the_set_and_violate_exactly() -> None:
 def test_a_replay_that_disagrees_makes_no_witness() -> None:
     box, spec = bl.Box(torch.zeros(1, 2), torch.ones(1, 2)), bl.at_least(torch.tensor([[[1.0, -1.0]]]))
     honest, = verify(identity(2), box, spec)
-    other, = verify(identity(2), box, spec, replay=lambda inputs: torch.tensor([[1.0, 0.0]]), timeout=1)
+    other, = verify(Original(identity(2), lambda inputs: torch.tensor([[1.0, 0.0]])), box, spec, timeout=1)
     assert honest.verdict is Verdict.FALSIFIED
     assert other.verdict in (Verdict.UNKNOWN, Verdict.TIMEOUT) and other.witness is None
 
@@ -165,7 +166,7 @@ def test_time_limits_are_kept() -> None:
     hardly = bl.at_least(torch.zeros(1, 1, 3))
     start = time.perf_counter()
     deaf = lambda inputs: torch.full((1, 3), torch.nan)  # noqa: E731 - a replay that never confirms a witness
-    result, = verify(model, box, hardly, stages=(Bisection(boxes=64),), timeout=0.5, replay=deaf)
+    result, = verify(Original(model, deaf), box, hardly, stages=(Bisection(boxes=64),), timeout=0.5)
     assert time.perf_counter() - start < 5.0
     assert result.verdict is Verdict.TIMEOUT
     now, = verify(model, box, hardly, timeout=0.0)
@@ -220,6 +221,8 @@ def test_requests_that_make_no_sense_are_refused() -> None:
 
 def test_a_result_says_how_firm_it_is() -> None:
     box = bl.Box(torch.ones(1, 2), torch.ones(1, 2) * 2)
-    result, = verify(identity(2), box, bl.at_least(torch.tensor([[[1.0, 0.0]]])), stages=(PGD(steps=2), IBP()))
-    assert str(result).startswith("verified (float) by IBP")
-    assert result.rigour is bl.Rigour.FLOAT
+    spec, stages = bl.at_least(torch.tensor([[[1.0, 0.0]]])), (PGD(steps=2), IBP())
+    for rigour in (bl.Rigour.SOUND, bl.Rigour.FLOAT):
+        result, = verify(identity(2), box, spec, stages=stages, rigour=rigour)
+        assert str(result).startswith(f"verified ({rigour.name.lower()}) by IBP")
+        assert result.rigour is rigour

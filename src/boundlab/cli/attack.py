@@ -35,5 +35,5 @@ def attack(session: Session, network: NetworkChoice, spec: Spec = None, region: 
     question = ask(session, network, spec, region)
     with session.working("searching for a counterexample"):
         stages = (PGD(search.steps, search.restarts),)
-        results = verify(question.model, question.sets, question.spec, stages=stages, replay=question.replay)
+        results = verify(question.original, question.sets, question.spec, stages=stages)
     return answer(question, results, form, named(network, spec, region))

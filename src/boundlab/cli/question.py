@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 import typer
-from torch import Tensor
 
 import boundlab as bl
 from boundlab.capture.onnx import onnx_reference
@@ -21,7 +19,7 @@ from boundlab.perturbations.sets import PerturbationSet
 from boundlab.question.exact import Query
 from boundlab.question.vnnlib import parse_vnnlib
 from boundlab.verify.query import flat_values, problems
-from boundlab.verify.task import Replay
+from boundlab.verify.sound import Original, original_of
 from boundlab.verify.verdict import Result, Verdict
 
 Spec = Annotated[Path | None, typer.Argument(metavar="[SPEC]", help="A VNN-LIB 1.0 file (.vnnlib or .vnnlib.gz).")]
@@ -30,24 +28,8 @@ Eps = Annotated[float | None, typer.Option(help="With --data: radius of the ball
 Label = Annotated[list[int] | None, typer.Option(help="With --data: the class to keep; once for all inputs or once for each.")]
 Timeout = Annotated[float, typer.Option(min=0, help="Seconds for all problems together.")]
 Format = Annotated[Literal["text", "vnncomp"], typer.Option("--format", help="vnncomp: unsat, sat and its witness, ...")]
-WORDS = {Verdict.VERIFIED: "unsat", Verdict.FALSIFIED: "sat", Verdict.UNKNOWN: "unknown", Verdict.TIMEOUT: "timeout"}
-
-
-def replay_of(net: str, model: bl.Model) -> Replay | None:
-    """The network's own runtime for witnesses: onnxruntime for an ONNX file, else none.
-
-    CaptureError if onnxruntime does not take the file: then it is not said what the network computes, and no verdict is given.
-    """
-    if not Path(net).is_file():
-        return None
-    reference = onnx_reference(net)
-    session = reference.session()
-
-    def run(inputs: Mapping[str, Tensor]) -> Tensor:
-        output = reference.replay({name: value.detach().cpu().numpy() for name, value in inputs.items()}, session)
-        return torch.from_numpy(output).reshape(1, *model.graph.output.shape)
-
-    return run
+WORDS = {Verdict.VERIFIED: "unsat", Verdict.FALSIFIED: "sat", Verdict.FLOAT_ONLY: "unknown", Verdict.UNKNOWN: "unknown",
+         Verdict.TIMEOUT: "timeout"}
 
 
 @dataclass(frozen=True)
@@ -69,10 +51,14 @@ REGION = Region()
 class Question:
     """A network, and a query or balls with a specification."""
 
-    model: bl.Model
+    original: Original
     sets: Query | PerturbationSet
     spec: bl.Specification | None
-    replay: Replay | None
+
+    @property
+    def model(self) -> bl.Model:
+        """The network as a graph."""
+        return self.original.model
 
 
 def ask(session: Session, network: NetworkChoice, spec: Path | None, region: Region) -> Question:
@@ -81,10 +67,10 @@ def ask(session: Session, network: NetworkChoice, spec: Path | None, region: Reg
         raise Misuse("say what to prove: either a VNN-LIB file after the network, or --data with --eps and a label.")
     query = None if spec is None else read_query(spec)
     model = network.load(session)
-    replay = replay_of(network.net, model)
+    original = original_of(onnx_reference(network.net), model) if Path(network.net).is_file() else Original(model)
     if query is not None:
         problems(query, model)  # refuses a query about another number of inputs or outputs, before anything is run
-        return Question(model, query, None, replay)
+        return Question(original, query, None)
     assert region.data is not None
     if region.eps is None:
         raise Misuse("--data needs --eps, the radius of the ball around each input.")
@@ -92,7 +78,7 @@ def ask(session: Session, network: NetworkChoice, spec: Path | None, region: Reg
     if examples.labels is None:
         raise Misuse("--data needs labels: give --label, or labels y in an .npz file.")
     ball = ball_of(examples.x, region.eps, region.norm, region.clip)
-    return Question(model, ball, margins_of(model, examples.labels), replay)
+    return Question(original, ball, margins_of(model, examples.labels))
 
 
 def named(network: NetworkChoice, spec: Path | None, region: Region) -> dict[str, Any]:

@@ -4,29 +4,33 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+from boundlab.bounds.problem import Rigour
 from boundlab.certificates.file import save
 from boundlab.cli.answer import Answer
 from boundlab.cli.loading import NetworkChoice
 from boundlab.cli.question import REGION, Format, Region, Spec, Timeout, answer, ask, named
 from boundlab.cli.verb import Misuse, Session
-from boundlab.question.exact import Query
 from boundlab.verify import verify as library
-from boundlab.verify.recording import with_certificate
+from boundlab.verify.recording import certificate_of
+from boundlab.verify.verdict import Verdict
 
-Proof = Annotated[Path | None, typer.Option("--certificate", help="Write a proof here, for `boundlab check`; then only what "
-                                            "the checker accepts is verified. For an ONNX file with a VNN-LIB file.")]
+Proof = Annotated[Path | None, typer.Option("--certificate", help="Write a proof here, for `boundlab check`. For an ONNX file "
+                                            "with a VNN-LIB file.")]
+Strict = Annotated[Literal["sound", "float"], typer.Option("--rigour", help="sound: with all rounding counted in; float: "
+                                                           "floating point is believed.")]
 
 
 @dataclass(frozen=True)
 class Output:
-    """How the answer is given: with a certificate, and in which form."""
+    """What counts as an answer, and how it is given: with a certificate, and in which form."""
 
     certificate: Proof = None
     form: Format = "text"
+    rigour: Strict = "sound"
 
 
 OUTPUT = Output()
@@ -42,15 +46,12 @@ def verify(session: Session, network: NetworkChoice, spec: Spec = None, region: 
     certificate = output.certificate
     if certificate is not None and (spec is None or not Path(network.net).is_file()):
         raise Misuse("--certificate is for an ONNX file with a VNN-LIB file: the checker reads both by itself.")
+    if certificate is not None and output.rigour == "float":
+        raise Misuse("--certificate is for proofs that count rounding; leave out --rigour float.")
     question = ask(session, network, spec, region)
-    stages = library.LADDER if certificate is None else library.keeping(library.LADDER)
     with session.working(f"verifying, at most {timeout:g} s"):
-        results = library.verify(question.model, question.sets, question.spec, stages=stages, timeout=timeout,
-                                 replay=question.replay)
-    if certificate is not None and spec is not None and isinstance(question.sets, Query):
-        with session.working("writing and checking the certificate"):
-            result, written = with_certificate(results[0], question.sets, question.model.graph, network.net, spec)
-        if written is not None:
-            save(written, certificate)
-        results = (result,)
+        results = library.verify(question.original, question.sets, question.spec, timeout=timeout,
+                                 rigour=Rigour[output.rigour.upper()])
+    if certificate is not None and spec is not None and results[0].verdict is Verdict.VERIFIED:
+        save(certificate_of(results[0], network.net, spec), certificate)
     return answer(question, results, output.form, named(network, spec, region))

@@ -18,7 +18,7 @@ Family = Annotated[list[str] | None, typer.Option(help="Only this family; may be
 Timeout = Annotated[float | None, typer.Option(min=0, help="Seconds for each instance; default: what instances.csv says.")]
 Workers = Annotated[int, typer.Option(min=1, help="Instances at a time, each in a process of one thread.")]
 
-Certificates = Annotated[Path | None, typer.Option(help="Folder for certificates: only what the checker accepts is verified.")]
+Certificates = Annotated[Path | None, typer.Option(help="Folder for the certificates of what is verified.")]
 
 
 def described(outcome: Outcome) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def described(outcome: Outcome) -> dict[str, Any]:
     return {"family": outcome.instance.family, "onnx": str(outcome.instance.onnx), "vnnlib": str(outcome.instance.vnnlib),
             "verdict": outcome.verdict.name.lower(), "expected": outcome.instance.expected, "seconds": outcome.seconds,
             "score": outcome.score, "method": outcome.method, "error": outcome.error, "witness_accepted": outcome.accepted,
-            "checked": outcome.checked, "writing": outcome.writing, "notes": outcome.notes}
+            "checked": outcome.checked, "notes": outcome.notes}
 
 
 def vnncomp(session: Session, folder: Folder, family: Family = None, timeout: Timeout = None, workers: Workers = 1,
@@ -54,8 +54,7 @@ def vnncomp(session: Session, folder: Folder, family: Family = None, timeout: Ti
     rows = [tuple(f"{value:.1f}" if isinstance(value, float) else str(value) for value in count.values()) for count in counts]
     against = sum(outcome.agrees is False for outcome in outcomes)
     score, most = sum(outcome.score for outcome in outcomes), CORRECT * len(outcomes)
-    how = "proven in float arithmetic" if certificates is None else "accepted by the checker"
-    said = f"{len(outcomes)} instances, {against} against the folder's expectation; verified means {how}."
+    said = f"{len(outcomes)} instances, {against} against the folder's expectation; verified means with rounding counted in."
     points = f"Score {score} of at most {most}: {CORRECT} for a verdict, {WRONG} for one against the folder's expectation."
     data = {"folder": str(folder), "score": score, "families": counts, "instances": [described(one) for one in outcomes]}
     table = Table(columns, rows, numbers=frozenset(columns[1:]))

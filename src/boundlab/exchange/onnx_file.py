@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ from boundlab.exchange.writer import Floats, Writer
 from boundlab.graph import INPUT, PARAMETER, Model
 from boundlab.ops import lookup
 
-KINDS = {torch.float32: (np.float32, TensorProto.FLOAT), torch.float64: (np.float64, TensorProto.DOUBLE)}
+KINDS: Mapping[torch.dtype, tuple[Floats, int]] = {
+    torch.float32: (np.float32, TensorProto.FLOAT), torch.float64: (np.float64, TensorProto.DOUBLE)}
 """The types of numbers that a file may have, as numpy and ONNX name them."""
 FORMAT = 9
 """The version of the file format."""
@@ -31,7 +33,7 @@ def onnx_of(model: Model, dtype: torch.dtype | None = None) -> bytes:
     """
     kind = dtype or model.dtype
     if kind not in KINDS:
-        raise ShapeError(f"ONNX files of boundlab have numbers of type float32 or float64, not {kind}: convert the model first.")
+        raise ShapeError(f"an ONNX file gets numbers of type float32 or float64, not {kind}; convert the model first.")
     model = model.detached().to(kind)
     number, code = KINDS[kind]
     writer = Writer(model.graph, constants_of(model), number)

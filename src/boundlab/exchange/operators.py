@@ -90,9 +90,11 @@ def convolution(operator: str) -> Rule:
         take, names = node.attrs, ("weight", "bias")
         constants = [writer.constant(f"{node.name}:{name}", value)
                      for name, value in zip(names, held(writer, node), strict=False)]
-        more = {"output_padding": list(take["output_padding"])} if "output_padding" in take else {}
-        return writer.add(operator, [writer.argument(node.args[0]), *constants], node.name, strides=list(take["stride"]),
-                          pads=[*take["padding"], *take["padding"]], dilations=list(take["dilation"]), group=take["groups"], **more)
+        how = {"strides": list(take["stride"]), "pads": [*take["padding"], *take["padding"]],
+               "dilations": list(take["dilation"]), "group": take["groups"]}
+        if "output_padding" in take:
+            how["output_padding"] = list(take["output_padding"])
+        return writer.add(operator, [writer.argument(node.args[0]), *constants], node.name, **how)
     return rule
 
 
@@ -179,7 +181,7 @@ def square(writer: Writer, node: Node) -> str:
 def softplus(writer: Writer, node: Node) -> str:
     """Softplus without a threshold, from which on it would be the identity."""
     if node.attrs.get("threshold", math.inf) != math.inf:
-        raise refuse(node, f"with the threshold {node.attrs['threshold']}, beyond which it is the identity: softplus of ONNX has none")
+        raise refuse(node, f"with the threshold {node.attrs['threshold']}: softplus of ONNX has none")
     return writer.add("Softplus", writer.arguments(node), node.name)
 
 
@@ -233,21 +235,23 @@ def largest(writer: Writer, node: Node) -> str:
         present = np.take_along_axis(index, missing.argmin(axis=dim, keepdims=True), axis=dim)
         index = np.where(missing, present, index)
     flat = flattened(writer, node)
-    parts = [picked(writer, node, flat, np.take(index, place, axis=dim).reshape(node.shape), writer.fresh(f"{node.name}:slice"))
-             for place in range(shape[dim])]
+    slices = [np.take(index, place, axis=dim).reshape(node.shape) for place in range(shape[dim])]
+    parts = [picked(writer, node, flat, places, writer.fresh(f"{node.name}:slice")) for places in slices]
     return writer.add("Max", parts, node.name)
 
 
 RULES: Mapping[str, Rule] = {
     "linear": linear, "conv": convolution("Conv"), "conv_transpose": convolution("ConvTranspose"), "matmul": same("MatMul"),
     **{name: same(operator) for name, operator in {
-        "add": "Add", "sub": "Sub", "mul": "Mul", "neg": "Neg", "maximum": "Max", "relu": "Relu", "abs": "Abs", "prelu": "PRelu",
-        "sign": "Sign", "floor": "Floor", "round": "Round", "sigmoid": "Sigmoid", "tanh": "Tanh", "exp": "Exp", "log": "Log",
-        "sqrt": "Sqrt", "reciprocal": "Reciprocal", "sin": "Sin", "cos": "Cos", "tan": "Tan", "asin": "Asin", "acos": "Acos",
+        "add": "Add", "sub": "Sub", "mul": "Mul", "neg": "Neg", "maximum": "Max", "relu": "Relu", "abs": "Abs",
+        "prelu": "PRelu", "sign": "Sign", "floor": "Floor", "round": "Round", "sigmoid": "Sigmoid", "tanh": "Tanh",
+        "exp": "Exp", "log": "Log", "sqrt": "Sqrt", "reciprocal": "Reciprocal", "sin": "Sin", "cos": "Cos", "tan": "Tan",
+        "asin": "Asin", "acos": "Acos",
         "atan": "Atan", "sinh": "Sinh", "cosh": "Cosh", "asinh": "Asinh", "acosh": "Acosh", "atanh": "Atanh", "erf": "Erf",
         "softsign": "Softsign", "gelu": "Gelu", "mish": "Mish", "hard_swish": "HardSwish"}.items()},
     "softmax": along("Softmax"), "log_softmax": along("LogSoftmax"), "concat": along("Concat"),
-    "sum": reduced("ReduceSum"), "mean": reduced("ReduceMean"), "logsumexp": reduced("ReduceLogSumExp"), "norm": reduced("ReduceL2"),
+    "sum": reduced("ReduceSum"), "mean": reduced("ReduceMean"), "logsumexp": reduced("ReduceLogSumExp"),
+    "norm": reduced("ReduceL2"),
     "reshape": shaped("Reshape"), "expand": shaped("Expand"), "permute": permute, "slice": sliced, "gather": gather, "pad": pad,
     "leaky_relu": leaky_relu, "clip": clip, "pow": power, "square": square, "rsqrt": around("Sqrt", "Reciprocal"),
     "softplus": softplus, "elu": elu, "silu": silu, "log_sigmoid": log_sigmoid, "tanh_gelu": tanh_gelu, "select": select,

@@ -18,7 +18,17 @@ from torch import Tensor
 from boundlab.errors import SpecError
 from boundlab.interval import Interval
 from boundlab.maps import Rows, Windows, at_owner, flat
-from boundlab.perturbations.sets import LONG, Box, PerturbationSet, check_center, top_mask, top_sum, uniform, whole_numbers
+from boundlab.perturbations.sets import (
+    LONG,
+    Box,
+    PerturbationSet,
+    as_like,
+    check_center,
+    top_mask,
+    top_sum,
+    uniform,
+    whole_numbers,
+)
 
 
 class Altered(PerturbationSet):
@@ -59,7 +69,7 @@ class Altered(PerturbationSet):
     @cached_property
     def domain(self) -> Interval:
         """What an altered coordinate may be, (b, *shape)."""
-        low, high = (torch.as_tensor(end).to(self.center).expand_as(self.center) for end in (self.low, self.high))
+        low, high = (as_like(end, self.center).expand_as(self.center) for end in (self.low, self.high))
         return Interval(low, high)
 
     @cached_property

@@ -13,7 +13,7 @@ from boundlab.errors import SpecError
 from boundlab.interval import Ball, Interval, dual_order
 from boundlab.maps import Rows, at_owner, flat
 from boundlab.perturbations.reach import Reach
-from boundlab.perturbations.sets import Box, PerturbationSet, as_batch, box_fall, box_minimum, uniform
+from boundlab.perturbations.sets import Box, PerturbationSet, as_batch, as_like, box_fall, box_minimum, uniform
 
 TOP_SHARE = 0.01
 """Share of the coordinates that one l_1 ascent step moves (Tramèr and Boneh 2019, sparse l_1 descent)."""
@@ -75,7 +75,7 @@ class LpBall(PerturbationSet):
     def limits(self) -> tuple[Tensor, Tensor]:
         """The ends of the clip box, broadcastable to (b, *shape); infinite without one."""
         low, high = self.clip or (-math.inf, math.inf)
-        return torch.as_tensor(low).to(self.center), torch.as_tensor(high).to(self.center)
+        return as_like(low, self.center), as_like(high, self.center)
 
     @cached_property
     def nearest(self) -> Tensor:

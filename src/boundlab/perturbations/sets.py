@@ -180,6 +180,11 @@ def box_fall(box: Interval, rows: Rows) -> Tensor:
     return -rows.absolute().dot(box.radius.unsqueeze(1))
 
 
+def as_like(value: Tensor | float, like: Tensor) -> Tensor:
+    """A number or tensor in the type of another, at once: 0.3 by way of float32 is another float64."""
+    return torch.as_tensor(value, dtype=like.dtype, device=like.device)
+
+
 def as_batch(value: Tensor | float, like: Tensor) -> Tensor:
     """A radius as (b, 1, ..., 1): one number for all problems, or one for each."""
     try:

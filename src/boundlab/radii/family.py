@@ -13,7 +13,7 @@ from boundlab.errors import SpecError
 from boundlab.maps import flat
 from boundlab.perturbations.altered import L0Ball
 from boundlab.perturbations.ball import LpBall
-from boundlab.perturbations.sets import PerturbationSet
+from boundlab.perturbations.sets import PerturbationSet, as_like
 
 Ends = tuple[Tensor | float, Tensor | float]
 
@@ -53,7 +53,7 @@ def balls(p: float = math.inf, clip: Ends | None = None, *, pixels: bool = False
         return Family(lambda x, eps: LpBall(x, eps, p))
 
     def farthest(x: Tensor) -> Tensor:
-        low, high = (torch.as_tensor(end).to(x) for end in clip)
+        low, high = (as_like(end, x) for end in clip)
         if not bool(((x >= low) & (x <= high)).all()):
             raise SpecError("a radius within a clip box needs inputs inside the box, but some coordinates of x lie outside.")
         reach = torch.linalg.vector_norm(flat(torch.maximum(x - low, high - x), 1), p, dim=1)

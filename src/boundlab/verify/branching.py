@@ -89,7 +89,7 @@ class BranchingState:
     def closed(self, parts: Parts) -> BranchingState:
         """With some proven parts."""
         floor = self.floor.scatter_reduce(0, parts.goal, parts.lower, "amin")
-        if not self.expansion.options.keep or len(parts.goal) == 0:
+        if not self.task.keep or len(parts.goal) == 0:
             return replace(self, floor=floor)
         return replace(self, floor=floor, shown=(*self.shown, (parts.goal.cpu(), self.expansion.shown(parts))))
 
@@ -100,7 +100,7 @@ class BranchingState:
         lost[self.owner(stuck)[~shown]] = True
         floor = self.floor.scatter_reduce(0, stuck.goal[shown], ends.lower[shown], "amin")
         kept = self.shown
-        if self.expansion.options.keep and bool(shown.any()):
+        if self.task.keep and bool(shown.any()):
             proven = [leaf for leaf in ends.leaves if leaf is not None and leaf.lower > 0]
             kept = (*kept, (stuck.goal[shown].cpu(), self.expansion.shown_by(stuck.select(shown), proven)))
         return replace(self, floor=floor, lost=lost, witnesses={**self.witnesses, **ends.witnesses}, shown=kept,
@@ -149,7 +149,7 @@ def branching(task: Task, index: Tensor, options: Branching, deadline: float) ->
     """The search of the problems `index` (m,) of a task at its beginning."""
     sets, spec = task.take(index)
     problem = problem_of(task.model, sets, spec)
-    base = base_of(problem, options.base, deadline, options.keep)
+    base = base_of(problem, options.base, deadline, task.keep)
     expansion = Expansion(ground_of(problem, base.env, Own()), goals_of(spec, len(index)), options, base.kept)
     floor = task.spec.rows.new_full((len(expansion.goals.problem),), torch.inf)
     lost = torch.zeros(len(index), dtype=torch.bool, device=index.device)

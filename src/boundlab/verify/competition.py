@@ -10,7 +10,7 @@ import csv
 import multiprocessing
 import queue
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
@@ -18,10 +18,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from boundlab.bounds.problem import Rigour
-from boundlab.capture.onnx import load_onnx, onnx_reference
 from boundlab.capture.onnx_file import onnx_package
 from boundlab.certificates.file import save
 from boundlab.engines.pool import stay_with_driver
@@ -29,26 +27,25 @@ from boundlab.errors import SpecError
 from boundlab.question.exact import Query
 from boundlab.question.vnnlib import parse_vnnlib
 from boundlab.verify.query import NUMPY, flat_values
-from boundlab.verify.recording import with_certificate
+from boundlab.verify.recording import certificate_of
+from boundlab.verify.sound import load_original
 from boundlab.verify.verdict import Verdict
-from boundlab.verify.verify import LADDER, keeping, verify
+from boundlab.verify.verify import verify
 
 EXPECTED = {"unsat": Verdict.VERIFIED, "sat": Verdict.FALSIFIED}
-READY, DECIDED = "ready", "decided"
-"""What a worker says before it gets an instance, and between a verdict and its certificate."""
+READY = "ready"
+"""What a worker says before it gets an instance."""
 CORRECT, WRONG = 10, -150
 """Points of the competition for a correct and for a wrong verdict (rules of 2026; Brix et al. 2023, Sec. 2): none for time."""
 GRACE = 1.0
 """Seconds that an instance may go on after its time limit before its process is ended."""
-CERTIFYING = 120.0
-"""Seconds that a certificate may take, after the verdict; with more, that is lost."""
 
 
 @dataclass(frozen=True)
 class Instance:
     """One question of a benchmark; `expected` is a published verdict, `witness` a published counterexample (.npz of x, y).
 
-    `certificate` is where to write the certificate of a proof; then only what the checker accepts is VERIFIED.
+    `certificate` is where to write the certificate of a proof.
     """
 
     family: str
@@ -64,7 +61,7 @@ class Instance:
 class Outcome:
     """What came of an instance: a verdict, or an error's text; `accepted` says whether its published witness passed.
 
-    `checked` says whether the checker accepted its certificate, which took `writing` seconds more.
+    `checked` says whether the checker derived a proof from the files themselves.
     """
 
     instance: Instance
@@ -75,7 +72,6 @@ class Outcome:
     accepted: bool | None = None
     notes: tuple[str, ...] = ()
     checked: bool = False
-    writing: float = 0.0
 
     @property
     def agrees(self) -> bool | None:
@@ -120,36 +116,18 @@ def packed(path: Path) -> Path:
     return zipped if not path.exists() and zipped.exists() else path
 
 
-def silent() -> None:
-    """Nobody needs to know."""
-
-
-def solve(instance: Instance, certifying: Callable[[], None] = silent) -> Outcome:
-    """One instance in this process; what boundlab cannot read or do becomes the outcome's error.
-
-    `certifying` is called when the verdict is there and a certificate is about to be made.
-    """
+def solve(instance: Instance) -> Outcome:
+    """One instance in this process; what boundlab cannot read or do becomes the outcome's error."""
     start = time.perf_counter()
     accepted = None
     try:
-        query, model = parse_vnnlib(instance.vnnlib), load_onnx(instance.onnx)
-        reference = onnx_reference(instance.onnx)
-        session = reference.session()
-
-        def replay(inputs: Mapping[str, Tensor]) -> Tensor:
-            output = reference.replay({name: value.numpy() for name, value in inputs.items()}, session)
-            return torch.from_numpy(output).reshape(1, *model.graph.output.shape)
-
+        query, original = parse_vnnlib(instance.vnnlib), load_original(instance.onnx)
+        model = original.model
         accepted = None if instance.witness is None else accepts(query, instance.witness, model.dtype)
         left = instance.timeout - (time.perf_counter() - start)
-        stages = LADDER if instance.certificate is None else keeping(LADDER)
-        result, = verify(model, query, stages=stages, timeout=max(left, 0.0), replay=replay)
-        seconds = time.perf_counter() - start
-        if instance.certificate is not None:
-            certifying()
-            result, certificate = with_certificate(result, query, model.graph, instance.onnx, instance.vnnlib)
-            if certificate is not None:
-                save(certificate, instance.certificate)
+        result, = verify(original, query, timeout=max(left, 0.0))
+        if instance.certificate is not None and result.rigour is Rigour.CHECKED:
+            save(certificate_of(result, instance.onnx, instance.vnnlib), instance.certificate)
         if result.witness is not None:
             point = flat_values(result.witness.inputs, model)
             if not query.accepts(point, result.witness.output.numpy().reshape(-1), NUMPY[model.dtype]):
@@ -157,8 +135,8 @@ def solve(instance: Instance, certifying: Callable[[], None] = silent) -> Outcom
     except Exception as problem:  # one instance's failure, of whatever kind, is its outcome and never ends the run
         text = f"{type(problem).__name__}: {problem}"
         return Outcome(instance, Verdict.UNKNOWN, time.perf_counter() - start, error=text, accepted=accepted)
-    return Outcome(instance, result.verdict, seconds, result.method, "", accepted, result.notes,
-                   result.rigour is Rigour.CHECKED, time.perf_counter() - start - seconds)
+    return Outcome(instance, result.verdict, time.perf_counter() - start, result.method, "", accepted, result.notes,
+                   result.rigour is Rigour.CHECKED)
 
 
 def accepts(query: Query, path: Path, dtype: torch.dtype) -> bool:
@@ -174,7 +152,7 @@ def serve(connection: Connection) -> None:
     onnx_package()
     connection.send(READY)
     while (instance := connection.recv()) is not None:
-        connection.send(solve(instance, lambda: connection.send(DECIDED)))
+        connection.send(solve(instance))
 
 
 @dataclass(frozen=True)
@@ -188,10 +166,7 @@ class Worker:
         """The outcome, or None if the process died or is past its time; it must not be used again then."""
         self.connection.send(instance)
         try:
-            answer = self.connection.recv() if self.connection.poll(instance.timeout + GRACE) else None
-            if answer == DECIDED:
-                return self.connection.recv() if self.connection.poll(CERTIFYING) else None
-            return answer
+            return self.connection.recv() if self.connection.poll(instance.timeout + GRACE) else None
         except (EOFError, OSError):
             return None
 

@@ -25,7 +25,7 @@ from boundlab.programs.minima import extra
 from boundlab.spec import Specification
 from boundlab.verify.options import Branching
 from boundlab.verify.parts import Goals, Parts, lines_of, whole_sets
-from boundlab.verify.proof import Proof, used
+from boundlab.verify.proof import Proof, either, used
 from boundlab.verify.scores import Candidates, candidates, rows_at
 
 if TYPE_CHECKING:
@@ -142,13 +142,17 @@ class Expansion:
         return found
 
     def shown(self, parts: Parts) -> Proof:
-        """How to see that a row of each of these parts is positive."""
+        """How to see that a row of each of these parts is positive: by the lines that it brings, or by plain ones."""
         objective = self.objective(parts)
         variables = beginning(objective, len(parts.goal), parts.variables)
-        best = (objective.at(variables) + self.offset(parts)).argmax(1)
+        own, plain = (objective.at(chosen).nan_to_num(-torch.inf) + self.offset(parts) for chosen in (variables, {}))
+        worse = own.amax(1) < plain.amax(1)
+        best = torch.where(worse[:, None], plain, own).argmax(1)
         clause = parts.goal - torch.searchsorted(self.goals.problem, self.goals.problem[parts.goal])
         weights = torch.nn.functional.one_hot(best, self.goals.rows.shape[1]).double()
-        return Proof(clause.cpu(), weights.cpu(), parts.splits.cpu(), used(objective, variables, best))
+        splits = replace(parts.splits, weight=torch.where(worse[:, None], 0.0, parts.splits.weight))
+        slopes = either(worse.cpu(), used(objective, {}, best), used(objective, variables, best))
+        return Proof(clause.cpu(), weights.cpu(), splits.cpu(), slopes)
 
     def shown_by(self, parts: Parts, found: Sequence[Leaf]) -> Proof:
         """The same for parts of which linear programs know it: on them functions are affine, so that no slopes are needed."""

@@ -18,14 +18,13 @@ class Bisection:
     """When and how to halve inputs: `boxes` at a time bounded by `method`, for at most `most_inputs` perturbed coordinates.
 
     Without a method it is CROWN for networks that hold at most SMALL numbers, and CROWN-IBP for others. The search gives
-    up when more than `most_open` boxes wait. With `keep` it keeps proofs.
+    up when more than `most_open` boxes wait.
     """
 
     method: Method | None = None
     boxes: int = 512
     most_inputs: int = 32
     most_open: int = 1_000_000
-    keep: bool = False
 
     def chosen(self, model: Model) -> Method:
         """The method for a network."""
@@ -44,7 +43,7 @@ class Branching:
 
     `base` bounds inner nodes once; without one it is CROWN, whose inner bounds are optimised where there is time for that.
     The whole sets get `first_steps`. Of the `candidates` best neurons by score, that one is split whose halves have the best
-    bounds by their parent's lines. The search gives up when more than `most_open` parts wait. With `keep` it keeps proofs.
+    bounds by their parent's lines. The search gives up when more than `most_open` parts wait.
     """
 
     base: Method | None = None
@@ -54,7 +53,6 @@ class Branching:
     rate: float = 0.1
     candidates: int = 12
     most_open: int = 100_000
-    keep: bool = False
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,13 @@ def some(slopes: Slopes, index: Tensor) -> Slopes:
     return {node: [(low[index], high[index]) for low, high in parts] for node, parts in slopes.items()}
 
 
+def either(first: Tensor, one: Slopes, other: Slopes) -> Slopes:
+    """The slopes `one` of the leaves where `first` (n,) is true, and `other` elsewhere."""
+    mask = first[:, None]
+    return {node: [(torch.where(mask, a[0], b[0]), torch.where(mask, a[1], b[1]))
+                   for a, b in zip(one[node], other[node], strict=True)] for node in other}
+
+
 def whole(weights: Tensor, plain: Slopes) -> Proof:
     """One leaf for each clause (c, a): the whole set, with plain lines, of which slopes (1, size) are given."""
     clauses = torch.arange(len(weights))

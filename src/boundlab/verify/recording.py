@@ -16,17 +16,16 @@ from boundlab.bounds.intermediate import perturbed_nodes
 from boundlab.bounds.parts import Splits
 from boundlab.bounds.problem import Rigour
 from boundlab.certificates.certificate import Argument, CaseProof, Certificate, Checked, Pair
-from boundlab.certificates.check import content, fingerprint
+from boundlab.certificates.check import fingerprint
 from boundlab.certificates.checker import case_bounds, check_proofs
 from boundlab.certificates.leaves import Places, places_of
 from boundlab.certificates.mend import mended
 from boundlab.certificates.network import Network
-from boundlab.certificates.reading import read_network
 from boundlab.errors import CertificateError
 from boundlab.graph import Graph
 from boundlab.question.exact import Case, Query
 from boundlab.verify.proof import Inner, Proof, Slopes
-from boundlab.verify.verdict import Result, Verdict
+from boundlab.verify.verdict import Result
 
 
 @dataclass(frozen=True)
@@ -78,45 +77,30 @@ class Names:
         return found
 
 
-def certificate_of(proofs: Sequence[Proof], query: Query, graph: Graph, network: str | Path, spec: str | Path
-                   ) -> tuple[Certificate, Checked]:
-    """The certificate of proofs of a query's cases, about an ONNX and a VNN-LIB file, and what the checker says of it.
+def shown(proofs: Sequence[Proof], query: Query, graph: Graph, network: Network) -> tuple[tuple[CaseProof, ...], Checked]:
+    """Proofs of a query's cases under the checker's names, and what it says of them.
 
-    `graph` is what was captured of the file. Where the checker's bounds fall a little short of those of the search it is made
-    to derive more, and leaves that are not shown are halved. CertificateError if something was split that has no name in the
-    file, or the checker does not know an operator.
+    Where the checker's bounds fall a little short of those of the search it is made to derive more, and leaves that are not
+    shown are halved. CertificateError if something was split that has no name, or proofs are missing.
     """
     if len(proofs) != len(query.cases):
-        raise CertificateError(f"the query has {len(query.cases)} cases, and proofs of {len(proofs)} were kept: a linear "
-                               "program decided, or stages did not keep theirs (see keeping).")
-    plain = read_network(content(Path(network)))
-    names = Names(graph, places_of(plain))
+        raise CertificateError(f"the query has {len(query.cases)} cases, and proofs of {len(proofs)} were kept: others "
+                               "were decided without one.")
+    names = Names(graph, places_of(network))
     made = tuple(case_proof(proof, case, names) for proof, case in zip(proofs, query.cases, strict=True))
-    found = check_proofs(plain, query, made)
+    found = check_proofs(network, query, made)
     if not found.accepted:
-        made = tuple(helped(plain, case, proof, names.places) for proof, case in zip(made, query.cases, strict=True))
-        found = check_proofs(plain, query, made)
-    return Certificate(fingerprint(network), fingerprint(spec), made), found
+        made = tuple(helped(network, case, proof, names.places) for proof, case in zip(made, query.cases, strict=True))
+        found = check_proofs(network, query, made)
+    return made, found
 
 
-def with_certificate(result: Result, query: Query, graph: Graph, network: str | Path, spec: str | Path
-                     ) -> tuple[Result, Certificate | None]:
-    """A result of a query, VERIFIED only if the checker accepts its certificate, and that; other verdicts as they are."""
-    if result.verdict is not Verdict.VERIFIED:
-        return result, None
-    try:
-        certificate, found = certificate_of(result.proofs, query, graph, network, spec)
-    except CertificateError as problem:
-        return undecided(result, f"there is no certificate: {problem}"), None
-    if not found.accepted:
-        return undecided(result, f"the checker does not see it: {found.reason}"), None
-    return replace(result, rigour=Rigour.CHECKED), certificate
-
-
-def undecided(result: Result, why: str) -> Result:
-    """A proof in floating point as no verdict."""
-    return replace(result, verdict=Verdict.UNKNOWN, method="", notes=(
-        *result.notes, f"proven in floating point by {result.method}, but {why}"))
+def certificate_of(result: Result, network: str | Path, spec: str | Path) -> Certificate:
+    """The certificate of a CHECKED result, about the ONNX and the VNN-LIB file that were asked about; else CertificateError."""
+    if result.rigour is not Rigour.CHECKED:
+        why = "; ".join(result.notes) or "its rigour is not CHECKED"
+        raise CertificateError(f"there is no certificate for the result {result.verdict.name}: {why}.")
+    return Certificate(fingerprint(network), fingerprint(spec), result.certified)
 
 
 def helped(network: Network, case: Case, proof: CaseProof, places: Places) -> CaseProof:

@@ -131,7 +131,7 @@ class BisectionState:
     def closed(self, boxes: Boxes, lower: Tensor) -> BisectionState:
         """With some proven boxes and bounds of their rows (n, s)."""
         floor = self.floor.scatter_reduce(0, boxes.owner[:, None].expand_as(lower), lower, "amin")
-        shown = (*self.shown, (boxes, lower)) if self.options.keep else ()
+        shown = (*self.shown, (boxes, lower)) if self.task.keep else ()
         return replace(self, floor=floor, shown=shown)
 
     def found(self) -> Found:

@@ -31,7 +31,10 @@ MOST_TURNS = 4
 
 @dataclass(frozen=True)
 class Task:
-    """b problems about one network: sets (proofs), `reachable` sets (witnesses; a subset), specification, judge, replay."""
+    """b problems about one network: sets (proofs), `reachable` sets (witnesses; a subset), specification, judge, replay.
+
+    `keep` says whether proofs are kept, from which certificates can be made.
+    """
 
     model: Model
     sets: Regions
@@ -40,6 +43,7 @@ class Task:
     judge: Judge
     replay: Replay
     settle: Settle
+    keep: bool = False
 
     @property
     def count(self) -> int:

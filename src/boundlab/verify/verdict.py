@@ -9,14 +9,16 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from boundlab.bounds.problem import Rigour
+from boundlab.certificates.certificate import CaseProof
 from boundlab.verify.proof import Proof
 
 
 class Verdict(enum.Enum):
-    """The four answers, each with its meaning."""
+    """The five answers, each with its meaning."""
 
     VERIFIED = "the specification holds on the whole set: every clause has a row with a positive lower bound"
     FALSIFIED = "a point of the set violates the specification: the witness was replayed at zero tolerance"
+    FLOAT_ONLY = "proven in floating point, which is no proof: rounding is not accounted for"
     UNKNOWN = "neither proof nor witness was found; more methods or time may decide it"
     TIMEOUT = "the time was over before proof or witness was found"
 
@@ -40,7 +42,8 @@ class Result:
 
     `lower` are the best lower bounds found of the specification's rows (s,), -inf where no method said anything;
     `method` names what decided (empty if nothing did), `notes` say why methods said nothing. `proofs` say how to see that the
-    specification holds, one for each case of a query, if they were kept and it was proven.
+    specification holds, one for each case of a query, if they were kept and it was proven; `certified` are those as the
+    checker of certificates has accepted them.
     """
 
     verdict: Verdict
@@ -51,6 +54,7 @@ class Result:
     notes: tuple[str, ...] = ()
     rigour: Rigour = Rigour.FLOAT
     proofs: tuple[Proof, ...] = field(default=(), repr=False)
+    certified: tuple[CaseProof, ...] = field(default=(), repr=False)
 
     def __str__(self) -> str:
         by = f" by {self.method}" if self.method else ""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from boundlab.attack.pgd import PGD, attack
 from boundlab.bounds.methods import CROWN, IBP, bound
-from boundlab.bounds.problem import Method, problem_of
+from boundlab.bounds.problem import Method, Rigour, problem_of
 from boundlab.errors import BoundError, MissingRule, SpecError
 from boundlab.graph import Model
 from boundlab.perturbations.joint import Regions
@@ -26,8 +26,9 @@ from boundlab.verify.options import Bisection, Branching, Race
 from boundlab.verify.proof import Proof, best_rows, plain_of, some, whole
 from boundlab.verify.query import problems
 from boundlab.verify.race import race
+from boundlab.verify.sound import Original, exactly, sounded
 from boundlab.verify.standing import Clock, Standing, describe, result_of
-from boundlab.verify.task import Replay, Task, take_regions, task_of_cases, task_of_sets
+from boundlab.verify.task import Task, take_regions, task_of_cases, task_of_sets
 from boundlab.verify.verdict import Result, Verdict
 
 CHUNK = 2**25
@@ -39,55 +40,52 @@ LADDER: tuple[Stage, ...] = (IBP(), PGD(steps=10, targets=0), CROWN(IBP()), CROW
 """What `verify` tries by default, in this order."""
 
 
-def keeping(stages: Sequence[Stage]) -> tuple[Stage, ...]:
-    """The same stages, with searches that keep proofs: these are then in `Result.proofs`."""
-    def kept(stage: Stage) -> Stage:
-        if isinstance(stage, Race):
-            return replace(stage, searches=tuple(replace(search, keep=True) for search in stage.searches))
-        return replace(stage, keep=True) if isinstance(stage, Bisection | Branching) else stage
-
-    return tuple(map(kept, stages))
-
-
-def verify(model: Model, sets: PerturbationSet | Regions | Query, spec: Specification | None = None, *,
-           stages: Sequence[Stage] = LADDER, timeout: float | None = None, replay: Replay | None = None) -> tuple[Result, ...]:
+def verify(model: Model | Original, sets: PerturbationSet | Regions | Query, spec: Specification | None = None, *,
+           stages: Sequence[Stage] = LADDER, timeout: float | None = None, rigour: Rigour = Rigour.SOUND
+           ) -> tuple[Result, ...]:
     """Prove or refute a specification on every problem of a batch of sets, or a query (one result for all its cases).
 
-    `stages` are attacks, methods and searches, tried in turn on the problems that are still open.
-    `sets` as for `bound`, with `spec` (b or 1, s, *out); a query brings its own. `replay` recomputes outputs of witnesses
-    (default: the graph itself); give the original network's runtime where there is one. `timeout` in seconds is for all
-    problems together and is looked at between steps. The result of a query is FALSIFIED if one of its cases is.
+    What is proven in floating point is derived again with rounding counted in, and FLOAT_ONLY where that does not succeed; with
+    the `rigour` FLOAT it is VERIFIED as it is. `sets` as for `bound`, with `spec` (b or 1, s, *out); a query brings its own.
+    `stages` are attacks, methods and searches, tried in turn on the problems that are still open. `timeout` in seconds is for
+    all problems together and is looked at between steps. The result of a query is FALSIFIED if one of its cases is. Of an
+    Original (see load_original) witnesses are replayed in its own runtime, and proofs are about its file.
     """
     if timeout is not None and not timeout >= 0:
         raise SpecError(f"a time limit is a number of seconds, 0 or more; got {timeout}.")
     start = time.perf_counter()
     clock = Clock(start, start + (math.inf if timeout is None else timeout))
-    model = model.detached()
+    original, keep = (model if isinstance(model, Original) else Original(model)).detached(), rigour is not Rigour.FLOAT
+    model = original.model
     if isinstance(sets, Query):
         if spec is not None:
             raise SpecError("a query states its own specification; leave out `spec`.")
-        return (verify_query(model, sets, stages, clock, replay),)
+        found = verify_query(original, sets, stages, clock, keep)
+        return sounded(original, [found], [sets], clock) if keep else (found,)
     if spec is None:
         raise SpecError("sets alone are no question: give a specification, for example margins(labels, classes).")
     named = sets if isinstance(sets, Mapping) else {model.graph.inputs[0].name: sets}
     problem_of(model, named, spec)
-    task = task_of_sets(model, named, spec, replay)
+    task = task_of_sets(model, named, spec, original.replay)
+    exact = exactly(model, named, spec, task.count) if keep else []
+    task = replace(task, keep=any(isinstance(query, Query) for query in exact))
     standing = run(task, stages, clock, first=False)
-    return tuple(result_of(standing, i, clock) for i in range(task.count))
+    results = tuple(result_of(standing, i, clock) for i in range(task.count))
+    return sounded(original, results, exact, clock) if keep else results
 
 
-def verify_query(model: Model, query: Query, stages: Sequence[Stage], clock: Clock, replay: Replay | None) -> Result:
+def verify_query(original: Original, query: Query, stages: Sequence[Stage], clock: Clock, keep: bool) -> Result:
     """One result for all cases: a witness of any falsifies, and all have to be proven."""
     results: list[Result] = []
     proofs: dict[int, Proof] = {}
-    for cases in problems(query, model):
-        task = task_of_cases(model, cases, replay)
+    for cases in problems(query, original.model):
+        task = replace(task_of_cases(original.model, cases, original.replay), keep=keep)
         standing = run(task, stages, clock, first=True)
         results += [result_of(standing, i, clock) for i in range(task.count)]
         proofs |= {id(cases.cases[i]): proof for i, proof in standing.proofs.items()}
         if standing.witnesses:
             break
-    order = (Verdict.FALSIFIED, Verdict.TIMEOUT, Verdict.UNKNOWN, Verdict.VERIFIED)
+    order = (Verdict.FALSIFIED, Verdict.TIMEOUT, Verdict.UNKNOWN, Verdict.FLOAT_ONLY, Verdict.VERIFIED)
     leading = min(results, key=lambda result: order.index(result.verdict))
     proven = leading.verdict is Verdict.VERIFIED
     methods = ", ".join(dict.fromkeys(result.method for result in results)) if proven else leading.method
@@ -98,8 +96,7 @@ def verify_query(model: Model, query: Query, stages: Sequence[Stage], clock: Clo
 
 
 def run(task: Task, stages: Sequence[Stage], clock: Clock, first: bool) -> Standing:
-    """All stages in turn; with `first`, the first witness ends them. Proofs are kept if that is so of a search."""
-    keep = any(search.keep for stage in stages for search in searches_of(stage))
+    """All stages in turn; with `first`, the first witness ends them."""
     standing = Standing(task.spec.offset.new_full((task.count, task.spec.rows.shape[1]), -torch.inf))
     for stage in stages:
         if clock.over or len(standing.open) == 0 or (first and standing.witnesses):
@@ -109,7 +106,7 @@ def run(task: Task, stages: Sequence[Stage], clock: Clock, first: bool) -> Stand
         elif isinstance(stage, Race | Bisection | Branching):
             standing = race(task, standing, searches_of(stage), clock, first)
         else:
-            standing = bounded(task, standing, stage, clock, keep)
+            standing = bounded(task, standing, stage, clock)
     return standing
 
 
@@ -149,8 +146,8 @@ def attacked(task: Task, standing: Standing, how: PGD, clock: Clock) -> Standing
 
 
 @torch.no_grad()
-def bounded(task: Task, standing: Standing, method: Method, clock: Clock, keep: bool) -> Standing:
-    """One method's bounds of the open problems; each row keeps the best that is known of it. `keep` says if proofs are kept."""
+def bounded(task: Task, standing: Standing, method: Method, clock: Clock) -> Standing:
+    """One method's bounds of the open problems; each row keeps the best that is known of it."""
     for index in chunks(task, standing.open):
         if clock.over:
             break
@@ -159,7 +156,7 @@ def bounded(task: Task, standing: Standing, method: Method, clock: Clock, keep: 
         proven = index[task.spec.worst(lower[index]) > 0].tolist()
         standing = replace(standing, lower=lower).note(notes)
         standing = standing.decide(dict.fromkeys(proven), describe(method), clock.spent)
-        if keep:
+        if task.keep:
             standing = standing.show(at_once(task, lower, proven, method))
     return standing
 

@@ -1,0 +1,133 @@
+"""Verdicts that count rounding: what was proven in floating point is derived again by the checker of certificates.
+
+The checker reads the ONNX file that was captured. Where there is none, or it cannot read it, the captured graph is written down
+as ONNX in float64: then VERIFIED is a theorem about that graph as a function of real numbers, whose constants are those that
+torch computes in float64 from the network's parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from boundlab.bounds.problem import Rigour
+from boundlab.capture.onnx import OnnxFile, load_onnx, onnx_reference
+from boundlab.certificates.network import Network
+from boundlab.certificates.reading import read_network
+from boundlab.errors import CertificateError, MissingRule, UnsupportedOperator
+from boundlab.exchange.onnx_file import onnx_of
+from boundlab.graph import Model
+from boundlab.perturbations.joint import Regions
+from boundlab.question.exact import Query
+from boundlab.spec import Specification
+from boundlab.verify.exactly import queries_of
+from boundlab.verify.recording import shown
+from boundlab.verify.standing import Clock
+from boundlab.verify.task import Replay
+from boundlab.verify.verdict import Result, Verdict
+
+
+@dataclass(frozen=True)
+class Original:
+    """A model with what it was captured from, as far as that can be asked: a runtime for witnesses, an ONNX file's bytes."""
+
+    model: Model
+    replay: Replay | None = None
+    content: bytes | None = None
+
+    def detached(self) -> Original:
+        """The same with parameters that carry no gradient."""
+        return replace(self, model=self.model.detached())
+
+
+def load_original(path: str | Path) -> Original:
+    """The network of an ONNX file with the file itself; CaptureError if onnxruntime does not take it."""
+    return original_of(onnx_reference(path), load_onnx(path))
+
+
+def original_of(file: OnnxFile, model: Model) -> Original:
+    """A model with the file that it was loaded from."""
+    session = file.session()
+
+    def replay(inputs: Mapping[str, Tensor]) -> Tensor:
+        output = file.replay({name: value.detach().cpu().numpy() for name, value in inputs.items()}, session)
+        return torch.from_numpy(output).reshape(1, *model.graph.output.shape)
+
+    return Original(model, replay, file.content)
+
+
+def exactly(model: Model, sets: Regions, spec: Specification, count: int) -> Sequence[Query | str]:
+    """The problems in exact numbers, or why they have none."""
+    try:
+        return queries_of(model, sets, spec, torch.arange(count))
+    except MissingRule as problem:
+        return [str(problem)] * count
+
+
+def sounded(original: Original, results: Sequence[Result], queries: Sequence[Query | str], clock: Clock) -> tuple[Result, ...]:
+    """The results, VERIFIED only where the checker sees it; `queries` are the problems in exact numbers, or why not."""
+    if all(result.verdict is not Verdict.VERIFIED for result in results):
+        return tuple(results)
+    known = tuple(readings(original))
+    return tuple(derived(original.model, known, result, query, clock) if result.verdict is Verdict.VERIFIED else result
+                 for result, query in zip(results, queries, strict=True))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A network as the checker reads it, or why it does not; and what a proof about it is called."""
+
+    network: Network | str
+    rigour: Rigour
+
+
+def readings(original: Original) -> Iterator[Reading]:
+    """The file, if there is one, and the captured graph as a file."""
+    if original.content is not None:
+        yield Reading(read(original.content), Rigour.CHECKED)
+    try:
+        yield Reading(read(onnx_of(original.model, torch.float64)), Rigour.SOUND)
+    except UnsupportedOperator as problem:
+        yield Reading(str(problem), Rigour.SOUND)
+
+
+def read(content: bytes) -> Network | str:
+    """A network as the checker reads it, or why it does not."""
+    try:
+        return read_network(content)
+    except CertificateError as problem:
+        return str(problem)
+
+
+def derived(model: Model, known: Sequence[Reading], result: Result, query: Query | str, clock: Clock) -> Result:
+    """One proven result: with the proof of the first reading in which the checker sees it, if that is done by the deadline."""
+    reasons = [query] if isinstance(query, str) else []
+    for reading in known:
+        if isinstance(query, str) or clock.over:
+            break
+        why = attempt(model, reading, result, query)
+        if isinstance(why, Result):
+            return replace(why, seconds=clock.spent)
+        reasons.append(why)
+    return float_only(result, reasons[0] if reasons else "the time was over")
+
+
+def attempt(model: Model, reading: Reading, result: Result, query: Query) -> Result | str:
+    """The result with a proof that the checker accepts, or what is missing."""
+    if isinstance(reading.network, str):
+        return reading.network
+    try:
+        proofs, found = shown(result.proofs, query, model.graph, reading.network)
+    except CertificateError as problem:
+        return str(problem)
+    return replace(result, rigour=reading.rigour, certified=proofs) if found.accepted else found.reason
+
+
+def float_only(result: Result, why: str) -> Result:
+    """A result that holds in floating point, and why no more is known."""
+    said = f"rounding is not accounted for: {why.removesuffix('.')}; the rigour FLOAT takes floating point at its word."
+    return replace(result, verdict=Verdict.FLOAT_ONLY, notes=(*result.notes, said))
