@@ -30,6 +30,7 @@ from boundlab.errors import (
     UnsupportedOperator,
 )
 from boundlab.evaluate import evaluate
+from boundlab.exchange.onnx_file import save_onnx
 from boundlab.graph import Graph, Model, Node
 from boundlab.interval import Interval
 from boundlab.ops.curves import curve_op
@@ -158,6 +159,7 @@ __all__ = [
     "read_synonyms",
     "register",
     "register_rule",
+    "save_onnx",
     "verify",
     "weight_ball",
     "where3",
