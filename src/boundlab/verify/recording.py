@@ -17,10 +17,9 @@ from boundlab.bounds.parts import Splits
 from boundlab.bounds.problem import Rigour
 from boundlab.certificates.certificate import Argument, CaseProof, Certificate, Checked, Pair
 from boundlab.certificates.check import content, fingerprint
-from boundlab.certificates.checker import case_bounds, check_proofs
+from boundlab.certificates.checker import all_bounds, check_proofs
 from boundlab.certificates.leaves import Places, places_of
 from boundlab.certificates.mend import mended
-from boundlab.certificates.network import Network
 from boundlab.certificates.reading import read_network
 from boundlab.errors import CertificateError
 from boundlab.graph import Graph
@@ -94,7 +93,9 @@ def certificate_of(proofs: Sequence[Proof], query: Query, graph: Graph, network:
     made = tuple(case_proof(proof, case, names) for proof, case in zip(proofs, query.cases, strict=True))
     found = check_proofs(plain, query, made)
     if not found.accepted:
-        made = tuple(helped(plain, case, proof, names.places) for proof, case in zip(made, query.cases, strict=True))
+        short = {number for number, bounds in all_bounds(plain, query.cases, made, names.places) if not (bounds > 0).all()}
+        made = tuple(mended(plain, case, replace(proof, thorough=True), names.places) if number in short else proof
+                     for number, (proof, case) in enumerate(zip(made, query.cases, strict=True)))
         found = check_proofs(plain, query, made)
     return Certificate(fingerprint(network), fingerprint(spec), made), found
 
@@ -117,13 +118,6 @@ def undecided(result: Result, why: str) -> Result:
     """A proof in floating point as no verdict."""
     return replace(result, verdict=Verdict.UNKNOWN, method="", notes=(
         *result.notes, f"proven in floating point by {result.method}, but {why}"))
-
-
-def helped(network: Network, case: Case, proof: CaseProof, places: Places) -> CaseProof:
-    """A proof of one case that the checker accepts, if deriving more intervals or halving boxes does it."""
-    if bool((case_bounds(network, case, proof, places) > 0).all()):
-        return proof
-    return mended(network, case, replace(proof, thorough=True), places)
 
 
 def case_proof(proof: Proof, case: Case, names: Names) -> CaseProof:
