@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from onnx import helper
 
+from boundlab.certificates.batches import batch_of
 from boundlab.certificates.certificate import Argument, CaseProof
 from boundlab.certificates.checker import case_bounds, derive_frames
 from boundlab.certificates.known import Slopes, derive
@@ -195,11 +196,10 @@ def test_inner_slopes_move_the_ends_that_they_are_for() -> None:
     case, places, rng = query.cases[0], places_of(network), np.random.default_rng(0)
     proof, pair = proof_of(network, case, [Leaf(0)]), (Argument("h1"), Argument("h0"))
     tensor, chosen = places.tensor(Argument("h1")), np.arange(1)
-    root = case.lower.nearest, case.upper.nearest
 
     def ends(lower: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         changed = dataclasses.replace(proof, inner={pair: (lower, np.full((1, 1, 1, 6), np.nan))})
-        return derive_frames(network, root, changed, places, (chosen, chosen)).ends[tensor]
+        return derive_frames(network, batch_of(network, [case], [changed]), places, (chosen, chosen), False).ends[tensor]
 
     nothing = ends(np.full((1, 1, 1, 6), np.nan))
     for side in (0, 1):

@@ -10,11 +10,12 @@ import torch
 from typer.testing import CliRunner
 
 import boundlab as bl
+from boundlab.certificates.batches import joined
 from boundlab.certificates.certificate import CaseProof, Certificate
 from boundlab.certificates.checker import case_bounds, check_proofs
 from boundlab.certificates.file import save
 from boundlab.certificates.leaves import places_of
-from boundlab.certificates.mend import boxes, halved, joined, mended, taken
+from boundlab.certificates.mend import boxes, halved, mended, taken
 from boundlab.certificates.reading import read_network
 from boundlab.cli.app import app
 from boundlab.question.vnnlib import parse_vnnlib
@@ -124,7 +125,8 @@ def test_halves_cover_their_leaf_and_joining_loses_nothing(tmp_path_factory):
     assert check_proofs(read, query, (both,)).accepted
     middle = proof.leaves // 2
     parts = [taken(proof, np.arange(middle), fresh=False), taken(proof, np.arange(middle, proof.leaves), fresh=True)]
-    np.testing.assert_allclose(case_bounds(read, case, joined(parts), places), case_bounds(read, case, proof, places))
+    whole = joined(parts, [0] * len(parts))
+    np.testing.assert_allclose(case_bounds(read, case, whole, places), case_bounds(read, case, proof, places))
 
 
 def test_searches_side_by_side_decide_what_either_can():

@@ -45,7 +45,8 @@ class CaseProof:
     plain: slopes (f or 1, size) of a frame's lines by argument, for its inner intervals and for leaves without their own.
     inner: slopes (f or 1, 2 or 1, m or 1, size) by (target, argument), of the lines used while the intervals of the target's m
     neurons are derived: first for lower ends, then for upper ends. What is absent is the checker's own choice.
-    thorough: whether intervals of all neurons are derived, not only of those whose lines need them: dearer, seldom tighter.
+    thorough: whether leaves that are not shown otherwise are shown with intervals of all neurons, not only of those whose
+    lines need them: dearer, seldom tighter.
     """
 
     clause: np.ndarray

@@ -6,17 +6,18 @@ whatever the certificate says, it accepts only what it has derived itself.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from boundlab.certificates.batches import Batch, batch_of, gathered
 from boundlab.certificates.certificate import Argument, CaseProof, Checked
 from boundlab.certificates.coverage import uncovered
 from boundlab.certificates.functions import Ends
 from boundlab.certificates.known import FEWEST, Known, Rows, Slopes, derive
 from boundlab.certificates.leaves import Leaves, Places, columns, inner_slopes, places_of
 from boundlab.certificates.network import Network, Nonlinear
-from boundlab.certificates.unsafe import atoms_of, summed
+from boundlab.certificates.unsafe import summed
 from boundlab.errors import CertificateError
 from boundlab.question.exact import Atom, Case, Query
 
@@ -26,36 +27,61 @@ MOST_NUMBERS = 2**20
 
 def check_proofs(network: Network, query: Query, proofs: Sequence[CaseProof]) -> Checked:
     """Whether proofs, one for each case of the query, hold for the network; CertificateError for what does not fit."""
-    fitting(network, query, proofs)
+    if (query.inputs, query.outputs) != (sizes := sizes_of(network)):
+        raise CertificateError(f"the query is about {query.inputs} inputs and {query.outputs} outputs, the network has "
+                               f"{sizes[0]} and {sizes[1]}.")
     leaves, margin = sum(proof.leaves for proof in proofs), np.inf
-    places = places_of(network)
-    for number, (case, proof) in enumerate(zip(query.cases, proofs, strict=True)):
-        named(proof, places)
-        missing = uncovered(proof, len(case.unsafe))
-        if missing is not None:
-            return Checked(False, float("-inf"), leaves, f"case {number}: {missing}")
-        bounds = case_bounds(network, case, proof, places)
-        # NaN is never a proof.
-        worst = int(np.argmin(np.where(np.isnan(bounds), -np.inf, bounds)))
-        if not bounds[worst] > 0:
-            return Checked(False, float(bounds[worst]), leaves, (
-                f"case {number}: leaf {worst} shows clause {int(proof.clause[worst])} only down to {bounds[worst]:.6g}"))
-        margin = min(margin, float(bounds[worst]))
+    for number, found in each_case(network, query.cases, proofs):
+        if not found.accepted:
+            return Checked(False, found.margin, leaves, f"case {number}: {found.reason}")
+        margin = min(margin, found.margin)
     return Checked(True, margin, leaves)
 
 
-def fitting(network: Network, query: Query, proofs: Sequence[CaseProof]) -> None:
-    """CertificateError unless network, query and certificate have the same sizes."""
-    sizes = sum(step.size for step in network.inputs), network.steps[network.output].size
-    if (query.inputs, query.outputs) != sizes:
-        raise CertificateError(f"the query is about {query.inputs} inputs and {query.outputs} outputs, the network has "
-                               f"{sizes[0]} and {sizes[1]}.")
-    if network.groups is not None and not all(orders(atom, network.groups) for case in query.cases
+def each_case(network: Network, cases: Sequence[Case], proofs: Sequence[CaseProof]) -> Iterator[tuple[int, Checked]]:
+    """The numbers of cases with what is to be said of their proofs, in some order; CertificateError for what does not fit.
+
+    Cases are checked in batches. One that a batch does not show is checked alone, so that no case depends on others.
+    """
+    fitting(network, cases, proofs)
+    places, covered = places_of(network), []
+    for number, (case, proof) in enumerate(zip(cases, proofs, strict=True)):
+        named(proof, places)
+        missing = uncovered(proof, len(case.unsafe))
+        if missing is None:
+            covered.append(number)
+        else:
+            yield number, Checked(False, float("-inf"), proof.leaves, missing)
+    for place, bounds in all_bounds(network, [cases[number] for number in covered], [proofs[number] for number in covered],
+                                    places):
+        yield covered[place], said(proofs[covered[place]], bounds)
+
+
+def said(proof: CaseProof, bounds: np.ndarray) -> Checked:
+    """What the bounds of a proof's leaves (n,) say."""
+    worst = int(np.argmin(np.where(np.isnan(bounds), -np.inf, bounds)))
+    # NaN is never a proof.
+    if bounds[worst] > 0:
+        return Checked(True, float(bounds[worst]), proof.leaves)
+    return Checked(False, float(bounds[worst]), proof.leaves, (
+        f"leaf {worst} shows clause {int(proof.clause[worst])} only down to {bounds[worst]:.6g}"))
+
+
+def sizes_of(network: Network) -> tuple[int, int]:
+    """How many inputs and outputs a network has."""
+    return sum(step.size for step in network.inputs), network.steps[network.output].size
+
+
+def fitting(network: Network, cases: Sequence[Case], proofs: Sequence[CaseProof]) -> None:
+    """CertificateError unless network, cases and proofs are about each other."""
+    if any(len(case.lower.nearest) != sizes_of(network)[0] for case in cases):
+        raise CertificateError("a case has another number of inputs than the network.")
+    if network.groups is not None and not all(orders(atom, network.groups) for case in cases
                                               for conjunct in case.unsafe for atom in conjunct):
         raise CertificateError("the network ends in a softmax, of which the checker knows the order only, and the query asks "
                                "for more than which of two outputs is larger.")
-    if len(proofs) != len(query.cases):
-        raise CertificateError(f"the certificate has {len(proofs)} cases, the query {len(query.cases)}.")
+    if len(proofs) != len(cases):
+        raise CertificateError(f"the certificate has {len(proofs)} cases, the query {len(cases)}.")
 
 
 def orders(atom: Atom, groups: np.ndarray) -> bool:
@@ -86,30 +112,64 @@ def named(proof: CaseProof, places: Places) -> None:
             raise CertificateError(f"the certificate has {found} slopes for '{one.step}', which has {size} entries.")
 
 
+def all_bounds(network: Network, cases: Sequence[Case], proofs: Sequence[CaseProof], places: Places
+               ) -> Iterator[tuple[int, np.ndarray]]:
+    """For each case its number and what its leaves' rows are above, in the order of batches; proofs fit their cases."""
+    frames, leaves = together(network), 4 * max(together(network), FEWEST)
+    for numbers in gathered(proofs, frames, leaves):
+        batch = batch_of(network, [cases[number] for number in numbers], [proofs[number] for number in numbers])
+        bounds = batch_bounds(network, batch, places)
+        for k, number in enumerate(numbers):
+            own = bounds[batch.first[k]:batch.first[k + 1]]
+            shown = len(numbers) == 1 or bool((own > 0).all())
+            yield number, own if shown else case_bounds(network, cases[number], proofs[number], places)
+
+
+def together(network: Network) -> int:
+    """How many frames or leaves go through the network together."""
+    return max(MOST_NUMBERS // sum(step.size for step in network.steps), 1)
+
+
 def case_bounds(network: Network, case: Case, proof: CaseProof, places: Places) -> np.ndarray:
     """What each leaf's row is above, (n,)."""
-    atoms, bounds = atoms_of(case, network.steps[network.output].size), np.full(proof.leaves, np.nan)
-    root = case.lower.outward(network.dtype, -1).astype(np.float64), case.upper.outward(network.dtype, 1).astype(np.float64)
-    order = np.argsort(proof.frame, kind="stable")
-    first = np.searchsorted(proof.frame[order], np.arange(proof.frames + 1))
-    numbers = sum(step.size for step in network.steps)
-    together = max(MOST_NUMBERS // numbers, 1)
-    for start in range(0, proof.frames, together):
-        frames = np.arange(start, min(start + together, proof.frames))
-        members = order[first[frames[0]]:first[frames[-1] + 1]]
-        known = derive_frames(network, root, proof, places, (frames, members))
-        for part in range(0, len(members), max(together, FEWEST)):
-            chosen = members[part:part + max(together, FEWEST)]
-            leaves = Leaves(proof, places, known, chosen, proof.frame[chosen] - start)
-            bounds[chosen] = leaves.lower_bounds(atoms)
+    return batch_bounds(network, batch_of(network, [case], [proof]), places)
+
+
+def batch_bounds(network: Network, batch: Batch, places: Places) -> np.ndarray:
+    """What each leaf's row is above, (n,); `thorough` intervals are derived only for leaves that are not shown without."""
+    bounds = leaf_bounds(network, batch, places, np.arange(batch.proof.leaves), thorough=False)
+    short = np.flatnonzero(~(bounds > 0))
+    if batch.proof.thorough and len(short):
+        bounds[short] = np.fmax(bounds[short], leaf_bounds(network, batch, places, short, thorough=True))
     return bounds
 
 
-def derive_frames(network: Network, root: Ends, proof: CaseProof, places: Places,
-                  members: tuple[np.ndarray, np.ndarray]) -> Known:
-    """What is known on frames, whose leaves are `members`."""
-    frames = members[0]
-    boxes = hulls(network, root, proof, places, members)
+def leaf_bounds(network: Network, batch: Batch, places: Places, wanted: np.ndarray, thorough: bool) -> np.ndarray:
+    """What the rows of the leaves `wanted` are above, in that order."""
+    proof, bounds = batch.proof, np.full(batch.proof.leaves, np.nan)
+    order = wanted[np.argsort(proof.frame[wanted], kind="stable")]
+    every, first = np.unique(proof.frame[order], return_index=True)
+    first = np.append(first, len(order))
+    for start in range(0, len(every), together(network)):
+        frames = every[start:start + together(network)]
+        members = order[first[start]:first[start + len(frames)]]
+        known = derive_frames(network, batch, places, (frames, members), thorough)
+        count = max(together(network), FEWEST)
+        for part in range(0, len(members), count):
+            chosen = members[part:part + count]
+            leaves = Leaves(proof, places, known, chosen, np.searchsorted(frames, proof.frame[chosen]))
+            bounds[chosen] = leaves.lower_bounds(batch.atoms)
+    return bounds[wanted]
+
+
+Members = tuple[np.ndarray, np.ndarray]
+"""Some frames, in increasing order, and those of their leaves that are wanted."""
+
+
+def derive_frames(network: Network, batch: Batch, places: Places, members: Members, thorough: bool) -> Known:
+    """What is known on frames."""
+    proof, frames = batch.proof, members[0]
+    boxes = hulls(network, batch, places, members)
 
     def given(step: int, rows: Rows) -> Sequence[Ends | None] | None:
         found, goal = network.steps[step], Argument(network.steps[rows.target[0]].name, rows.target[1])
@@ -124,33 +184,30 @@ def derive_frames(network: Network, root: Ends, proof: CaseProof, places: Places
         pairs = [proof.plain.get(Argument(found.name, number)) for number in range(len(found.arguments))]
         return [pair and columns(pair, frames) for pair in pairs]
 
-    return derive(network, boxes, Slopes(given, plain, proof.thorough))
+    return derive(network, boxes, Slopes(given, plain, thorough))
 
 
-def hulls(network: Network, root: Ends, proof: CaseProof, places: Places,
-          members: tuple[np.ndarray, np.ndarray]) -> list[Ends]:
+def hulls(network: Network, batch: Batch, places: Places, members: Members) -> list[Ends]:
     """For each input the hull (size, f) of the boxes of each frame's leaves; any box where no leaf has a point."""
-    (frames, leaves), found = members, []
+    (frames, leaves), proof, found = members, batch.proof, []
     for step in network.inputs:
         own = np.array([places.numbers[one] == (network.steps.index(step), 0) for one in proof.steps] or [False])
-        lower, upper = (np.broadcast_to(end[step.start:step.start + step.size, None], (step.size, 1)) for end in root)
+        lower, upper = (end[step.start:step.start + step.size, batch.case[frames]] for end in batch.root)
         if proof.step.size and (own[proof.step[leaves]] & (proof.step[leaves] >= 0)).any():
             lower, upper = boxes_hull(own, (lower, upper), proof, members)
-        elif len(frames) > 1:
-            lower, upper = (np.repeat(end, len(frames), axis=1) for end in (lower, upper))
         found.append((lower, upper))
     return found
 
 
-def boxes_hull(own: np.ndarray, root: Ends, proof: CaseProof, members: tuple[np.ndarray, np.ndarray]) -> Ends:
-    """The hull of the boxes that constraints on one input (`own`, by number of the step) leave of its ends (size, 1)."""
+def boxes_hull(own: np.ndarray, root: Ends, proof: CaseProof, members: Members) -> Ends:
+    """The hull of the boxes that constraints on one input (`own`, by number of the step) leave of its ends (size, f)."""
     frames, leaves = members
-    size, owner = len(root[0]), proof.frame[leaves] - frames[0]
+    size, owner = len(root[0]), np.searchsorted(frames, proof.frame[leaves])
     low, high = np.full((size, len(frames)), np.inf), np.full((size, len(frames)), -np.inf)
-    together = max(MOST_NUMBERS // size, 1)
-    for part in range(0, len(leaves), together):
-        chosen, column = leaves[part:part + together], owner[part:part + together]
-        lower, upper = (np.repeat(end, len(chosen), axis=1) for end in root)
+    count = max(MOST_NUMBERS // size, 1)
+    for part in range(0, len(leaves), count):
+        chosen, column = leaves[part:part + count], owner[part:part + count]
+        lower, upper = (end[:, column] for end in root)
         for depth in range(proof.step.shape[1]):
             step = proof.step[chosen, depth]
             here = np.flatnonzero((step >= 0) & own[step])
@@ -165,5 +222,3 @@ def boxes_hull(own: np.ndarray, root: Ends, proof: CaseProof, members: tuple[np.
     # A frame without any point may take any box: its leaves are empty by their own constraints.
     empty = low > high
     return np.where(empty, root[0], low), np.where(empty, root[1], high)
-
-

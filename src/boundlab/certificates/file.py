@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import io
 import json
 import math
@@ -9,6 +11,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -88,13 +91,31 @@ class Text(Part):
 
 def save(certificate: Certificate, path: str | Path) -> None:
     """Write a certificate; slopes keep their type, and arrays of slopes that are NaN everywhere are left out."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as target:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
+        target = Target(archive)
         cases = [written(target, f"cases/{number}", proof) for number, proof in enumerate(certificate.cases)]
         text = {"format": FORMAT, "version": VERSION, "network": certificate.network, "spec": certificate.spec, "cases": cases}
-        target.writestr(TEXT, json.dumps(text))
+        archive.writestr(TEXT, json.dumps(text))
 
 
-def written(target: zipfile.ZipFile, folder: str, proof: CaseProof) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Target:
+    """A file that is written, and the names of its members by the SHA-256 of their bytes: equal arrays are stored once."""
+
+    archive: zipfile.ZipFile
+    names: dict[bytes, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file that is read: unpacked sizes by member, and the arrays that were read so far, which cases may share."""
+
+    archive: zipfile.ZipFile
+    sizes: Mapping[str, int]
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def written(target: Target, folder: str, proof: CaseProof) -> dict[str, Any]:
     """Write the arrays of a case; what the JSON text says of it."""
     whole = {"clause": proof.clause, "frame": proof.frame, "step": proof.step, "neuron": proof.neuron, "side": proof.side}
     numbers = {"weights": proof.weights, "point": proof.point, "multiplier": proof.multiplier}
@@ -120,29 +141,32 @@ def narrow(array: np.ndarray) -> np.ndarray:
     return array.astype(next(kind for kind in (np.int8, np.int16, np.int32, np.int64) if largest <= np.iinfo(kind).max))
 
 
-def slopes_text(target: zipfile.ZipFile, stem: str, pair: Pair) -> dict[str, Any]:
+def slopes_text(target: Target, stem: str, pair: Pair) -> dict[str, Any]:
     """Write a pair of slopes; the members' names."""
     return {side: None if np.isnan(slopes).all() else store(target, f"{stem}/{side}.npy", slopes)
             for side, slopes in zip(("lower", "upper"), pair, strict=True)}
 
 
-def store(target: zipfile.ZipFile, name: str, array: np.ndarray) -> str:
-    """Write an array; the member's name."""
+def store(target: Target, name: str, array: np.ndarray) -> str:
+    """Write an array, unless an equal one is there; the member's name."""
     buffer = io.BytesIO()
     little = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
     np.lib.format.write_array(buffer, little, version=(1, 0), allow_pickle=False)
-    target.writestr(name, buffer.getvalue())
-    return name
+    data = buffer.getvalue()
+    known = target.names.setdefault(hashlib.sha256(data).digest(), name)
+    if known == name:
+        target.archive.writestr(name, data)
+    return known
 
 
 def load(path: str | Path) -> Certificate:
     """Read a certificate; CertificateError for a file that is damaged, too large, or not one at all."""
     with open(path, "rb") as stream:
         try:
-            with zipfile.ZipFile(stream) as source:
-                sizes = limited(source)
-                text = Text.model_validate_json(member(source, sizes, TEXT, MOST_TEXT))
-                return Certificate(text.network, text.spec, tuple(proof_of(source, sizes, proof) for proof in text.cases))
+            with zipfile.ZipFile(stream) as archive:
+                source = Source(archive, limited(archive))
+                text = Text.model_validate_json(member(source, TEXT, MOST_TEXT))
+                return Certificate(text.network, text.spec, tuple(proof_of(source, proof) for proof in text.cases))
         except DAMAGE as problem:
             raise CertificateError(f"'{path}' is no certificate of version {VERSION}, or is damaged: {first_line(problem)}."
                                    ) from problem
@@ -156,9 +180,9 @@ def first_line(problem: Exception) -> str:
     return (str(problem).split("\n")[0] or type(problem).__name__)[:200].rstrip(".")
 
 
-def limited(source: zipfile.ZipFile) -> Mapping[str, int]:
+def limited(archive: zipfile.ZipFile) -> Mapping[str, int]:
     """Unpacked sizes by member; ValueError for a file that would unpack to too much, or that names a member twice."""
-    found = source.infolist()
+    found = archive.infolist()
     sizes = {one.filename: one.file_size for one in found}
     if len(found) > MOST_MEMBERS or sum(one.file_size for one in found) > MOST_BYTES:
         raise ValueError(f"it would unpack to more than {MOST_BYTES} bytes or {MOST_MEMBERS} members")
@@ -167,46 +191,53 @@ def limited(source: zipfile.ZipFile) -> Mapping[str, int]:
     return sizes
 
 
-def member(source: zipfile.ZipFile, sizes: Mapping[str, int], name: str, most: int) -> bytes:
+def member(source: Source, name: str, most: int) -> bytes:
     """A member's bytes; ValueError for one that is missing or too large."""
-    if sizes.get(name, most + 1) > most:
+    if source.sizes.get(name, most + 1) > most:
         raise ValueError(f"its member {name} is missing or too large")
-    return source.read(name)
+    return source.archive.read(name)
 
 
-def array_of(source: zipfile.ZipFile, sizes: Mapping[str, int], name: str) -> np.ndarray:
+def array_of(source: Source, name: str) -> np.ndarray:
     """An array whose header agrees with its bytes; ValueError for any other type than those written."""
-    data = member(source, sizes, name, MOST_BYTES)
-    stream = io.BytesIO(data)
-    if np.lib.format.read_magic(stream) != (1, 0):
+    if name in source.arrays:
+        return source.arrays[name]
+    data = member(source, name, MOST_BYTES)
+    if data[:8] != np.lib.format.magic(1, 0):
         raise ValueError(f"its member {name} is no npy array of version 1.0")
-    shape, fortran, kind = np.lib.format.read_array_header_1_0(stream, max_header_size=2048)
-    start = stream.tell()
+    start = 10 + int.from_bytes(data[8:10], "little")
+    shape, fortran, kind = header_of(data[8:start])
     if kind not in TYPES or fortran or len(shape) > 4 or any(size < 0 for size in shape):
         raise ValueError(f"its member {name} has the type {kind} or a layout that is not written")
     if math.prod(shape) * kind.itemsize != len(data) - start:
         raise ValueError(f"its member {name} has more or fewer bytes than its shape {shape} needs")
-    return np.frombuffer(data, dtype=kind, offset=start).reshape(shape)
+    return source.arrays.setdefault(name, np.frombuffer(data, dtype=kind, offset=start).reshape(shape))
 
 
-def proof_of(source: zipfile.ZipFile, sizes: Mapping[str, int], text: Proof) -> CaseProof:
+@functools.lru_cache(maxsize=256)
+def header_of(text: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, order and type out of an npy header behind its magic string; many members have the same few."""
+    return np.lib.format.read_array_header_1_0(io.BytesIO(text), max_header_size=2048)  # type: ignore[no-any-return]
+
+
+def proof_of(source: Source, text: Proof) -> CaseProof:
     """A case with its arrays."""
-    arrays = {name: array_of(source, sizes, text.arrays[name]) for name in (*WHOLE, *NUMBERS)}  # type: ignore[index]
+    arrays = {name: array_of(source, text.arrays[name]) for name in (*WHOLE, *NUMBERS)}  # type: ignore[index]
     if not all(np.issubdtype(arrays[name].dtype, np.integer) for name in WHOLE):
         raise ValueError("it has numbers with a fraction where whole ones are needed")
     whole = {name: arrays[name].astype(np.int64) for name in WHOLE}
-    lines, plain = ({one.argument.argument(): pair_of(source, sizes, one) for one in part if one.lower or one.upper}
+    lines, plain = ({one.argument.argument(): pair_of(source, one) for one in part if one.lower or one.upper}
                     for part in (text.lines, text.plain))
-    inner = {(one.target.argument(), one.argument.argument()): pair_of(source, sizes, one) for one in text.inner
+    inner = {(one.target.argument(), one.argument.argument()): pair_of(source, one) for one in text.inner
              if one.target is not None and (one.lower or one.upper)}
     return CaseProof(**whole, **{name: arrays[name] for name in NUMBERS},
                      steps=tuple(one.argument() for one in text.steps), lines=lines, inner=inner, plain=plain,
                      thorough=text.thorough)
 
 
-def pair_of(source: zipfile.ZipFile, sizes: Mapping[str, int], text: Slopes) -> Pair:
+def pair_of(source: Source, text: Slopes) -> Pair:
     """Slopes of lower and upper lines, NaN for those that are left out."""
-    lower, upper = (None if name is None else array_of(source, sizes, name) for name in (text.lower, text.upper))
+    lower, upper = (None if name is None else array_of(source, name) for name in (text.lower, text.upper))
     return missing(upper) if lower is None else lower, missing(lower) if upper is None else upper
 
 

@@ -5,12 +5,13 @@ A search in single precision, or one with other bounds of inner neurons, may lea
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
 
+from boundlab.certificates.batches import joined
 from boundlab.certificates.certificate import Argument, CaseProof, Pair
 from boundlab.certificates.checker import case_bounds
 from boundlab.certificates.leaves import Places
@@ -33,7 +34,7 @@ def mended(network: Network, case: Case, proof: CaseProof, places: Places) -> Ca
         if good.any():
             done.append(taken(pending, np.flatnonzero(good), fresh=False))
         if good.all():
-            return joined(done)
+            return joined(done, [0] * len(done))
         if (~good).sum() > min(MOST_LEAVES, MOST_NUMBERS // sum(step.size for step in network.steps)):
             break
         pending = halved(taken(pending, np.flatnonzero(~good), fresh=True), case, network)
@@ -97,35 +98,3 @@ def boxes(proof: CaseProof, case: Case, network: Network) -> tuple[np.ndarray, n
         lower[leaf[over], coordinate[over]] = np.maximum(lower[leaf[over], coordinate[over]], point[over])
         upper[leaf[~over], coordinate[~over]] = np.minimum(upper[leaf[~over], coordinate[~over]], point[~over])
     return lower, upper
-
-
-def joined(proofs: Sequence[CaseProof]) -> CaseProof:
-    """The leaves of all proofs, which are about the same case, in one."""
-    steps = max((proof.steps for proof in proofs), key=len)
-    columns = max(proof.step.shape[1] for proof in proofs)
-
-    def column(name: str, empty: float) -> np.ndarray:
-        arrays = [vars(proof)[name] for proof in proofs]
-        return np.concatenate([np.pad(array, ((0, 0), (0, columns - array.shape[1])), constant_values=empty)
-                               for array in arrays])
-
-    frame = np.concatenate([proof.frame + offset for proof, offset in
-                            zip(proofs, np.cumsum([0, *(proof.frames for proof in proofs)]), strict=False)])
-    return CaseProof(
-        np.concatenate([proof.clause for proof in proofs]), np.concatenate([proof.weights for proof in proofs]),
-        column("step", -1), column("neuron", 0), column("side", 0), column("point", 0), column("multiplier", 0), frame, steps,
-        stacked([proof.lines for proof in proofs], [proof.leaves for proof in proofs]),
-        stacked([proof.inner for proof in proofs], [proof.frames for proof in proofs]),
-        stacked([proof.plain for proof in proofs], [proof.frames for proof in proofs]), proofs[0].thorough)
-
-
-def stacked(parts: Sequence[Mapping[Key, Pair]], counts: Sequence[int]) -> dict[Key, Pair]:
-    """Slopes of several proofs one after the other, with as many entries as each has leaves or frames; shared ones stay so."""
-    def side(key: Key, place: int) -> np.ndarray:
-        arrays = [part[key][place] for part in parts]
-        if all(len(array) == 1 for array in arrays):
-            return arrays[0]
-        return np.concatenate([np.broadcast_to(array, (count, *array.shape[1:])) for array, count in
-                               zip(arrays, counts, strict=True)])
-
-    return {key: (side(key, 0), side(key, 1)) for key in parts[0]}

@@ -16,7 +16,7 @@ from boundlab.question.exact import Atom, Case
 
 @dataclass(frozen=True)
 class Atoms:
-    """All atoms of a case, clause by clause: coefficients (atoms, outputs), constants (atoms,), both as nearest floats."""
+    """All atoms of some cases, clause by clause: coefficients (atoms, outputs), constants (atoms,), both as nearest floats."""
 
     coefficients: csr_array
     constants: np.ndarray
@@ -40,10 +40,11 @@ class Atoms:
         return np.ascontiguousarray((chosen @ self.coefficients).toarray().T), below(constants), slack
 
 
-def atoms_of(case: Case, outputs: int) -> Atoms:
-    """The atoms of a case."""
-    atoms = [atom for conjunct in case.unsafe for atom in conjunct]
-    start = np.cumsum([0, *map(len, case.unsafe)])
+def atoms_of(cases: Sequence[Case], outputs: int) -> Atoms:
+    """The atoms of cases, whose clauses are numbered through."""
+    clauses = [clause for case in cases for clause in case.unsafe]
+    atoms = [atom for clause in clauses for atom in clause]
+    start = np.cumsum([0, *map(len, clauses)])
     rows, columns, data = [], [], []
     for row, atom in enumerate(atoms):
         for column, weight in summed(atom).items():

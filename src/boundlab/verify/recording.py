@@ -15,16 +15,17 @@ from torch import Tensor
 from boundlab.bounds.intermediate import perturbed_nodes
 from boundlab.bounds.parts import Splits
 from boundlab.bounds.problem import Rigour
-from boundlab.certificates.certificate import Argument, CaseProof, Certificate, Checked, Pair
+from boundlab.certificates.certificate import Argument, CaseProof, Certificate, Pair
 from boundlab.certificates.check import fingerprint
-from boundlab.certificates.checker import case_bounds, check_proofs
+from boundlab.certificates.checker import each_case
 from boundlab.certificates.leaves import Places, places_of
 from boundlab.certificates.mend import mended
 from boundlab.certificates.network import Network
 from boundlab.errors import CertificateError
 from boundlab.graph import Graph
-from boundlab.question.exact import Case, Query
+from boundlab.question.exact import Case
 from boundlab.verify.proof import Inner, Proof, Slopes
+from boundlab.verify.standing import Clock
 from boundlab.verify.verdict import Result
 
 
@@ -77,22 +78,46 @@ class Names:
         return found
 
 
-def shown(proofs: Sequence[Proof], query: Query, graph: Graph, network: Network) -> tuple[tuple[CaseProof, ...], Checked]:
-    """Proofs of a query's cases under the checker's names, and what it says of them.
+def shown(proofs: Sequence[Proof], cases: Sequence[Case], graph: Graph, network: Network, clock: Clock
+          ) -> list[tuple[CaseProof | None, str | None]]:
+    """Proofs of cases under the checker's names, and why it does not accept them (None: it does) by the clock's deadline.
 
     Where the checker's bounds fall a little short of those of the search it is made to derive more, and leaves that are not
-    shown are halved. CertificateError if something was split that has no name, or proofs are missing.
+    shown are halved.
     """
-    if len(proofs) != len(query.cases):
-        raise CertificateError(f"the query has {len(query.cases)} cases, and proofs of {len(proofs)} were kept: others "
-                               "were decided without one.")
     names = Names(graph, places_of(network))
-    made = tuple(case_proof(proof, case, names) for proof, case in zip(proofs, query.cases, strict=True))
-    found = check_proofs(network, query, made)
-    if not found.accepted:
-        made = tuple(helped(network, case, proof, names.places) for proof, case in zip(made, query.cases, strict=True))
-        found = check_proofs(network, query, made)
-    return made, found
+    found = [named(proof, case, names) for proof, case in zip(proofs, cases, strict=True)]
+    made = {number: proof for number, (proof, _) in enumerate(found) if proof is not None}
+    reasons = rejected(network, cases, made, clock)
+    short = {}
+    for number in reasons:
+        if not clock.over:
+            short[number] = mended(network, cases[number], replace(made[number], thorough=True), names.places)
+    again = rejected(network, cases, short, clock)
+    for number, proof in made.items():
+        found[number] = (short.get(number, proof), again.get(number, None if number in short else reasons.get(number)))
+    return found
+
+
+def named(proof: Proof, case: Case, names: Names) -> tuple[CaseProof | None, str | None]:
+    """A proof under the checker's names, or why there is none."""
+    try:
+        return case_proof(proof, case, names), None
+    except CertificateError as problem:
+        return None, str(problem)
+
+
+def rejected(network: Network, cases: Sequence[Case], proofs: Mapping[int, CaseProof], clock: Clock) -> dict[int, str]:
+    """Which of some proofs, by the number of their case, the checker does not accept by the deadline, and why."""
+    numbers, reasons = list(proofs), dict.fromkeys(proofs, "the time was over")
+    for place, said in each_case(network, [cases[number] for number in numbers], list(proofs.values())):
+        if said.accepted:
+            del reasons[numbers[place]]
+        else:
+            reasons[numbers[place]] = said.reason
+        if clock.over:
+            break
+    return reasons
 
 
 def certificate_of(result: Result, network: str | Path, spec: str | Path) -> Certificate:
@@ -101,13 +126,6 @@ def certificate_of(result: Result, network: str | Path, spec: str | Path) -> Cer
         why = "; ".join(result.notes) or "its rigour is not CHECKED"
         raise CertificateError(f"there is no certificate for the result {result.verdict.name}: {why}.")
     return Certificate(fingerprint(network), fingerprint(spec), result.certified)
-
-
-def helped(network: Network, case: Case, proof: CaseProof, places: Places) -> CaseProof:
-    """A proof of one case that the checker accepts, if deriving more intervals or halving boxes does it."""
-    if bool((case_bounds(network, case, proof, places) > 0).all()):
-        return proof
-    return mended(network, case, replace(proof, thorough=True), places)
 
 
 def case_proof(proof: Proof, case: Case, names: Names) -> CaseProof:

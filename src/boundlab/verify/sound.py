@@ -16,11 +16,12 @@ from torch import Tensor
 
 from boundlab.bounds.problem import Rigour
 from boundlab.capture.onnx import OnnxFile, load_onnx, onnx_reference
+from boundlab.certificates.certificate import CaseProof
 from boundlab.certificates.network import Network
 from boundlab.certificates.reading import read_network
 from boundlab.errors import CertificateError, MissingRule, UnsupportedOperator
 from boundlab.exchange.onnx_file import onnx_of
-from boundlab.graph import Model
+from boundlab.graph import Graph, Model
 from boundlab.perturbations.joint import Regions
 from boundlab.question.exact import Query
 from boundlab.spec import Specification
@@ -68,15 +69,6 @@ def exactly(model: Model, sets: Regions, spec: Specification, count: int) -> Seq
         return [str(problem)] * count
 
 
-def sounded(original: Original, results: Sequence[Result], queries: Sequence[Query | str], clock: Clock) -> tuple[Result, ...]:
-    """The results, VERIFIED only where the checker sees it; `queries` are the problems in exact numbers, or why not."""
-    if all(result.verdict is not Verdict.VERIFIED for result in results):
-        return tuple(results)
-    known = tuple(readings(original))
-    return tuple(derived(original.model, known, result, query, clock) if result.verdict is Verdict.VERIFIED else result
-                 for result, query in zip(results, queries, strict=True))
-
-
 @dataclass(frozen=True)
 class Reading:
     """A network as the checker reads it, or why it does not; and what a proof about it is called."""
@@ -103,28 +95,43 @@ def read(content: bytes) -> Network | str:
         return str(problem)
 
 
-def derived(model: Model, known: Sequence[Reading], result: Result, query: Query | str, clock: Clock) -> Result:
-    """One proven result: with the proof of the first reading in which the checker sees it, if that is done by the deadline."""
-    reasons = [query] if isinstance(query, str) else []
-    for reading in known:
-        if isinstance(query, str) or clock.over:
-            break
-        why = attempt(model, reading, result, query)
-        if isinstance(why, Result):
-            return replace(why, seconds=clock.spent)
-        reasons.append(why)
-    return float_only(result, reasons[0] if reasons else "the time was over")
+def sounded(original: Original, results: Sequence[Result], queries: Sequence[Query | str], clock: Clock) -> tuple[Result, ...]:
+    """The results, VERIFIED only where the checker sees it; `queries` are the problems in exact numbers, or why not."""
+    found, reasons, waiting = list(results), dict[int, str](), dict[int, Query]()
+    for place, (result, query) in enumerate(zip(results, queries, strict=True)):
+        if result.verdict is Verdict.VERIFIED and isinstance(query, Query):
+            waiting[place] = query
+        elif result.verdict is Verdict.VERIFIED:
+            reasons[place] = str(query)
+    for reading in readings(original) if waiting else ():
+        for place, proof in attempts(original.model.graph, reading, results, waiting, clock).items():
+            if isinstance(proof, str):
+                reasons.setdefault(place, proof)
+                continue
+            found[place] = replace(results[place], rigour=reading.rigour, certified=proof, seconds=clock.spent)
+            del waiting[place]
+    return tuple(float_only(result, reasons[place]) if place in reasons and result.rigour is Rigour.FLOAT else result
+                 for place, result in enumerate(found))
 
 
-def attempt(model: Model, reading: Reading, result: Result, query: Query) -> Result | str:
-    """The result with a proof that the checker accepts, or what is missing."""
+def attempts(graph: Graph, reading: Reading, results: Sequence[Result], queries: Mapping[int, Query], clock: Clock
+             ) -> dict[int, tuple[CaseProof, ...] | str]:
+    """For each query the proofs of its cases that the checker accepts, or what is missing."""
     if isinstance(reading.network, str):
-        return reading.network
-    try:
-        proofs, found = shown(result.proofs, query, model.graph, reading.network)
-    except CertificateError as problem:
-        return str(problem)
-    return replace(result, rigour=reading.rigour, certified=proofs) if found.accepted else found.reason
+        return dict.fromkeys(queries, reading.network)
+    found: dict[int, tuple[CaseProof, ...] | str] = {
+        place: f"{len(query.cases) - len(results[place].proofs)} of its {len(query.cases)} cases were decided without a proof"
+        for place, query in queries.items() if len(results[place].proofs) != len(query.cases)}
+    asked = [(place, case, proof) for place, query in queries.items() if place not in found
+             for case, proof in zip(query.cases, results[place].proofs, strict=True)]
+    said = shown([proof for _, _, proof in asked], [case for _, case, _ in asked], graph, reading.network, clock)
+    accepted: dict[int, list[CaseProof]] = {place: [] for place, _, _ in asked}
+    for (place, _, _), (proof, reason) in zip(asked, said, strict=True):
+        if proof is not None and reason is None:
+            accepted[place].append(proof)
+        else:
+            found[place] = str(reason)
+    return {place: tuple(proofs) for place, proofs in accepted.items()} | found
 
 
 def float_only(result: Result, why: str) -> Result:
