@@ -33,6 +33,10 @@ class CertificateError(BoundlabError):
     """A certificate is damaged, does not fit its network or query, or needs what the checker does not know."""
 
 
+class CheckpointError(BoundlabError):
+    """A checkpoint is damaged, or is about another network."""
+
+
 class MissingPackage(BoundlabError):
     """An optional package, or its licence, is needed; the message says what installs it."""
 

@@ -1,0 +1,105 @@
+"""Searches that are put into a file and taken out again go on as if nothing had happened."""
+
+import math
+import os
+import pickle
+import zipfile
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+import boundlab as bl
+from boundlab.errors import CheckpointError
+from boundlab.verify.branching import branching
+from boundlab.verify.checkpoint import FORMAT, Checkpoint
+from boundlab.verify.splitting import bisection
+from boundlab.verify.task import task_of_sets
+
+
+def task_of(seed=0, offset=0.0):
+    torch.manual_seed(seed)
+    module = nn.Sequential(nn.Linear(3, 12), nn.ReLU(), nn.Linear(12, 12), nn.ReLU(), nn.Linear(12, 1))
+    model, x = bl.capture(module, torch.zeros(2, 3)).detached(), torch.randn(2, 3)
+    box = bl.Box(x - 0.8, x + 0.8)
+    low = bl.evaluate(model, box.sample(20000).flatten(0, 1)).reshape(2, -1, 1).amin(1)
+    spec = bl.at_least(torch.ones(2, 1, 1), 0.002 + offset - low)
+    return replace(task_of_sets(model, {model.graph.inputs[0].name: box}, spec, None), keep=True)
+
+
+def searches(task):
+    every = torch.arange(2)
+    return {"bisection": bisection(task, every, bl.Bisection(boxes=4)),
+            "branching": branching(task, every, bl.Branching(base=bl.CROWN(), parts=4, candidates=2), math.inf)}
+
+
+def ended(state, turns=10_000):
+    for _ in range(turns):
+        if state.over:
+            break
+        state = state.step(math.inf)
+    return state
+
+
+@pytest.mark.parametrize("name", ["bisection", "branching"])
+@pytest.mark.parametrize("turns", [0, 1, 3])
+def test_a_state_from_a_file_ends_as_it_would_have(name, turns, tmp_path):
+    task = task_of()
+    state = ended(searches(task)[name], turns)
+    Checkpoint(tmp_path / "file", task).save(state)
+    again = Checkpoint(tmp_path / "file", task).load()
+    assert type(again) is type(state) and again.task is task and again.done == state.done
+    first, second = ended(state), ended(again)
+    assert first.done == second.done > (2 if name == "branching" else 4)
+    assert first.found().proven.keys() == second.found().proven.keys()
+    for problem, rows in first.found().proven.items():
+        assert torch.equal(rows, second.found().proven[problem])
+        for one, other in ((first.proof(problem), second.proof(problem)),):
+            assert torch.equal(one.clause, other.clause) and torch.equal(one.splits.point, other.splits.point)
+
+
+def test_other_questions_begin_anew_and_other_networks_are_refused(tmp_path):
+    path, task = tmp_path / "file", task_of()
+    checkpoint = Checkpoint(path, task)
+    assert checkpoint.load() is None
+    checkpoint.save({"a": 1})
+    assert Checkpoint(path, task).load() == {"a": 1}
+    other = Checkpoint(path, replace(task, spec=task_of(offset=0.1).spec))
+    assert other.load() is None and Checkpoint(path, task, about=1).load() is None
+    other.save({"b": 2})
+    assert checkpoint.load() == {"a": 1} and other.load() == {"b": 2}
+    for use in (Checkpoint(path, task_of(seed=1)).load, lambda: Checkpoint(path, task_of(seed=1)).save(1)):
+        with pytest.raises(CheckpointError, match="no checkpoint about this network"):
+            use()
+
+
+@pytest.mark.parametrize("keep", [0.3, 0.9, 0.999])
+def test_what_is_cut_off_is_refused(keep, tmp_path):
+    path, task = tmp_path / "file", task_of()
+    Checkpoint(path, task).save(searches(task)["bisection"])
+    content = path.read_bytes()
+    path.write_bytes(content[:int(keep * len(content))])
+    with pytest.raises(CheckpointError, match="damaged"):
+        Checkpoint(path, task).load()
+
+
+class Evil:
+    def __reduce__(self):
+        return os.system, ("true",)
+
+
+@pytest.mark.parametrize("what", [Evil(), eval, bl.verify, bl.save_onnx, torch.load])
+def test_a_file_of_a_stranger_runs_no_code(what, tmp_path):
+    path, task = tmp_path / "file", task_of()
+    checkpoint = Checkpoint(path, task)
+    checkpoint.save(1)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    members[f"{checkpoint.question}.pickle"] = pickle.dumps(what)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    assert FORMAT in members
+    with pytest.raises(CheckpointError, match="names"):
+        checkpoint.load()
