@@ -3,6 +3,9 @@
 import math
 import os
 import pickle
+import random
+import subprocess
+import sys
 import zipfile
 from dataclasses import replace
 
@@ -103,3 +106,63 @@ def test_a_file_of_a_stranger_runs_no_code(what, tmp_path):
     assert FORMAT in members
     with pytest.raises(CheckpointError, match="names"):
         checkpoint.load()
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import torch
+import boundlab as bl
+from tests.verify.test_checkpoint import question
+torch.set_num_threads(1)
+sys.modules["boundlab.verify.race"].EVERY = 0.05
+model, box, spec = question(int(sys.argv[1]))
+stages = (bl.Race((bl.Bisection(boxes=4), bl.Branching(base=bl.CROWN(), parts=4, candidates=2)), file=Path(sys.argv[2])),)
+print("ready", flush=True)
+print([result.verdict.name for result in bl.verify(model, box, spec, stages=stages)], flush=True)
+"""
+
+
+def question(seed):
+    """Two problems that take some seconds: true, and false, by a little."""
+    torch.manual_seed(seed)
+    module = nn.Sequential(nn.Linear(6, 48), nn.ReLU(), nn.Linear(48, 48), nn.ReLU(), nn.Linear(48, 1))
+    model, x = bl.capture(module, torch.zeros(2, 6)).detached(), torch.randn(2, 6)
+    box = bl.Box(x - 1.5, x + 1.5)
+    low = bl.evaluate(model, box.sample(60000).flatten(0, 1)).reshape(-1, 2).amin(0)
+    return model, box, bl.at_least(torch.ones(2, 1, 1), torch.tensor([[0.6], [-0.01]]) - low[:, None])
+
+
+def survived(seed, path, generator, longest):
+    """The verdicts of a process that is killed again and again, ever later, and how often it was."""
+    kills = 0
+    while True:
+        process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(seed), str(path)], stdout=subprocess.PIPE, text=True)
+        assert process.stdout.readline() == "ready\n"
+        try:
+            output, _ = process.communicate(timeout=generator.uniform(0.0, longest))
+            return output, kills
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            kills, longest = kills + 1, 1.2 * longest
+
+
+def uninterrupted(seed):
+    model, box, spec = question(seed)
+    return f"{[result.verdict.name for result in bl.verify(model, box, spec)]}\n"
+
+
+def test_a_killed_verification_goes_on(tmp_path):
+    output, kills = survived(3, tmp_path / "file", random.Random(0), 1.5)
+    assert output == uninterrupted(3) and kills > 0
+
+
+@pytest.mark.slow
+def test_fifty_kills_change_no_verdict(tmp_path):
+    generator, kills, seed = random.Random(1), 0, 0
+    while kills < 50:
+        seed += 1
+        output, more = survived(seed, tmp_path / f"{seed}", generator, 1.0)
+        assert output == uninterrupted(seed), seed
+        kills += more

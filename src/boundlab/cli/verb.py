@@ -7,7 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Annotated, Any, TypeVar, get_type_hints
 
@@ -36,13 +36,16 @@ class Session:
     quiet: bool = False
     threads: int | None = None
 
-    def working(self, text: str) -> Any:
-        """A context in which a spinner says what is being done, if a person watches."""
+    @contextmanager
+    def working(self, text: str) -> Iterator[Callable[[str], None]]:
+        """A context in which a spinner says what is being done, if a person watches; what it gives says more."""
         if self.quiet or not sys.stderr.isatty():
-            return nullcontext()
+            yield lambda text: None
+            return
         from rich.console import Console
 
-        return Console(stderr=True).status(text)
+        with Console(stderr=True).status(text) as status:
+            yield status.update
 
     def track(self, items: Iterable[Item], total: int, text: str) -> Iterator[Item]:
         """The items as they come, with a progress bar if a person watches."""

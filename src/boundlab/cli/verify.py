@@ -15,6 +15,7 @@ from boundlab.cli.loading import NetworkChoice
 from boundlab.cli.question import REGION, Format, Region, Spec, Timeout, answer, ask, named
 from boundlab.cli.verb import Misuse, Session
 from boundlab.verify import verify as library
+from boundlab.verify.options import Race
 from boundlab.verify.recording import certificate_of
 from boundlab.verify.verdict import Verdict
 
@@ -24,13 +25,18 @@ Strict = Annotated[Literal["sound", "float"], typer.Option("--rigour", help="sou
                                                            "floating point is believed.")]
 
 
+Resume = Annotated[Path | None, typer.Option("--resume", help="Keep the search in this file, and go on from it where it has "
+                                             "this question.")]
+
+
 @dataclass(frozen=True)
 class Output:
-    """What counts as an answer, and how it is given: with a certificate, and in which form."""
+    """What counts as an answer, how it is given (with a certificate, and in which form), and where the search is kept."""
 
     certificate: Proof = None
     form: Format = "text"
     rigour: Strict = "sound"
+    resume: Resume = None
 
 
 OUTPUT = Output()
@@ -49,8 +55,9 @@ def verify(session: Session, network: NetworkChoice, spec: Spec = None, region: 
     if certificate is not None and output.rigour == "float":
         raise Misuse("--certificate is for proofs that count rounding; leave out --rigour float.")
     question = ask(session, network, spec, region)
-    with session.working(f"verifying, at most {timeout:g} s"):
-        results = library.verify(question.original, question.sets, question.spec, timeout=timeout,
+    with session.working(f"verifying, at most {timeout:g} s") as say:
+        stages = (*library.LADDER[:-1], Race(watch=lambda turn: say(f"verifying; {turn}"), file=output.resume))
+        results = library.verify(question.original, question.sets, question.spec, stages=stages, timeout=timeout,
                                  rigour=Rigour[output.rigour.upper()])
     if certificate is not None and spec is not None and results[0].verdict is Verdict.VERIFIED:
         save(certificate_of(results[0], network.net, spec), certificate)

@@ -24,7 +24,7 @@ from boundlab.verify.expansion import Expansion
 from boundlab.verify.options import Branching
 from boundlab.verify.parts import Parts, goals_of
 from boundlab.verify.proof import Proof, inner_of, joined, plain_of
-from boundlab.verify.search import Found
+from boundlab.verify.search import Found, least
 from boundlab.verify.task import Task
 from boundlab.verify.verdict import Witness
 
@@ -114,7 +114,7 @@ class BranchingState:
         settled = ~self.lost
         settled[self.owner(self.waiting)] = False
         proven = {int(self.index[place]): self.rows(place) for place in settled.nonzero().squeeze(1).tolist()}
-        return Found(self.witnesses, proven, self.done, len(self.waiting.goal), self.notes)
+        return Found(self.witnesses, proven, self.done, len(self.waiting.goal), least(self.waiting.lower), self.notes)
 
     def rows(self, place: int) -> Tensor:
         """Lower bounds of a problem's rows (s,) from those of its goals; a goal of several rows says nothing of one of them."""

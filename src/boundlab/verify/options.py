@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from boundlab.bounds.methods import CROWN, IBP
 from boundlab.bounds.problem import Method
@@ -60,6 +62,25 @@ class Race:
     """Searches side by side: whichever has had the least time goes on, and the first that decides a problem decides it.
 
     Each begins once the one before it has had HEAD_START seconds; searches that cannot take a problem leave it to the others.
+    `watch` is told after each turn how far they are. With a `file` they are put there every EVERY seconds, and go on from it
+    where it has what they were asked before; CheckpointError if it is about another network.
     """
 
     searches: tuple[Bisection | Branching, ...] = (Bisection(), Branching())
+    watch: Callable[[Turn], None] | None = None
+    file: Path | None = None
+
+
+@dataclass(frozen=True)
+class Turn:
+    """How far a race is: open problems, which search has had the turn, its parts so far, those that wait, and the lowest bound
+    of these, which never falls."""
+
+    problems: int
+    search: str
+    parts: int
+    left: int
+    bound: float
+
+    def __str__(self) -> str:
+        return f"{self.search}: {self.parts} done, {self.left} open, all above {self.bound:.4g}"

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from boundlab.errors import BoundError, MissingRule
 from boundlab.verify.branching import branchable, branching
-from boundlab.verify.options import Bisection, Branching
+from boundlab.verify.checkpoint import Checkpoint
+from boundlab.verify.options import Bisection, Branching, Race, Turn
 from boundlab.verify.search import Found, State
 from boundlab.verify.splitting import bisectable, bisection
 from boundlab.verify.standing import Clock, Standing, describe
@@ -18,6 +19,10 @@ from boundlab.verify.task import Task
 
 HEAD_START = 2.0
 """Seconds that a search has before the next one begins."""
+EVERY = 10.0
+"""Seconds between two checkpoints."""
+SHARE = 0.05
+"""The share of the time that writing them may take."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +71,13 @@ class Runner:
         return f"{found.parts} {'parts' if isinstance(self.options, Branching) else 'boxes'}"
 
 
-def race(task: Task, standing: Standing, searches: Sequence[Bisection | Branching], clock: Clock, first: bool) -> Standing:
+def race(task: Task, standing: Standing, stage: Race, clock: Clock, first: bool) -> Standing:
     """What searches find out of the open problems by the deadline; with `first`, the first witness ends them."""
     runners = [Runner(options, able(task, standing, options), None, HEAD_START * place)
-               for place, options in enumerate(searches)]
+               for place, options in enumerate(stage.searches)]
+    log = None if stage.file is None else Log(Checkpoint(stage.file, task, stage.searches), time.perf_counter())
+    known = None if log is None else log.checkpoint.load()
+    standing, runners = (standing, runners) if known is None else known
     while not clock.over and len(standing.open) and not (first and standing.witnesses):
         ready = [place for place, runner in enumerate(runners) if runner.running]
         if not ready:
@@ -77,9 +85,39 @@ def race(task: Task, standing: Standing, searches: Sequence[Bisection | Branchin
         place = min(ready, key=lambda place: runners[place].spent)
         runners[place] = runners[place].forward(task, standing, clock.deadline)
         standing = decided(standing, runners[place], task, clock)
+        log = None if log is None else log.written((standing, runners))
+        if stage.watch is not None:
+            stage.watch(turn(standing, runners[place], task))
     for runner in runners:
         standing = standing.note(left_open(standing, runner, task))
+    if log is not None:
+        log.checkpoint.save((standing, runners))
     return standing
+
+
+@dataclass(frozen=True)
+class Log:
+    """A checkpoint, and from when on it should be written next, in seconds of `time.perf_counter`."""
+
+    checkpoint: Checkpoint
+    due: float
+
+    def written(self, value: tuple[Standing, list[Runner]]) -> Log:
+        """With the value on disk, if it is time; what takes long to write is written less often."""
+        now = time.perf_counter()
+        if now < self.due:
+            return self
+        self.checkpoint.save(value)
+        took = time.perf_counter() - now
+        return replace(self, due=now + took + max(EVERY, took / SHARE))
+
+
+def turn(standing: Standing, runner: Runner, task: Task) -> Turn:
+    """How far a search is after its turn."""
+    if runner.state is None:
+        return Turn(len(standing.open), runner.name(task), 0, 0, -math.inf)
+    found = runner.state.found()
+    return Turn(len(standing.open), runner.name(task), found.parts, found.left, found.bound)
 
 
 def able(task: Task, standing: Standing, options: Bisection | Branching) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,14 +17,20 @@ from boundlab.verify.verdict import Witness
 class Found:
     """What a search has found so far: witnesses by problem, proven problems with bounds of their rows (s,), and why not more.
 
-    `parts` are those that it has bounded, `left` those that wait.
+    `parts` are those that it has bounded, `left` those that wait, of which the lowest bound is `bound` (infinite without any).
     """
 
     witnesses: Mapping[int, Witness]
     proven: Mapping[int, Tensor]
     parts: int
     left: int
+    bound: float
     notes: tuple[str, ...] = ()
+
+
+def least(bounds: Tensor) -> float:
+    """The smallest of some bounds, infinite without any."""
+    return float(bounds.min()) if len(bounds) else math.inf
 
 
 class State(Protocol):

@@ -23,7 +23,7 @@ from boundlab.perturbations.sets import Box
 from boundlab.verify.cuts import Cuts
 from boundlab.verify.options import Bisection
 from boundlab.verify.proof import Proof, Slopes, best_rows, plain_of, some, together
-from boundlab.verify.search import Found
+from boundlab.verify.search import Found, least
 from boundlab.verify.task import Task, take_regions
 from boundlab.verify.verdict import Witness
 
@@ -122,7 +122,7 @@ class BisectionState:
         margin = self.task.spec.worst(lower)
         proven = margin > 0
         closed = replace(self, done=self.done + len(batch.owner)).closed(batch.select(proven), lower[proven])
-        failed = replace(batch, parent=margin).select(~proven)
+        failed = replace(batch, parent=torch.maximum(batch.parent, margin)).select(~proven)
         witnesses = {**self.witnesses, **probe(self.task, failed, lower[~proven], sensitivity[~proven])}
         halves, hopeless = halve(failed, sensitivity[~proven], lower[~proven], self.cuts)
         stuck = self.stuck | set(hopeless.tolist())
@@ -137,7 +137,7 @@ class BisectionState:
     def found(self) -> Found:
         waiting = set(self.boxes.owner.unique().tolist()) | self.stuck | set(self.witnesses)
         proven = {i: self.floor[i] for i in self.index.tolist() if i not in waiting}
-        return Found(self.witnesses, proven, self.done, len(self.boxes.owner))
+        return Found(self.witnesses, proven, self.done, len(self.boxes.owner), least(self.boxes.parent))
 
     def proof(self, problem: int) -> Proof | None:
         if not self.shown:

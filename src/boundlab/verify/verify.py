@@ -104,17 +104,10 @@ def run(task: Task, stages: Sequence[Stage], clock: Clock, first: bool) -> Stand
         if isinstance(stage, PGD):
             standing = attacked(task, standing, stage, clock)
         elif isinstance(stage, Race | Bisection | Branching):
-            standing = race(task, standing, searches_of(stage), clock, first)
+            standing = race(task, standing, stage if isinstance(stage, Race) else Race((stage,)), clock, first)
         else:
             standing = bounded(task, standing, stage, clock)
     return standing
-
-
-def searches_of(stage: Stage) -> tuple[Bisection | Branching, ...]:
-    """The searches of a stage."""
-    if isinstance(stage, Race):
-        return stage.searches
-    return (stage,) if isinstance(stage, Bisection | Branching) else ()
 
 
 def chunks(task: Task, index: Tensor) -> tuple[Tensor, ...]:
