@@ -16,7 +16,7 @@ from boundlab.certificates.functions import Ends
 from boundlab.certificates.known import FEWEST, Known, Rows, Slopes, derive
 from boundlab.certificates.leaves import Leaves, Places, columns, inner_slopes, places_of
 from boundlab.certificates.network import Network, Nonlinear
-from boundlab.certificates.unsafe import atoms_of, summed
+from boundlab.certificates.unsafe import atoms_of, conjuncts_of, summed
 from boundlab.errors import CertificateError
 from boundlab.question.exact import Atom, Case, Query
 
@@ -50,8 +50,8 @@ def fitting(network: Network, query: Query, proofs: Sequence[CaseProof]) -> None
     if (query.inputs, query.outputs) != sizes:
         raise CertificateError(f"the query is about {query.inputs} inputs and {query.outputs} outputs, the network has "
                                f"{sizes[0]} and {sizes[1]}.")
-    if network.groups is not None and not all(orders(atom, network.groups) for case in query.cases
-                                              for conjunct in case.unsafe for atom in conjunct):
+    asked = [atom for case in query.cases for conjunct in conjuncts_of(case, query.outputs) for atom in conjunct]
+    if network.groups is not None and not all(orders(atom, network.groups) for atom in asked):
         raise CertificateError("the network ends in a softmax, of which the checker knows the order only, and the query asks "
                                "for more than which of two outputs is larger.")
     if len(proofs) != len(query.cases):

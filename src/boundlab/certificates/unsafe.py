@@ -40,9 +40,19 @@ class Atoms:
         return np.ascontiguousarray((chosen @ self.coefficients).toarray().T), below(constants), slack
 
 
+def conjuncts_of(case: Case, outputs: int) -> list[list[Atom]]:
+    """What is unsafe as an or of ands of constraints on outputs; CertificateError for a query that says more than that."""
+    found = [[atom for atom in conjunct if isinstance(atom, Atom)] for conjunct in case.unsafe]
+    whole = list(map(len, found)) == list(map(len, case.unsafe))
+    if not whole or any(index >= outputs for conjunct in found for atom in conjunct for index, _ in atom.terms):
+        raise CertificateError("the query relates outputs to inputs, or nests ors in ands; the checker knows only ors of ands "
+                               "of constraints on outputs.")
+    return found
+
+
 def atoms_of(case: Case, outputs: int) -> Atoms:
     """The atoms of a case."""
-    atoms = [atom for conjunct in case.unsafe for atom in conjunct]
+    atoms = [atom for conjunct in conjuncts_of(case, outputs) for atom in conjunct]
     start = np.cumsum([0, *map(len, case.unsafe)])
     rows, columns, data = [], [], []
     for row, atom in enumerate(atoms):

@@ -22,6 +22,7 @@ from boundlab.certificates.leaves import Places, places_of
 from boundlab.certificates.mend import mended
 from boundlab.certificates.network import Network
 from boundlab.certificates.reading import read_network
+from boundlab.certificates.unsafe import conjuncts_of
 from boundlab.errors import CertificateError
 from boundlab.graph import Graph
 from boundlab.question.exact import Case, Query
@@ -89,6 +90,8 @@ def certificate_of(proofs: Sequence[Proof], query: Query, graph: Graph, network:
     if len(proofs) != len(query.cases):
         raise CertificateError(f"the query has {len(query.cases)} cases, and proofs of {len(proofs)} were kept: a linear "
                                "program decided, or stages did not keep theirs (see keeping).")
+    for case in query.cases:
+        conjuncts_of(case, query.outputs)  # refuses what the checker would, before slopes are named
     plain = read_network(content(Path(network)))
     names = Names(graph, places_of(plain))
     made = tuple(case_proof(proof, case, names) for proof, case in zip(proofs, query.cases, strict=True))
