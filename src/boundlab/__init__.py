@@ -9,6 +9,7 @@ from boundlab.bounds.optimise import Optimised
 from boundlab.bounds.problem import Bounds, Method, Rigour
 from boundlab.bounds.slopes import one_slope, parallel, zero_slope
 from boundlab.bounds.space import Full, Lagrangian, Own
+from boundlab.capture.joined import joined, moved, renamed
 from boundlab.capture.onnx import OnnxFile, load_onnx, onnx_reference
 from boundlab.capture.torch import capture
 from boundlab.certificates.certificate import Argument, CaseProof, Certificate, Checked
@@ -52,6 +53,7 @@ from boundlab.radii.problems import Targeted
 from boundlab.radii.radius import Radius, radius
 from boundlab.radii.search import Search
 from boundlab.spec import Specification, at_least, margins
+from boundlab.verify.asked import spec
 from boundlab.verify.options import Bisection, Branching, Race
 from boundlab.verify.verdict import Result, Verdict, Witness
 from boundlab.verify.verify import LADDER, keeping, verify
@@ -141,6 +143,7 @@ __all__ = [
     "evaluate",
     "exact",
     "interval_op",
+    "joined",
     "joint_ball",
     "keeping",
     "known_words",
@@ -149,6 +152,7 @@ __all__ = [
     "load_onnx",
     "margins",
     "monotone",
+    "moved",
     "one_slope",
     "onnx_reference",
     "parallel",
@@ -156,6 +160,8 @@ __all__ = [
     "read_synonyms",
     "register",
     "register_rule",
+    "renamed",
+    "spec",
     "verify",
     "weight_ball",
     "where3",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
 import typer
 from torch import Tensor
@@ -15,16 +15,18 @@ from torch import Tensor
 import boundlab as bl
 from boundlab.capture.onnx import onnx_reference
 from boundlab.cli.answer import FALSIFIED, OK, UNKNOWN, Answer, Table, number
-from boundlab.cli.loading import Clip, NetworkChoice, Norm, ball_of, load_examples, margins_of
+from boundlab.cli.loading import Clip, NetworkChoice, NetworksChoice, Norm, ball_of, load_examples, margins_of
 from boundlab.cli.verb import Misuse, Session
 from boundlab.perturbations.sets import PerturbationSet
 from boundlab.question.exact import Query
-from boundlab.question.vnnlib import parse_vnnlib
-from boundlab.verify.query import flat_values, problems
+from boundlab.question.vnnlib import is_second, parse_vnnlib, read_text
+from boundlab.question.vnnlib2 import parse_statement
+from boundlab.verify.networks import model_of
+from boundlab.verify.query import flat_values, own_values, problems
 from boundlab.verify.task import Replay
 from boundlab.verify.verdict import Result, Verdict
 
-Spec = Annotated[Path | None, typer.Argument(metavar="[SPEC]", help="A VNN-LIB 1.0 file (.vnnlib or .vnnlib.gz).")]
+Spec = Annotated[Path | None, typer.Argument(metavar="[SPEC]", help="A VNN-LIB file, 1.0 or 2.0 (.vnnlib or .vnnlib.gz).")]
 Data = Annotated[Path | None, typer.Option(help="Instead of SPEC: inputs (batch, ...) in a .npy or .npz file.")]
 Eps = Annotated[float | None, typer.Option(help="With --data: radius of the ball; for norm 0, how many inputs.")]
 Label = Annotated[list[int] | None, typer.Option(help="With --data: the class to keep; once for all inputs or once for each.")]
@@ -33,19 +35,33 @@ Format = Annotated[Literal["text", "vnncomp"], typer.Option("--format", help="vn
 WORDS = {Verdict.VERIFIED: "unsat", Verdict.FALSIFIED: "sat", Verdict.UNKNOWN: "unknown", Verdict.TIMEOUT: "timeout"}
 
 
-def replay_of(net: str, model: bl.Model) -> Replay | None:
-    """The network's own runtime for witnesses: onnxruntime for an ONNX file, else none.
+@dataclass(frozen=True)
+class Part:
+    """A network of a question: what NET names, values inside that are outputs too, and what the question calls its inputs."""
 
-    CaptureError if onnxruntime does not take the file: then it is not said what the network computes, and no verdict is given.
+    net: str
+    also: tuple[str, ...] = ()
+    names: Mapping[str, str] | None = None
+
+
+def replay_of(parts: Sequence[Part], model: bl.Model) -> Replay | None:
+    """The networks' own runtime for witnesses: onnxruntime for ONNX files, else none.
+
+    CaptureError if onnxruntime does not take a file: then it is not said what the network computes, and no verdict is given.
     """
-    if not Path(net).is_file():
+    if not all(Path(part.net).is_file() for part in parts):
         return None
-    reference = onnx_reference(net)
-    session = reference.session()
+    references = [onnx_reference(part.net, also=part.also) for part in parts]
+    sessions = [reference.session() for reference in references]
+    shape = own_values(model).graph.output.shape
 
     def run(inputs: Mapping[str, Tensor]) -> Tensor:
-        output = reference.replay({name: value.detach().cpu().numpy() for name, value in inputs.items()}, session)
-        return torch.from_numpy(output).reshape(1, *model.graph.output.shape)
+        values = {name: value.detach().cpu().numpy() for name, value in inputs.items()}
+        found: list[np.ndarray] = []
+        for part, reference, session in zip(parts, references, sessions, strict=True):
+            own = values if part.names is None else {name: values[called] for name, called in part.names.items()}
+            found += [output.reshape(-1) for output in reference.replay_all(own, session).values()]
+        return torch.from_numpy(np.concatenate(found)).reshape(1, *shape)
 
     return run
 
@@ -67,25 +83,29 @@ REGION = Region()
 
 @dataclass(frozen=True)
 class Question:
-    """A network, and a query or balls with a specification."""
+    """A network, and a query or balls with a specification; not `alone` if it is several networks or has values inside."""
 
     model: bl.Model
     sets: Query | PerturbationSet
     spec: bl.Specification | None
     replay: Replay | None
+    alone: bool = True
 
 
-def ask(session: Session, network: NetworkChoice, spec: Path | None, region: Region) -> Question:
+def ask(session: Session, network: NetworksChoice, spec: Path | None, region: Region) -> Question:
     """The question that the command line states; Misuse unless it states exactly one."""
     if (spec is None) == (region.data is None):
         raise Misuse("say what to prove: either a VNN-LIB file after the network, or --data with --eps and a label.")
-    query = None if spec is None else read_query(spec)
-    model = network.load(session)
-    replay = replay_of(network.net, model)
-    if query is not None:
-        problems(query, model)  # refuses a query about another number of inputs or outputs, before anything is run
-        return Question(model, query, None, replay)
+    if spec is not None:
+        question = stated(session, network, read_spec(spec))
+        assert isinstance(question.sets, Query)
+        problems(question.sets, question.model)  # refuses one about another number of inputs or outputs, before anything is run
+        return question
     assert region.data is not None
+    if network.network:
+        raise Misuse("--network names the networks of a VNN-LIB 2.0 file, and --data has one, NET.")
+    model = network.load(session)
+    replay = replay_of([Part(network.net)], model)
     if region.eps is None:
         raise Misuse("--data needs --eps, the radius of the ball around each input.")
     examples = load_examples(region.data, model, region.label)
@@ -95,17 +115,42 @@ def ask(session: Session, network: NetworkChoice, spec: Path | None, region: Reg
     return Question(model, ball, margins_of(model, examples.labels), replay)
 
 
-def named(network: NetworkChoice, spec: Path | None, region: Region) -> dict[str, Any]:
+def stated(session: Session, network: NetworksChoice, text: str) -> Question:
+    """The question that the text of a VNN-LIB file states; Misuse where the networks given are not those that it is about."""
+    if not is_second(text):
+        if network.network:
+            raise Misuse("--network names the networks of a VNN-LIB 2.0 file, and this is version 1.0, which has one, NET.")
+        query, model = parse_vnnlib(text), network.load(session)
+        return Question(model, query, None, replay_of([Part(network.net)], model))
+    statement = parse_statement(text)
+    chosen = network.named([declared.name for declared in statement.networks if declared.same is None])
+    models: dict[str, bl.Model] = {}
+    loaded: dict[tuple[NetworkChoice, tuple[str, ...]], bl.Model] = {}
+    parts: list[Part] = []
+    for declared in statement.networks:
+        choice, also = chosen[declared.same or declared.name], tuple(value.onnx for value in declared.hidden)
+        if (choice, also) not in loaded:
+            loaded[choice, also] = choice.load(session, also)
+        models[declared.name] = own = loaded[choice, also]
+        given = tuple(node.name for node in own.graph.inputs)
+        called = [statement.shared.get(tensor.name, tensor.name) for tensor in declared.inputs]
+        parts.append(Part(choice.net, also, None if statement.alone else dict(zip(given, called, strict=False))))
+    model = model_of(statement, models)
+    return Question(model, statement.query, None, replay_of(parts, model), statement.alone)
+
+
+def named(network: NetworksChoice, spec: Path | None, region: Region) -> dict[str, Any]:
     """What was asked, as JSON holds it."""
-    return {"network": network.net, "spec": spec and str(spec), "data": region.data and str(region.data)}
+    others = {"networks": network.network} if network.network else {}
+    return {"network": network.net, **others, "spec": spec and str(spec), "data": region.data and str(region.data)}
 
 
-def read_query(spec: Path) -> Query:
-    """A VNN-LIB file; Misuse if it is not text or its compression is damaged."""
-    try:
-        return parse_vnnlib(spec)
-    except (UnicodeDecodeError, EOFError, zlib.error) as problem:
-        raise Misuse(f"'{spec}' is not readable as VNN-LIB text.") from problem
+def read_spec(spec: Path) -> str:
+    """A VNN-LIB file; Misuse if it is no text with lists."""
+    text = read_text(spec)
+    if "(" not in text:
+        raise Misuse(f"'{spec}' is not readable as VNN-LIB text.")
+    return text
 
 
 def exit_code(results: Sequence[Result]) -> int:

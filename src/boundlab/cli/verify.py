@@ -10,7 +10,7 @@ import typer
 
 from boundlab.certificates.file import save
 from boundlab.cli.answer import Answer
-from boundlab.cli.loading import NetworkChoice
+from boundlab.cli.loading import NetworksChoice
 from boundlab.cli.question import REGION, Format, Region, Spec, Timeout, answer, ask, named
 from boundlab.cli.verb import Misuse, Session
 from boundlab.question.exact import Query
@@ -33,7 +33,7 @@ OUTPUT = Output()
 """No certificate, and text."""
 
 
-def verify(session: Session, network: NetworkChoice, spec: Spec = None, region: Region = REGION, timeout: Timeout = 300.0,
+def verify(session: Session, network: NetworksChoice, spec: Spec = None, region: Region = REGION, timeout: Timeout = 300.0,
            output: Output = OUTPUT) -> Answer:
     """Prove or refute a VNN-LIB property, or that inputs keep their label in a ball.
 
@@ -43,6 +43,8 @@ def verify(session: Session, network: NetworkChoice, spec: Spec = None, region: 
     if certificate is not None and (spec is None or not Path(network.net).is_file()):
         raise Misuse("--certificate is for an ONNX file with a VNN-LIB file: the checker reads both by itself.")
     question = ask(session, network, spec, region)
+    if certificate is not None and not question.alone:
+        raise Misuse("--certificate is for a property of one network's inputs and outputs: the checker takes no others yet.")
     stages = library.LADDER if certificate is None else library.keeping(library.LADDER)
     with session.working(f"verifying, at most {timeout:g} s"):
         results = library.verify(question.model, question.sets, question.spec, stages=stages, timeout=timeout,

@@ -22,6 +22,7 @@ from typing import NoReturn
 from boundlab.errors import SpecError
 from boundlab.question.exact import Atom, Case, Formula, Query
 from boundlab.question.normal_form import Conjunct, Constraint, Disjunction, Linear, both, cases, checked_number, read_blocks
+from boundlab.question.vnnlib2 import parse_statement
 
 NUMBER = r"[-+]?(?:\d++\.?\d*+|\.\d++)(?:[eE][-+]?\d++)?"
 BOUND = rf"\(\s*+[<>]=\s++[XY]_\d++\s++{NUMBER}\s*+\)"
@@ -61,15 +62,19 @@ class Cutter:
 
 
 def parse_vnnlib(source: str | Path) -> Query:
-    """The query that a VNN-LIB 1.0 file (a path, `.gz` too) or text states.
+    """The query that a VNN-LIB file (a path, `.gz` too) or text states: 1.0, or 2.0 about one network.
 
     SpecError with line and symbol for what cannot be read, for inputs without bounds and for a query without any point.
     """
     text = COMMENT.sub("", read_text(source))
     if "\x00" in text:
         raise SpecError("the VNN-LIB text has a character of number 0, so it is damaged or binary.")
-    if "declare-network" in text or "vnnlib-version" in text:
-        raise SpecError("this is VNN-LIB 2.0; only version 1.0 is read: ask for the 1.0 form of the instance.")
+    if is_second(text):
+        statement = parse_statement(text)
+        if not statement.alone:
+            raise SpecError("this VNN-LIB 2.0 text is about several networks, or values inside one, and one network with its "
+                            "inputs and outputs was expected (see parse_statement).")
+        return statement.query
     variables, cutter = DECLARATION.findall(text), Cutter()
     text = CONJUNCTION.sub(cutter, ASSERTIONS.sub(cutter, DECLARATION.sub("", text)))
     reader = Reader(text, {})
@@ -84,6 +89,11 @@ def parse_vnnlib(source: str | Path) -> Query:
         elif head(tree) not in ("declare-const", "declare-fun", *IGNORED):
             reader.refuse(tree, "is no command of VNN-LIB 1.0")
     return Query(inputs, outputs, tuple(cases(formula, read_blocks(cutter.found, reader.known), inputs, outputs)))
+
+
+def is_second(text: str) -> bool:
+    """Whether a text is VNN-LIB 2.0."""
+    return "declare-network" in text or "vnnlib-version" in text
 
 
 def read_text(source: str | Path) -> str:
