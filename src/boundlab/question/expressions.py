@@ -174,6 +174,9 @@ class Expression:
             raise SpecError("an expression is divided by 0, or by what reads inputs or outputs; specifications are linear.")
         return self * Expression(filled([Linear((), 1 / one.constant) for one in divisors], other.options.shape))
 
+    def __rtruediv__(self, other: object) -> Expression:
+        return expression(other) / self
+
     def __rmatmul__(self, other: object) -> Expression:
         """Numbers (..., k) times a vector (k,)."""
         return (self * expression(other)).sum(-1)

@@ -14,11 +14,9 @@ from fractions import Fraction
 
 import numpy as np
 
-from boundlab.errors import SpecError
 from boundlab.question.exact import Atom, Case, Formula, Nested, atoms
 from boundlab.question.normal_form import (
     ALWAYS,
-    NO_POINT,
     Blocks,
     Conjunct,
     Constraint,
@@ -28,10 +26,12 @@ from boundlab.question.normal_form import (
     region,
 )
 
+NEVER = Atom((), Fraction(1))
+"""The constraint that nothing satisfies."""
 GROWTH = 8
 """How many times as many constraints as the formula has its ors of ands may have."""
-MOST_BOXES = 20_000
-"""Boxes of inputs that a formula may make by products; ors that would make more do not bound the box."""
+MOST_BOXES = 256
+"""Boxes that ors of inputs alone may make by products; ors that would make more stay, and do not bound the box."""
 NO_BLOCKS = Blocks(np.zeros(1, np.int64), np.zeros(0, np.int64), np.zeros(0, bool), np.zeros(0), np.zeros(0, np.int8), [])
 
 
@@ -115,14 +115,21 @@ def split(formula: Formula, outputs: int) -> list[Split]:
     return product([split(part, outputs) for part in formula.parts], formula.parts)
 
 
+def worth_it(options: Sequence[list[Split]]) -> set[int]:
+    """Which ors of an and are multiplied: those of inputs alone while they make few boxes, and a sole other one."""
+    wide = sorted((place for place, found in enumerate(options) if len(found) > 1), key=lambda place: len(options[place]))
+    mixed = [place for place in wide if any(one.rest for one in options[place])]
+    expanded, count = set(range(len(options))) - set(wide), 1
+    for place in wide:
+        if place not in mixed and (count == 1 or count * len(options[place]) <= MOST_BOXES):
+            expanded.add(place)
+            count *= len(options[place])
+    return expanded | set(mixed if len(mixed) == 1 else ())
+
+
 def product(options: Sequence[list[Split]], parts: Sequence[Formula]) -> list[Split]:
-    """The and of several ors, of which the longest stay as they are (`parts`) where they would make too many boxes."""
-    count, expanded = 1, set[int]()
-    for place in sorted(range(len(options)), key=lambda place: len(options[place])):
-        before, count = count, count * len(options[place])
-        if before > 1 and count > max(before, MOST_BOXES):
-            break
-        expanded.add(place)
+    """The and of several ors, of which some stay as they are (`parts`), so that there is no blow-up."""
+    expanded = worth_it(options)
     found = [Split()]
     for wide, group in itertools.groupby(range(len(options)), key=lambda place: place in expanded and len(options[place]) > 1):
         places = list(group)
@@ -140,7 +147,7 @@ def product(options: Sequence[list[Split]], parts: Sequence[Formula]) -> list[Sp
 def cases_of(unsafe: Formula, inputs: int, outputs: int) -> tuple[Case, ...]:
     """The cases of an unsafe formula, whose values are the outputs and behind them the inputs.
 
-    SpecError where an input has no bounds, or no input satisfies them.
+    None at all if no input satisfies what it says of them alone; SpecError where an input has no bounds.
     """
     regions: dict[tuple[Atom, ...], Region | None] = {}
     found: dict[tuple[object, ...], tuple[Region, list[Formula]]] = {}
@@ -151,8 +158,6 @@ def cases_of(unsafe: Formula, inputs: int, outputs: int) -> tuple[Case, ...]:
         inside = regions[one.inputs]
         if inside is not None:
             found.setdefault(identity(inside), (inside, []))[1].append(joint(one.rest or (ALWAYS,), True))
-    if not found:
-        raise SpecError(NO_POINT)
     return tuple(Case(lower, upper, tuple(conjunctions(joint(rest, False))), relations)
                  for (lower, upper, relations), rest in found.values())
 

@@ -12,7 +12,8 @@ import numpy as np
 from boundlab.errors import SpecError
 from boundlab.question.exact import Formula, Query
 from boundlab.question.expressions import Condition, Expression, condition, constants, variables
-from boundlab.question.formula import cases_of, joint, negated
+from boundlab.question.formula import NEVER, cases_of, joint, negated
+from boundlab.question.normal_form import NO_POINT
 
 Says = Callable[..., Condition]
 """A function of a network's inputs (and outputs) that gives a condition."""
@@ -60,8 +61,12 @@ def query_of(inputs: Tensors, outputs: Tensors, holds: Says, boxes: Mapping[str,
     if not parts:
         raise SpecError("the inputs have no bounds: give a box, or say them in 'where', as in (x >= 0) & (x <= 1).")
     safe = said(holds, "holds", [*x, *y], (*inputs.names, *outputs.names))
-    unsafe = joint((*parts, negated(safe)), True)
-    return Query(inputs.size, outputs.size, cases_of(unsafe, inputs.size, outputs.size))
+    sizes = inputs.size, outputs.size
+    region = cases_of(joint((*parts, NEVER), True), *sizes)
+    if not region:
+        raise SpecError(NO_POINT)
+    # Where nothing in the region can be unsafe, the region itself is asked about, so that the query has a case to prove.
+    return Query(*sizes, cases_of(joint((*parts, negated(safe)), True), *sizes) or region)
 
 
 def listed(names: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 from boundlab.errors import MissingPackage, SpecError
 from boundlab.question.exact import Atom, Formula, Query
 from boundlab.question.formula import cases_of, joint
-from boundlab.question.normal_form import MOST_DIGITS, Linear, checked_number
+from boundlab.question.normal_form import MOST_DIGITS, NO_POINT, Linear, checked_number
 
 TYPES = {"F32": "float32", "F64": "float64", "Unknown": "Real"}
 """Element types that boundlab takes, under the names of the package; Real says that any type will do."""
@@ -83,6 +83,8 @@ def parse_statement(text: str) -> Statement:
         parsed = vnnlib.parse_query_string(text)
     except vnnlib.VNNLibException as problem:
         raise SpecError(f"VNN-LIB 2.0: {reason(str(problem))}.") from problem
+    except (LookupError, ValueError, RuntimeError, MemoryError) as problem:  # what C++ throws, such as at numbers of any length
+        raise SpecError(f"VNN-LIB 2.0: the package 'vnnlib' does not read the text: {problem}.") from problem
     networks = tuple(map(declared, parsed.networks))
     inputs = [tensor for network in networks for tensor in network.inputs]
     outputs = [tensor for network in networks for tensor in (*network.outputs, *network.hidden)]
@@ -95,7 +97,10 @@ def parse_statement(text: str) -> Statement:
     if shared:
         unsafe = substituted(unsafe, places_after(inputs, shared, first))
     own = sum(tensor.size for tensor in inputs if tensor.name not in shared)
-    return Statement(networks, shared, Query(own, count, cases_of(unsafe, own, count)))
+    cases = cases_of(unsafe, own, count)
+    if not cases:
+        raise SpecError(NO_POINT)
+    return Statement(networks, shared, Query(own, count, cases))
 
 
 def package() -> ModuleType:
@@ -120,8 +125,8 @@ def reason(text: str) -> str:
     """The package's message as words: it gives JSON where types are wrong."""
     try:
         errors = json.loads(text)["errors"]
-        worst = errors[0]
-        return f"line {worst['line']}: '{worst['offendingSymbol']}': {worst['message']}: {worst['hint']}".rstrip(". ")
+        first = errors[0]
+        return f"line {first['line']}: '{first['offendingSymbol']}': {first['message']}: {first['hint']}".rstrip(". ")
     except (ValueError, KeyError, IndexError, TypeError):
         return text.rstrip(". ")
 
