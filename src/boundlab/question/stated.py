@@ -62,11 +62,11 @@ def query_of(inputs: Tensors, outputs: Tensors, holds: Says, boxes: Mapping[str,
         raise SpecError("the inputs have no bounds: give a box, or say them in 'where', as in (x >= 0) & (x <= 1).")
     safe = said(holds, "holds", [*x, *y], (*inputs.names, *outputs.names))
     sizes = inputs.size, outputs.size
-    region = cases_of(joint((*parts, NEVER), True), *sizes)
-    if not region:
-        raise SpecError(NO_POINT)
     # Where nothing in the region can be unsafe, the region itself is asked about, so that the query has a case to prove.
-    return Query(*sizes, cases_of(joint((*parts, negated(safe)), True), *sizes) or region)
+    cases = cases_of(joint((*parts, negated(safe)), True), *sizes) or cases_of(joint((*parts, NEVER), True), *sizes)
+    if not cases:
+        raise SpecError(NO_POINT)
+    return Query(*sizes, cases)
 
 
 def listed(names: Sequence[str]) -> str:
