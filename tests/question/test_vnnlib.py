@@ -144,12 +144,16 @@ def test_relations_among_inputs_bind_witnesses_and_not_the_box() -> None:
     ("(assert (<= Y_0))", "two arguments"),
     ("(assert (<= Y_0 1e999))", "too large"),
     ("(assert (>= X_0 3))\n(assert (<= Y_0 1))", "no point at all"),
-    ("(vnnlib-version <2.0>)", "2.0"),
 ])
 def test_what_cannot_be_read_is_refused_with_its_place(body: str, said: str) -> None:
     with pytest.raises(bl.SpecError) as problem:
         parse_vnnlib(declared(1, 2).replace("\n", " ") + "; a comment (\n" + boxed(1) + body)
     assert said in str(problem.value)
+
+
+def test_a_mixture_of_versions_is_refused_with_and_without_the_package() -> None:
+    with pytest.raises(bl.BoundlabError, match=r"VNN-LIB 2\.0"):
+        parse_vnnlib(declared(1, 2) + boxed(1) + "(vnnlib-version <2.0>)")
 
 
 def test_a_missing_bound_and_a_wrong_network_are_refused() -> None:
