@@ -9,6 +9,7 @@ from boundlab.bounds.optimise import Optimised
 from boundlab.bounds.problem import Bounds, Method, Rigour
 from boundlab.bounds.slopes import one_slope, parallel, zero_slope
 from boundlab.bounds.space import Full, Lagrangian, Own
+from boundlab.capture.joined import joined, moved, renamed
 from boundlab.capture.onnx import OnnxFile, load_onnx, onnx_reference
 from boundlab.capture.torch import capture
 from boundlab.certificates.certificate import Argument, CaseProof, Certificate, Checked
@@ -53,6 +54,7 @@ from boundlab.radii.problems import Targeted
 from boundlab.radii.radius import Radius, radius
 from boundlab.radii.search import Search
 from boundlab.spec import Specification, at_least, margins
+from boundlab.verify.asked import spec
 from boundlab.verify.options import Bisection, Branching, Race
 from boundlab.verify.sound import Original, load_original
 from boundlab.verify.verdict import Result, Verdict, Witness
@@ -144,6 +146,7 @@ __all__ = [
     "evaluate",
     "exact",
     "interval_op",
+    "joined",
     "joint_ball",
     "known_words",
     "linear_bounds",
@@ -152,6 +155,7 @@ __all__ = [
     "load_original",
     "margins",
     "monotone",
+    "moved",
     "one_slope",
     "onnx_reference",
     "parallel",
@@ -159,7 +163,9 @@ __all__ = [
     "read_synonyms",
     "register",
     "register_rule",
+    "renamed",
     "save_onnx",
+    "spec",
     "verify",
     "weight_ball",
     "where3",

@@ -25,7 +25,7 @@ from tests.certificates.models import model, perceptron, query_text
 from tests.certificates.search import prove
 
 SOURCE = Path(bl.__file__).parent
-ALLOWED = {"boundlab.certificates", "boundlab.question", "boundlab.errors", "numpy", "scipy", "onnx", "pydantic"}
+ALLOWED = {"boundlab.certificates", "boundlab.question", "boundlab.errors", "numpy", "scipy", "onnx", "pydantic", "vnnlib"}
 
 
 @pytest.fixture

@@ -109,7 +109,19 @@ def test_arithmetic_negation_and_number_first() -> None:
     case, = query.cases
     assert (case.lower.nearest.tolist(), case.upper.nearest.tolist()) == ([-1.0], [0.5])
     for y in ((0.0, 0.0), (1.0, 0.0), (0.0, 2.0), (0.0, 1.0)):
-        assert case.violated(np.array(y)) is (2 * y[0] - y[1] + 1 >= 0 and y[0] != y[1])
+        assert case.violated(np.array(y), np.zeros(1)) is (2 * y[0] - y[1] + 1 >= 0 and y[0] != y[1])
+
+
+def test_outputs_may_be_related_to_inputs() -> None:
+    query = parse_vnnlib(declared(2, 2) + boxed(2) + "(assert (or (< Y_0 (- X_0 1)) (>= (+ Y_1 X_0) 3)))")
+    for x, y in (([0.0, 0.5], [-0.5, 0.0]), ([0.0, 0.5], [-0.75, 0.0]), ([1.0, 0.0], [0.0, 2.0]), ([0.5, 0.0], [0.0, 2.0])):
+        unsafe = y[0] < x[0] - 1 or y[1] + x[0] >= 3
+        assert query.accepts(np.array(x), np.array(y), np.float32) is unsafe
+    assert parse_vnnlib(write_vnnlib(query)).cases[0].unsafe == query.cases[0].unsafe
+    assert bl.verify(identity(2), query)[0].verdict is bl.Verdict.VERIFIED
+    shifted = parse_vnnlib(declared(2, 2) + boxed(2) + "(assert (< Y_0 X_0))")
+    tie, = bl.verify(identity(2), shifted, stages=(bl.CROWN(), bl.PGD()))
+    assert tie.verdict is bl.Verdict.UNKNOWN, "the margin is 0 everywhere: neither proven nor broken"
 
 
 def test_relations_among_inputs_bind_witnesses_and_not_the_box() -> None:
@@ -126,19 +138,22 @@ def test_relations_among_inputs_bind_witnesses_and_not_the_box() -> None:
     ("(assert (<= Y_0 0)", "never closed"),
     ("(assert (<= Y_0 0)))", "closes nothing"),
     ("(assert (<= (* Y_0 Y_1) 0))", "not linear"),
-    ("(assert (<= (+ Y_0 X_0) 0))", "inputs and outputs at once"),
     ("(assert (=> (<= Y_0 0) (<= Y_1 0)))", "line 4: '=>'"),
     ("(assert (<= Y_0 abc))", "'abc' is neither"),
     ("(frobnicate)", "no command"),
     ("(assert (<= Y_0))", "two arguments"),
     ("(assert (<= Y_0 1e999))", "too large"),
     ("(assert (>= X_0 3))\n(assert (<= Y_0 1))", "no point at all"),
-    ("(vnnlib-version <2.0>)", "2.0"),
 ])
 def test_what_cannot_be_read_is_refused_with_its_place(body: str, said: str) -> None:
     with pytest.raises(bl.SpecError) as problem:
         parse_vnnlib(declared(1, 2).replace("\n", " ") + "; a comment (\n" + boxed(1) + body)
     assert said in str(problem.value)
+
+
+def test_a_mixture_of_versions_is_refused_with_and_without_the_package() -> None:
+    with pytest.raises(bl.BoundlabError, match=r"VNN-LIB 2\.0"):
+        parse_vnnlib(declared(1, 2) + boxed(1) + "(vnnlib-version <2.0>)")
 
 
 def test_a_missing_bound_and_a_wrong_network_are_refused() -> None:
@@ -204,8 +219,8 @@ def test_random_formulas_mean_what_they_say(formula: tuple[str, object], ys: lis
     batch, = problems(query, identity(3, torch.float64))
     for y in ys:
         unsafe = true_at(tree, [Fraction(value) for value in y])
-        assert case.violated(np.array(y)) is unsafe
-        assert again.violated(np.array(y)) is unsafe
+        assert case.violated(np.array(y), np.zeros(1)) is unsafe
+        assert again.violated(np.array(y), np.zeros(1)) is unsafe
         safe = bool(batch.spec.worst(batch.spec.values(torch.tensor([y], dtype=torch.float64))) > 1e-9)
         assert not (safe and unsafe)
 

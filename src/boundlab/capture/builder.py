@@ -84,6 +84,15 @@ class Builder:
             self.written.add(index)
         return index
 
+    def copied(self, node: Node, args: Sequence[int], name: str) -> int:
+        """A computed node of another graph, applied to nodes of this one."""
+        self.origin = node.origin
+        index = self._append(node.op, tuple(args), dict(node.attrs), node.shape, name, self.dtype)
+        self.origin = ""
+        if any(arg in self.varying for arg in args):
+            self.varying.add(index)
+        return index
+
     def opaque(self, op: str, args: Sequence[int], shape: Sequence[int]) -> int:
         """A node of an operator that nobody knows, with the shape that it is said to have."""
         index = self._append(op, tuple(args), {}, tuple(shape), self.name or op, self.dtype)

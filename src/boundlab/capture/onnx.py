@@ -13,7 +13,16 @@ import torch
 from boundlab.capture import onnx_arith, onnx_choice, onnx_layers, onnx_norms, onnx_sequence, onnx_shape, onnx_windows
 from boundlab.capture.builder import Builder
 from boundlab.capture.missing import Missing
-from boundlab.capture.onnx_file import OnnxFile, OnnxValue, array_of, onnx_reference, read_model, reference_of, type_name
+from boundlab.capture.onnx_file import (
+    OnnxFile,
+    OnnxValue,
+    array_of,
+    onnx_reference,
+    read_model,
+    reference_of,
+    type_name,
+    with_outputs,
+)
 from boundlab.capture.onnx_fold import FOLDS, fold
 from boundlab.capture.onnx_lowering import ONNX_CHOICES, ONNX_LOWERINGS, Known, OnnxLowering, OnnxNode, Value
 from boundlab.errors import CaptureError, UnsupportedOperator
@@ -34,14 +43,14 @@ COUNTING = ("ArgMax", "ArgMin", "Equal", "Greater", "GreaterOrEqual", "Less", "L
 """Operators that give whole numbers or truth values."""
 
 
-def load_onnx(path: str | Path) -> Model:
+def load_onnx(path: str | Path, *, also: Sequence[str] = ()) -> Model:
     """The network of an ONNX file (.onnx or .onnx.gz), its initializers as parameters under their own names.
 
     One problem is one run of the file at batch size 1, so a batch that the file bakes in does no harm. An input of ONNX
     shape (1 or unknown, *rest) takes (b, *rest) and any other input (b, *shape); outputs likewise. `onnx_reference` gives
-    the shapes of the file itself and replays it in onnxruntime.
+    the shapes of the file itself and replays it in onnxruntime. `also` names values inside that become further outputs.
     """
-    return load(Path(path), run)
+    return load(Path(path), run, also=also)
 
 
 def survey_onnx(path: str | Path) -> tuple[Model, tuple[Missing, ...]]:
@@ -68,9 +77,9 @@ def survey_onnx(path: str | Path) -> tuple[Model, tuple[Missing, ...]]:
     return load(Path(path), attempt, partial=True), tuple(missing)
 
 
-def load(where: Path, handle: Handle, partial: bool = False) -> Model:
+def load(where: Path, handle: Handle, partial: bool = False, also: Sequence[str] = ()) -> Model:
     """The network of a file, each node made by `handle`; `partial` keeps whatever was made if not all outputs were."""
-    file = read_model(where)
+    file = with_outputs(read_model(where), also, where)
     reference = reference_of(file, where)
     kinds = {value.dtype for value in reference.inputs}
     if len(kinds) != 1:

@@ -111,10 +111,24 @@ def onnx_package() -> ModuleType:
     return onnx
 
 
-def onnx_reference(path: str | Path) -> OnnxFile:
-    """The declared inputs and outputs of an ONNX file (.onnx or .onnx.gz), and a way to run it in onnxruntime."""
-    model = read_model(Path(path))
+def onnx_reference(path: str | Path, *, also: Sequence[str] = ()) -> OnnxFile:
+    """The declared inputs and outputs of an ONNX file (.onnx or .onnx.gz), and a way to run it in onnxruntime.
+
+    `also` names values inside that become further outputs.
+    """
+    model = with_outputs(read_model(Path(path)), also, Path(path))
     return reference_of(model, Path(path))
+
+
+def with_outputs(model: Any, names: Sequence[str], path: Path) -> Any:
+    """A file that has been read, with values inside as further outputs; CaptureError for one that no node computes."""
+    computed = [name for node in model.graph.node for name in node.output]
+    for name in names:
+        if name not in computed or name in [value.name for value in model.graph.output]:
+            said = "is an output already" if name in computed else "is computed by no node"
+            raise CaptureError(f"{path}: the value '{name}' {said}; values inside have the names of nodes' outputs.")
+        model.graph.output.append(onnx_package().ValueInfoProto(name=name))
+    return model
 
 
 def reference_of(model: Any, path: Path) -> OnnxFile:

@@ -17,7 +17,7 @@ from boundlab.certificates.functions import Ends
 from boundlab.certificates.known import FEWEST, Known, Rows, Slopes, derive
 from boundlab.certificates.leaves import Leaves, Places, columns, inner_slopes, places_of
 from boundlab.certificates.network import Network, Nonlinear
-from boundlab.certificates.unsafe import summed
+from boundlab.certificates.unsafe import conjuncts_of, summed
 from boundlab.errors import CertificateError
 from boundlab.question.exact import Atom, Case, Query
 
@@ -76,8 +76,8 @@ def fitting(network: Network, cases: Sequence[Case], proofs: Sequence[CaseProof]
     """CertificateError unless network, cases and proofs are about each other."""
     if any(len(case.lower.nearest) != sizes_of(network)[0] for case in cases):
         raise CertificateError("a case has another number of inputs than the network.")
-    if network.groups is not None and not all(orders(atom, network.groups) for case in cases
-                                              for conjunct in case.unsafe for atom in conjunct):
+    asked = [atom for case in cases for conjunct in conjuncts_of(case, sizes_of(network)[1]) for atom in conjunct]
+    if network.groups is not None and not all(orders(atom, network.groups) for atom in asked):
         raise CertificateError("the network ends in a softmax, of which the checker knows the order only, and the query asks "
                                "for more than which of two outputs is larger.")
     if len(proofs) != len(cases):

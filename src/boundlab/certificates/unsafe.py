@@ -40,9 +40,19 @@ class Atoms:
         return np.ascontiguousarray((chosen @ self.coefficients).toarray().T), below(constants), slack
 
 
+def conjuncts_of(case: Case, outputs: int) -> list[list[Atom]]:
+    """What is unsafe as an or of ands of constraints on outputs; CertificateError for a query that says more than that."""
+    found = [[atom for atom in conjunct if isinstance(atom, Atom)] for conjunct in case.unsafe]
+    whole = list(map(len, found)) == list(map(len, case.unsafe))
+    if not whole or any(index >= outputs for conjunct in found for atom in conjunct for index, _ in atom.terms):
+        raise CertificateError("the query relates outputs to inputs, or nests ors in ands; the checker knows only ors of ands "
+                               "of constraints on outputs.")
+    return found
+
+
 def atoms_of(cases: Sequence[Case], outputs: int) -> Atoms:
     """The atoms of cases, whose clauses are numbered through."""
-    clauses = [clause for case in cases for clause in case.unsafe]
+    clauses = [clause for case in cases for clause in conjuncts_of(case, outputs)]
     atoms = [atom for clause in clauses for atom in clause]
     start = np.cumsum([0, *map(len, clauses)])
     rows, columns, data = [], [], []

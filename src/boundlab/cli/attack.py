@@ -9,7 +9,7 @@ import typer
 
 from boundlab.attack.pgd import PGD
 from boundlab.cli.answer import Answer
-from boundlab.cli.loading import NetworkChoice
+from boundlab.cli.loading import NetworksChoice
 from boundlab.cli.question import REGION, Format, Region, Spec, answer, ask, named
 from boundlab.cli.verb import Session
 from boundlab.verify.verify import verify
@@ -26,7 +26,7 @@ class Search:
     restarts: Restarts = 4
 
 
-def attack(session: Session, network: NetworkChoice, spec: Spec = None, region: Region = REGION, search: Search = Search(),
+def attack(session: Session, network: NetworksChoice, spec: Spec = None, region: Region = REGION, search: Search = Search(),
            form: Format = "text") -> Answer:
     """Search for a counterexample by projected gradient descent; nothing is proven if none is found.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -41,11 +41,39 @@ class NetworkChoice:
     weights: Weights = None
     input_shape: InputShape = None
 
-    def load(self, session: Session) -> bl.Model:
-        """The network, captured, without gradients, on the session's device."""
+    def load(self, session: Session, also: Sequence[str] = ()) -> bl.Model:
+        """The network, captured, without gradients, on the session's device; `also` are an ONNX file's values as outputs."""
         found = find_network(self)
-        model = bl.load_onnx(found.net) if isinstance(found.net, Path) else bl.capture(found.net, *found.example)
+        if also and not isinstance(found.net, Path):
+            raise Misuse(f"'{self.net}' is no ONNX file, and only these have values inside that a property can name.")
+        model = bl.load_onnx(found.net, also=also) if isinstance(found.net, Path) else bl.capture(found.net, *found.example)
         return model.detached().to(torch.device(session.device))
+
+
+Networks = Annotated[list[str] | None, typer.Option("--network", metavar="NAME=NET", help=(
+    "A network that a VNN-LIB 2.0 file declares, by name; NET is the one that is left. Repeat for several."))]
+
+
+@dataclass(frozen=True)
+class NetworksChoice(NetworkChoice):
+    """Which networks: NET, and by name the others that a VNN-LIB 2.0 file declares."""
+
+    network: Networks = None
+
+    def named(self, declared: Sequence[str]) -> dict[str, NetworkChoice]:
+        """The networks by declared name; Misuse unless one is left for NET."""
+        found: dict[str, NetworkChoice] = {}
+        for text in self.network or ():
+            name, equals, net = text.partition("=")
+            if not equals or not net or name not in declared or name in found:
+                raise Misuse(f"--network '{text}' is not NAME=NET with one of the names that the property declares, "
+                             f"{', '.join(map(repr, declared))}, each at most once.")
+            found[name] = NetworkChoice(net)
+        left = [name for name in declared if name not in found]
+        if len(left) != 1:
+            raise Misuse(f"the property declares the networks {', '.join(map(repr, declared))}: name all but one by --network "
+                         "NAME=NET, and give that one as NET.")
+        return found | {left[0]: NetworkChoice(self.net, self.weights, self.input_shape)}
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +12,18 @@ import typer
 import boundlab as bl
 from boundlab.capture.onnx import onnx_reference
 from boundlab.cli.answer import FALSIFIED, OK, UNKNOWN, Answer, Table, number
-from boundlab.cli.loading import Clip, NetworkChoice, Norm, ball_of, load_examples, margins_of
+from boundlab.cli.loading import Clip, NetworkChoice, NetworksChoice, Norm, ball_of, load_examples, margins_of
 from boundlab.cli.verb import Misuse, Session
 from boundlab.perturbations.sets import PerturbationSet
 from boundlab.question.exact import Query
-from boundlab.question.vnnlib import parse_vnnlib
+from boundlab.question.vnnlib import is_second, parse_vnnlib, read_text
+from boundlab.question.vnnlib2 import parse_statement
+from boundlab.verify.networks import model_of
 from boundlab.verify.query import flat_values, problems
-from boundlab.verify.sound import Original, original_of
+from boundlab.verify.sound import Original, Part, original_of
 from boundlab.verify.verdict import Result, Verdict
 
-Spec = Annotated[Path | None, typer.Argument(metavar="[SPEC]", help="A VNN-LIB 1.0 file (.vnnlib or .vnnlib.gz).")]
+Spec = Annotated[Path | None, typer.Argument(metavar="[SPEC]", help="A VNN-LIB file, 1.0 or 2.0 (.vnnlib or .vnnlib.gz).")]
 Data = Annotated[Path | None, typer.Option(help="Instead of SPEC: inputs (batch, ...) in a .npy or .npz file.")]
 Eps = Annotated[float | None, typer.Option(help="With --data: radius of the ball; for norm 0, how many inputs.")]
 Label = Annotated[list[int] | None, typer.Option(help="With --data: the class to keep; once for all inputs or once for each.")]
@@ -49,11 +50,12 @@ REGION = Region()
 
 @dataclass(frozen=True)
 class Question:
-    """A network, and a query or balls with a specification."""
+    """A network, and a query or balls with a specification; not `alone` if it is several networks or has values inside."""
 
     original: Original
     sets: Query | PerturbationSet
     spec: bl.Specification | None
+    alone: bool = True
 
     @property
     def model(self) -> bl.Model:
@@ -61,17 +63,20 @@ class Question:
         return self.original.model
 
 
-def ask(session: Session, network: NetworkChoice, spec: Path | None, region: Region) -> Question:
+def ask(session: Session, network: NetworksChoice, spec: Path | None, region: Region) -> Question:
     """The question that the command line states; Misuse unless it states exactly one."""
     if (spec is None) == (region.data is None):
         raise Misuse("say what to prove: either a VNN-LIB file after the network, or --data with --eps and a label.")
-    query = None if spec is None else read_query(spec)
-    model = network.load(session)
-    original = original_of(onnx_reference(network.net), model) if Path(network.net).is_file() else Original(model)
-    if query is not None:
-        problems(query, model)  # refuses a query about another number of inputs or outputs, before anything is run
-        return Question(original, query, None)
+    if spec is not None:
+        question = stated(session, network, read_spec(spec))
+        assert isinstance(question.sets, Query)
+        problems(question.sets, question.model)  # refuses one about another number of inputs or outputs, before anything is run
+        return question
     assert region.data is not None
+    if network.network:
+        raise Misuse("--network names the networks of a VNN-LIB 2.0 file, and --data has one, NET.")
+    model = network.load(session)
+    original = on_disk(network.net, model)
     if region.eps is None:
         raise Misuse("--data needs --eps, the radius of the ball around each input.")
     examples = load_examples(region.data, model, region.label)
@@ -81,17 +86,49 @@ def ask(session: Session, network: NetworkChoice, spec: Path | None, region: Reg
     return Question(original, ball, margins_of(model, examples.labels))
 
 
-def named(network: NetworkChoice, spec: Path | None, region: Region) -> dict[str, Any]:
+def stated(session: Session, network: NetworksChoice, text: str) -> Question:
+    """The question that the text of a VNN-LIB file states; Misuse where the networks given are not those that it is about."""
+    if not is_second(text):
+        if network.network:
+            raise Misuse("--network names the networks of a VNN-LIB 2.0 file, and this is version 1.0, which has one, NET.")
+        query, model = parse_vnnlib(text), network.load(session)
+        return Question(on_disk(network.net, model), query, None)
+    statement = parse_statement(text)
+    chosen = network.named([declared.name for declared in statement.networks if declared.same is None])
+    models: dict[str, bl.Model] = {}
+    loaded: dict[tuple[NetworkChoice, tuple[str, ...]], bl.Model] = {}
+    parts: list[Part | None] = []
+    for declared in statement.networks:
+        choice, also = chosen[declared.same or declared.name], tuple(value.onnx for value in declared.hidden)
+        if (choice, also) not in loaded:
+            loaded[choice, also] = choice.load(session, also)
+        models[declared.name] = own = loaded[choice, also]
+        called = [statement.shared.get(tensor.name, tensor.name) for tensor in declared.inputs]
+        names = dict(zip((node.name for node in own.graph.inputs), called, strict=False))
+        file = onnx_reference(choice.net, also=also) if Path(choice.net).is_file() else None
+        parts.append(file and Part(file, None if statement.alone else names))
+    model, known = model_of(statement, models), [part for part in parts if part is not None]
+    original = original_of(known, model) if len(known) == len(parts) else Original(model)
+    return Question(original, statement.query, None, statement.alone)
+
+
+def on_disk(net: str, model: bl.Model) -> Original:
+    """A model with its ONNX file, if it is one; CaptureError if onnxruntime does not take that."""
+    return original_of([Part(onnx_reference(net))], model) if Path(net).is_file() else Original(model)
+
+
+def named(network: NetworksChoice, spec: Path | None, region: Region) -> dict[str, Any]:
     """What was asked, as JSON holds it."""
-    return {"network": network.net, "spec": spec and str(spec), "data": region.data and str(region.data)}
+    others = {"networks": network.network} if network.network else {}
+    return {"network": network.net, **others, "spec": spec and str(spec), "data": region.data and str(region.data)}
 
 
-def read_query(spec: Path) -> Query:
-    """A VNN-LIB file; Misuse if it is not text or its compression is damaged."""
-    try:
-        return parse_vnnlib(spec)
-    except (UnicodeDecodeError, EOFError, zlib.error) as problem:
-        raise Misuse(f"'{spec}' is not readable as VNN-LIB text.") from problem
+def read_spec(spec: Path) -> str:
+    """A VNN-LIB file; Misuse if it is no text with lists."""
+    text = read_text(spec)
+    if "(" not in text:
+        raise Misuse(f"'{spec}' is not readable as VNN-LIB text.")
+    return text
 
 
 def exit_code(results: Sequence[Result]) -> int:

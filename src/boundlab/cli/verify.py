@@ -11,7 +11,7 @@ import typer
 from boundlab.bounds.problem import Rigour
 from boundlab.certificates.file import save
 from boundlab.cli.answer import Answer
-from boundlab.cli.loading import NetworkChoice
+from boundlab.cli.loading import NetworksChoice
 from boundlab.cli.question import REGION, Format, Region, Spec, Timeout, answer, ask, named
 from boundlab.cli.verb import Misuse, Session
 from boundlab.verify import verify as library
@@ -43,7 +43,7 @@ OUTPUT = Output()
 """No certificate, and text."""
 
 
-def verify(session: Session, network: NetworkChoice, spec: Spec = None, region: Region = REGION, timeout: Timeout = 300.0,
+def verify(session: Session, network: NetworksChoice, spec: Spec = None, region: Region = REGION, timeout: Timeout = 300.0,
            output: Output = OUTPUT) -> Answer:
     """Prove or refute a VNN-LIB property, or that inputs keep their label in a ball.
 
@@ -55,6 +55,8 @@ def verify(session: Session, network: NetworkChoice, spec: Spec = None, region: 
     if certificate is not None and output.rigour == "float":
         raise Misuse("--certificate is for proofs that count rounding; leave out --rigour float.")
     question = ask(session, network, spec, region)
+    if certificate is not None and not question.alone:
+        raise Misuse("--certificate is for a property of one network's inputs and outputs: the checker takes no others yet.")
     with session.working(f"verifying, at most {timeout:g} s") as say:
         stages = (*library.LADDER[:-1], Race(watch=lambda turn: say(f"verifying; {turn}"), file=output.resume))
         results = library.verify(question.original, question.sets, question.spec, stages=stages, timeout=timeout,

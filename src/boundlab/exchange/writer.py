@@ -11,6 +11,7 @@ import onnx
 from onnx import helper, numpy_helper
 from torch import Tensor
 
+from boundlab.errors import CaptureError
 from boundlab.graph import Graph, Node
 
 Floats = type[np.float32] | type[np.float64]
@@ -33,6 +34,8 @@ class Writer:
 
     def __post_init__(self) -> None:
         self.taken |= {node.name for node in self.graph}
+        if len(self.taken) < len(self.graph.nodes):
+            raise CaptureError("two nodes of the network have the same name, which an ONNX file cannot have.")
 
     def varies(self, index: int) -> bool:
         """Whether inputs reach a node."""

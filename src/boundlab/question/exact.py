@@ -7,7 +7,7 @@ if it lies in the rounded box and satisfies the unsafe formula in exact rational
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -86,15 +86,42 @@ class Atom:
 
 
 @dataclass(frozen=True)
-class Case:
-    """One box of inputs and its unsafe outputs, an or of ands of atoms; `relations` are further constraints on the inputs.
+class Nested:
+    """All of some formulas if `every`, else one of them: what is kept as it is, because writing it out would be too long."""
 
-    Proofs leave `relations` out, so they hold for the whole box; a witness has to satisfy them.
+    every: bool
+    parts: tuple[Formula, ...]
+
+    def holds(self, values: Sequence[float]) -> bool:
+        """Whether the formula is satisfied at `values`, exactly."""
+        found = (part.holds(values) for part in self.parts)
+        return all(found) if self.every else any(found)
+
+
+Formula = Atom | Nested
+"""What may be said of values: a linear constraint, or an and or an or."""
+
+
+def atoms(formula: Formula) -> Iterator[Atom]:
+    """The constraints of a formula, one after another."""
+    if isinstance(formula, Atom):
+        yield formula
+    else:
+        for part in formula.parts:
+            yield from atoms(part)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One box of inputs and its unsafe outputs, an or of ands; `relations` are further constraints on the inputs.
+
+    The values that `unsafe` reads are the outputs, and behind them the inputs. Certificates leave `relations` out, so they
+    hold for the whole box; a witness has to satisfy them.
     """
 
     lower: Ends
     upper: Ends
-    unsafe: tuple[tuple[Atom, ...], ...]
+    unsafe: tuple[tuple[Formula, ...], ...]
     relations: tuple[Atom, ...] = ()
 
     def contains(self, x: np.ndarray, dtype: Floats) -> bool:
@@ -102,19 +129,25 @@ class Case:
         inside = (self.lower.rounded(dtype) <= x) & (x <= self.upper.rounded(dtype))
         return bool(inside.all()) and all(atom.holds(x.tolist()) for atom in self.relations)
 
-    def violated(self, y: np.ndarray) -> bool:
-        """Whether flat outputs (m,) are unsafe, exactly."""
-        values = y.tolist()
-        return any(all(atom.holds(values) for atom in conjunct) for conjunct in self.unsafe)
+    def violated(self, y: np.ndarray, x: np.ndarray) -> bool:
+        """Whether flat outputs (m,) of flat inputs (d,) are unsafe, exactly."""
+        values = [*y.tolist(), *x.tolist()]
+        return any(all(part.holds(values) for part in conjunct) for conjunct in self.unsafe)
 
 
 @dataclass(frozen=True)
 class Query:
-    """Is some output unsafe for an input in some case? Inputs and outputs are numbered flat, over all inputs in turn."""
+    """Is some output unsafe for an input in some case? Inputs and outputs are numbered flat, over all of them in turn."""
 
     inputs: int
     outputs: int
     cases: tuple[Case, ...]
+
+    @property
+    def plain(self) -> bool:
+        """Whether all that is unsafe is an or of ands of constraints that read outputs alone."""
+        members = (part for case in self.cases for conjunct in case.unsafe for part in conjunct)
+        return all(isinstance(part, Atom) and all(index < self.outputs for index, _ in part.terms) for part in members)
 
     def accepts(self, x: np.ndarray, y: np.ndarray, dtype: Floats) -> bool:
         """Whether flat x (d,) with its outputs y (m,) is a counterexample, at zero tolerance.
@@ -125,4 +158,4 @@ class Query:
             if found.shape != (wanted,):
                 raise SpecError(f"the query has {wanted} {name}, the witness an array of shape {found.shape}.")
         fed = x.astype(dtype)
-        return any(case.contains(fed, dtype) and case.violated(y) for case in self.cases)
+        return any(case.contains(fed, dtype) and case.violated(y, fed) for case in self.cases)

@@ -23,6 +23,7 @@ MOST_DIGITS = 4000
 """Digits and exponent that a number may have before it is refused: exact arithmetic writes all of them out."""
 ALWAYS = Atom((), Fraction(0))
 """The constraint that every output satisfies."""
+NO_POINT = "the query has no point at all: the bounds of its inputs contradict each other."
 
 
 Terms = tuple[tuple[int, Fraction], ...]
@@ -137,26 +138,25 @@ Region = tuple[Ends, Ends, tuple[Atom, ...]]
 """Lower ends, upper ends and further relations of the inputs."""
 
 
-def cases(formula: Disjunction, blocks: Blocks, inputs: int) -> list[Case]:
+def cases(formula: Disjunction, blocks: Blocks, inputs: int, outputs: int) -> list[Case]:
     """One case for each region of inputs, with all the unsafe conjunctions that go with it; SpecError if there is none."""
     of_outputs = output_atoms(blocks)
     bounds_inputs = [bool((blocks.variable[blocks.part(block)] >= 0).any()) for block in range(len(blocks.start) - 1)]
     regions: dict[Conjunct, Region | None] = {}
     found: dict[tuple[object, ...], tuple[Region, list[tuple[Atom, ...]]]] = {}
     for conjunct in formula:
-        sides = [side(constraint) for constraint in conjunct.constraints]
         about_inputs = Conjunct(tuple(block for block in conjunct.blocks if bounds_inputs[block]),
-                                tuple(one for one, where in zip(conjunct.constraints, sides, strict=True) if where == "X"))
+                                tuple(filter(reads_inputs_only, conjunct.constraints)))
         if about_inputs not in regions:
             regions[about_inputs] = region(about_inputs, blocks, inputs)
         inside = regions[about_inputs]
         if inside is None:
             continue
         atoms = [atom for block in conjunct.blocks for atom in of_outputs.get(block, ())]
-        atoms += [atom_of(one) for one, where in zip(conjunct.constraints, sides, strict=True) if where == "Y"]
+        atoms += [atom_of(one, outputs) for one in conjunct.constraints if not reads_inputs_only(one)]
         found.setdefault(identity(inside), (inside, []))[1].append(tuple(atoms) or (ALWAYS,))
     if not found:
-        raise SpecError("the query has no point at all: the bounds of its inputs contradict each other.")
+        raise SpecError(NO_POINT)
     return [Case(lower, upper, tuple(unsafe), relations) for (lower, upper, relations), unsafe in found.values()]
 
 
@@ -166,18 +166,16 @@ def identity(inside: Region) -> tuple[object, ...]:
     return (*(array.tobytes() for ends in (lower, upper) for array in (ends.nearest, ends.excess)), relations)
 
 
-def side(constraint: Constraint) -> str:
-    """X or Y: what a constraint reads; SpecError if it is both."""
-    letters = {"X" if variable >= 0 else "Y" for variable, _ in constraint.expression.terms}
-    if len(letters) > 1:
-        raise SpecError("a constraint reads inputs and outputs at once, which is not supported: state it about an output "
-                        "that the network computes.")
-    return letters.pop() if letters else "Y"
+def reads_inputs_only(constraint: Constraint) -> bool:
+    """Whether a constraint is one on the inputs."""
+    terms = constraint.expression.terms
+    return bool(terms) and all(variable >= 0 for variable, _ in terms)
 
 
-def atom_of(constraint: Constraint) -> Atom:
-    """A constraint with its variables numbered within inputs or outputs."""
-    terms = tuple((max(variable, -1 - variable), weight) for variable, weight in constraint.expression.terms)
+def atom_of(constraint: Constraint, outputs: int) -> Atom:
+    """A constraint on the values of a case: the outputs, and behind them the inputs."""
+    terms = tuple((outputs + variable if variable >= 0 else -1 - variable, weight)
+                  for variable, weight in constraint.expression.terms)
     return Atom(terms, constraint.expression.constant, constraint.strict)
 
 
@@ -215,7 +213,7 @@ def region(about: Conjunct, blocks: Blocks, inputs: int) -> Region | None:
             raise SpecError(f"input X_{int(absent.argmax())} has no {name} bound; proofs need a bounded box.")
     empty = (lower.nearest > above.nearest) | ((lower.nearest == above.nearest) & (lower.excess > above.excess))
     boxes = {one for one in singles if not one.strict}
-    relations = tuple(atom_of(one) for one in about.constraints if one not in boxes)
+    relations = tuple(atom_of(one, 0) for one in about.constraints if one not in boxes)
     return None if empty.any() else (lower, above, relations)
 
 

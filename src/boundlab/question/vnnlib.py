@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from boundlab.errors import SpecError
-from boundlab.question.exact import Atom, Case, Query
+from boundlab.question.exact import Atom, Case, Formula, Query
 from boundlab.question.normal_form import Conjunct, Constraint, Disjunction, Linear, both, cases, checked_number, read_blocks
+from boundlab.question.vnnlib2 import parse_statement
 
 NUMBER = r"[-+]?(?:\d++\.?\d*+|\.\d++)(?:[eE][-+]?\d++)?"
 BOUND = rf"\(\s*+[<>]=\s++[XY]_\d++\s++{NUMBER}\s*+\)"
@@ -61,15 +62,19 @@ class Cutter:
 
 
 def parse_vnnlib(source: str | Path) -> Query:
-    """The query that a VNN-LIB 1.0 file (a path, `.gz` too) or text states.
+    """The query that a VNN-LIB file (a path, `.gz` too) or text states: 1.0, or 2.0 about one network.
 
     SpecError with line and symbol for what cannot be read, for inputs without bounds and for a query without any point.
     """
     text = COMMENT.sub("", read_text(source))
     if "\x00" in text:
         raise SpecError("the VNN-LIB text has a character of number 0, so it is damaged or binary.")
-    if "declare-network" in text or "vnnlib-version" in text:
-        raise SpecError("this is VNN-LIB 2.0; only version 1.0 is read: ask for the 1.0 form of the instance.")
+    if is_second(text):
+        statement = parse_statement(text)
+        if not statement.alone:
+            raise SpecError("this VNN-LIB 2.0 text is about several networks, or values inside one, and one network with its "
+                            "inputs and outputs was expected (see parse_statement).")
+        return statement.query
     variables, cutter = DECLARATION.findall(text), Cutter()
     text = CONJUNCTION.sub(cutter, ASSERTIONS.sub(cutter, DECLARATION.sub("", text)))
     reader = Reader(text, {})
@@ -83,7 +88,12 @@ def parse_vnnlib(source: str | Path) -> Query:
             formula = both(formula, reader.formula(argument(reader, tree), True))
         elif head(tree) not in ("declare-const", "declare-fun", *IGNORED):
             reader.refuse(tree, "is no command of VNN-LIB 1.0")
-    return Query(inputs, outputs, tuple(cases(formula, read_blocks(cutter.found, reader.known), inputs)))
+    return Query(inputs, outputs, tuple(cases(formula, read_blocks(cutter.found, reader.known), inputs, outputs)))
+
+
+def is_second(text: str) -> bool:
+    """Whether a text is VNN-LIB 2.0."""
+    return "declare-network" in text or "vnnlib-version" in text
 
 
 def read_text(source: str | Path) -> str:
@@ -246,7 +256,8 @@ def write_vnnlib(query: Query) -> str:
     lines.append("(assert (or")
     for case in query.cases:
         bounds = "" if alone else " ".join(box_text(case)) + " "
-        lines += [f"(and {bounds}{' '.join(atom_text(atom, 'Y') for atom in conjunct)})" for conjunct in case.unsafe]
+        written = [" ".join(formula_text(part, query.outputs) for part in conjunct) for conjunct in case.unsafe]
+        lines += [f"(and {bounds}{conjunct})" for conjunct in written]
     lines.append("))")
     return "\n".join(lines) + "\n"
 
@@ -257,7 +268,14 @@ def box_text(case: Case) -> list[str]:
     for symbol, ends in ((">=", case.lower), ("<=", case.upper)):
         found += [f"({symbol} X_{index} {end_text(near, excess)})"
                   for index, (near, excess) in enumerate(zip(ends.nearest.tolist(), ends.excess.tolist(), strict=True))]
-    return found + [atom_text(atom, "X") for atom in case.relations]
+    return found + [formula_text(atom, 0) for atom in case.relations]
+
+
+def formula_text(formula: Formula, outputs: int) -> str:
+    """A formula whose values are the outputs and behind them the inputs."""
+    if isinstance(formula, Atom):
+        return atom_text(formula, outputs)
+    return f"({'and' if formula.every else 'or'} {' '.join(formula_text(part, outputs) for part in formula.parts)})"
 
 
 def end_text(near: float, excess: int) -> str:
@@ -281,14 +299,15 @@ def number_text(number: Fraction) -> str:
         return str(Decimal(number.numerator) / Decimal(number.denominator))
 
 
-def atom_text(atom: Atom, letter: str) -> str:
+def atom_text(atom: Atom, outputs: int) -> str:
     """terms + constant <= 0, with the constant on the right."""
     symbol = "<" if atom.strict else "<="
     right = number_text(-atom.constant)
-    if len(atom.terms) == 1 and abs(atom.terms[0][1]) == 1:
-        index, weight = atom.terms[0]
+    named = [(f"Y_{index}" if index < outputs else f"X_{index - outputs}", weight) for index, weight in atom.terms]
+    if len(named) == 1 and abs(named[0][1]) == 1:
+        name, weight = named[0]
         if weight > 0:
-            return f"({symbol} {letter}_{index} {right})"
-        return f"({symbol.replace('<', '>')} {letter}_{index} {number_text(atom.constant)})"
-    sums = " ".join(f"(* {number_text(weight)} {letter}_{index})" for index, weight in atom.terms)
+            return f"({symbol} {name} {right})"
+        return f"({symbol.replace('<', '>')} {name} {number_text(atom.constant)})"
+    sums = " ".join(f"(* {number_text(weight)} {name})" for name, weight in named)
     return f"({symbol} (+ 0 {sums}) {right})" if sums else f"({symbol} 0 {right})"

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,13 +20,14 @@ from boundlab.capture.onnx import OnnxFile, load_onnx, onnx_reference
 from boundlab.certificates.certificate import CaseProof
 from boundlab.certificates.network import Network
 from boundlab.certificates.reading import read_network
-from boundlab.errors import CertificateError, MissingRule, UnsupportedOperator
+from boundlab.errors import CaptureError, CertificateError, MissingRule, UnsupportedOperator
 from boundlab.exchange.onnx_file import onnx_of
 from boundlab.graph import Graph, Model
 from boundlab.perturbations.joint import Regions
 from boundlab.question.exact import Query
 from boundlab.spec import Specification
 from boundlab.verify.exactly import queries_of
+from boundlab.verify.query import Reduced, own_values
 from boundlab.verify.recording import shown
 from boundlab.verify.standing import Clock
 from boundlab.verify.task import Replay
@@ -45,20 +47,48 @@ class Original:
         return replace(self, model=self.model.detached())
 
 
+@dataclass(frozen=True)
+class Part:
+    """An ONNX file, and what a model that it is a part of calls its inputs (None: the same)."""
+
+    file: OnnxFile
+    names: Mapping[str, str] | None = None
+
+
 def load_original(path: str | Path) -> Original:
     """The network of an ONNX file with the file itself; CaptureError if onnxruntime does not take it."""
-    return original_of(onnx_reference(path), load_onnx(path))
+    return original_of([Part(onnx_reference(path))], load_onnx(path))
 
 
-def original_of(file: OnnxFile, model: Model) -> Original:
-    """A model with the file that it was loaded from."""
-    session = file.session()
+def original_of(parts: Sequence[Part], model: Model) -> Original:
+    """A model with the files whose outputs it has, one after the other; proofs are about a file that is the only one.
+
+    CaptureError if onnxruntime does not take a file: then it is not said what the network computes, and no verdict is given.
+    """
+    sessions = [part.file.session() for part in parts]
+    shape = own_values(model).graph.output.shape
 
     def replay(inputs: Mapping[str, Tensor]) -> Tensor:
-        output = file.replay({name: value.detach().cpu().numpy() for name, value in inputs.items()}, session)
-        return torch.from_numpy(output).reshape(1, *model.graph.output.shape)
+        values = {name: value.detach().cpu().numpy() for name, value in inputs.items()}
+        found: list[np.ndarray] = []
+        for part, session in zip(parts, sessions, strict=True):
+            own = values if part.names is None else {name: values[called] for name, called in part.names.items()}
+            found += [output.reshape(-1) for output in part.file.replay_all(own, session).values()]
+        return torch.from_numpy(np.concatenate(found)).reshape(1, *shape)
 
-    return Original(model, replay, file.content)
+    alone = len(parts) == 1 and parts[0].names is None
+    return Original(model, replay, parts[0].file.content if alone else None)
+
+
+def written(original: Original, asked: Reduced) -> Original:
+    """What proofs of a reduced query are about: the file only where nothing had to be added to the network or the query."""
+    alone = asked.model is original.model and asked.query.cases == asked.cases
+    return Original(asked.model, original.replay, original.content if alone else None)
+
+
+def exact_query(asked: Reduced) -> Query | str:
+    """The query, or why it is not what was asked, exactly."""
+    return asked.query if asked.exact else "a coefficient under an or in an and has no exact float in the network's type"
 
 
 def exactly(model: Model, sets: Regions, spec: Specification, count: int) -> Sequence[Query | str]:
@@ -83,7 +113,7 @@ def readings(original: Original) -> Iterator[Reading]:
         yield Reading(read(original.content), Rigour.CHECKED)
     try:
         yield Reading(read(onnx_of(original.model, torch.float64)), Rigour.SOUND)
-    except UnsupportedOperator as problem:
+    except (CaptureError, UnsupportedOperator) as problem:
         yield Reading(str(problem), Rigour.SOUND)
 
 

@@ -14,7 +14,7 @@ from boundlab.graph import Model
 from boundlab.perturbations.joint import Key, Regions, apart, end_to_end, names_of
 from boundlab.perturbations.sets import Box, PerturbationSet
 from boundlab.spec import Specification
-from boundlab.verify.query import NUMPY, Problems, flat_values
+from boundlab.verify.query import NUMPY, Problems, flat_values, own_values
 from boundlab.verify.verdict import Witness
 
 Replay = Callable[[Mapping[str, Tensor]], Tensor]
@@ -117,13 +117,16 @@ def task_of_sets(model: Model, sets: Regions, spec: Specification, replay: Repla
 
 
 def task_of_cases(model: Model, cases: Problems, replay: Replay | None) -> Task:
-    """The task of a query's cases: proofs of the enclosing boxes, witnesses judged by the exact decimals."""
-    def judge(problem: int, inputs: Mapping[str, Tensor], output: Tensor) -> bool:
-        case = cases.cases[problem]
-        inside = case.contains(flat_values(inputs, model), NUMPY[model.dtype])
-        return inside and case.violated(output.detach().cpu().numpy().reshape(-1))
+    """The task of a query's cases: proofs of the enclosing boxes, witnesses judged by the exact decimals.
 
-    return Task(model, cases.sets, cases.rounded, cases.spec, judge, replay or replay_of(model, cases.sets),
+    Proofs are of the network with what the query reads besides its outputs; a witness has the network's own outputs alone.
+    """
+    def judge(problem: int, inputs: Mapping[str, Tensor], output: Tensor) -> bool:
+        case, x = cases.asked[problem], flat_values(inputs, model)
+        inside = case.contains(x, NUMPY[model.dtype])
+        return inside and case.violated(output.detach().cpu().numpy().reshape(-1), x)
+
+    return Task(cases.model, cases.sets, cases.rounded, cases.spec, judge, replay or replay_of(own_values(model), cases.sets),
                 lambda problem, inputs: inputs)
 
 

@@ -24,9 +24,9 @@ from boundlab.question.exact import Query
 from boundlab.spec import Specification
 from boundlab.verify.options import Bisection, Branching, Race
 from boundlab.verify.proof import Proof, best_rows, plain_of, some, whole
-from boundlab.verify.query import problems
+from boundlab.verify.query import Reduced, batches, reduced
 from boundlab.verify.race import race
-from boundlab.verify.sound import Original, exactly, sounded
+from boundlab.verify.sound import Original, exact_query, exactly, sounded, written
 from boundlab.verify.standing import Clock, Standing, describe, result_of
 from boundlab.verify.task import Task, take_regions, task_of_cases, task_of_sets
 from boundlab.verify.verdict import Result, Verdict
@@ -60,8 +60,9 @@ def verify(model: Model | Original, sets: PerturbationSet | Regions | Query, spe
     if isinstance(sets, Query):
         if spec is not None:
             raise SpecError("a query states its own specification; leave out `spec`.")
-        found = verify_query(original, sets, stages, clock, keep)
-        return sounded(original, [found], [sets], clock) if keep else (found,)
+        asked = reduced(sets, model)
+        found = verify_query(original, asked, stages, clock, keep)
+        return sounded(written(original, asked), [found], [exact_query(asked)], clock) if keep else (found,)
     if spec is None:
         raise SpecError("sets alone are no question: give a specification, for example margins(labels, classes).")
     named = sets if isinstance(sets, Mapping) else {model.graph.inputs[0].name: sets}
@@ -74,11 +75,11 @@ def verify(model: Model | Original, sets: PerturbationSet | Regions | Query, spe
     return sounded(original, results, exact, clock) if keep else results
 
 
-def verify_query(original: Original, query: Query, stages: Sequence[Stage], clock: Clock, keep: bool) -> Result:
+def verify_query(original: Original, asked: Reduced, stages: Sequence[Stage], clock: Clock, keep: bool) -> Result:
     """One result for all cases: a witness of any falsifies, and all have to be proven."""
     results: list[Result] = []
     proofs: dict[int, Proof] = {}
-    for cases in problems(query, original.model):
+    for cases in batches(asked):
         task = replace(task_of_cases(original.model, cases, original.replay), keep=keep)
         standing = run(task, stages, clock, first=True)
         results += [result_of(standing, i, clock) for i in range(task.count)]
@@ -90,7 +91,7 @@ def verify_query(original: Original, query: Query, stages: Sequence[Stage], cloc
     proven = leading.verdict is Verdict.VERIFIED
     methods = ", ".join(dict.fromkeys(result.method for result in results)) if proven else leading.method
     notes = tuple(dict.fromkeys(note for result in results for note in result.notes))
-    kept = tuple(proofs[id(case)] for case in query.cases) if proven and len(proofs) == len(query.cases) else ()
+    kept = tuple(proofs[id(case)] for case in asked.query.cases) if proven and len(proofs) == len(asked.cases) else ()
     return replace(leading, lower=torch.cat([result.lower for result in results]), method=methods, notes=notes,
                    seconds=clock.spent, proofs=kept)
 
