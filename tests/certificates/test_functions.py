@@ -29,6 +29,7 @@ FUNCTIONS: dict[str, tuple[Function, Callable[..., np.ndarray], float, float]] =
     "max": (clipped(ONE, None), lambda x: np.maximum(x, 1), -3, 3),
     "min": (clipped(None, ONE), lambda x: np.minimum(x, 1), -3, 3), "sign": (Sign(), np.sign, -3, 3),
     "floor": (Floor(), np.floor, -3, 3), "product": (Product(), np.multiply, -3, 3),
+    "anchored product": (Product(anchored=True), np.multiply, -3, 3),
     "largest": (Largest(2), np.maximum, -3, 3), "smallest": (Smallest(2), np.minimum, -3, 3),
 }
 N = 600
@@ -61,7 +62,7 @@ def test_lines_and_values_enclose_the_function(name: str) -> None:
         scale = rounding + 8 * UNIT * sum(np.abs(m * x) for m, x in zip(lines.lower, points, strict=True))
         scale = scale + 8 * UNIT * sum(np.abs(m * x) for m, x in zip(lines.upper, points, strict=True))
         assert (low_line <= y + scale).all() and (y <= high_line + scale).all()
-        if name not in ("sin", "cos", "floor", "largest", "smallest", "sign", "product"):
+        if name not in ("sin", "cos", "floor", "largest", "smallest", "sign", "product", "anchored product"):
             # Tight: the lines touch, but for how densely the points lie.
             assert (y - low_line).min(axis=1).max() < 0.05 and (high_line - y).min(axis=1).max() < 0.05
     with np.errstate(all="ignore"):

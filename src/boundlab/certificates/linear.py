@@ -171,6 +171,6 @@ def quotient(builder: Builder, operator: Operator, value: Varying, divisor: np.n
 
 
 LINEAR: dict[str, Rule] = {
-    "Gemm": gemm, "MatMul": matmul, "BatchNormalization": normalised, "ReduceSum": reduced(False), "ReduceMean": reduced(True),
+    "BatchNormalization": normalised, "ReduceSum": reduced(False), "ReduceMean": reduced(True),
     "Add": added, "Sum": added, "Sub": subtracted, "Neg": negated,
 }

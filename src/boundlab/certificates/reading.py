@@ -11,10 +11,12 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from boundlab.certificates.attention import ATTENTION, compared
 from boundlab.certificates.builder import Builder, Operator, Value, Varying, evaluate, moved
 from boundlab.certificates.elementary import FUNCTIONS
 from boundlab.certificates.linear import LINEAR, Rule
 from boundlab.certificates.network import Input, Network, arguments_of
+from boundlab.certificates.resizing import RESIZED
 from boundlab.certificates.windows import WINDOWED
 from boundlab.errors import CertificateError
 
@@ -26,8 +28,8 @@ MOVES: dict[str, tuple[int, ...] | None] = {
 }
 """Operators that only move entries: the inputs whose entries they move; None for all inputs."""
 ORDERED = ("Softmax", "LogSoftmax")
-"""Operators that keep the order of what they compare; known at the end of a network only."""
-RULES: dict[str, Rule] = {**LINEAR, **WINDOWED, **FUNCTIONS}
+"""Operators that keep the order of what they compare, which is all that is used of them at the end of a network."""
+RULES: dict[str, Rule] = {**LINEAR, **WINDOWED, **FUNCTIONS, **RESIZED, **ATTENTION}
 DOMAINS = ("", "ai.onnx")
 """What ONNX calls its own operators."""
 FLOATS = {onnx.TensorProto.FLOAT: np.float32, onnx.TensorProto.DOUBLE: np.float64}
@@ -52,17 +54,8 @@ def read_network(content: bytes) -> Network:
     output = values.get(ordered[0].input[0] if ordered else graph.output[0].name)
     if not isinstance(output, Varying):
         raise CertificateError("the network's output does not depend on its inputs.")
-    groups = compared(operator_of(ordered[0], values), opsets) if ordered else None
+    groups = compared(operator_of(ordered[0], values), opsets.get("", opsets.get("ai.onnx", 1))) if ordered else None
     return pruned(Network(tuple(builder.steps), output.step, dtype, groups))
-
-
-def compared(operator: Operator, opsets: dict[str, int]) -> np.ndarray:
-    """Which entries of its argument a softmax compares with each other, as a number for each flat entry."""
-    shape, flat = operator.varying(0).shape, opsets.get("", opsets.get("ai.onnx", 1)) < 13
-    axis = operator.attributes.get("axis", 1 if flat else -1) % len(shape)
-    rest = shape[:axis] if flat else (*shape[:axis], 1, *shape[axis + 1:])
-    numbers = np.arange(math.prod(rest)).reshape(*rest, *(1,) * (len(shape) - len(rest)))
-    return np.broadcast_to(numbers, shape).reshape(-1)
 
 
 def pruned(network: Network) -> Network:
