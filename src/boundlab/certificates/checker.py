@@ -93,7 +93,7 @@ def all_bounds(network: Network, cases: Sequence[Case], proofs: Sequence[CasePro
                ) -> Iterator[tuple[int, np.ndarray]]:
     """For each case its number and what its leaves' rows are above, in the order of batches; proofs fit their cases."""
     frames, leaves = together(network), 4 * max(together(network), FEWEST)
-    for numbers in gathered(proofs, frames, leaves):
+    for numbers in gathered(cases, proofs, frames, leaves):
         batch = batch_of(network, [cases[number] for number in numbers], [proofs[number] for number in numbers])
         bounds = batch_bounds(network, batch, places)
         for k, number in enumerate(numbers):
@@ -161,7 +161,8 @@ def derive_frames(network: Network, batch: Batch, places: Places, members: Membe
         pairs = [proof.plain.get(Argument(found.name, number)) for number in range(len(found.arguments))]
         return [pair and columns(pair, frames) for pair in pairs]
 
-    return derive(network, boxes, Slopes(given, plain, thorough))
+    balls = batch.balls and batch.balls.at(batch.case[frames])
+    return derive(network, boxes, Slopes(given, plain, thorough), balls)
 
 
 def hulls(network: Network, batch: Batch, places: Places, members: Members) -> list[Ends]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from boundlab.certificates.balls import Balls
 from boundlab.certificates.functions import Ends, lines_of
 from boundlab.certificates.network import Affine, Input, Network, Nonlinear, arguments_of
 from boundlab.certificates.pull import Pull, Room, room_of_lines, widened
@@ -44,11 +45,12 @@ def at(table: np.ndarray, owner: np.ndarray) -> np.ndarray:
 class Known:
     """Ends (size, f) of every step so far, and the rooms of steps: (size, f), of affine ones (size, 1) for all frames.
 
-    `magnitudes` (size, 1) bound the absolute values on all frames.
+    `magnitudes` (size, 1) bound the absolute values on all frames; `balls` are those that frames lie in beside their boxes.
     """
 
     network: Network
     frames: int
+    balls: Balls | None = None
     ends: list[Ends] = field(default_factory=list)
     magnitudes: list[np.ndarray] = field(default_factory=list)
     rooms: dict[int, Room] = field(default_factory=dict)
@@ -76,7 +78,8 @@ class Known:
 
     def pull_of(self, owner: np.ndarray) -> Pull:
         """Functions of the frames `owner` (r,), nothing of which has arrived yet."""
-        return Pull(self.network, {}, np.zeros(len(owner)), self.magnitude)
+        balls = None if self.balls is None else self.balls.at(owner)
+        return Pull(self.network, {}, np.zeros(len(owner)), self.magnitude, balls)
 
 
 @dataclass(frozen=True)
@@ -92,10 +95,10 @@ class Slopes:
 
 
 @np.errstate(all="ignore")
-def derive(network: Network, boxes: Sequence[Ends], slopes: Slopes) -> Known:
-    """Everything about f boxes, one pair of ends (size, f) for each input in turn."""
-    known = Known(network, boxes[0][0].shape[1])
-    shapes, straight, inputs = exactness(network), linear_in_inputs(network), iter(boxes)
+def derive(network: Network, boxes: Sequence[Ends], slopes: Slopes, balls: Balls | None = None) -> Known:
+    """Everything about f boxes, one pair of ends (size, f) for each input in turn, met with balls."""
+    known = Known(network, boxes[0][0].shape[1], balls)
+    shapes, straight, inputs = exactness(network, balls is not None), linear_in_inputs(network), iter(boxes)
     for place, step in enumerate(network.steps):
         if isinstance(step, Input):
             ends = finite(next(inputs), (step.size, known.frames))
@@ -114,8 +117,11 @@ def derive(network: Network, boxes: Sequence[Ends], slopes: Slopes) -> Known:
     return known
 
 
-def exactness(network: Network) -> list[bool]:
-    """Steps whose interval arithmetic loses nothing: linear functions of inputs, each of which arrives along one path."""
+def exactness(network: Network, balls: bool) -> list[bool]:
+    """Steps whose interval arithmetic loses nothing: linear functions of inputs, each of which arrives along one path.
+
+    On balls only multiples of single inputs are exact.
+    """
     apart: list[bool] = []
     found: list[bool] = []
     for step in network.steps:
@@ -123,7 +129,7 @@ def exactness(network: Network) -> list[bool]:
         source = step.arguments[0] if isinstance(step, Affine) else 0
         scaling = isinstance(step, Affine) and single and one_each(step)
         apart.append(isinstance(step, Input) or (scaling and apart[source]))
-        found.append(isinstance(step, Input) or (single and apart[source]))
+        found.append(apart[-1] if balls else isinstance(step, Input) or (single and apart[source]))
     return found
 
 

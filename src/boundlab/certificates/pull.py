@@ -8,10 +8,11 @@ between `low` and `high`; these take part as C+ low + C- high. What rounding los
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from boundlab.certificates.balls import Balls
 from boundlab.certificates.functions import Ends, Lines, Slopes
 from boundlab.certificates.network import Affine, Input, Network
 from boundlab.certificates.rounding import TINY, UNDERFLOW, UNIT, below, gamma
@@ -58,13 +59,17 @@ def dots(table: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
 class Pull:
     """r linear functions on their way to the inputs: coefficients that wait at steps, and a bias (r,) so far.
 
-    `magnitude` of a step is a bound of the absolute value of its entries, (size, 1).
+    `magnitude` of a step is a bound of the absolute value of its entries, (size, 1). With `balls` (one for each function) the
+    coefficients of inputs are kept in `arrived` until all are there, and `boxed` (r,) is their least value on the box.
     """
 
     network: Network
     waiting: Coefficients
     bias: np.ndarray
     magnitude: Callable[[int], np.ndarray]
+    balls: Balls | None = None
+    arrived: Coefficients = field(default_factory=dict)
+    boxed: np.ndarray | float = 0.0
 
     def arrive(self, step: int, coefficients: np.ndarray) -> None:
         """More coefficients of a step."""
@@ -78,14 +83,23 @@ class Pull:
         while self.waiting:
             step = max(self.waiting)
             self.through(step, self.waiting.pop(step), room(step))
-        return below(self.bias - UNDERFLOW)
+        if self.balls is None:
+            return below(self.bias - UNDERFLOW)
+        none = np.zeros((0, len(self.bias)))
+        whole = [self.arrived.get(place, np.zeros((step.size, len(self.bias)))) if isinstance(step, Input) else none
+                 for place, step in enumerate(self.network.steps)]
+        least = np.fmax(self.boxed, self.balls.least(np.concatenate(whole)))
+        return below(below(self.bias + least) - UNDERFLOW)
 
     def through(self, step: int, coefficients: np.ndarray, room: Room) -> None:
         """Coefficients of a step become coefficients of its arguments, and a share of the bias."""
         positive = np.maximum(coefficients, 0)
         negative = np.minimum(coefficients, 0)
-        self.bias = below(self.bias + below(dots(room.low, positive) + dots(room.high, negative)))
-        found = self.network.steps[step]
+        found, share = self.network.steps[step], below(dots(room.low, positive) + dots(room.high, negative))
+        if self.balls is not None and isinstance(found, Input):
+            self.arrived[step], self.boxed = coefficients, below(self.boxed + share)
+            return
+        self.bias = below(self.bias + share)
         if isinstance(found, Affine):
             for argument, matrix in zip(found.arguments, found.matrices, strict=True):
                 self.arrive(argument, matrix.pulled(coefficients))
