@@ -11,7 +11,7 @@ from boundlab.bounds.slopes import one_slope, parallel, zero_slope
 from boundlab.bounds.space import Full, Lagrangian, Own
 from boundlab.capture.onnx import OnnxFile, load_onnx, onnx_reference
 from boundlab.capture.torch import capture
-from boundlab.certificates.certificate import Argument, CaseProof, Certificate, Checked
+from boundlab.certificates.certificate import Argument, CaseProof, Certificate, Checked, Semantics
 from boundlab.certificates.check import check_certificate
 from boundlab.check.check import check
 from boundlab.check.report import Bounding, Report
@@ -119,6 +119,7 @@ __all__ = [
     "ShapeError",
     "Simplex",
     "SpecError",
+    "Semantics",
     "Specification",
     "Substitution",
     "Targeted",

@@ -55,7 +55,8 @@ def test_least_values_are_those_of_the_closed_form(p: float, scale: float) -> No
     assert (np.abs(found - exact) <= 1e-12 * (scale + np.abs(exact))).all()
     assert (dual_norm(np.abs(a), p) >= norm * (1 - 4e-16)).all()
     for k in range(n):  # rational arithmetic, where a norm can be stated in it
-        middle = sum((Fraction(x) * Fraction(c) for x, c in zip(a[:, k].tolist(), center[:, k].tolist(), strict=True)), Fraction(0))
+        pairs = zip(exactly(a[:, k]), exactly(center[:, k]), strict=True)
+        middle = sum((x * c for x, c in pairs), Fraction(0))
         gap, sizes = middle - Fraction(float(found[k])), [abs(Fraction(x)) for x in a[:, k].tolist()]
         if p in (1, math.inf):
             assert gap >= Fraction(float(radius[k])) * (max(sizes) if p == 1 else sum(sizes))
@@ -66,7 +67,8 @@ def test_least_values_are_those_of_the_closed_form(p: float, scale: float) -> No
 @pytest.mark.parametrize("p", [1, 2, 3, math.inf])
 def test_membership_is_exact(p: float) -> None:
     ball = Ball((Fraction(1, 10), Fraction(0)), Fraction(1, 2), p)
-    for x, inside in (([math.nextafter(0.6, 1), 0.0], False), ([0.6, 0.0], True), ([math.nan, 0], False), ([math.inf, 0], False)):
+    for x, inside in (([math.nextafter(0.6, 1), 0.0], False), ([0.6, 0.0], True), ([math.nan, 0.0], False),
+                      ([math.inf, 0.0], False)):
         assert ball.contains(x) is inside
     corner = [0.1 - 0.5, 0.5]
     assert ball.contains(corner) is (p == math.inf and Fraction(corner[0]) >= Fraction(-2, 5))
@@ -87,7 +89,7 @@ def test_leaves_and_intervals_hold_at_samples_of_balls(p: float, function: str) 
         rng = np.random.default_rng(seed)
         content = perceptron((3, 6, 5, 2), seed, function)
         network, center, radius = read_network(content), rng.normal(size=3), float(rng.choice([0.01, 0.4, 1.5]))
-        query = parse_vnnlib(query_text(center - [1, 0.3, 1], center + [0.2, 1, 1], 2, UNSAFE))
+        query = parse_vnnlib(query_text(center - np.array([1, 0.3, 1]), center + np.array([0.2, 1, 1]), 2, UNSAFE))
         case = dataclasses.replace(query.cases[0], ball=Ball(exactly(center), Fraction(radius), p))
         x = sampled(rng, center, radius * (1 - 1e-12), p, 6000)
         x = np.clip(x, case.lower.nearest, case.upper.nearest)  # towards the center, which lies in the box
@@ -131,7 +133,7 @@ def test_a_ball_of_infinite_order_is_its_box() -> None:
 
 
 def test_linear_functions_are_exact_on_balls_and_batches_keep_them_apart() -> None:
-    """y = x_0 + x_1 on balls around (1, 1) of radius 1: 0, 2 - sqrt(2) and 1 are the least values for the orders inf, 2 and 1."""
+    """x_0 + x_1 on balls around (1, 1) of radius 1: 0, 2 - sqrt(2) and 1 are its least values for the orders inf, 2 and 1."""
     weights = np.array([[1.0], [1.0]])
     content = perceptron((2, 1), 0)
     made = onnx.ModelProto.FromString(content)

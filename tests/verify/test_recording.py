@@ -117,7 +117,8 @@ def test_halves_cover_their_leaf_and_joining_loses_nothing(tmp_path_factory):
     assert check_proofs(read, query, (both,)).accepted
     middle = proof.leaves // 2
     parts = [taken(proof, np.arange(middle), fresh=False), taken(proof, np.arange(middle, proof.leaves), fresh=True)]
-    np.testing.assert_allclose(case_bounds(read, case, joined(parts, [0] * len(parts)), places), case_bounds(read, case, proof, places))
+    every = joined(parts, [0] * len(parts))
+    np.testing.assert_allclose(case_bounds(read, case, every, places), case_bounds(read, case, proof, places))
 
 
 def test_searches_side_by_side_decide_what_either_can():

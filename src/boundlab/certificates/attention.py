@@ -1,6 +1,6 @@
-"""Products of two varying matrices and softmax, as steps that are known: products, sums, exponentials, a reciprocal, a logarithm.
+"""Products of two varying matrices and softmax, as steps that are known: products, sums, exponentials, reciprocals.
 
-softmax_j(x) = 1 / (1 + sum over k != j of exp(x_k - x_j)), in which each sum and difference is linear, and where the differences
+softmax_j(x) = 1 / (1 + sum over k != j of exp(x_k - x_j)), where sums and differences are linear, and differences
 keep what x_k and x_j have in common.
 """
 

@@ -1,7 +1,7 @@
 """Balls of cases: the least value of linear functions over them, outward of all rounding.
 
-Over a ball with center c and radius r in the norm of order p a function a . x is at least a . c - r ||a||_q, where 1/p + 1/q = 1
-(Hoelder's inequality).
+Over a ball with center c and radius r in the norm of order p a function a . x is at least a . c - r ||a||_q, where
+1/p + 1/q = 1 (Hoelder's inequality).
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from boundlab.certificates.balls import Balls, balls_of
-from boundlab.certificates.certificate import CaseProof, Pair
+from boundlab.certificates.certificate import Argument, CaseProof, Pair
 from boundlab.certificates.functions import Ends
 from boundlab.certificates.network import Network
 from boundlab.certificates.unsafe import Atoms, atoms_of
@@ -56,8 +56,8 @@ def gathered(cases: Sequence[Case], proofs: Sequence[CaseProof], frames: int, le
     groups: list[list[int]] = []
     current: dict[Hashable, tuple[int, int, int]] = {}
     for number, (case, proof) in enumerate(zip(cases, proofs, strict=True)):
-        layout = (case.ball and case.ball.p, proof.thorough, tuple((key, low.shape[1:], high.shape[1:]) for key, (low, high) in sorted(
-            proof.inner.items(), key=lambda item: item[0])))
+        inner = tuple((key, *(slopes.shape[1:] for slopes in proof.inner[key])) for key in sorted(proof.inner))
+        layout = case.ball and case.ball.p, proof.thorough, inner
         group, held, full = current.get(layout, (-1, frames, leaves))
         if held + proof.frames > frames or full + proof.leaves > leaves:
             group, held, full = len(groups), 0, 0
@@ -95,7 +95,7 @@ def joined(proofs: Sequence[CaseProof], clauses: Sequence[int]) -> CaseProof:
         proofs[0].thorough)
 
 
-def renumbered(proof: CaseProof, place: Mapping[Hashable, int]) -> np.ndarray:
+def renumbered(proof: CaseProof, place: Mapping[Argument, int]) -> np.ndarray:
     """A proof's `step` by the places that steps have among others."""
     if not proof.steps:
         return proof.step

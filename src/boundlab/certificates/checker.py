@@ -11,12 +11,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from boundlab.certificates.batches import Batch, batch_of, gathered
-from boundlab.certificates.certificate import Argument, CaseProof, Checked
+from boundlab.certificates.certificate import Argument, CaseProof, Checked, Semantics
 from boundlab.certificates.coverage import uncovered
 from boundlab.certificates.functions import Ends
 from boundlab.certificates.known import FEWEST, Known, Rows, Slopes, derive
 from boundlab.certificates.leaves import Leaves, Places, columns, inner_slopes, places_of
 from boundlab.certificates.network import Network, Nonlinear
+from boundlab.certificates.single import running
 from boundlab.certificates.unsafe import summed
 from boundlab.errors import CertificateError
 from boundlab.question.exact import Atom, Case, Query
@@ -25,11 +26,13 @@ MOST_NUMBERS = 2**20
 """Numbers of one kind that the leaves, or the frames, of a chunk may hold over the whole network."""
 
 
-def check_proofs(network: Network, query: Query, proofs: Sequence[CaseProof]) -> Checked:
+def check_proofs(network: Network, query: Query, proofs: Sequence[CaseProof], *, semantics: Semantics = Semantics.REAL
+                 ) -> Checked:
     """Whether proofs, one for each case of the query, hold for the network; CertificateError for what does not fit.
 
     Cases are checked in batches. One that a batch does not show is checked alone, so that no case depends on others.
     """
+    network = running(network, semantics)
     fitting(network, query, proofs)
     leaves, margin, places = sum(proof.leaves for proof in proofs), np.inf, places_of(network)
     for number, (case, proof) in enumerate(zip(query.cases, proofs, strict=True)):
@@ -41,8 +44,9 @@ def check_proofs(network: Network, query: Query, proofs: Sequence[CaseProof]) ->
         # NaN is never a proof.
         worst = int(np.argmin(np.where(np.isnan(bounds), -np.inf, bounds)))
         if not bounds[worst] > 0:
-            return Checked(False, float(bounds[worst]), leaves, (
-                f"case {number}: leaf {worst} shows clause {int(proofs[number].clause[worst])} only down to {bounds[worst]:.6g}"))
+            clause = int(proofs[number].clause[worst])
+            return Checked(False, float(bounds[worst]), leaves,
+                           f"case {number}: leaf {worst} shows clause {clause} only down to {bounds[worst]:.6g}")
         margin = min(margin, float(bounds[worst]))
     return Checked(True, margin, leaves)
 

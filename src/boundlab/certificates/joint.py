@@ -42,6 +42,9 @@ class Product:
         share = np.where(upper > x, (x + upper - 2 * anchor) / np.where(upper > x, upper - x, 1), 0)
         return (middle - share * radius, anchor), (middle + share * radius, anchor)
 
+    def float32_units(self, ends: Sequence[Ends], size: np.ndarray) -> np.ndarray | float:
+        return 4 * size
+
     def intercepts(self, ends: Sequence[Ends], lower: Slopes, upper: Slopes) -> Ends:
         corners = list(itertools.product(*ends))
         low = smallest_of([x * y - lower[0] * x - lower[1] * y for x, y in corners])
@@ -74,6 +77,9 @@ class Largest:
         best, settled = self.winner(ends), self.settled(ends)
         lower = tuple((best == k).astype(np.float64) for k in range(self.arity))
         return lower, tuple(np.where(settled, slope, 0) for slope in lower)
+
+    def float32_units(self, ends: Sequence[Ends], size: np.ndarray) -> np.ndarray | float:
+        return 0.0
 
     def intercepts(self, ends: Sequence[Ends], lower: Slopes, upper: Slopes) -> Ends:
         """The largest is at least each argument, and it is one of them."""
@@ -111,6 +117,9 @@ class Smallest:
     def defaults(self, ends: Sequence[Ends]) -> tuple[Slopes, Slopes]:
         lower, upper = Largest(self.arity).defaults(self.mirrored(ends))
         return upper, lower
+
+    def float32_units(self, ends: Sequence[Ends], size: np.ndarray) -> np.ndarray | float:
+        return 0.0
 
     def intercepts(self, ends: Sequence[Ends], lower: Slopes, upper: Slopes) -> Ends:
         low, high = Largest(self.arity).intercepts(self.mirrored(ends), upper, lower)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from boundlab.certificates.balls import Balls
-from boundlab.certificates.functions import Ends, lines_of
+from boundlab.certificates.functions import Ends, Lines, lines_of
 from boundlab.certificates.network import Affine, Input, Network, Nonlinear, arguments_of
 from boundlab.certificates.pull import Pull, Room, room_of_lines, widened
 from boundlab.certificates.rounding import LARGEST, TINY, above, below, gamma, largest
@@ -46,11 +46,13 @@ class Known:
     """Ends (size, f) of every step so far, and the rooms of steps: (size, f), of affine ones (size, 1) for all frames.
 
     `magnitudes` (size, 1) bound the absolute values on all frames; `balls` are those that frames lie in beside their boxes.
+    `errors` (size, 1) are those of nonlinear steps as they run, where the proof is about that.
     """
 
     network: Network
     frames: int
     balls: Balls | None = None
+    errors: dict[int, np.ndarray] = field(default_factory=dict)
     ends: list[Ends] = field(default_factory=list)
     magnitudes: list[np.ndarray] = field(default_factory=list)
     rooms: dict[int, Room] = field(default_factory=dict)
@@ -69,6 +71,12 @@ class Known:
         found = self.network.steps[step]
         assert isinstance(found, Nonlinear)
         return [self.ends[argument] for argument in found.arguments]
+
+    def room_of_lines(self, step: int, lines: Lines) -> Room:
+        """The room of a nonlinear step with lines around it."""
+        found = self.network.steps[step]
+        assert isinstance(found, Nonlinear)
+        return room_of_lines(lines, tuple(map(self.magnitude, found.arguments)), self.errors.get(step))
 
     def room(self, step: int, owner: np.ndarray) -> Room:
         """A step's room for rows of the frames `owner`."""
@@ -110,10 +118,10 @@ def derive(network: Network, boxes: Sequence[Ends], slopes: Slopes, balls: Balls
             for number, argument in enumerate(step.arguments):
                 if not shapes[argument]:
                     refine(known, (place, number), slopes.rows, slopes.thorough or straight[argument])
+            values = nonlinear_values(known, place, step)
             plain = slopes.plain(place) or [None] * len(step.arguments)
-            lines = lines_of(step.function, known.arguments(place), plain)
-            known.rooms[place] = room_of_lines(lines, tuple(map(known.magnitude, step.arguments)))
-            known.learn(place, finite(step.function.values(known.arguments(place)), (step.size, known.frames)))
+            known.rooms[place] = known.room_of_lines(place, lines_of(step.function, known.arguments(place), plain))
+            known.learn(place, values)
     return known
 
 
@@ -153,16 +161,28 @@ def finite(ends: Ends, shape: tuple[int, int]) -> Ends:
     return np.where(np.abs(low) <= LARGEST, low, -np.inf), np.where(np.abs(high) <= LARGEST, high, np.inf)
 
 
+def nonlinear_values(known: Known, place: int, step: Nonlinear) -> Ends:
+    """The ends of a nonlinear step's values; as it runs, further apart by its error, which is noted."""
+    low, high = step.function.values(known.arguments(place))
+    if known.network.single is not None:
+        error = known.errors[place] = known.network.single.nonlinear(step, known.arguments(place), (low, high))
+        low, high = below(low - error), above(high + error)
+    return finite((low, high), (step.size, known.frames))
+
+
 def affine_ends(known: Known, place: int, step: Affine) -> Ends:
     """Interval arithmetic through an affine step, whose room is noted on the way."""
     center = np.repeat(step.bias[:, None], known.frames, axis=1)
-    radius, slack = np.zeros_like(center), step.slack[:, None]
+    radius, slack, total = np.zeros_like(center), step.slack[:, None], step.scale[:, None]
     for argument, matrix in zip(step.arguments, step.matrices, strict=True):
         lower, upper = known.ends[argument]
         middle = lower / 2 + upper / 2
         reach = above(np.maximum(upper - middle, middle - lower))
         center, radius = center + matrix.forward @ middle, radius + matrix.absolute @ reach
-        slack = slack + matrix.error * (matrix.absolute @ known.magnitude(argument))
+        size = matrix.absolute @ known.magnitude(argument)
+        slack, total = slack + matrix.error * size, total + size
+    if known.network.single is not None:
+        slack = slack + known.network.single.affine(place, 1.01 * total)
     count = 4 * (len(step.arguments) + 2)
     bias, size = step.bias[:, None], (np.abs(center) + radius).max(axis=1, keepdims=True)
     slack = 1.01 * slack + gamma(count) * (np.abs(bias) + size) + TINY
@@ -225,7 +245,7 @@ def room_of(known: Known, given: Given, rows: Rows, step: int) -> Room:
         return known.room(step, rows.frame)
     assert isinstance(found, Nonlinear)
     ends = [(at(low, rows.frame), at(high, rows.frame)) for low, high in known.arguments(step)]
-    return room_of_lines(lines_of(found.function, ends, slopes), tuple(map(known.magnitude, found.arguments)))
+    return known.room_of_lines(step, lines_of(found.function, ends, slopes))
 
 
 def begun(known: Known, argument: int, rows: Rows) -> Pull:

@@ -11,7 +11,7 @@ from boundlab.certificates.certificate import Argument, CaseProof, Pair
 from boundlab.certificates.functions import Ends, lines_of
 from boundlab.certificates.known import Known, Rows, at
 from boundlab.certificates.network import Affine, Input, Network, Nonlinear
-from boundlab.certificates.pull import Pull, Room, dots, room_of_lines, widened
+from boundlab.certificates.pull import Pull, Room, dots, widened
 from boundlab.certificates.rounding import TINY, UNDERFLOW, UNIT, below
 from boundlab.certificates.unsafe import Atoms
 from boundlab.errors import CertificateError
@@ -138,7 +138,7 @@ class Leaves:
         whole = [(at(low, self.owner), at(high, self.owner)) for low, high in self.known.arguments(step)]
         ends = [clipped.get(argument, pair) for argument, pair in zip(found.arguments, whole, strict=True)]
         given = [self.given(argument) for argument in arguments]
-        return room_of_lines(lines_of(found.function, ends, given), tuple(map(self.known.magnitude, found.arguments)))
+        return self.known.room_of_lines(step, lines_of(found.function, ends, given))
 
     def given(self, argument: Argument) -> Ends | None:
         """The leaves' own slopes, and those of their frames where these are NaN, (size, r or 1)."""

@@ -40,9 +40,9 @@ def widened(low: np.ndarray, high: np.ndarray, slack: np.ndarray | float) -> End
     return low - room, high + room
 
 
-def room_of_lines(lines: Lines, magnitudes: tuple[np.ndarray, ...]) -> Room:
-    """The room of a nonlinear step whose arguments are at most `magnitudes`."""
-    slack: np.ndarray | float = 0.0
+def room_of_lines(lines: Lines, magnitudes: tuple[np.ndarray, ...], error: np.ndarray | None = None) -> Room:
+    """The room of a nonlinear step whose arguments are at most `magnitudes`, and whose values are wrong by at most `error`."""
+    slack: np.ndarray | float = 0.0 if error is None else error
     for below_, above_, magnitude in zip(lines.lower, lines.upper, magnitudes, strict=True):
         slack = slack + 2 * UNIT * np.maximum(np.abs(below_), np.abs(above_)) * magnitude
     return Room(*widened(lines.low, lines.high, slack), lines.lower, lines.upper)

@@ -32,6 +32,9 @@ ORDERED = ("Softmax", "LogSoftmax")
 RULES: dict[str, Rule] = {**LINEAR, **WINDOWED, **FUNCTIONS, **RESIZED, **ATTENTION}
 DOMAINS = ("", "ai.onnx")
 """What ONNX calls its own operators."""
+OTHER_FLOATS = {kind for name, kind in onnx.TensorProto.DataType.items()
+                if ("FLOAT" in name and name != "FLOAT") or "DOUBLE" in name or "COMPLEX" in name}
+"""Types of numbers with a fraction, but float32."""
 FLOATS = {onnx.TensorProto.FLOAT: np.float32, onnx.TensorProto.DOUBLE: np.float64}
 
 
@@ -55,7 +58,24 @@ def read_network(content: bytes) -> Network:
     if not isinstance(output, Varying):
         raise CertificateError("the network's output does not depend on its inputs.")
     groups = compared(operator_of(ordered[0], values), opsets.get("", opsets.get("ai.onnx", 1))) if ordered else None
-    return pruned(Network(tuple(builder.steps), output.step, dtype, groups))
+    return pruned(Network(tuple(builder.steps), output.step, dtype, groups, uncovered(graph)))
+
+
+def uncovered(graph: onnx.GraphProto) -> str:
+    """Why nothing is known of the network as it runs in float32; empty if nothing stands against it."""
+    kinds = {tensor.data_type for tensor in graph.initializer}
+    for node in graph.node:
+        attributes = {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
+        kinds |= {value.data_type for value in attributes.values() if isinstance(value, onnx.TensorProto)}
+        if node.op_type == "Cast":
+            kinds.add(attributes["to"])
+        if node.op_type in ORDERED:
+            return f"it has a {node.op_type} ('{node.output[0]}'), which runtimes compute in several ways"
+        if node.op_type in ("Resize", "Upsample") and attributes.get("mode", b"nearest") != b"nearest":
+            return f"it interpolates ('{node.output[0]}') at places that are themselves rounded"
+    if kinds & OTHER_FLOATS:
+        return "it has tensors of another floating-point type than float32"
+    return ""
 
 
 def pruned(network: Network) -> Network:
@@ -69,7 +89,7 @@ def pruned(network: Network) -> Network:
     steps = [network.steps[place] for place in kept]
     moved_ = [step if isinstance(step, Input) else replace(step, arguments=tuple(number[one] for one in step.arguments))
               for step in steps]
-    return Network(tuple(moved_), number[network.output], network.dtype, network.groups)
+    return replace(network, steps=tuple(moved_), output=number[network.output])
 
 
 def parsed(content: bytes) -> tuple[onnx.GraphProto, dict[str, int]]:

@@ -1,4 +1,4 @@
-"""Resize and Upsample by whole factors: nearest neighbours are a choice of entries, linear interpolation a matrix for each axis."""
+"""Resize and Upsample by whole factors: nearest neighbours are a choice of entries, interpolation a matrix for each axis."""
 
 from __future__ import annotations
 
