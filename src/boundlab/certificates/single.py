@@ -1,7 +1,7 @@
 """The network as it runs in float32: by how much what a step computes may differ from its function of what its arguments are.
 
 An affine step of n operations, in any order and with or without fused multiply-adds, is wrong by at most
-gamma_n = n u / (1 - n u) times |W| |x| + |b| with u = 2^-24 (Higham 2002, Sec. 3.1). Its n counts those of the affine steps
+gamma_n = n u / (1 - n u) times |W| |x| + |b|, u = 2^-24 (Higham 2002, Sec. 3.1). Its n counts those of the affine steps
 before it, because a runtime may fold a normalisation, a factor or a sum into what comes before and accumulate all of it together.
 """
 
