@@ -10,7 +10,7 @@ import numpy as np
 
 from boundlab.certificates.balls import Balls
 from boundlab.certificates.functions import Ends, Lines, lines_of
-from boundlab.certificates.network import Affine, Input, Network, Nonlinear, arguments_of
+from boundlab.certificates.network import Affine, Input, Network, Nonlinear, Part, arguments_of, narrowed
 from boundlab.certificates.pull import Pull, Room, room_of_lines, widened
 from boundlab.certificates.rounding import LARGEST, TINY, above, below, gamma, largest
 
@@ -254,12 +254,14 @@ def begun(known: Known, argument: int, rows: Rows) -> Pull:
     if not isinstance(step, Affine):
         single = np.zeros((step.size, len(rows.neuron)))
         single[rows.neuron, np.arange(len(rows.neuron))] = sign
-        pull.arrive(argument, single)
+        pull.arrive(argument, Part(None, single))
         return pull
     room = known.rooms[argument]
     pull.bias = -room.high[rows.neuron, 0] if rows.upper else room.low[rows.neuron, 0]
     for source, matrix in zip(step.arguments, step.matrices, strict=True):
-        chosen = matrix.forward[rows.neuron]
-        dense = chosen if isinstance(chosen, np.ndarray) else chosen.toarray()
-        pull.arrive(source, np.ascontiguousarray(sign * dense.T))
+        chosen, used = matrix.forward[rows.neuron], None
+        if not isinstance(chosen, np.ndarray):
+            used, chosen = narrowed(chosen)
+            chosen = chosen.toarray()
+        pull.arrive(source, Part(used, np.ascontiguousarray(sign * chosen.T)))
     return pull

@@ -23,6 +23,32 @@ WORTH = 0.8
 
 
 @dataclass(frozen=True)
+class Part:
+    """Coefficients (k, r) of the entries `read` (k,) of a step, in increasing order, or of all for None; others are 0."""
+
+    read: np.ndarray | None
+    values: np.ndarray
+
+    def of(self, size: int) -> np.ndarray:
+        """The coefficients (size, r) of all entries."""
+        if self.read is None:
+            return self.values
+        found = np.zeros((size, self.values.shape[1]))
+        found[self.read] = self.values
+        return found
+
+
+def narrowed(rows: csr_array) -> tuple[np.ndarray | None, csr_array]:
+    """The columns that rows read and the rows without the others, if that leaves out enough; else None and the rows."""
+    used = np.flatnonzero(np.bincount(rows.indices, minlength=rows.shape[1]))
+    if len(used) >= WORTH * rows.shape[1]:
+        return None, rows
+    place = np.zeros(rows.shape[1], dtype=rows.indices.dtype)
+    place[used] = np.arange(len(used))
+    return used, csr_array((rows.data, place[rows.indices], rows.indptr), shape=(rows.shape[0], len(used)))
+
+
+@dataclass(frozen=True)
 class Matrix:
     """Coefficients (out, in) of an affine step in one argument, and their absolute values.
 
@@ -35,14 +61,18 @@ class Matrix:
     error: float
     terms: int
 
-    def pulled(self, coefficients: np.ndarray) -> np.ndarray:
-        """The transpose times coefficients (out, r); entries that no column reads take no part."""
+    def pulled(self, part: Part) -> Part:
+        """The transpose times coefficients of the rows; what no column reads takes no part."""
+        read, values = part.read, part.values
         if isinstance(self.forward, np.ndarray):
-            return self.forward.T @ coefficients
-        read = np.flatnonzero(coefficients.any(axis=1))
-        if len(read) < WORTH * len(coefficients):
-            return np.asarray(self.forward[read].T @ coefficients[read])
-        return np.asarray(self.forward.T @ coefficients)
+            return Part(None, (self.forward if read is None else self.forward[read]).T @ values)
+        own = np.flatnonzero(values.any(axis=1))
+        if len(own) < WORTH * len(values):
+            read, values = own if read is None else read[own], values[own]
+        if read is None:
+            return Part(None, np.asarray(self.forward.T @ values))
+        used, rows = narrowed(self.forward[read])
+        return Part(used, np.asarray(rows.T @ values))
 
 
 def matrix_of(coefficients: np.ndarray | csr_array, operations: int = 0) -> Matrix:

@@ -14,11 +14,11 @@ import numpy as np
 
 from boundlab.certificates.balls import Balls
 from boundlab.certificates.functions import Ends, Lines, Slopes
-from boundlab.certificates.network import Affine, Input, Network
+from boundlab.certificates.network import Affine, Input, Network, Part
 from boundlab.certificates.rounding import TINY, UNDERFLOW, UNIT, below, gamma
 
-Coefficients = dict[int, np.ndarray]
-"""Coefficients (size, r) by step."""
+Coefficients = dict[int, Part]
+"""Coefficients by step."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,14 @@ class Room:
     high: np.ndarray
     lower: Slopes = ()
     upper: Slopes = ()
+
+    def of(self, read: np.ndarray | None) -> Room:
+        """The same for some entries."""
+        if read is None:
+            return self
+        lower, upper = (tuple(slope if len(slope) == 1 else slope[read] for slope in slopes)
+                        for slopes in (self.lower, self.upper))
+        return Room(self.low[read], self.high[read], lower, upper)
 
 
 def widened(low: np.ndarray, high: np.ndarray, slack: np.ndarray | float) -> Ends:
@@ -71,12 +79,16 @@ class Pull:
     arrived: Coefficients = field(default_factory=dict)
     boxed: np.ndarray | float = 0.0
 
-    def arrive(self, step: int, coefficients: np.ndarray) -> None:
+    def arrive(self, step: int, part: Part) -> None:
         """More coefficients of a step."""
-        if step in self.waiting:
-            coefficients = self.waiting[step] + coefficients
-            self.bias = below(self.bias - 1.01 * UNIT * dots(self.magnitude(step), np.abs(coefficients)) - TINY)
-        self.waiting[step] = coefficients
+        known, size = self.waiting.get(step), self.network.steps[step].size
+        if known is not None:
+            if part.read is None or known.read is None or not np.array_equal(part.read, known.read):
+                part, known = Part(None, part.of(size)), Part(None, known.of(size))
+            part = Part(part.read, known.values + part.values)
+            magnitude = self.magnitude(step) if part.read is None else self.magnitude(step)[part.read]
+            self.bias = below(self.bias - 1.01 * UNIT * dots(magnitude, np.abs(part.values)) - TINY)
+        self.waiting[step] = part
 
     def to_inputs(self, room: Callable[[int], Room]) -> np.ndarray:
         """Lower bounds (r,) of the functions; NaN where something on the way was too large for a float."""
@@ -85,24 +97,25 @@ class Pull:
             self.through(step, self.waiting.pop(step), room(step))
         if self.balls is None:
             return below(self.bias - UNDERFLOW)
-        none = np.zeros((0, len(self.bias)))
-        whole = [self.arrived.get(place, np.zeros((step.size, len(self.bias)))) if isinstance(step, Input) else none
-                 for place, step in enumerate(self.network.steps)]
+        none = Part(np.zeros(0, dtype=np.int64), np.zeros((0, len(self.bias))))
+        whole = [self.arrived.get(place, none).of(step.size) for place, step in enumerate(self.network.steps)
+                 if isinstance(step, Input)]
         least = np.fmax(self.boxed, self.balls.least(np.concatenate(whole)))
         return below(below(self.bias + least) - UNDERFLOW)
 
-    def through(self, step: int, coefficients: np.ndarray, room: Room) -> None:
+    def through(self, step: int, part: Part, room: Room) -> None:
         """Coefficients of a step become coefficients of its arguments, and a share of the bias."""
-        positive = np.maximum(coefficients, 0)
-        negative = np.minimum(coefficients, 0)
+        room = room.of(part.read)
+        positive = np.maximum(part.values, 0)
+        negative = np.minimum(part.values, 0)
         found, share = self.network.steps[step], below(dots(room.low, positive) + dots(room.high, negative))
         if self.balls is not None and isinstance(found, Input):
-            self.arrived[step], self.boxed = coefficients, below(self.boxed + share)
+            self.arrived[step], self.boxed = part, below(self.boxed + share)
             return
         self.bias = below(self.bias + share)
         if isinstance(found, Affine):
             for argument, matrix in zip(found.arguments, found.matrices, strict=True):
-                self.arrive(argument, matrix.pulled(coefficients))
+                self.arrive(argument, matrix.pulled(part))
         elif not isinstance(found, Input):
             for argument, lower, upper in zip(found.arguments, room.lower, room.upper, strict=True):
-                self.arrive(argument, lower * positive + upper * negative)
+                self.arrive(argument, Part(part.read, lower * positive + upper * negative))

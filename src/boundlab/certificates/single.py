@@ -2,7 +2,7 @@
 
 An affine step of n operations, in any order and with or without fused multiply-adds, is wrong by at most
 gamma_n = n u / (1 - n u) times |W| |x| + |b|, u = 2^-24 (Higham 2002, Sec. 3.1). Its n counts those of the affine steps
-before it, because a runtime may fold a normalisation, a factor or a sum into what comes before and accumulate all of it together.
+before it, because a runtime may fold a normalisation, a factor or a sum into what comes before and accumulate all at once.
 """
 
 from __future__ import annotations
