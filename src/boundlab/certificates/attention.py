@@ -17,9 +17,13 @@ from boundlab.certificates.functions import Function
 from boundlab.certificates.joint import Product
 from boundlab.certificates.linear import Rule, gemm, matmul
 from boundlab.certificates.network import matrix_of
+from boundlab.certificates.piecewise import clipped
 
 MOST_PRODUCTS = 2**24
 """Products that one matrix product, and differences that one softmax, may have."""
+
+CLIP, CLIPPED = 300.0, 2.0**-432
+"""Differences above `CLIP`, whose exponentials would be too large, count as `CLIP`: both shares are below e^-300."""
 
 
 def matrices(builder: Builder, operator: Operator) -> Value:
@@ -83,7 +87,7 @@ def compared(operator: Operator, opset: int) -> np.ndarray:
 
 
 def softmax(logarithm: bool) -> Rule:
-    """Softmax or its logarithm: steps `NAME:exp` and `NAME:reciprocal` or `NAME:log`."""
+    """Softmax or its logarithm: steps `NAME:clip`, `NAME:exp` and `NAME:reciprocal`, or `NAME:exp` and `NAME:log`."""
     def rule(builder: Builder, operator: Operator) -> Value:
         value, name = operator.varying(0), operator.name
         groups = compared(operator, builder.opsets.get("", builder.opsets.get("ai.onnx", 1)))
@@ -99,12 +103,17 @@ def softmax(logarithm: bool) -> Rule:
         start = np.arange(0, 2 * len(chosen) + 1, 2)
         matrix = csr_array((signs, chosen.reshape(-1).copy(), start), shape=(len(chosen), value.size))
         gaps = builder.affine(f"{name}:gaps", [(value, matrix_of(matrix))], 0.0, (len(chosen),))
+        if not logarithm:
+            gaps = builder.nonlinear(f"{name}:clip", [gaps], clipped(None, np.full((1, 1), CLIP)), gaps.shape)
         ratios = builder.nonlinear(f"{name}:exp", [gaps], EXP, gaps.shape)
         sums = csr_array((np.ones(len(chosen)), (chosen[:, 1], np.arange(len(chosen)))), shape=(value.size, len(chosen)))
         total = builder.affine(f"{name}:sum", [(ratios, matrix_of(sums))], 1.0, value.shape)
         ending: tuple[str, Function] = ("log", LOG) if logarithm else ("reciprocal", RECIPROCAL)
         found = builder.nonlinear(f"{name}:{ending[0]}", [total], ending[1], value.shape)
-        return builder.total(name, [(found, -1.0)]) if logarithm else found
+        if logarithm:
+            return builder.total(name, [(found, -1.0)])
+        same = matrix_of(entries(np.arange(value.size), np.array(1.0), value.size))
+        return builder.affine(name, [(found, same)], 0.0, value.shape, CLIPPED)
     return rule
 
 

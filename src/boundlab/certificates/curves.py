@@ -42,13 +42,15 @@ class Piece:
 class Curve:
     """A smooth function: its value, its derivative, the pieces of an interval, and the absolute error of a value near 0.
 
-    In float32 its absolute error near 0 is a multiple of `single`; a `singular` one is infinite at 0, and maybe for subnormals.
+    A derivative's absolute error near 0 is a multiple of `blur`, 0 where it has a relative error only. In float32 a value's absolute
+    error near 0 is a multiple of `single`; a `singular` function is infinite at 0, and maybe for subnormals.
     """
 
     value: Unary
     derivative: Unary
     pieces: Callable[[np.ndarray, np.ndarray], Sequence[Piece]]
     floor: float = TINY
+    blur: float = 1.0
     single: float = 1.0
     singular: bool = False
 
@@ -104,7 +106,7 @@ class Curve:
         high = np.where(piece.convex, np.maximum(*chords), np.maximum(*tangents))
         width, size = b - a, np.maximum(np.abs(a), np.abs(b))
         scale = largest_of([np.abs(height), *(np.abs(self.value(end)) for end in (a, b))]) + self.floor / UNIT / UNITS
-        scale = scale + (np.abs(steep) + 1) * width + np.abs(slope) * size
+        scale = scale + (np.abs(steep) + self.blur) * width + np.abs(slope) * size
         slack = piece.unsure * width * width
         return outward(low - slack, high + slack, scale, 2 * UNITS)
 
@@ -212,12 +214,12 @@ class Wave:
 
 
 EXP = Curve(np.exp, np.exp, everywhere(True, np.log), single=0.0)
-LOG = Curve(np.log, lambda x: 1 / x, everywhere(False, lambda m: 1 / m), singular=True)
+LOG = Curve(np.log, lambda x: 1 / x, everywhere(False, lambda m: 1 / m), blur=0.0, singular=True)
 SQRT = Curve(np.sqrt, lambda x: 0.5 / np.sqrt(x), everywhere(False, lambda m: 0.25 / (m * m)))
 SQUARE = Curve(np.square, lambda x: 2 * x, everywhere(True, lambda m: m / 2), single=0.0)
 CUBE = Curve(lambda x: x * x * x, lambda x: 3 * x * x,
              about_zero(False, lambda m: -np.sqrt(m / 3), lambda m: np.sqrt(m / 3)), single=0.0)
-RECIPROCAL = Curve(lambda x: 1 / x, lambda x: -1 / (x * x), sided, single=0.0)
+RECIPROCAL = Curve(lambda x: 1 / x, lambda x: -1 / x / x, sided, blur=0.0, single=0.0)
 SOFTPLUS = Curve(lambda x: np.logaddexp(0, x), sigmoid, everywhere(True, lambda m: np.log(m / (1 - m))))
 SIGMOID = Curve(sigmoid, sigmoid_derivative, about_zero(True, logit_of_slope, lambda m: -logit_of_slope(m)))
 TANH = Curve(np.tanh, lambda x: 4 * sigmoid_derivative(2 * x),
