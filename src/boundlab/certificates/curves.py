@@ -42,8 +42,8 @@ class Piece:
 class Curve:
     """A smooth function: its value, its derivative, the pieces of an interval, and the absolute error of a value near 0.
 
-    A derivative's absolute error near 0 is a multiple of `blur`, 0 where it has a relative error only. In float32 a value's absolute
-    error near 0 is a multiple of `single`; a `singular` function is infinite at 0, and maybe for subnormals.
+    A derivative's absolute error near 0 is a multiple of `blur`, 0 where it has a relative error only. In float32 a value's
+    absolute error near 0 is a multiple of `single`; a `singular` function is infinite at 0, and maybe for subnormals.
     """
 
     value: Unary
