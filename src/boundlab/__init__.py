@@ -12,7 +12,7 @@ from boundlab.bounds.space import Full, Lagrangian, Own
 from boundlab.capture.joined import joined, moved, renamed
 from boundlab.capture.onnx import OnnxFile, load_onnx, onnx_reference
 from boundlab.capture.torch import capture
-from boundlab.certificates.certificate import Argument, CaseProof, Certificate, Checked
+from boundlab.certificates.certificate import Argument, CaseProof, Certificate, Checked, Semantics
 from boundlab.certificates.check import check_certificate
 from boundlab.check.check import check
 from boundlab.check.report import Bounding, Report
@@ -120,6 +120,7 @@ __all__ = [
     "Result",
     "Rigour",
     "Search",
+    "Semantics",
     "Serial",
     "ShapeError",
     "Simplex",

@@ -48,7 +48,7 @@ def test_together_equals_alone(function: str) -> None:
         network, cases, proofs = several(seed, function)
         places = places_of(network)
         alone = [case_bounds(network, case, proof, places) for case, proof in zip(cases, proofs, strict=True)]
-        groups = gathered(proofs, 10**9, 10**9)
+        groups = gathered(cases, proofs, 10**9, 10**9)
         assert sorted(number for group in groups for number in group) == list(range(CASES))
         assert any(len(group) > 1 for group in groups)
         for group in groups:

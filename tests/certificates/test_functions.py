@@ -29,6 +29,7 @@ FUNCTIONS: dict[str, tuple[Function, Callable[..., np.ndarray], float, float]] =
     "max": (clipped(ONE, None), lambda x: np.maximum(x, 1), -3, 3),
     "min": (clipped(None, ONE), lambda x: np.minimum(x, 1), -3, 3), "sign": (Sign(), np.sign, -3, 3),
     "floor": (Floor(), np.floor, -3, 3), "product": (Product(), np.multiply, -3, 3),
+    "anchored product": (Product(anchored=True), np.multiply, -3, 3),
     "largest": (Largest(2), np.maximum, -3, 3), "smallest": (Smallest(2), np.minimum, -3, 3),
 }
 N = 600
@@ -61,7 +62,7 @@ def test_lines_and_values_enclose_the_function(name: str) -> None:
         scale = rounding + 8 * UNIT * sum(np.abs(m * x) for m, x in zip(lines.lower, points, strict=True))
         scale = scale + 8 * UNIT * sum(np.abs(m * x) for m, x in zip(lines.upper, points, strict=True))
         assert (low_line <= y + scale).all() and (y <= high_line + scale).all()
-        if name not in ("sin", "cos", "floor", "largest", "smallest", "sign", "product"):
+        if name not in ("sin", "cos", "floor", "largest", "smallest", "sign", "product", "anchored product"):
             # Tight: the lines touch, but for how densely the points lie.
             assert (y - low_line).min(axis=1).max() < 0.05 and (high_line - y).min(axis=1).max() < 0.05
     with np.errstate(all="ignore"):
@@ -120,3 +121,30 @@ def test_library_functions_stay_far_within_their_margin(name: str) -> None:
             scale = abs(true) + Decimal(absolute_part)
             worst = max(worst, float((abs(Decimal(value) - true) - Decimal(floor)) / (scale * Decimal(UNIT))))
     assert worst < UNITS / 2
+
+
+@pytest.mark.parametrize("name", ["reciprocal", "log"])
+def test_wide_intervals_far_from_one_are_enclosed_exactly(name: str) -> None:
+    """Ends from 1e-150 to 1e150: tangents and chords against numbers of 400 digits, and values that are tight there, too."""
+    function, exact = {"reciprocal": (RECIPROCAL, lambda x: 1 / x), "log": (LOG, lambda x: x.ln())}[name]
+    rng = np.random.default_rng(3)
+    l = 10 ** rng.uniform(-150, 150, (60, 1))
+    u = l * 10 ** np.abs(rng.normal(size=(60, 1)) * rng.choice([1e-9, 1, 60], size=(60, 1)))
+    slope = np.where(rng.uniform(size=l.shape) < 0.3, 0, rng.normal(size=l.shape) / l / u)
+    with np.errstate(all="ignore"):
+        low, high = function.intercepts([(l, u)], (slope,), (slope,))
+        below, above = function.values([(l, u)])
+        own = function.defaults([(l, u)])[0][0]
+        base = function.intercepts([(l, u)], (own,), (own,))[0]
+    with localcontext() as context:
+        context.prec = 60 if name == "log" else 400
+        for k in range(len(l)):
+            middle = [np.sqrt(l[k, 0]) * np.sqrt(u[k, 0]), l[k, 0] / 2 + u[k, 0] / 2]
+            for x in map(Decimal, np.clip([l[k, 0], u[k, 0], *middle], l[k, 0], u[k, 0]).tolist()):
+                value, m = exact(x), Decimal(float(slope[k, 0]))
+                assert Decimal(float(below[k, 0])) <= value <= Decimal(float(above[k, 0]))
+                assert Decimal(float(low[k, 0])) <= value - m * x <= Decimal(float(high[k, 0]))
+                assert Decimal(float(base[k, 0])) <= value - Decimal(float(own[k, 0])) * x
+            ends = sorted((exact(Decimal(float(l[k, 0]))), exact(Decimal(float(u[k, 0])))))
+            room = Decimal("1e-12") * max(abs(ends[0]), abs(ends[1]), Decimal(int(name == "log")))
+            assert ends[0] - room <= Decimal(float(below[k, 0])) and Decimal(float(above[k, 0])) <= ends[1] + room

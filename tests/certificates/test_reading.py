@@ -45,6 +45,33 @@ CASES = {
     "MatMul of stacks": ((1, 2, 3, 4), [node("MatMul", "x", "w")], {"w": f32(2, 4, 5)}),
     "MatMul by a vector": ((1, 3, 4), [node("MatMul", "x", "w")], {"w": f32(4)}),
     "MatMul left": ((1, 4, 3), [node("MatMul", "w", "x")], {"w": f32(5, 4)}),
+    "MatMul of two": ((1, 2, 3, 3), [node("Transpose", "x", output="t", perm=[0, 1, 3, 2]), node("Relu", "x", output="z"),
+                                     node("MatMul", "z", "t")], {}),
+    "MatMul of two with broadcasting": ((2, 3), [node("Tanh", "x", output="z"), node("Reshape", "z", "s", output="t"),
+                                                 node("MatMul", "x", "t")], {"s": ints(1, 3, 2)}),
+    "MatMul of two vectors": ((1, 4), [node("Reshape", "x", "s", output="v"), node("Tanh", "v", output="t"),
+                                       node("MatMul", "v", "t", output="p"), node("Reshape", "p", "o")],
+                              {"s": ints(4), "o": ints(1, 1)}),
+    "MatMul of a row and a matrix": ((3, 4), [node("Slice", "x", "b", "e", "a", output="r"),
+                                              node("Reshape", "r", "s", output="v"),
+                                              node("Transpose", "x", output="t", perm=[1, 0]), node("MatMul", "v", "t")],
+                                     {"s": ints(4), "b": ints(1), "e": ints(2), "a": ints(0)}),
+    "Gemm of two": ((3, 2), [node("Tanh", "x", output="z"), node("Gemm", "x", "z", transA=1)], {}),
+    "Gemm of two, transposed": ((3, 2), [node("Tanh", "x", output="z"), node("Gemm", "x", "z", transB=1)], {}),
+    "inner Softmax": (IMAGE, [node("Softmax", "x", output="z", axis=2), node("Neg", "z")], {}),
+    "inner Softmax of the last axis": (IMAGE, [node("Softmax", "x", output="z"), node("Mul", "z", "z")], {}),
+    "inner Softmax of one": ((3, 1), [node("Softmax", "x", output="z"), node("Add", "z", "x")], {}),
+    "inner LogSoftmax": (IMAGE, [node("LogSoftmax", "x", output="z", axis=1), node("Neg", "z")], {}),
+    "attention": ((1, 4, 3), [node("MatMul", "x", "q", output="u"), node("MatMul", "x", "k", output="v"),
+                              node("Transpose", "v", output="t", perm=[0, 2, 1]), node("MatMul", "u", "t", output="w"),
+                              node("Softmax", "w", output="p"), node("MatMul", "p", "x")], {"q": f32(3, 5), "k": f32(3, 5)}),
+    "Resize": (IMAGE, [node("Resize", "x", "", "s")], {"s": np.array([1, 1, 2, 3], np.float32)}),
+    "Resize to a size": (IMAGE, [node("Resize", "x", "", "", "s", mode="linear")], {"s": ints(1, 2, 15, 12)}),
+    **{f"Resize {mode} {where} {rounding}": (IMAGE, [node("Resize", "x", "", "s", mode=mode, nearest_mode=rounding,
+                                                          coordinate_transformation_mode=where)],
+                                             {"s": np.array([1, 1, 3, 2], np.float32)})
+       for mode in ("nearest", "linear") for where in ("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel")
+       for rounding in ("floor", "ceil", "round_prefer_floor", "round_prefer_ceil")},
     "Conv": (IMAGE, [node("Conv", "x", "w", "b", pads=[1, 0, 2, 1], strides=[2, 1])], {"w": W, "b": f32(3)}),
     "Conv dilated in groups": (IMAGE, [node("Conv", "x", "w", group=2, dilations=[2, 1])], {"w": f32(4, 1, 2, 3)}),
     "Conv padded by name": (IMAGE, [node("Conv", "x", "w", auto_pad="SAME_LOWER", strides=[2, 2])], {"w": W}),
@@ -141,7 +168,9 @@ def test_operators_agree_with_the_runtime(name: str) -> None:
 
 
 @pytest.mark.parametrize("nodes, constants, message", [
-    ([node("Softmax", "x", output="z"), node("Neg", "z")], {}, "does not know Softmax"),
+    ([node("TopK", "x", "k", output="z"), node("Neg", "z")], {"k": ints(2)}, "does not know TopK"),
+    ([node("Resize", "x", "", "s")], {"s": np.array([1, 1.5], np.float32)}, "whole factors"),
+    ([node("Resize", "x", "", "s", mode="cubic")], {"s": np.array([1, 2], np.float32)}, "mode 'cubic'"),
     ([node("Pow", "x", "c")], {"c": np.float32(2.5)}, "exponents"),
     ([node("MatMul", "x", "t", output="y")], {}, "nothing computes"),
     ([node("Shape", "x", output="s"), node("Cast", "s", to=1)], {}, "does not depend"),
@@ -158,7 +187,29 @@ def test_bytes_that_are_no_network_are_refused(content: bytes) -> None:
         read_network(content)
 
 
-UNKNOWN = {"carvana_unet": "Softmax", "cctsdb_yolo": "Cast", "vit": "MatMul of two"}
+@pytest.mark.parametrize("opset", [7, 9, 10, 11, 12, 13, 17, 18, 19, 21])
+@pytest.mark.parametrize("axis", [None, 0, 1, 2, -1])
+def test_softmax_means_what_its_operator_set_says(opset: int, axis: int | None) -> None:
+    """Before 13 it is about all axes from `axis` on, which is 1 unless said; from then on about one, the last unless said."""
+    given = {} if axis is None else {"axis": axis}
+    content = model([node("Softmax", "x", output="z", **given), node("Sub", "z", "x")], (1, 3, 2, 2), {}, opset=opset)
+    x = np.random.default_rng(0).normal(size=12).astype(np.float32)
+    lower, upper = outputs_at(read_network(content), x)
+    assert (np.abs((lower + upper) / 2 - replay(content, x)) <= 1e-6).all() and (upper - lower <= 1e-12).all()
+
+
+@pytest.mark.parametrize("opset, mode", [(7, "nearest"), (9, "nearest"), (9, "linear"), (10, "nearest"), (10, "linear")])
+def test_older_resizing_agrees_with_the_runtime(opset: int, mode: str) -> None:
+    kind, scales = "Resize" if opset == 10 else "Upsample", np.array([1, 1, 2, 3], np.float32)
+    given = {"scales": scales.tolist()} if opset == 7 else {}
+    nodes = [node(kind, *(["x"] if given else ["x", "s"]), mode=mode, **given)]
+    content = model(nodes, IMAGE, {} if given else {"s": scales}, opset=opset)
+    x = np.random.default_rng(0).normal(size=60).astype(np.float32)
+    (lower, upper), expected = outputs_at(read_network(content), x), replay(content, x)
+    assert (np.abs(lower - expected) <= 1e-6 * (1 + np.abs(expected))).all() and (upper - lower <= 1e-12).all()
+
+
+UNKNOWN = {"carvana_unet": "ArgMax", "cctsdb_yolo": "Cast"}
 """Families whose networks the checker does not know, and what stops it."""
 
 

@@ -12,7 +12,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from boundlab.certificates.certificate import CaseProof, Pair
+from boundlab.certificates.balls import Balls, balls_of
+from boundlab.certificates.certificate import Argument, CaseProof, Pair
 from boundlab.certificates.functions import Ends
 from boundlab.certificates.network import Network
 from boundlab.certificates.unsafe import Atoms, atoms_of
@@ -25,7 +26,7 @@ Key = TypeVar("Key", bound=Hashable)
 class Batch:
     """Cases with one proof for all of them, the ends (d, cases) of their boxes, the case of each frame (f,), and their atoms.
 
-    `first` (cases + 1,) says which leaves belong to which case.
+    `first` (cases + 1,) says which leaves belong to which case; `balls` are those of the cases, which all have one or none do.
     """
 
     proof: CaseProof
@@ -33,26 +34,30 @@ class Batch:
     case: np.ndarray
     atoms: Atoms
     first: np.ndarray
+    balls: Balls | None = None
 
 
 def batch_of(network: Network, cases: Sequence[Case], proofs: Sequence[CaseProof]) -> Batch:
     """Cases and their proofs as a batch; the clauses that proofs name have to exist."""
     root = tuple(np.stack([end.outward(network.dtype, side).astype(np.float64) for end in ends], axis=1) for side, ends in
                  ((-1, [case.lower for case in cases]), (1, [case.upper for case in cases])))
+    balls = balls_of([case.ball for case in cases], len(root[0]))
+    if balls is not None:
+        root = balls.within((root[0], root[1]))
     start = np.cumsum([0, *(len(case.unsafe) for case in cases)])
     case = np.repeat(np.arange(len(cases)), [proof.frames for proof in proofs])
     first = np.cumsum([0, *(proof.leaves for proof in proofs)])
     return Batch(joined(proofs, start[:-1].tolist()), (root[0], root[1]), case,
-                 atoms_of(cases, network.steps[network.output].size), first)
+                 atoms_of(cases, network.steps[network.output].size), first, balls)
 
 
-def gathered(proofs: Sequence[CaseProof], frames: int, leaves: int) -> list[list[int]]:
-    """Numbers of proofs that can be joined, in groups of at most so many frames and leaves, or of one proof."""
+def gathered(cases: Sequence[Case], proofs: Sequence[CaseProof], frames: int, leaves: int) -> list[list[int]]:
+    """Numbers of cases that can be checked together, in groups of at most so many frames and leaves, or of one case."""
     groups: list[list[int]] = []
     current: dict[Hashable, tuple[int, int, int]] = {}
-    for number, proof in enumerate(proofs):
-        layout = (proof.thorough, tuple((key, low.shape[1:], high.shape[1:]) for key, (low, high) in sorted(
-            proof.inner.items(), key=lambda item: item[0])))
+    for number, (case, proof) in enumerate(zip(cases, proofs, strict=True)):
+        inner = tuple((key, *(slopes.shape[1:] for slopes in proof.inner[key])) for key in sorted(proof.inner))
+        layout = case.ball and case.ball.p, proof.thorough, inner
         group, held, full = current.get(layout, (-1, frames, leaves))
         if held + proof.frames > frames or full + proof.leaves > leaves:
             group, held, full = len(groups), 0, 0
@@ -90,7 +95,7 @@ def joined(proofs: Sequence[CaseProof], clauses: Sequence[int]) -> CaseProof:
         proofs[0].thorough)
 
 
-def renumbered(proof: CaseProof, place: Mapping[Hashable, int]) -> np.ndarray:
+def renumbered(proof: CaseProof, place: Mapping[Argument, int]) -> np.ndarray:
     """A proof's `step` by the places that steps have among others."""
     if not proof.steps:
         return proof.step

@@ -89,10 +89,11 @@ class Builder:
         return Varying(len(self.steps) - 1, tuple(shape))
 
     def affine(self, name: str, parts: Sequence[tuple[Varying, Matrix]], bias: np.ndarray | float, shape: Sequence[int],
-               slack: np.ndarray | float = 0.0) -> Varying:
-        """sum of matrix @ value + bias, with a bias that is wrong by at most `slack`."""
+               slack: np.ndarray | float = 0.0, scale: np.ndarray | float | None = None) -> Varying:
+        """sum of matrix @ value + bias; the bias is wrong by at most `slack`, its terms have the absolute sum `scale`."""
         size = math.prod(shape)
-        numbers = [np.broadcast_to(np.asarray(part, dtype=np.float64), (size,)) for part in (bias, slack)]
+        numbers = [np.broadcast_to(np.asarray(part, dtype=np.float64), (size,)) for part in
+                   (bias, slack, np.abs(bias) if scale is None else scale)]
         step = Affine(name, size, tuple(value.step for value, _ in parts), tuple(matrix for _, matrix in parts), *numbers)
         return self.add(step, shape)
 
@@ -111,20 +112,23 @@ class Builder:
         step = self.steps[value.step]
         if not isinstance(step, Affine) or step.bias.any() or step.slack.any() or value.size != math.prod(shape):
             return None
-        return self.add(replace(step, bias=np.broadcast_to(shift, shape).reshape(-1)), shape)
+        spread = np.broadcast_to(shift, shape).reshape(-1)
+        return self.add(replace(step, bias=spread, scale=np.abs(spread)), shape)
 
     def total(self, name: str, terms: Sequence[tuple[Value, float]]) -> Varying:
         """The sum of tensors times 1 or -1, with broadcasting."""
         shape = np.broadcast_shapes(*(term.shape for term, _ in terms))
-        bias, slack = np.zeros(shape), np.zeros(shape)
-        parts: dict[int, tuple[Varying, csr_array]] = {}
-        for term, sign in terms:
+        bias, slack, scale = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+        parts: dict[tuple[int, int], tuple[Varying, csr_array]] = {}
+        for number, (term, sign) in enumerate(terms):
             if isinstance(term, Varying):
                 matrix = entries(places(term, shape), np.array(sign), term.size)
-                known = parts.get(term.step)
-                parts[term.step] = (term, matrix if known is None else known[1] + matrix)
+                # Of several terms those that are the same may cancel only in the end, when rounding has happened.
+                key = term.step, number if len(terms) > 2 else 0
+                known = parts.get(key)
+                parts[key] = (term, matrix if known is None else known[1] + matrix)
             else:
-                bias = bias + sign * term
+                bias, scale = bias + sign * term, scale + np.abs(term)
                 slack = slack + (UNIT * np.abs(bias) if len(terms) - len(parts) > 1 else 0)
         varying = [(term, sign) for term, sign in terms if isinstance(term, Varying)]
         if len(terms) == 2 and len(varying) == 1 and varying[0][1] == 1:  # a tensor and a constant
@@ -132,7 +136,7 @@ class Builder:
             if found is not None and not slack.any():
                 return found
         return self.affine(name, [(term, matrix_of(matrix)) for term, matrix in parts.values()], bias.reshape(-1), shape,
-                           2 * slack.reshape(-1))
+                           2 * slack.reshape(-1), scale.reshape(-1))
 
     def broadcast(self, name: str, value: Varying, shape: tuple[int, ...]) -> Varying:
         """A tensor with its entries repeated to a shape."""

@@ -6,6 +6,7 @@ at least 0 is sound, so whatever numbers stand here, the checker can only prove 
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -87,6 +88,13 @@ class Certificate:
     network: str
     spec: str
     cases: tuple[CaseProof, ...]
+
+
+class Semantics(enum.Enum):
+    """What a proof is about."""
+
+    REAL = "the network as a function of real numbers, with the weights of the file"
+    FLOAT32 = "the network as it runs in float32, in any order of summation"
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,18 @@ import hashlib
 import zlib
 from pathlib import Path
 
-from boundlab.certificates.certificate import Certificate, Checked
+from boundlab.certificates.certificate import Certificate, Checked, Semantics
 from boundlab.errors import CertificateError, MissingPackage
 from boundlab.question.exact import Query
 from boundlab.question.vnnlib import parse_vnnlib
 
 
 def check_certificate(certificate: Certificate | str | Path, network: str | Path, spec: str | Path, *,
-                      hashes: bool = True) -> Checked:
+                      hashes: bool = True, semantics: Semantics = Semantics.REAL) -> Checked:
     """Whether a certificate (or its file) proves that no input of a VNN-LIB query makes an ONNX network unsafe.
 
-    Every bound is derived here, in float64 with outward rounding, about the network as a function of real numbers.
+    Every bound is derived here, in float64 with outward rounding, about the network as a function of real numbers, or with
+    `semantics` FLOAT32 as it runs in float32.
     CertificateError for a damaged certificate, one about other files (unless `hashes` is False), and for a network with an
     operator that the checker does not know.
     """
@@ -40,7 +41,7 @@ def check_certificate(certificate: Certificate | str | Path, network: str | Path
         if hashes and found != stated:
             raise CertificateError(f"the certificate is about another {name}: '{path}' has the SHA-256 {found[:12]}..., "
                                    f"not {stated[:12]}...")
-    return check_proofs(read_network(contents[0]), query_of(contents[1], spec), certificate.cases)
+    return check_proofs(read_network(contents[0]), query_of(contents[1], spec), certificate.cases, semantics=semantics)
 
 
 def fingerprint(path: str | Path) -> str:

@@ -6,17 +6,18 @@ whatever the certificate says, it accepts only what it has derived itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from boundlab.certificates.batches import Batch, batch_of, gathered
-from boundlab.certificates.certificate import Argument, CaseProof, Checked
+from boundlab.certificates.certificate import Argument, CaseProof, Checked, Semantics
 from boundlab.certificates.coverage import uncovered
 from boundlab.certificates.functions import Ends
 from boundlab.certificates.known import FEWEST, Known, Rows, Slopes, derive
 from boundlab.certificates.leaves import Leaves, Places, columns, inner_slopes, places_of
 from boundlab.certificates.network import Network, Nonlinear
+from boundlab.certificates.single import running
 from boundlab.certificates.unsafe import conjuncts_of, summed
 from boundlab.errors import CertificateError
 from boundlab.question.exact import Atom, Case, Query
@@ -25,23 +26,31 @@ MOST_NUMBERS = 2**20
 """Numbers of one kind that the leaves, or the frames, of a chunk may hold over the whole network."""
 
 
-def check_proofs(network: Network, query: Query, proofs: Sequence[CaseProof]) -> Checked:
+def check_proofs(network: Network, query: Query, proofs: Sequence[CaseProof], *, semantics: Semantics = Semantics.REAL
+                 ) -> Checked:
     """Whether proofs, one for each case of the query, hold for the network; CertificateError for what does not fit."""
     if (query.inputs, query.outputs) != (sizes := sizes_of(network)):
         raise CertificateError(f"the query is about {query.inputs} inputs and {query.outputs} outputs, the network has "
                                f"{sizes[0]} and {sizes[1]}.")
     leaves, margin = sum(proof.leaves for proof in proofs), np.inf
-    for number, found in each_case(network, query.cases, proofs):
+    for number, found in each_case(running(network, semantics), query.cases, proofs):
         if not found.accepted:
             return Checked(False, found.margin, leaves, f"case {number}: {found.reason}")
         margin = min(margin, found.margin)
     return Checked(True, margin, leaves)
 
 
-def each_case(network: Network, cases: Sequence[Case], proofs: Sequence[CaseProof]) -> Iterator[tuple[int, Checked]]:
+def never() -> bool:
+    """There is time."""
+    return False
+
+
+def each_case(network: Network, cases: Sequence[Case], proofs: Sequence[CaseProof], over: Callable[[], bool] = never
+              ) -> Iterator[tuple[int, Checked]]:
     """The numbers of cases with what is to be said of their proofs, in some order; CertificateError for what does not fit.
 
-    Cases are checked in batches. One that a batch does not show is checked alone, so that no case depends on others.
+    Cases are checked in batches. One that a batch does not show is checked alone, so that no case depends on others. Once
+    `over` says so, nothing more is shown.
     """
     fitting(network, cases, proofs)
     places, covered = places_of(network), []
@@ -53,7 +62,7 @@ def each_case(network: Network, cases: Sequence[Case], proofs: Sequence[CaseProo
         else:
             yield number, Checked(False, float("-inf"), proof.leaves, missing)
     for place, bounds in all_bounds(network, [cases[number] for number in covered], [proofs[number] for number in covered],
-                                    places):
+                                    places, over):
         yield covered[place], said(proofs[covered[place]], bounds)
 
 
@@ -112,16 +121,16 @@ def named(proof: CaseProof, places: Places) -> None:
             raise CertificateError(f"the certificate has {found} slopes for '{one.step}', which has {size} entries.")
 
 
-def all_bounds(network: Network, cases: Sequence[Case], proofs: Sequence[CaseProof], places: Places
-               ) -> Iterator[tuple[int, np.ndarray]]:
+def all_bounds(network: Network, cases: Sequence[Case], proofs: Sequence[CaseProof], places: Places,
+               over: Callable[[], bool] = never) -> Iterator[tuple[int, np.ndarray]]:
     """For each case its number and what its leaves' rows are above, in the order of batches; proofs fit their cases."""
     frames, leaves = together(network), 4 * max(together(network), FEWEST)
-    for numbers in gathered(proofs, frames, leaves):
+    for numbers in gathered(cases, proofs, frames, leaves):
         batch = batch_of(network, [cases[number] for number in numbers], [proofs[number] for number in numbers])
-        bounds = batch_bounds(network, batch, places)
+        bounds = batch_bounds(network, batch, places, over)
         for k, number in enumerate(numbers):
             own = bounds[batch.first[k]:batch.first[k + 1]]
-            shown = len(numbers) == 1 or bool((own > 0).all())
+            shown = len(numbers) == 1 or bool((own > 0).all()) or over()
             yield number, own if shown else case_bounds(network, cases[number], proofs[number], places)
 
 
@@ -135,27 +144,32 @@ def case_bounds(network: Network, case: Case, proof: CaseProof, places: Places) 
     return batch_bounds(network, batch_of(network, [case], [proof]), places)
 
 
-def batch_bounds(network: Network, batch: Batch, places: Places) -> np.ndarray:
+def batch_bounds(network: Network, batch: Batch, places: Places, over: Callable[[], bool] = never) -> np.ndarray:
     """What each leaf's row is above, (n,); `thorough` intervals are derived only for leaves that are not shown without."""
-    bounds = leaf_bounds(network, batch, places, np.arange(batch.proof.leaves), thorough=False)
+    bounds = leaf_bounds(network, batch, places, np.arange(batch.proof.leaves), False, over)
     short = np.flatnonzero(~(bounds > 0))
     if batch.proof.thorough and len(short):
-        bounds[short] = np.fmax(bounds[short], leaf_bounds(network, batch, places, short, thorough=True))
+        bounds[short] = np.fmax(bounds[short], leaf_bounds(network, batch, places, short, True, over))
     return bounds
 
 
-def leaf_bounds(network: Network, batch: Batch, places: Places, wanted: np.ndarray, thorough: bool) -> np.ndarray:
-    """What the rows of the leaves `wanted` are above, in that order."""
+def leaf_bounds(network: Network, batch: Batch, places: Places, wanted: np.ndarray, thorough: bool, over: Callable[[], bool]
+                ) -> np.ndarray:
+    """What the rows of the leaves `wanted` are above, in that order; NaN for those that are not reached in time."""
     proof, bounds = batch.proof, np.full(batch.proof.leaves, np.nan)
     order = wanted[np.argsort(proof.frame[wanted], kind="stable")]
     every, first = np.unique(proof.frame[order], return_index=True)
     first = np.append(first, len(order))
     for start in range(0, len(every), together(network)):
+        if over():
+            break
         frames = every[start:start + together(network)]
         members = order[first[start]:first[start + len(frames)]]
         known = derive_frames(network, batch, places, (frames, members), thorough)
         count = max(together(network), FEWEST)
         for part in range(0, len(members), count):
+            if over():
+                break
             chosen = members[part:part + count]
             leaves = Leaves(proof, places, known, chosen, np.searchsorted(frames, proof.frame[chosen]))
             bounds[chosen] = leaves.lower_bounds(batch.atoms)
@@ -184,7 +198,8 @@ def derive_frames(network: Network, batch: Batch, places: Places, members: Membe
         pairs = [proof.plain.get(Argument(found.name, number)) for number in range(len(found.arguments))]
         return [pair and columns(pair, frames) for pair in pairs]
 
-    return derive(network, boxes, Slopes(given, plain, thorough))
+    balls = batch.balls and batch.balls.at(batch.case[frames])
+    return derive(network, boxes, Slopes(given, plain, thorough), balls)
 
 
 def hulls(network: Network, batch: Batch, places: Places, members: Members) -> list[Ends]:

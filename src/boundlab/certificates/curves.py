@@ -14,11 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from boundlab.certificates.functions import Ends, Slopes, chord, largest_of, outward
+from boundlab.certificates.functions import UNITS32, Ends, Slopes, chord, largest_of, outward
 from boundlab.certificates.rounding import TINY, UNIT
 
 UNITS = 16.0
 """Relative errors that a computed value or derivative may have; the library functions stay below 4."""
+SMALLEST32 = 2.0**-125
+"""No float32 from here on is subnormal."""
 Unary = Callable[[np.ndarray], np.ndarray]
 
 
@@ -38,12 +40,19 @@ class Piece:
 
 @dataclass(frozen=True)
 class Curve:
-    """A smooth function: its value, its derivative, the pieces of an interval, and the absolute error of a value near 0."""
+    """A smooth function: its value, its derivative, the pieces of an interval, and the absolute error of a value near 0.
+
+    A derivative's absolute error near 0 is a multiple of `blur`, 0 where it has a relative error only. In float32 a value's
+    absolute error near 0 is a multiple of `single`; a `singular` function is infinite at 0, and maybe for subnormals.
+    """
 
     value: Unary
     derivative: Unary
     pieces: Callable[[np.ndarray, np.ndarray], Sequence[Piece]]
     floor: float = TINY
+    blur: float = 1.0
+    single: float = 1.0
+    singular: bool = False
 
     arity = 1
 
@@ -67,6 +76,10 @@ class Curve:
         mixed = ~convex & ~concave
         return (np.where(mixed, flat, np.where(convex, middle, across)),), (
             np.where(mixed, flat, np.where(concave, middle, across)),)
+
+    def float32_units(self, ends: Sequence[Ends], size: np.ndarray) -> np.ndarray | float:
+        near = self.single + (np.where(ends[0][0] < SMALLEST32, np.inf, 0) if self.singular else 0)
+        return UNITS32 * (size + near)
 
     def intercepts(self, ends: Sequence[Ends], lower: Slopes, upper: Slopes) -> Ends:
         (l, u), low, high = ends[0], None, None
@@ -93,7 +106,7 @@ class Curve:
         high = np.where(piece.convex, np.maximum(*chords), np.maximum(*tangents))
         width, size = b - a, np.maximum(np.abs(a), np.abs(b))
         scale = largest_of([np.abs(height), *(np.abs(self.value(end)) for end in (a, b))]) + self.floor / UNIT / UNITS
-        scale = scale + (np.abs(steep) + 1) * width + np.abs(slope) * size
+        scale = scale + (np.abs(steep) + self.blur) * width + np.abs(slope) * size
         slack = piece.unsure * width * width
         return outward(low - slack, high + slack, scale, 2 * UNITS)
 
@@ -188,6 +201,9 @@ class Wave:
         long = self.long(ends[0])
         return (np.where(long, 0, lower),), (np.where(long, 0, upper),)
 
+    def float32_units(self, ends: Sequence[Ends], size: np.ndarray) -> np.ndarray | float:
+        return UNITS32 * (1 + np.maximum(np.abs(ends[0][0]), np.abs(ends[0][1])))
+
     def intercepts(self, ends: Sequence[Ends], lower: Slopes, upper: Slopes) -> Ends:
         (l, u), long = ends[0], self.long(ends[0])
         near = (np.where(long, 0, l), np.where(long, 0, u))
@@ -197,13 +213,13 @@ class Wave:
         return np.where(long, far[0], low), np.where(long, far[1], high)
 
 
-EXP = Curve(np.exp, np.exp, everywhere(True, np.log))
-LOG = Curve(np.log, lambda x: 1 / x, everywhere(False, lambda m: 1 / m))
+EXP = Curve(np.exp, np.exp, everywhere(True, np.log), single=0.0)
+LOG = Curve(np.log, lambda x: 1 / x, everywhere(False, lambda m: 1 / m), blur=0.0, singular=True)
 SQRT = Curve(np.sqrt, lambda x: 0.5 / np.sqrt(x), everywhere(False, lambda m: 0.25 / (m * m)))
-SQUARE = Curve(np.square, lambda x: 2 * x, everywhere(True, lambda m: m / 2))
+SQUARE = Curve(np.square, lambda x: 2 * x, everywhere(True, lambda m: m / 2), single=0.0)
 CUBE = Curve(lambda x: x * x * x, lambda x: 3 * x * x,
-             about_zero(False, lambda m: -np.sqrt(m / 3), lambda m: np.sqrt(m / 3)))
-RECIPROCAL = Curve(lambda x: 1 / x, lambda x: -1 / (x * x), sided)
+             about_zero(False, lambda m: -np.sqrt(m / 3), lambda m: np.sqrt(m / 3)), single=0.0)
+RECIPROCAL = Curve(lambda x: 1 / x, lambda x: -1 / x / x, sided, blur=0.0, single=0.0)
 SOFTPLUS = Curve(lambda x: np.logaddexp(0, x), sigmoid, everywhere(True, lambda m: np.log(m / (1 - m))))
 SIGMOID = Curve(sigmoid, sigmoid_derivative, about_zero(True, logit_of_slope, lambda m: -logit_of_slope(m)))
 TANH = Curve(np.tanh, lambda x: 4 * sigmoid_derivative(2 * x),

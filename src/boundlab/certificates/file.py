@@ -217,7 +217,7 @@ def array_of(source: Source, name: str) -> np.ndarray:
 @functools.lru_cache(maxsize=256)
 def header_of(text: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Shape, order and type out of an npy header behind its magic string; many members have the same few."""
-    return np.lib.format.read_array_header_1_0(io.BytesIO(text), max_header_size=2048)  # type: ignore[no-any-return]
+    return np.lib.format.read_array_header_1_0(io.BytesIO(text), max_header_size=2048)
 
 
 def proof_of(source: Source, text: Proof) -> CaseProof:

@@ -19,6 +19,8 @@ Ends = tuple[np.ndarray, np.ndarray]
 """Lower and upper ends."""
 Slopes = tuple[np.ndarray, ...]
 """A slope for each argument."""
+UNITS32 = 32.0
+"""Relative errors 2^-24 that a runtime's value of a function may have, with those that it may have of 1 where that is said."""
 
 
 class Function(Protocol):
@@ -36,6 +38,9 @@ class Function(Protocol):
 
     def defaults(self, ends: Sequence[Ends]) -> tuple[Slopes, Slopes]:
         """The checker's own slopes of lower and upper lines."""
+
+    def float32_units(self, ends: Sequence[Ends], size: np.ndarray) -> np.ndarray | float:
+        """By how many 2^-24 a float32 may differ from the value where it is computed; values are at most `size`."""
 
     def intercepts(self, ends: Sequence[Ends], lower: Slopes, upper: Slopes) -> Ends:
         """A number not above the function minus its lower slopes on the intervals, and one not below with the upper slopes."""

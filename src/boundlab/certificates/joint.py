@@ -15,7 +15,9 @@ from boundlab.certificates.rounding import largest
 
 @dataclass(frozen=True)
 class Product:
-    """x y, which minus any linear function has its extremes at corners of a box."""
+    """x y, which minus any linear function has its extremes at corners of a box; `anchored` says which slopes are its own."""
+
+    anchored: bool = False
 
     arity = 2
 
@@ -28,9 +30,20 @@ class Product:
         return (ends[0][0] == ends[0][1]) | (ends[1][0] == ends[1][1])
 
     def defaults(self, ends: Sequence[Ends]) -> tuple[Slopes, Slopes]:
-        """Planes of McCormick 1976 through the corner of both lower ends, and through that of a lower and an upper end."""
+        """Planes of McCormick 1976 through the corner of both lower ends, and through that of a lower and an upper end.
+
+        Anchored ones touch where x is nearest to 0, so that y has the smallest coefficient there; x's is that of the chord of
+        the rest |x - anchor| (y's radius).
+        """
         (x, upper), (y, _) = ends
-        return (y, x), (y, upper)
+        if not self.anchored:
+            return (y, x), (y, upper)
+        anchor, middle, radius = np.maximum(x, 0) + np.minimum(upper, 0), y / 2 + ends[1][1] / 2, ends[1][1] / 2 - y / 2
+        share = np.where(upper > x, (x + upper - 2 * anchor) / np.where(upper > x, upper - x, 1), 0)
+        return (middle - share * radius, anchor), (middle + share * radius, anchor)
+
+    def float32_units(self, ends: Sequence[Ends], size: np.ndarray) -> np.ndarray | float:
+        return 4 * size
 
     def intercepts(self, ends: Sequence[Ends], lower: Slopes, upper: Slopes) -> Ends:
         corners = list(itertools.product(*ends))
@@ -64,6 +77,9 @@ class Largest:
         best, settled = self.winner(ends), self.settled(ends)
         lower = tuple((best == k).astype(np.float64) for k in range(self.arity))
         return lower, tuple(np.where(settled, slope, 0) for slope in lower)
+
+    def float32_units(self, ends: Sequence[Ends], size: np.ndarray) -> np.ndarray | float:
+        return 0.0
 
     def intercepts(self, ends: Sequence[Ends], lower: Slopes, upper: Slopes) -> Ends:
         """The largest is at least each argument, and it is one of them."""
@@ -101,6 +117,9 @@ class Smallest:
     def defaults(self, ends: Sequence[Ends]) -> tuple[Slopes, Slopes]:
         lower, upper = Largest(self.arity).defaults(self.mirrored(ends))
         return upper, lower
+
+    def float32_units(self, ends: Sequence[Ends], size: np.ndarray) -> np.ndarray | float:
+        return 0.0
 
     def intercepts(self, ends: Sequence[Ends], lower: Slopes, upper: Slopes) -> Ends:
         low, high = Largest(self.arity).intercepts(self.mirrored(ends), upper, lower)

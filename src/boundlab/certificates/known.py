@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from boundlab.certificates.functions import Ends, lines_of
-from boundlab.certificates.network import Affine, Input, Network, Nonlinear, arguments_of
+from boundlab.certificates.balls import Balls
+from boundlab.certificates.functions import Ends, Lines, lines_of
+from boundlab.certificates.network import Affine, Input, Network, Nonlinear, Part, arguments_of, narrowed
 from boundlab.certificates.pull import Pull, Room, room_of_lines, widened
 from boundlab.certificates.rounding import LARGEST, TINY, above, below, gamma, largest
 
@@ -44,11 +45,14 @@ def at(table: np.ndarray, owner: np.ndarray) -> np.ndarray:
 class Known:
     """Ends (size, f) of every step so far, and the rooms of steps: (size, f), of affine ones (size, 1) for all frames.
 
-    `magnitudes` (size, 1) bound the absolute values on all frames.
+    `magnitudes` (size, 1) bound the absolute values on all frames; `balls` are those that frames lie in beside their boxes.
+    `errors` (size, 1) are those of nonlinear steps as they run, where the proof is about that.
     """
 
     network: Network
     frames: int
+    balls: Balls | None = None
+    errors: dict[int, np.ndarray] = field(default_factory=dict)
     ends: list[Ends] = field(default_factory=list)
     magnitudes: list[np.ndarray] = field(default_factory=list)
     rooms: dict[int, Room] = field(default_factory=dict)
@@ -68,6 +72,12 @@ class Known:
         assert isinstance(found, Nonlinear)
         return [self.ends[argument] for argument in found.arguments]
 
+    def room_of_lines(self, step: int, lines: Lines) -> Room:
+        """The room of a nonlinear step with lines around it."""
+        found = self.network.steps[step]
+        assert isinstance(found, Nonlinear)
+        return room_of_lines(lines, tuple(map(self.magnitude, found.arguments)), self.errors.get(step))
+
     def room(self, step: int, owner: np.ndarray) -> Room:
         """A step's room for rows of the frames `owner`."""
         found = self.rooms[step]
@@ -76,7 +86,8 @@ class Known:
 
     def pull_of(self, owner: np.ndarray) -> Pull:
         """Functions of the frames `owner` (r,), nothing of which has arrived yet."""
-        return Pull(self.network, {}, np.zeros(len(owner)), self.magnitude)
+        balls = None if self.balls is None else self.balls.at(owner)
+        return Pull(self.network, {}, np.zeros(len(owner)), self.magnitude, balls)
 
 
 @dataclass(frozen=True)
@@ -92,10 +103,10 @@ class Slopes:
 
 
 @np.errstate(all="ignore")
-def derive(network: Network, boxes: Sequence[Ends], slopes: Slopes) -> Known:
-    """Everything about f boxes, one pair of ends (size, f) for each input in turn."""
-    known = Known(network, boxes[0][0].shape[1])
-    shapes, straight, inputs = exactness(network), linear_in_inputs(network), iter(boxes)
+def derive(network: Network, boxes: Sequence[Ends], slopes: Slopes, balls: Balls | None = None) -> Known:
+    """Everything about f boxes, one pair of ends (size, f) for each input in turn, met with balls."""
+    known = Known(network, boxes[0][0].shape[1], balls)
+    shapes, straight, inputs = exactness(network, balls is not None), linear_in_inputs(network), iter(boxes)
     for place, step in enumerate(network.steps):
         if isinstance(step, Input):
             ends = finite(next(inputs), (step.size, known.frames))
@@ -107,15 +118,18 @@ def derive(network: Network, boxes: Sequence[Ends], slopes: Slopes) -> Known:
             for number, argument in enumerate(step.arguments):
                 if not shapes[argument]:
                     refine(known, (place, number), slopes.rows, slopes.thorough or straight[argument])
+            values = nonlinear_values(known, place, step)
             plain = slopes.plain(place) or [None] * len(step.arguments)
-            lines = lines_of(step.function, known.arguments(place), plain)
-            known.rooms[place] = room_of_lines(lines, tuple(map(known.magnitude, step.arguments)))
-            known.learn(place, finite(step.function.values(known.arguments(place)), (step.size, known.frames)))
+            known.rooms[place] = known.room_of_lines(place, lines_of(step.function, known.arguments(place), plain))
+            known.learn(place, values)
     return known
 
 
-def exactness(network: Network) -> list[bool]:
-    """Steps whose interval arithmetic loses nothing: linear functions of inputs, each of which arrives along one path."""
+def exactness(network: Network, balls: bool) -> list[bool]:
+    """Steps whose interval arithmetic loses nothing: linear functions of inputs, each of which arrives along one path.
+
+    On balls only multiples of single inputs are exact.
+    """
     apart: list[bool] = []
     found: list[bool] = []
     for step in network.steps:
@@ -123,7 +137,7 @@ def exactness(network: Network) -> list[bool]:
         source = step.arguments[0] if isinstance(step, Affine) else 0
         scaling = isinstance(step, Affine) and single and one_each(step)
         apart.append(isinstance(step, Input) or (scaling and apart[source]))
-        found.append(isinstance(step, Input) or (single and apart[source]))
+        found.append(apart[-1] if balls else isinstance(step, Input) or (single and apart[source]))
     return found
 
 
@@ -147,16 +161,28 @@ def finite(ends: Ends, shape: tuple[int, int]) -> Ends:
     return np.where(np.abs(low) <= LARGEST, low, -np.inf), np.where(np.abs(high) <= LARGEST, high, np.inf)
 
 
+def nonlinear_values(known: Known, place: int, step: Nonlinear) -> Ends:
+    """The ends of a nonlinear step's values; as it runs, further apart by its error, which is noted."""
+    low, high = step.function.values(known.arguments(place))
+    if known.network.single is not None:
+        error = known.errors[place] = known.network.single.nonlinear(step, known.arguments(place), (low, high))
+        low, high = below(low - error), above(high + error)
+    return finite((low, high), (step.size, known.frames))
+
+
 def affine_ends(known: Known, place: int, step: Affine) -> Ends:
     """Interval arithmetic through an affine step, whose room is noted on the way."""
     center = np.repeat(step.bias[:, None], known.frames, axis=1)
-    radius, slack = np.zeros_like(center), step.slack[:, None]
+    radius, slack, total = np.zeros_like(center), step.slack[:, None], step.scale[:, None]
     for argument, matrix in zip(step.arguments, step.matrices, strict=True):
         lower, upper = known.ends[argument]
         middle = lower / 2 + upper / 2
         reach = above(np.maximum(upper - middle, middle - lower))
         center, radius = center + matrix.forward @ middle, radius + matrix.absolute @ reach
-        slack = slack + matrix.error * (matrix.absolute @ known.magnitude(argument))
+        size = matrix.absolute @ known.magnitude(argument)
+        slack, total = slack + matrix.error * size, total + size
+    if known.network.single is not None:
+        slack = slack + known.network.single.affine(place, 1.01 * total)
     count = 4 * (len(step.arguments) + 2)
     bias, size = step.bias[:, None], (np.abs(center) + radius).max(axis=1, keepdims=True)
     slack = 1.01 * slack + gamma(count) * (np.abs(bias) + size) + TINY
@@ -219,7 +245,7 @@ def room_of(known: Known, given: Given, rows: Rows, step: int) -> Room:
         return known.room(step, rows.frame)
     assert isinstance(found, Nonlinear)
     ends = [(at(low, rows.frame), at(high, rows.frame)) for low, high in known.arguments(step)]
-    return room_of_lines(lines_of(found.function, ends, slopes), tuple(map(known.magnitude, found.arguments)))
+    return known.room_of_lines(step, lines_of(found.function, ends, slopes))
 
 
 def begun(known: Known, argument: int, rows: Rows) -> Pull:
@@ -228,12 +254,14 @@ def begun(known: Known, argument: int, rows: Rows) -> Pull:
     if not isinstance(step, Affine):
         single = np.zeros((step.size, len(rows.neuron)))
         single[rows.neuron, np.arange(len(rows.neuron))] = sign
-        pull.arrive(argument, single)
+        pull.arrive(argument, Part(None, single))
         return pull
     room = known.rooms[argument]
     pull.bias = -room.high[rows.neuron, 0] if rows.upper else room.low[rows.neuron, 0]
     for source, matrix in zip(step.arguments, step.matrices, strict=True):
-        chosen = matrix.forward[rows.neuron]
-        dense = chosen if isinstance(chosen, np.ndarray) else chosen.toarray()
-        pull.arrive(source, np.ascontiguousarray(sign * dense.T))
+        chosen, used = matrix.forward[rows.neuron], None
+        if not isinstance(chosen, np.ndarray):
+            used, chosen = narrowed(chosen)
+            chosen = chosen.toarray()
+        pull.arrive(source, Part(used, np.ascontiguousarray(sign * chosen.T)))
     return pull

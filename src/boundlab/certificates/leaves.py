@@ -10,8 +10,8 @@ import numpy as np
 from boundlab.certificates.certificate import Argument, CaseProof, Pair
 from boundlab.certificates.functions import Ends, lines_of
 from boundlab.certificates.known import Known, Rows, at
-from boundlab.certificates.network import Affine, Input, Network, Nonlinear
-from boundlab.certificates.pull import Pull, Room, dots, room_of_lines, widened
+from boundlab.certificates.network import Affine, Input, Network, Nonlinear, Part
+from boundlab.certificates.pull import Pull, Room, dots, widened
 from boundlab.certificates.rounding import TINY, UNDERFLOW, UNIT, below
 from boundlab.certificates.unsafe import Atoms
 from boundlab.errors import CertificateError
@@ -78,7 +78,7 @@ class Leaves:
         pull.bias = below(constants - dots(self.known.magnitude(network.output), slack))
         direct = self.on_interval(rows, pull.bias)
         self.multiply(pull)
-        pull.arrive(network.output, rows)
+        pull.arrive(network.output, Part(None, rows))
         return np.where(empty, np.inf, np.fmax(direct, pull.to_inputs(lambda step: self.room(step, clipped))))
 
     def on_interval(self, rows: np.ndarray, constants: np.ndarray) -> np.ndarray:
@@ -118,8 +118,8 @@ class Leaves:
             neuron = self.proof.neuron[leaf, depth]
             factor = self.proof.multiplier[leaf, depth] * self.proof.side[leaf, depth]
             if tensor not in pull.waiting:
-                pull.waiting[tensor] = np.zeros((self.known.network.steps[tensor].size, len(self.chosen)))
-            waiting = pull.waiting[tensor]
+                pull.waiting[tensor] = Part(None, np.zeros((self.known.network.steps[tensor].size, len(self.chosen))))
+            waiting = pull.waiting[tensor].values
             waiting[neuron, leaves] -= factor
             magnitude = np.broadcast_to(pull.magnitude(tensor), waiting.shape)
             lost = UNIT * 1.01 * np.abs(waiting[neuron, leaves]) * magnitude[neuron, leaves] + TINY
@@ -138,7 +138,7 @@ class Leaves:
         whole = [(at(low, self.owner), at(high, self.owner)) for low, high in self.known.arguments(step)]
         ends = [clipped.get(argument, pair) for argument, pair in zip(found.arguments, whole, strict=True)]
         given = [self.given(argument) for argument in arguments]
-        return room_of_lines(lines_of(found.function, ends, given), tuple(map(self.known.magnitude, found.arguments)))
+        return self.known.room_of_lines(step, lines_of(found.function, ends, given))
 
     def given(self, argument: Argument) -> Ends | None:
         """The leaves' own slopes, and those of their frames where these are NaN, (size, r or 1)."""

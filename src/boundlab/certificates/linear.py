@@ -119,9 +119,11 @@ def normalised(builder: Builder, operator: Operator) -> Value:
     shift = mean * factor
     layout = (1, -1, *(1,) * (len(value.shape) - 2))
     bias, slack = offset - shift, slack_of(np.abs(shift), 6) + slack_of(np.abs(offset - shift), 1)
-    spread = [np.broadcast_to(part.reshape(layout), value.shape) for part in (factor, bias, slack)]
+    scale_ = np.abs(shift) + np.abs(offset) + slack
+    spread = [np.broadcast_to(part.reshape(layout), value.shape) for part in (factor, bias, slack, scale_)]
     matrix = matrix_of(entries(places(value, value.shape), spread[0], value.size), 4)
-    return builder.affine(operator.name, [(value, matrix)], spread[1].reshape(-1), value.shape, spread[2].reshape(-1))
+    bias, slack, terms = (part.reshape(-1) for part in spread[1:])
+    return builder.affine(operator.name, [(value, matrix)], bias, value.shape, slack, terms)
 
 
 def reduced(mean: bool) -> Rule:
@@ -171,6 +173,6 @@ def quotient(builder: Builder, operator: Operator, value: Varying, divisor: np.n
 
 
 LINEAR: dict[str, Rule] = {
-    "Gemm": gemm, "MatMul": matmul, "BatchNormalization": normalised, "ReduceSum": reduced(False), "ReduceMean": reduced(True),
+    "BatchNormalization": normalised, "ReduceSum": reduced(False), "ReduceMean": reduced(True),
     "Add": added, "Sum": added, "Sub": subtracted, "Neg": negated,
 }

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from scipy.sparse import csr_array
 
-from boundlab.certificates.functions import Function
+from boundlab.certificates.functions import Ends, Function
 from boundlab.certificates.rounding import UNIT, gamma
 
 DENSE = 0.2
@@ -22,25 +23,56 @@ WORTH = 0.8
 
 
 @dataclass(frozen=True)
+class Part:
+    """Coefficients (k, r) of the entries `read` (k,) of a step, in increasing order, or of all for None; others are 0."""
+
+    read: np.ndarray | None
+    values: np.ndarray
+
+    def of(self, size: int) -> np.ndarray:
+        """The coefficients (size, r) of all entries."""
+        if self.read is None:
+            return self.values
+        found = np.zeros((size, self.values.shape[1]))
+        found[self.read] = self.values
+        return found
+
+
+def narrowed(rows: csr_array) -> tuple[np.ndarray | None, csr_array]:
+    """The columns that rows read and the rows without the others, if that leaves out enough; else None and the rows."""
+    used = np.flatnonzero(np.bincount(rows.indices, minlength=rows.shape[1]))
+    if len(used) >= WORTH * rows.shape[1]:
+        return None, rows
+    place = np.zeros(rows.shape[1], dtype=rows.indices.dtype)
+    place[used] = np.arange(len(used))
+    return used, csr_array((rows.data, place[rows.indices], rows.indptr), shape=(rows.shape[0], len(used)))
+
+
+@dataclass(frozen=True)
 class Matrix:
     """Coefficients (out, in) of an affine step in one argument, and their absolute values.
 
     `error`: a sum of products with these coefficients along either axis, and the coefficients themselves, are wrong by
-    at most `error` times the sum of absolute products.
+    at most `error` times the sum of absolute products. `terms` is the most coefficients of a row.
     """
 
     forward: np.ndarray | csr_array
     absolute: np.ndarray | csr_array
     error: float
+    terms: int
 
-    def pulled(self, coefficients: np.ndarray) -> np.ndarray:
-        """The transpose times coefficients (out, r); entries that no column reads take no part."""
+    def pulled(self, part: Part) -> Part:
+        """The transpose times coefficients of the rows; what no column reads takes no part."""
+        read, values = part.read, part.values
         if isinstance(self.forward, np.ndarray):
-            return self.forward.T @ coefficients
-        read = np.flatnonzero(coefficients.any(axis=1))
-        if len(read) < WORTH * len(coefficients):
-            return np.asarray(self.forward[read].T @ coefficients[read])
-        return np.asarray(self.forward.T @ coefficients)
+            return Part(None, (self.forward if read is None else self.forward[read]).T @ values)
+        own = np.flatnonzero(values.any(axis=1))
+        if len(own) < WORTH * len(values):
+            read, values = own if read is None else read[own], values[own]
+        if read is None:
+            return Part(None, np.asarray(self.forward.T @ values))
+        used, rows = narrowed(self.forward[read])
+        return Part(used, np.asarray(rows.T @ values))
 
 
 def matrix_of(coefficients: np.ndarray | csr_array, operations: int = 0) -> Matrix:
@@ -49,12 +81,13 @@ def matrix_of(coefficients: np.ndarray | csr_array, operations: int = 0) -> Matr
         coefficients = csr_array(coefficients)
         coefficients.sum_duplicates()
         rows, columns = coefficients.shape
+        terms = int(np.diff(coefficients.indptr).max(initial=0))
         longest = int(max(np.diff(coefficients.indptr).max(initial=0), np.bincount(coefficients.indices).max(initial=0)))
         if coefficients.nnz > DENSE * rows * columns:
             coefficients = coefficients.toarray()
     else:
-        longest = max(coefficients.shape)
-    return Matrix(coefficients, abs(coefficients), gamma(longest) + 1.01 * operations * UNIT)
+        longest, terms = max(coefficients.shape), coefficients.shape[1]
+    return Matrix(coefficients, abs(coefficients), gamma(longest) + 1.01 * operations * UNIT, terms)
 
 
 @dataclass(frozen=True)
@@ -68,7 +101,10 @@ class Input:
 
 @dataclass(frozen=True)
 class Affine:
-    """sum of matrices[k] @ (value of step arguments[k]) + bias (size,); the bias is exact to within `slack` (size,)."""
+    """sum of matrices[k] @ (value of step arguments[k]) + bias (size,); the bias is exact to within `slack` (size,).
+
+    `scale` (size,) is the sum of the absolute values of all terms of the bias, where it is made of several.
+    """
 
     name: str
     size: int
@@ -76,6 +112,7 @@ class Affine:
     matrices: tuple[Matrix, ...]
     bias: np.ndarray
     slack: np.ndarray
+    scale: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -91,6 +128,16 @@ class Nonlinear:
 Step = Input | Affine | Nonlinear
 
 
+class Errors(Protocol):
+    """By how much computed entries of steps may differ from functions of their arguments as computed."""
+
+    def affine(self, place: int, total: np.ndarray) -> np.ndarray:
+        """The error of an affine step whose absolute terms sum up to `total` (size, 1)."""
+
+    def nonlinear(self, step: Nonlinear, ends: Sequence[Ends], values: Ends) -> np.ndarray:
+        """The error (size, 1) of a nonlinear step on all frames, whose exact values lie between ends (size, f)."""
+
+
 def arguments_of(step: Step) -> tuple[int, ...]:
     """The steps that a step reads."""
     return () if isinstance(step, Input) else step.arguments
@@ -101,13 +148,16 @@ class Network:
     """Steps in an order in which each reads earlier ones only, the step that is the output, and the type of the inputs.
 
     Where the file ends in a softmax, `output` is its argument and `groups` (size,) says which entries it compares: their order
-    is that of the file's outputs, and nothing else is known of these.
+    is that of the file's outputs, and nothing else is known of these. `uncovered` says why nothing is known of it as it runs in
+    float32, if so; `single` what its steps may be wrong by, where a proof is about the network as it runs.
     """
 
     steps: tuple[Step, ...]
     output: int
     dtype: type[np.float32] | type[np.float64]
     groups: np.ndarray | None = None
+    uncovered: str = ""
+    single: Errors | None = None
 
     @property
     def inputs(self) -> Sequence[Input]:

@@ -86,6 +86,10 @@ class PiecewiseLinear:
         convex, concave = self.bent(ends[0])
         return (np.where(convex, own, across),), (np.where(concave, own, across),)
 
+    def float32_units(self, ends: Sequence[Ends], size: np.ndarray) -> np.ndarray | float:
+        exact = all(np.isin(slope, (-1, 0, 1)).all() for slope in self.slopes)
+        return 0.0 if exact else 4 * size
+
     def intercepts(self, ends: Sequence[Ends], lower: Slopes, upper: Slopes) -> Ends:
         (low, _), scale = self.extremes(ends[0], lower[0])
         (_, high), other = self.extremes(ends[0], upper[0])
@@ -128,6 +132,9 @@ class Sign:
         flat = np.zeros(np.broadcast_shapes(*(end.shape for end in ends[0])))
         return (flat,), (flat,)
 
+    def float32_units(self, ends: Sequence[Ends], size: np.ndarray) -> np.ndarray | float:
+        return 0.0
+
     def intercepts(self, ends: Sequence[Ends], lower: Slopes, upper: Slopes) -> Ends:
         l, u = ends[0]
         touched = (l <= 0) & (u >= 0)
@@ -156,6 +163,9 @@ class Floor:
         l, u = ends[0]
         slope = np.where(np.floor(u) - np.floor(l) > 1, 1.0, 0.0)
         return (slope,), (slope,)
+
+    def float32_units(self, ends: Sequence[Ends], size: np.ndarray) -> np.ndarray | float:
+        return 0.0
 
     def intercepts(self, ends: Sequence[Ends], lower: Slopes, upper: Slopes) -> Ends:
         """Two steps at most are treated exactly; over more, x - 1 <= floor(x) <= x is used."""

@@ -8,16 +8,17 @@ between `low` and `high`; these take part as C+ low + C- high. What rounding los
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from boundlab.certificates.balls import Balls
 from boundlab.certificates.functions import Ends, Lines, Slopes
-from boundlab.certificates.network import Affine, Input, Network
+from boundlab.certificates.network import Affine, Input, Network, Part
 from boundlab.certificates.rounding import TINY, UNDERFLOW, UNIT, below, gamma
 
-Coefficients = dict[int, np.ndarray]
-"""Coefficients (size, r) by step."""
+Coefficients = dict[int, Part]
+"""Coefficients by step."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,14 @@ class Room:
     lower: Slopes = ()
     upper: Slopes = ()
 
+    def of(self, read: np.ndarray | None) -> Room:
+        """The same for some entries."""
+        if read is None:
+            return self
+        lower, upper = (tuple(slope if len(slope) == 1 else slope[read] for slope in slopes)
+                        for slopes in (self.lower, self.upper))
+        return Room(self.low[read], self.high[read], lower, upper)
+
 
 def widened(low: np.ndarray, high: np.ndarray, slack: np.ndarray | float) -> Ends:
     """Ends moved outward by `slack` and by what a sum of products with them may be wrong by."""
@@ -39,9 +48,9 @@ def widened(low: np.ndarray, high: np.ndarray, slack: np.ndarray | float) -> End
     return low - room, high + room
 
 
-def room_of_lines(lines: Lines, magnitudes: tuple[np.ndarray, ...]) -> Room:
-    """The room of a nonlinear step whose arguments are at most `magnitudes`."""
-    slack: np.ndarray | float = 0.0
+def room_of_lines(lines: Lines, magnitudes: tuple[np.ndarray, ...], error: np.ndarray | None = None) -> Room:
+    """The room of a nonlinear step whose arguments are at most `magnitudes`, and whose values are wrong by at most `error`."""
+    slack: np.ndarray | float = 0.0 if error is None else error
     for below_, above_, magnitude in zip(lines.lower, lines.upper, magnitudes, strict=True):
         slack = slack + 2 * UNIT * np.maximum(np.abs(below_), np.abs(above_)) * magnitude
     return Room(*widened(lines.low, lines.high, slack), lines.lower, lines.upper)
@@ -58,37 +67,55 @@ def dots(table: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
 class Pull:
     """r linear functions on their way to the inputs: coefficients that wait at steps, and a bias (r,) so far.
 
-    `magnitude` of a step is a bound of the absolute value of its entries, (size, 1).
+    `magnitude` of a step is a bound of the absolute value of its entries, (size, 1). With `balls` (one for each function) the
+    coefficients of inputs are kept in `arrived` until all are there, and `boxed` (r,) is their least value on the box.
     """
 
     network: Network
     waiting: Coefficients
     bias: np.ndarray
     magnitude: Callable[[int], np.ndarray]
+    balls: Balls | None = None
+    arrived: Coefficients = field(default_factory=dict)
+    boxed: np.ndarray | float = 0.0
 
-    def arrive(self, step: int, coefficients: np.ndarray) -> None:
+    def arrive(self, step: int, part: Part) -> None:
         """More coefficients of a step."""
-        if step in self.waiting:
-            coefficients = self.waiting[step] + coefficients
-            self.bias = below(self.bias - 1.01 * UNIT * dots(self.magnitude(step), np.abs(coefficients)) - TINY)
-        self.waiting[step] = coefficients
+        known, size = self.waiting.get(step), self.network.steps[step].size
+        if known is not None:
+            if part.read is None or known.read is None or not np.array_equal(part.read, known.read):
+                part, known = Part(None, part.of(size)), Part(None, known.of(size))
+            part = Part(part.read, known.values + part.values)
+            magnitude = self.magnitude(step) if part.read is None else self.magnitude(step)[part.read]
+            self.bias = below(self.bias - 1.01 * UNIT * dots(magnitude, np.abs(part.values)) - TINY)
+        self.waiting[step] = part
 
     def to_inputs(self, room: Callable[[int], Room]) -> np.ndarray:
         """Lower bounds (r,) of the functions; NaN where something on the way was too large for a float."""
         while self.waiting:
             step = max(self.waiting)
             self.through(step, self.waiting.pop(step), room(step))
-        return below(self.bias - UNDERFLOW)
+        if self.balls is None:
+            return below(self.bias - UNDERFLOW)
+        none = Part(np.zeros(0, dtype=np.int64), np.zeros((0, len(self.bias))))
+        whole = [self.arrived.get(place, none).of(step.size) for place, step in enumerate(self.network.steps)
+                 if isinstance(step, Input)]
+        least = np.fmax(self.boxed, self.balls.least(np.concatenate(whole)))
+        return below(below(self.bias + least) - UNDERFLOW)
 
-    def through(self, step: int, coefficients: np.ndarray, room: Room) -> None:
+    def through(self, step: int, part: Part, room: Room) -> None:
         """Coefficients of a step become coefficients of its arguments, and a share of the bias."""
-        positive = np.maximum(coefficients, 0)
-        negative = np.minimum(coefficients, 0)
-        self.bias = below(self.bias + below(dots(room.low, positive) + dots(room.high, negative)))
-        found = self.network.steps[step]
+        room = room.of(part.read)
+        positive = np.maximum(part.values, 0)
+        negative = np.minimum(part.values, 0)
+        found, share = self.network.steps[step], below(dots(room.low, positive) + dots(room.high, negative))
+        if self.balls is not None and isinstance(found, Input):
+            self.arrived[step], self.boxed = part, below(self.boxed + share)
+            return
+        self.bias = below(self.bias + share)
         if isinstance(found, Affine):
             for argument, matrix in zip(found.arguments, found.matrices, strict=True):
-                self.arrive(argument, matrix.pulled(coefficients))
+                self.arrive(argument, matrix.pulled(part))
         elif not isinstance(found, Input):
             for argument, lower, upper in zip(found.arguments, room.lower, room.upper, strict=True):
-                self.arrive(argument, lower * positive + upper * negative)
+                self.arrive(argument, Part(part.read, lower * positive + upper * negative))

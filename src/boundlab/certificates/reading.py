@@ -11,10 +11,12 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from boundlab.certificates.attention import ATTENTION, compared
 from boundlab.certificates.builder import Builder, Operator, Value, Varying, evaluate, moved
 from boundlab.certificates.elementary import FUNCTIONS
 from boundlab.certificates.linear import LINEAR, Rule
 from boundlab.certificates.network import Input, Network, arguments_of
+from boundlab.certificates.resizing import RESIZED
 from boundlab.certificates.windows import WINDOWED
 from boundlab.errors import CertificateError
 
@@ -26,10 +28,13 @@ MOVES: dict[str, tuple[int, ...] | None] = {
 }
 """Operators that only move entries: the inputs whose entries they move; None for all inputs."""
 ORDERED = ("Softmax", "LogSoftmax")
-"""Operators that keep the order of what they compare; known at the end of a network only."""
-RULES: dict[str, Rule] = {**LINEAR, **WINDOWED, **FUNCTIONS}
+"""Operators that keep the order of what they compare, which is all that is used of them at the end of a network."""
+RULES: dict[str, Rule] = {**LINEAR, **WINDOWED, **FUNCTIONS, **RESIZED, **ATTENTION}
 DOMAINS = ("", "ai.onnx")
 """What ONNX calls its own operators."""
+OTHER_FLOATS = {kind for name, kind in onnx.TensorProto.DataType.items()
+                if ("FLOAT" in name and name != "FLOAT") or "DOUBLE" in name or "COMPLEX" in name}
+"""Types of numbers with a fraction, but float32."""
 FLOATS = {onnx.TensorProto.FLOAT: np.float32, onnx.TensorProto.DOUBLE: np.float64}
 
 
@@ -52,17 +57,25 @@ def read_network(content: bytes) -> Network:
     output = values.get(ordered[0].input[0] if ordered else graph.output[0].name)
     if not isinstance(output, Varying):
         raise CertificateError("the network's output does not depend on its inputs.")
-    groups = compared(operator_of(ordered[0], values), opsets) if ordered else None
-    return pruned(Network(tuple(builder.steps), output.step, dtype, groups))
+    groups = compared(operator_of(ordered[0], values), opsets.get("", opsets.get("ai.onnx", 1))) if ordered else None
+    return pruned(Network(tuple(builder.steps), output.step, dtype, groups, uncovered(graph)))
 
 
-def compared(operator: Operator, opsets: dict[str, int]) -> np.ndarray:
-    """Which entries of its argument a softmax compares with each other, as a number for each flat entry."""
-    shape, flat = operator.varying(0).shape, opsets.get("", opsets.get("ai.onnx", 1)) < 13
-    axis = operator.attributes.get("axis", 1 if flat else -1) % len(shape)
-    rest = shape[:axis] if flat else (*shape[:axis], 1, *shape[axis + 1:])
-    numbers = np.arange(math.prod(rest)).reshape(*rest, *(1,) * (len(shape) - len(rest)))
-    return np.broadcast_to(numbers, shape).reshape(-1)
+def uncovered(graph: onnx.GraphProto) -> str:
+    """Why nothing is known of the network as it runs in float32; empty if nothing stands against it."""
+    kinds = {tensor.data_type for tensor in graph.initializer}
+    for node in graph.node:
+        attributes = {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
+        kinds |= {value.data_type for value in attributes.values() if isinstance(value, onnx.TensorProto)}
+        if node.op_type == "Cast":
+            kinds.add(attributes["to"])
+        if node.op_type in ORDERED:
+            return f"it has a {node.op_type} ('{node.output[0]}'), which runtimes compute in several ways"
+        if node.op_type in ("Resize", "Upsample") and attributes.get("mode", b"nearest") != b"nearest":
+            return f"it interpolates ('{node.output[0]}') at places that are themselves rounded"
+    if kinds & OTHER_FLOATS:
+        return "it has tensors of another floating-point type than float32"
+    return ""
 
 
 def pruned(network: Network) -> Network:
@@ -76,7 +89,7 @@ def pruned(network: Network) -> Network:
     steps = [network.steps[place] for place in kept]
     moved_ = [step if isinstance(step, Input) else replace(step, arguments=tuple(number[one] for one in step.arguments))
               for step in steps]
-    return Network(tuple(moved_), number[network.output], network.dtype, network.groups)
+    return replace(network, steps=tuple(moved_), output=number[network.output])
 
 
 def parsed(content: bytes) -> tuple[onnx.GraphProto, dict[str, int]]:

@@ -112,9 +112,39 @@ def atoms(formula: Formula) -> Iterator[Atom]:
 
 
 @dataclass(frozen=True)
+class Ball:
+    """All points whose distance from a center, in the norm of order p, is at most a radius, in exact numbers.
+
+    p is at least 1, or infinite; SpecError for another, and for a radius below 0.
+    """
+
+    center: tuple[Fraction, ...]
+    radius: Fraction
+    p: float
+
+    def __post_init__(self) -> None:
+        if not self.p >= 1 or self.radius < 0:
+            raise SpecError(f"a ball needs p >= 1 and a radius of at least 0; found p = {self.p}, radius {float(self.radius)}.")
+
+    def contains(self, x: Sequence[float]) -> bool:
+        """Whether a point lies in it, in rational arithmetic; SpecError for a p that is no whole number."""
+        if len(x) != len(self.center):
+            raise SpecError(f"the ball has {len(self.center)} coordinates, the point {len(x)}.")
+        if not all(map(math.isfinite, x)):
+            return False
+        gaps = [abs(Fraction(value) - middle) for value, middle in zip(x, self.center, strict=True)]
+        if math.isinf(self.p):
+            return max(gaps, default=Fraction(0)) <= self.radius
+        if self.p != int(self.p):
+            raise SpecError(f"membership in a ball of order {self.p} is not decided in exact arithmetic; use a whole number.")
+        return sum((gap ** int(self.p) for gap in gaps), Fraction(0)) <= self.radius ** int(self.p)
+
+
+@dataclass(frozen=True)
 class Case:
     """One box of inputs and its unsafe outputs, an or of ands; `relations` are further constraints on the inputs.
 
+    Its points lie in the box and, if there is one, in the `ball` (over all inputs in turn), which is meant exactly.
     The values that `unsafe` reads are the outputs, and behind them the inputs. Certificates leave `relations` out, so they
     hold for the whole box; a witness has to satisfy them.
     """
@@ -123,11 +153,14 @@ class Case:
     upper: Ends
     unsafe: tuple[tuple[Formula, ...], ...]
     relations: tuple[Atom, ...] = ()
+    ball: Ball | None = None
 
     def contains(self, x: np.ndarray, dtype: Floats) -> bool:
-        """Whether flat inputs (d,) lie in the box rounded to nearest in `dtype`, at zero tolerance."""
-        inside = (self.lower.rounded(dtype) <= x) & (x <= self.upper.rounded(dtype))
-        return bool(inside.all()) and all(atom.holds(x.tolist()) for atom in self.relations)
+        """Whether flat inputs (d,) lie in the box rounded to nearest in `dtype`, and in the ball, at zero tolerance."""
+        inside = bool(((self.lower.rounded(dtype) <= x) & (x <= self.upper.rounded(dtype))).all())
+        if not inside or (self.ball is not None and not self.ball.contains(x.tolist())):
+            return False
+        return all(atom.holds(x.tolist()) for atom in self.relations)
 
     def violated(self, y: np.ndarray, x: np.ndarray) -> bool:
         """Whether flat outputs (m,) of flat inputs (d,) are unsafe, exactly."""

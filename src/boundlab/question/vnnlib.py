@@ -248,7 +248,9 @@ class Reader:
 
 
 def write_vnnlib(query: Query) -> str:
-    """VNN-LIB 1.0 text that `parse_vnnlib` reads as an equal query."""
+    """VNN-LIB 1.0 text that `parse_vnnlib` reads as an equal query; SpecError for balls, which it cannot state."""
+    if any(case.ball is not None for case in query.cases):
+        raise SpecError("VNN-LIB 1.0 has linear constraints only, and the query has a ball; ask about its box instead.")
     lines = [f"(declare-const X_{index} Real)" for index in range(query.inputs)]
     lines += [f"(declare-const Y_{index} Real)" for index in range(query.outputs)]
     alone = len(query.cases) == 1

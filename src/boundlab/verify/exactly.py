@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -15,7 +15,7 @@ from boundlab.graph import Model
 from boundlab.perturbations.ball import LpBall
 from boundlab.perturbations.joint import Regions
 from boundlab.perturbations.sets import Box
-from boundlab.question.exact import Atom, Case, Ends, Query
+from boundlab.question.exact import Atom, Ball, Case, Ends, Query
 from boundlab.spec import Specification
 
 Pair = tuple[np.ndarray, np.ndarray]
@@ -26,38 +26,53 @@ def queries_of(model: Model, sets: Regions, spec: Specification, problems: Tenso
     """What is asked of each of the problems (m,), exactly as the floats say.
 
     A radius or a limit that was given as a Python number is covered with its rounding to the set's type. MissingRule for sets
-    that are no boxes.
+    that are neither boxes nor balls.
     """
     if not isinstance(sets, Mapping) or {node.name for node in model.graph.inputs} != set(sets):
         raise MissingRule("only inputs that vary on their own have an exact form, not weights or joint sets.")
     ends = [ends_of_region(sets[node.name], problems) for node in model.graph.inputs]
+    balls = balls_of([sets[node.name] for node in model.graph.inputs], problems)
     lower, upper = (tuple(np.concatenate([pair[side][part] for pair in ends], axis=1) for part in range(2))
                     for side in range(2))
     unsafe = [unsafe_of(spec.take(problem)) for problem in problems[:, None]]
-    cases = [Case(Ends(lower[0][place], lower[1][place]), Ends(upper[0][place], upper[1][place]), conjuncts)
-             for place, conjuncts in enumerate(unsafe)]
+    cases = [Case(Ends(lower[0][place], lower[1][place]), Ends(upper[0][place], upper[1][place]), conjuncts,
+                  ball=ball) for place, (conjuncts, ball) in enumerate(zip(unsafe, balls, strict=True))]
     outputs = math.prod(model.graph.output.shape)
     return [Query(lower[0].shape[1], outputs, (case,)) for case in cases]
 
 
 def ends_of_region(region: object, problems: Tensor) -> tuple[Pair, Pair]:
-    """The exact ends (m, d) of a constant, a box, or a ball in the largest norm."""
+    """The exact ends (m, d) of a constant, of a box, or of the box around a ball."""
     if isinstance(region, Tensor):
         number = as_rows(region, region, problems)
         return exact(number), exact(number)
     if isinstance(region, Box):
         return exact(as_rows(region.lower, region.lower, problems)), exact(as_rows(region.upper, region.upper, problems))
-    if isinstance(region, LpBall) and math.isinf(region.p):
+    if isinstance(region, LpBall):
         return ends_of_ball(region, problems)
-    raise MissingRule(f"{type(region).__name__} has no exact form as a box.")
+    raise MissingRule(f"{type(region).__name__} has no exact form as a box or a ball.")
+
+
+def balls_of(regions: Sequence[object], problems: Tensor) -> list[Ball | None]:
+    """The balls of a norm other than the largest, one a problem, where the network has but one input."""
+    region = regions[0]
+    if len(regions) > 1 or not isinstance(region, LpBall) or math.isinf(region.p):
+        return [None] * len(problems)
+    centers, radii = as_rows(region.center, region.center, problems), radii_of(region, problems)[:, 0]
+    return [Ball(tuple(map(Fraction, center.tolist())), Fraction(float(radius)), float(region.p))
+            for center, radius in zip(centers, radii, strict=True)]
+
+
+def radii_of(ball: LpBall, problems: Tensor) -> np.ndarray:
+    """Radii (m, d), at least those that were asked for."""
+    radius = as_rows(ball.radius, ball.center, problems)
+    return radius if isinstance(ball.eps, Tensor) else np.maximum(radius, float(ball.eps))
 
 
 def ends_of_ball(ball: LpBall, problems: Tensor) -> tuple[Pair, Pair]:
     """center - eps and center + eps without rounding, cut to the limits."""
     center = as_rows(ball.center, ball.center, problems)
-    radius = as_rows(ball.radius, ball.center, problems)
-    if not isinstance(ball.eps, Tensor):
-        radius = np.maximum(radius, float(ball.eps))
+    radius = radii_of(ball, problems)
     lower, upper = difference(center, radius), difference(center, -radius)
     if ball.clip is None:
         return lower, upper

@@ -110,13 +110,11 @@ def named(proof: Proof, case: Case, names: Names) -> tuple[CaseProof | None, str
 def rejected(network: Network, cases: Sequence[Case], proofs: Mapping[int, CaseProof], clock: Clock) -> dict[int, str]:
     """Which of some proofs, by the number of their case, the checker does not accept by the deadline, and why."""
     numbers, reasons = list(proofs), dict.fromkeys(proofs, "the time was over")
-    for place, said in each_case(network, [cases[number] for number in numbers], list(proofs.values())):
+    for place, said in each_case(network, [cases[number] for number in numbers], list(proofs.values()), lambda: clock.over):
         if said.accepted:
             del reasons[numbers[place]]
-        else:
+        elif not clock.over:
             reasons[numbers[place]] = said.reason
-        if clock.over:
-            break
     return reasons
 
 

@@ -1,0 +1,120 @@
+"""Products of two varying matrices and softmax, as steps that are known: products, sums, exponentials, reciprocals.
+
+softmax_j(x) = 1 / (1 + sum over k != j of exp(x_k - x_j)), where sums and differences are linear, and differences
+keep what x_k and x_j have in common.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from boundlab.certificates.builder import Builder, Operator, Value, Varying, entries
+from boundlab.certificates.curves import EXP, LOG, RECIPROCAL
+from boundlab.certificates.functions import Function
+from boundlab.certificates.joint import Product
+from boundlab.certificates.linear import Rule, gemm, matmul
+from boundlab.certificates.network import matrix_of
+from boundlab.certificates.piecewise import clipped
+
+MOST_PRODUCTS = 2**24
+"""Products that one matrix product, and differences that one softmax, may have."""
+
+CLIP, CLIPPED = 300.0, 2.0**-432
+"""Differences above `CLIP`, whose exponentials would be too large, count as `CLIP`: both shares are below e^-300."""
+
+
+def matrices(builder: Builder, operator: Operator) -> Value:
+    """MatMul: linear if a factor is constant; else products, which are the step `NAME:product`, and their sums."""
+    first, second = operator.inputs
+    if not isinstance(first, Varying) or not isinstance(second, Varying):
+        return matmul(builder, operator)
+    one, two = (np.arange(value.size).reshape(value.shape) for value in (first, second))
+    lone = one.ndim == 1, two.ndim == 1
+    one, two = one[None, :] if lone[0] else one, two[:, None] if lone[1] else two
+    if one.shape[-1] != two.shape[-2]:
+        operator.refuse(f"of shapes {one.shape} and {two.shape}")
+    shape = (*np.broadcast_shapes(one.shape[:-2], two.shape[:-2]), one.shape[-2], two.shape[-1])
+    out = shape[:-2] + (() if lone[0] else shape[-2:-1]) + (() if lone[1] else shape[-1:])
+    wide = (*shape, one.shape[-1])
+    return summed_products(builder, operator, (first, np.broadcast_to(one[..., :, None, :], wide)),
+                           (second, np.broadcast_to(two.swapaxes(-1, -2)[..., None, :, :], wide)), out)
+
+
+def general(builder: Builder, operator: Operator) -> Value:
+    """Gemm, of two varying matrices only without factors and offset."""
+    first, second = operator.inputs[:2]
+    if not isinstance(first, Varying) or not isinstance(second, Varying):
+        return gemm(builder, operator)
+    take = operator.attributes
+    if take.get("alpha", 1.0) != 1 or (len(operator.inputs) > 2 and operator.inputs[2] is not None):
+        operator.refuse("of two tensors that depend on the network's inputs, with a factor or an offset")
+    one, two = (np.arange(value.size).reshape(value.shape) for value in (first, second))
+    one, two = one.T if take.get("transA", 0) else one, two.T if take.get("transB", 0) else two
+    if one.shape[1] != two.shape[0]:
+        operator.refuse(f"of shapes {one.shape} and {two.shape}")
+    shape = (one.shape[0], two.shape[1])
+    wide = (*shape, one.shape[1])
+    return summed_products(builder, operator, (first, np.broadcast_to(one[:, None, :], wide)),
+                           (second, np.broadcast_to(two.T[None, :, :], wide)), shape)
+
+
+def summed_products(builder: Builder, operator: Operator, left: tuple[Varying, np.ndarray], right: tuple[Varying, np.ndarray],
+                    shape: tuple[int, ...]) -> Value:
+    """Sums over the last axis of products of entries, whose flat places stand in arrays of one shape."""
+    places = left[1]
+    if places.size > MOST_PRODUCTS or places.size == 0:
+        operator.refuse(f"with {places.size} products")
+    name, sides = operator.name, []
+    for side, (value, chosen) in (("left", left), ("right", right)):
+        matrix = matrix_of(entries(chosen, np.array(1.0), value.size))
+        sides.append(builder.affine(f"{name}:{side}", [(value, matrix)], 0.0, places.shape))
+    products = builder.nonlinear(f"{name}:product", sides, Product(anchored=True), places.shape)
+    start = np.arange(0, places.size + 1, places.shape[-1])
+    sums = csr_array((np.ones(places.size), np.arange(places.size), start), shape=(math.prod(shape), places.size))
+    return builder.affine(name, [(products, matrix_of(sums))], 0.0, shape)
+
+
+def compared(operator: Operator, opset: int) -> np.ndarray:
+    """Which entries of its argument a softmax compares with each other, as a number for each flat entry."""
+    shape, flat = operator.varying(0).shape, opset < 13
+    axis = operator.attributes.get("axis", 1 if flat else -1) % len(shape)
+    rest = shape[:axis] if flat else (*shape[:axis], 1, *shape[axis + 1:])
+    numbers = np.arange(math.prod(rest)).reshape(*rest, *(1,) * (len(shape) - len(rest)))
+    return np.broadcast_to(numbers, shape).reshape(-1)
+
+
+def softmax(logarithm: bool) -> Rule:
+    """Softmax or its logarithm: steps `NAME:clip`, `NAME:exp` and `NAME:reciprocal`, or `NAME:exp` and `NAME:log`."""
+    def rule(builder: Builder, operator: Operator) -> Value:
+        value, name = operator.varying(0), operator.name
+        groups = compared(operator, builder.opsets.get("", builder.opsets.get("ai.onnx", 1)))
+        members = np.argsort(groups, kind="stable").reshape(int(groups.max()) + 1, -1)
+        count = members.shape[1]
+        if count == 1:
+            return np.full(value.shape, 0.0 if logarithm else 1.0)
+        if value.size * count > MOST_PRODUCTS:
+            operator.refuse(f"of {value.size} entries, {count} at a time")
+        own, other = np.nonzero(~np.eye(count, dtype=bool))
+        chosen = np.stack([members[:, other], members[:, own]], axis=-1).reshape(-1, 2)
+        signs = np.tile([1.0, -1.0], len(chosen))
+        start = np.arange(0, 2 * len(chosen) + 1, 2)
+        matrix = csr_array((signs, chosen.reshape(-1).copy(), start), shape=(len(chosen), value.size))
+        gaps = builder.affine(f"{name}:gaps", [(value, matrix_of(matrix))], 0.0, (len(chosen),))
+        if not logarithm:
+            gaps = builder.nonlinear(f"{name}:clip", [gaps], clipped(None, np.full((1, 1), CLIP)), gaps.shape)
+        ratios = builder.nonlinear(f"{name}:exp", [gaps], EXP, gaps.shape)
+        sums = csr_array((np.ones(len(chosen)), (chosen[:, 1], np.arange(len(chosen)))), shape=(value.size, len(chosen)))
+        total = builder.affine(f"{name}:sum", [(ratios, matrix_of(sums))], 1.0, value.shape)
+        ending: tuple[str, Function] = ("log", LOG) if logarithm else ("reciprocal", RECIPROCAL)
+        found = builder.nonlinear(f"{name}:{ending[0]}", [total], ending[1], value.shape)
+        if logarithm:
+            return builder.total(name, [(found, -1.0)])
+        same = matrix_of(entries(np.arange(value.size), np.array(1.0), value.size))
+        return builder.affine(name, [(found, same)], 0.0, value.shape, CLIPPED)
+    return rule
+
+
+ATTENTION: dict[str, Rule] = {"MatMul": matrices, "Gemm": general, "Softmax": softmax(False), "LogSoftmax": softmax(True)}

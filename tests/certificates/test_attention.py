@@ -1,0 +1,105 @@
+"""Bounds of softmax and products of varying matrices: they hold at samples; sparse matrices give those of dense ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from boundlab.certificates import network as network_module
+from boundlab.certificates.checker import case_bounds
+from boundlab.certificates.known import Slopes, derive
+from boundlab.certificates.leaves import places_of
+from boundlab.certificates.reading import read_network
+from boundlab.question.vnnlib import parse_vnnlib
+from tests.certificates.models import model, query_text
+from tests.certificates.search import Leaf, arguments, proof_of
+from tests.certificates.test_bounds import image_network, slopes
+from tests.certificates.test_reading import replay
+
+
+def attention(seed: int, scale: float) -> bytes:
+    """One head of attention over four words of three numbers, with a residual path, LogSoftmax and a last layer, in float64."""
+    rng = np.random.default_rng(seed)
+    held = {name: scale * rng.normal(size=shape) for name, shape in
+            (("q", (3, 4)), ("k", (3, 4)), ("v", (3, 3)), ("w", (3, 2)))}
+    nodes = [helper.make_node("MatMul", ["x", "q"], ["a"]), helper.make_node("MatMul", ["x", "k"], ["b"]),
+             helper.make_node("Transpose", ["b"], ["t"], perm=[0, 2, 1]), helper.make_node("MatMul", ["a", "t"], ["s"]),
+             helper.make_node("Softmax", ["s"], ["p"]), helper.make_node("MatMul", ["x", "v"], ["z"]),
+             helper.make_node("MatMul", ["p", "z"], ["m"]), helper.make_node("Add", ["m", "x"], ["r"]),
+             helper.make_node("LogSoftmax", ["r"], ["l"], axis=1), helper.make_node("MatMul", ["l", "w"], ["o"]),
+             helper.make_node("ReduceMean", ["o"], ["y"], axes=[1])]
+    return model(nodes, (1, 4, 3), held, dtype=np.float64)
+
+
+def run(held: dict[str, np.ndarray], x: np.ndarray) -> dict[str, np.ndarray]:
+    """The tensors of `attention` at points (n, 12), in float64."""
+    x = x.reshape(-1, 4, 3)
+    a, b = x @ held["q"], x @ held["k"]
+    s = a @ b.swapaxes(1, 2)
+    p = np.exp(s - s.max(axis=-1, keepdims=True))
+    p /= p.sum(axis=-1, keepdims=True)
+    m = p @ (x @ held["v"])
+    r = m + x
+    top = r.max(axis=1, keepdims=True)
+    log = r - top - np.log(np.exp(r - top).sum(axis=1, keepdims=True))
+    return {"s": s, "p:reciprocal": p, "m": m, "l": log, "y": (log @ held["w"]).mean(axis=1)}
+
+
+@pytest.mark.parametrize("scale, radius", [*itertools.product([0.1, 1.0, 6.0], [0.0, 1e-6, 0.05, 1.0])])
+def test_bounds_hold_at_samples(scale: float, radius: float) -> None:
+    said = []
+    for seed in range(3):
+        rng, content = np.random.default_rng(seed), attention(seed, scale)
+        held = stored(content)
+        network, middle = read_network(content), rng.normal(size=12)
+        x = middle + radius * np.concatenate([rng.uniform(-1, 1, (2000, 12)), rng.choice([-1, 1], (500, 12))])
+        values = run(held, x)
+        known = derive(network, [((middle - radius)[:, None], (middle + radius)[:, None])], Slopes())
+        for step, (low, high) in zip(network.steps, known.ends, strict=True):
+            if step.name in values:
+                found = values[step.name].reshape(len(x), -1)
+                room = 1e-12 * (1 + np.abs(found).max())
+                assert (low[:, 0] <= found.min(axis=0) + room).all(), step.name
+                assert (high[:, 0] >= found.max(axis=0) - room).all(), step.name
+        query = parse_vnnlib(query_text(middle - radius, middle + radius, 2, "(or (<= Y_0 0) (<= (- Y_1 Y_0) 0))"))
+        case, places = query.cases[0], places_of(network)
+        proof, y = proof_of(network, case, [Leaf(0), Leaf(1)]), values["y"].reshape(-1, 2)
+        size = {one: places.size(one) for one in arguments(network) if one.step != "x"}
+        given = {one: (slopes(rng, 2, count), slopes(rng, 2, count)) for one, count in size.items()}
+        for one in (proof, dataclasses.replace(proof, lines=given), dataclasses.replace(proof, thorough=True)):
+            bounds = case_bounds(network, case, one, places)
+            said.append(np.isfinite(bounds).all())
+            assert not bounds[0] > y[:, 0].min() + 1e-10 and not bounds[1] > (y[:, 1] - y[:, 0]).min() + 1e-10
+        if radius == 0:
+            assert abs(case_bounds(network, case, proof, places)[0] - y[0, 0]) < 1e-9
+    assert scale * radius > 0.2 or np.mean(said) > 0.5  # differences beyond 415 have no exponential that counts as finite
+
+
+def stored(content: bytes) -> dict[str, np.ndarray]:
+    """The weights of a file."""
+    return {one.name: numpy_helper.to_array(one) for one in onnx.ModelProto.FromString(content).graph.initializer}
+
+
+def test_the_runtime_agrees() -> None:
+    content = attention(0, 1.0)
+    x = np.random.default_rng(0).normal(size=12)
+    np.testing.assert_allclose(replay(content, x), run(stored(content), x)["y"].reshape(-1), rtol=1e-9)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.1])
+def test_sparse_and_dense_matrices_give_the_same_bounds(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With all matrices dense no entry is ever left out, with all of them sparse most are."""
+    for content, size in ((attention(1, 0.5), 12), (image_network(1), 50)):
+        middle = np.random.default_rng(1).normal(size=size)
+        query = parse_vnnlib(query_text(middle - 0.05, middle + 0.05, 2, "(or (<= Y_0 0) (<= (- Y_1 Y_0) 0))"))
+        case, found = query.cases[0], []
+        for dense in (network_module.DENSE, share):
+            monkeypatch.setattr(network_module, "DENSE", dense)
+            network = read_network(content)
+            found.append(case_bounds(network, case, proof_of(network, case, [Leaf(0), Leaf(1)]), places_of(network)))
+        np.testing.assert_allclose(found[0], found[1], rtol=1e-9, atol=1e-9)
