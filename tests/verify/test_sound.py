@@ -65,7 +65,8 @@ def setting(dtype=torch.float32):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_what_is_verified_by_default_is_sound(dtype):
     model, x, spec = setting(dtype)
-    for sets in (bl.LpBall(x, 0.02), bl.LpBall(x, 0.02, clip=(-3, 3)), bl.Box(x - 0.02, x + 0.02)):
+    for sets in (bl.LpBall(x, 0.02), bl.LpBall(x, 0.02, clip=(-3, 3)), bl.Box(x - 0.02, x + 0.02), bl.LpBall(x, 0.03, 2.0),
+                 bl.LpBall(x, 0.05, 1.0, clip=(-3, 3))):
         results = bl.verify(model, sets, spec, timeout=60)
         assert {result.verdict for result in results} <= {bl.Verdict.VERIFIED, bl.Verdict.FALSIFIED}
         proven = [result for result in results if result.verdict is bl.Verdict.VERIFIED]

@@ -106,7 +106,7 @@ def stated(session: Session, network: NetworksChoice, text: str) -> Question:
         called = [statement.shared.get(tensor.name, tensor.name) for tensor in declared.inputs]
         names = dict(zip((node.name for node in own.graph.inputs), called, strict=False))
         file = onnx_reference(choice.net, also=also) if Path(choice.net).is_file() else None
-        parts.append(file and Part(file, None if statement.alone else names))
+        parts.append(None if file is None else Part(file, None if statement.alone else names))
     model, known = model_of(statement, models), [part for part in parts if part is not None]
     original = original_of(known, model) if len(known) == len(parts) else Original(model)
     return Question(original, statement.query, None, statement.alone)
