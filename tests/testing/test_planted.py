@@ -172,6 +172,14 @@ def test_what_rounding_breaks_is_falsified():
     assert refutation(problem, model_of(problem), 5.0) is bl.Verdict.FALSIFIED
 
 
+@pytest.mark.parametrize("place", BY_ROUNDING)
+@pytest.mark.parametrize("seed", range(3))
+def test_tricks_of_float32_are_not_proven_of_what_runs_in_float32(place, seed):
+    problem = planted(place, Architecture.DENSE, seed=seed)
+    result, = bl.verify(bl.Original(model_of(problem), deaf), problem.box, problem.spec, timeout=2, rigour=bl.Rigour.FLOAT32)
+    assert result.verdict is not bl.Verdict.VERIFIED
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_what_rounding_hides_is_proven_in_floating_point_only(seed):
     problem = planted(Place.LOST, Architecture.DENSE, seed=seed)

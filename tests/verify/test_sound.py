@@ -120,3 +120,20 @@ def test_rounding_decides_a_tie():
 
 def spec_of(spec):
     return bl.Specification(spec.rows.double(), spec.offset.double(), spec.clause)
+
+
+def test_margins_below_rounding_are_not_proven_of_what_runs_in_float32():
+    model, x, spec = setting()
+    results = bl.verify(model, bl.LpBall(x, 0.02), spec, timeout=60, rigour=bl.Rigour.FLOAT32)
+    proven = [place for place, result in enumerate(results) if result.verdict is bl.Verdict.VERIFIED]
+    assert len(proven) > 2 and {results[place].rigour for place in proven} == {bl.Rigour.FLOAT32}
+    one = torch.tensor(proven[:1])
+    exact = bl.bound(model.to(torch.float64), bl.Box(x[one].double(), x[one].double()), spec=spec_of(spec.take(one)))
+    point, row = bl.Box(x[one], x[one]), spec.rows[one[:1]][:, :1]
+    for slack, proven in ((1e-3, True), (1e-9, False)):
+        asked = bl.at_least(row.double(), slack - exact.lower[:, :1])
+        wide = bl.verify(model.to(torch.float64), bl.Box(x[one].double(), x[one].double()), asked, timeout=5)[0]
+        assert wide.verdict is bl.Verdict.VERIFIED
+        single = bl.Specification(asked.rows.float(), asked.offset.float(), asked.clause)
+        found, = bl.verify(model, point, single, timeout=5, rigour=bl.Rigour.FLOAT32)
+        assert (found.verdict is bl.Verdict.VERIFIED) == proven

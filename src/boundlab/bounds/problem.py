@@ -32,6 +32,7 @@ class Rigour(enum.Enum):
 
     FLOAT = "ordinary floating point, rounding not accounted for"
     SOUND = "a theorem about the real-number network: float64 with outward error terms"
+    FLOAT32 = "a theorem about the network as it runs in float32, in any order of summation"
     CHECKED = "re-derived from a certificate by the independent checker"
 
 

@@ -23,8 +23,8 @@ Proof = Annotated[Path | None, typer.Option("--certificate", help="Write a proof
                                             "with a VNN-LIB file.")]
 Strict = Annotated[Literal["sound", "float"], typer.Option("--rigour", help="sound: with all rounding counted in; float: "
                                                            "floating point is believed.")]
-
-
+Meaning = Annotated[Literal["real", "float32"], typer.Option("--semantics", help="What is proven: the network as a function of "
+                                                             "real numbers, or as it runs in float32, in any order.")]
 Resume = Annotated[Path | None, typer.Option("--resume", help="Keep the search in this file, and go on from it where it has "
                                              "this question.")]
 
@@ -36,6 +36,7 @@ class Output:
     certificate: Proof = None
     form: Format = "text"
     rigour: Strict = "sound"
+    semantics: Meaning = "real"
     resume: Resume = None
 
 
@@ -52,15 +53,18 @@ def verify(session: Session, network: NetworksChoice, spec: Spec = None, region:
     certificate = output.certificate
     if certificate is not None and (spec is None or not Path(network.net).is_file()):
         raise Misuse("--certificate is for an ONNX file with a VNN-LIB file: the checker reads both by itself.")
-    if certificate is not None and output.rigour == "float":
-        raise Misuse("--certificate is for proofs that count rounding; leave out --rigour float.")
+    if output.rigour == "float" and (certificate is not None or output.semantics != "real"):
+        raise Misuse("--certificate and --semantics are for proofs that count rounding; leave out --rigour float.")
+    if certificate is not None and output.semantics != "real":
+        raise Misuse("a certificate does not say what is proven: write it without --semantics, and check it with that.")
+    rigour = Rigour.FLOAT32 if output.semantics == "float32" else Rigour[output.rigour.upper()]
     question = ask(session, network, spec, region)
     if certificate is not None and not question.alone:
         raise Misuse("--certificate is for a property of one network's inputs and outputs: the checker takes no others yet.")
     with session.working(f"verifying, at most {timeout:g} s") as say:
         stages = (*library.LADDER[:-1], Race(watch=lambda turn: say(f"verifying; {turn}"), file=output.resume))
         results = library.verify(question.original, question.sets, question.spec, stages=stages, timeout=timeout,
-                                 rigour=Rigour[output.rigour.upper()])
+                                 rigour=rigour)
     if certificate is not None and spec is not None and results[0].verdict is Verdict.VERIFIED:
         save(certificate_of(results[0], network.net, spec), certificate)
     return answer(question, results, output.form, named(network, spec, region))

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from boundlab.bounds.problem import Rigour
 from boundlab.capture.onnx import OnnxFile, load_onnx, onnx_reference
-from boundlab.certificates.certificate import CaseProof
+from boundlab.certificates.certificate import CaseProof, Semantics
 from boundlab.certificates.network import Network
 from boundlab.certificates.reading import read_network
+from boundlab.certificates.single import running
 from boundlab.errors import CaptureError, CertificateError, MissingRule, UnsupportedOperator
 from boundlab.exchange.onnx_file import onnx_of
 from boundlab.graph import Graph, Model
@@ -107,25 +108,29 @@ class Reading:
     rigour: Rigour
 
 
-def readings(original: Original) -> Iterator[Reading]:
-    """The file, if there is one, and the captured graph as a file."""
+def readings(original: Original, rigour: Rigour) -> Iterator[Reading]:
+    """The file, if there is one, and the captured graph as a file; about what runs in float32 if that is the rigour."""
+    runs = rigour is Rigour.FLOAT32
     if original.content is not None:
-        yield Reading(read(original.content), Rigour.CHECKED)
+        yield Reading(read(original.content, runs), rigour if runs else Rigour.CHECKED)
     try:
-        yield Reading(read(onnx_of(original.model, torch.float64)), Rigour.SOUND)
+        content = onnx_of(original.model, original.model.dtype if runs else torch.float64)
     except (CaptureError, UnsupportedOperator) as problem:
-        yield Reading(str(problem), Rigour.SOUND)
+        yield Reading(str(problem), rigour)
+    else:
+        yield Reading(read(content, runs), rigour)
 
 
-def read(content: bytes) -> Network | str:
-    """A network as the checker reads it, or why it does not."""
+def read(content: bytes, runs: bool) -> Network | str:
+    """A network as the checker reads it, as a function of real numbers or as it runs in float32; or why it does not."""
     try:
-        return read_network(content)
+        return running(read_network(content), Semantics.FLOAT32 if runs else Semantics.REAL)
     except CertificateError as problem:
         return str(problem)
 
 
-def sounded(original: Original, results: Sequence[Result], queries: Sequence[Query | str], clock: Clock) -> tuple[Result, ...]:
+def sounded(original: Original, results: Sequence[Result], queries: Sequence[Query | str], clock: Clock, rigour: Rigour
+            ) -> tuple[Result, ...]:
     """The results, VERIFIED only where the checker sees it; `queries` are the problems in exact numbers, or why not."""
     found, reasons, waiting = list(results), dict[int, str](), dict[int, Query]()
     for place, (result, query) in enumerate(zip(results, queries, strict=True)):
@@ -133,7 +138,7 @@ def sounded(original: Original, results: Sequence[Result], queries: Sequence[Que
             waiting[place] = query
         elif result.verdict is Verdict.VERIFIED:
             reasons[place] = str(query)
-    for reading in readings(original) if waiting else ():
+    for reading in readings(original, rigour) if waiting else ():
         for place, proof in attempts(original.model.graph, reading, results, waiting, clock).items():
             if isinstance(proof, str):
                 reasons.setdefault(place, proof)

@@ -45,8 +45,9 @@ def verify(model: Model | Original, sets: PerturbationSet | Regions | Query, spe
            ) -> tuple[Result, ...]:
     """Prove or refute a specification on every problem of a batch of sets, or a query (one result for all its cases).
 
-    What is proven in floating point is derived again with rounding counted in, and FLOAT_ONLY where that does not succeed; with
-    the `rigour` FLOAT it is VERIFIED as it is. `sets` as for `bound`, with `spec` (b or 1, s, *out); a query brings its own.
+    What is proven in floating point is derived again with rounding counted in, and FLOAT_ONLY where that does not succeed. With
+    the `rigour` FLOAT32 that is about the network as it runs in float32, else as a function of real numbers; with FLOAT what is
+    proven is VERIFIED as it is. `sets` as for `bound`, with `spec` (b or 1, s, *out); a query brings its own.
     `stages` are attacks, methods and searches, tried in turn on the problems that are still open. `timeout` in seconds is for
     all problems together and is looked at between steps. The result of a query is FALSIFIED if one of its cases is. Of an
     Original (see load_original) witnesses are replayed in its own runtime, and proofs are about its file.
@@ -62,7 +63,7 @@ def verify(model: Model | Original, sets: PerturbationSet | Regions | Query, spe
             raise SpecError("a query states its own specification; leave out `spec`.")
         asked = reduced(sets, model)
         found = verify_query(original, asked, stages, clock, keep)
-        return sounded(written(original, asked), [found], [exact_query(asked)], clock) if keep else (found,)
+        return sounded(written(original, asked), [found], [exact_query(asked)], clock, rigour) if keep else (found,)
     if spec is None:
         raise SpecError("sets alone are no question: give a specification, for example margins(labels, classes).")
     named = sets if isinstance(sets, Mapping) else {model.graph.inputs[0].name: sets}
@@ -72,7 +73,7 @@ def verify(model: Model | Original, sets: PerturbationSet | Regions | Query, spe
     task = replace(task, keep=any(isinstance(query, Query) for query in exact))
     standing = run(task, stages, clock, first=False)
     results = tuple(result_of(standing, i, clock) for i in range(task.count))
-    return sounded(original, results, exact, clock) if keep else results
+    return sounded(original, results, exact, clock, rigour) if keep else results
 
 
 def verify_query(original: Original, asked: Reduced, stages: Sequence[Stage], clock: Clock, keep: bool) -> Result:
