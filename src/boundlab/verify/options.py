@@ -52,7 +52,7 @@ class Branching:
     steps: int = 12
     first_steps: int = 40
     rate: float = 0.1
-    candidates: int = 12
+    candidates: int = 3
     most_open: int = 100_000
     keep: bool = False
 
