@@ -51,7 +51,7 @@ class Branching:
     parts: int = 256
     steps: int = 12
     first_steps: int = 40
-    rate: float = 0.1
+    rate: float = 0.25
     candidates: int = 3
     most_open: int = 100_000
     keep: bool = False
