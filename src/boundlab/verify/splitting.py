@@ -218,10 +218,9 @@ def coefficients(found: Bounds, source: int, boxes: Boxes) -> Tensor:
 
 
 def wanted(lower: Tensor, clause: Tensor) -> Tensor:
-    """The rows (n, s) that have to rise: of every clause that no row proves the one with the best lower bound (n, s)."""
+    """The rows (n, s) that may prove what is left, given lower bounds (n, s): those of clauses that no row proves."""
     best = lower.new_full((len(lower), int(clause.max()) + 1), -torch.inf)
-    best = best.scatter_reduce(1, clause.expand_as(lower), lower, "amax").gather(1, clause.expand_as(lower))
-    return (lower == best) & (best <= 0)
+    return best.scatter_reduce(1, clause.expand_as(lower), lower, "amax").gather(1, clause.expand_as(lower)) <= 0
 
 
 def halve(boxes: Boxes, sensitivity: Tensor, lower: Tensor, clause: Tensor, cuts: Cuts) -> tuple[Boxes, Tensor]:
