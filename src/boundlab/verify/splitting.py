@@ -1,7 +1,7 @@
 """Input bisection: boxes are halved until each is proven, a witness turns up, or the time is over.
 
 For networks with few perturbed inputs; Wang et al. 2018 (ReluVal), Sec. 4.2 choose the coordinate by its influence, here
-its width times its coefficients in the linear bounds. All problems of a batch share one flat list of open boxes.
+its width times its coefficients in the linear bounds. The most promising boxes are attacked. All problems of a batch share one flat list of open boxes.
 """
 
 from __future__ import annotations
@@ -224,8 +224,12 @@ def wanted(lower: Tensor, clause: Tensor) -> Tensor:
 
 
 def halve(boxes: Boxes, sensitivity: Tensor, lower: Tensor, clause: Tensor, cuts: Cuts) -> tuple[Boxes, Tensor]:
-    """Both halves of each box, and the problems (k,) with a box that is too narrow to halve."""
-    influence = torch.linalg.vecdot(sensitivity.abs(), wanted(lower, clause).to(sensitivity).unsqueeze(-1), dim=1)
+    """Both halves of each box, and the problems (k,) with a box that is too narrow to halve.
+
+    What a row would gain counts as a share of what it lacks.
+    """
+    weight = wanted(lower, clause).to(sensitivity) / lower.abs().clamp(min=torch.finfo(lower.dtype).eps)
+    influence = torch.linalg.vecdot(sensitivity.abs(), weight.unsqueeze(-1), dim=1)
     influence = influence + 1e-3 * influence.amax(1, keepdim=True) + torch.finfo(influence.dtype).tiny
     wide = splittable(boxes.lower, boxes.upper)
     score = torch.where(wide, (boxes.upper - boxes.lower) * influence, -torch.inf)
