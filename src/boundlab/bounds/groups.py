@@ -146,7 +146,7 @@ class Lower(Objective, View):
             def note(rows: Rows) -> Left:
                 dense = rows.dense()
                 arrived[node.index] = dense.detach()
-                probes[node.index] = torch.zeros_like(dense.detach()).expand(len(self.groups.owner), *dense.shape[1:]).requires_grad_()
+                probes[node.index] = dense.new_zeros(len(self.groups.owner), *dense.shape[1:]).requires_grad_()
                 return through(passing(node), Dense(node.shape, None, dense + probes[node.index]))
 
             return note

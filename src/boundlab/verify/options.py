@@ -9,7 +9,7 @@ from boundlab.bounds.methods import CROWN, IBP
 from boundlab.bounds.problem import Method
 from boundlab.graph import INPUT, Model
 
-SMALL = 4096
+SMALL = 2**14
 """Numbers that a network computes from its inputs, up to which full CROWN decides sooner than CROWN-IBP, box for box dearer."""
 
 

@@ -1,9 +1,9 @@
 """Which neurons are worth a split: what their lines cost the rows that pass them, where the rows are least and at most.
 
-Where a row is negative the upper line counts, where it is positive the lower one. The gap between line and function is taken where
-all lines together let the rows have their least value, as integer programs choose the variable that is furthest from an integer
-(Achterberg et al. 2005). A small share of what the lines cost at most breaks ties: the largest gap at the place of the split and at
-both ends, for a ReLU the score of Bunel et al. 2020 (BaBSR) without its bias.
+Where a row is negative the upper line counts, where it is positive the lower one. The gap between line and function is taken
+where all lines together let the rows have their least value: the split that cuts that off furthest, as in integer programs.
+A small share of what the lines cost at most breaks ties: the largest gap at the place of the split and at both ends, for a
+ReLU the score of Bunel et al. 2020 (BaBSR) without its bias.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Input bisection: boxes are halved until each is proven, a witness turns up, or the time is over.
 
 For networks with few perturbed inputs; Wang et al. 2018 (ReluVal), Sec. 4.2 choose the coordinate by its influence, here
-its width times its coefficients in the linear bounds. The most promising boxes are attacked. All problems of a batch share one flat list of open boxes.
+its width times its coefficients in the linear bounds. The most promising boxes are attacked. All problems of a batch share one
+flat list of open boxes.
 """
 
 from __future__ import annotations
