@@ -10,8 +10,10 @@ import torch
 from torch import nn
 
 import boundlab as bl
+from boundlab.bounds.climb import beginning
 from boundlab.verify.branching import branching
-from boundlab.verify.options import Branching
+from boundlab.verify.options import Bisection, Branching
+from boundlab.verify.splitting import wanted
 from boundlab.verify.standing import Clock
 from boundlab.verify.task import task_of_sets
 from boundlab.verify.verdict import Verdict
@@ -138,10 +140,56 @@ def test_without_the_solver_what_splits_prove_is_kept_and_the_rest_says_what_to_
     model, x = bl.capture(module, torch.zeros(1, 2, dtype=D)).detached(), torch.randn(1, 2, dtype=D)
     box, row = bl.Box(x - 1, x + 1), torch.randn(2, dtype=D)
     exact = minimum_by_patterns(module, row, box.lower[0], box.upper[0])
-    spec = bl.at_least(row.expand(2, 1, 2), torch.tensor([[1.0], [1e-3]], dtype=D) - exact)
+    spec = bl.at_least(row.expand(2, 1, 2), torch.tensor([[1.0], [1e-6]], dtype=D) - exact)
     assert [result.verdict for result in verify(model, box, spec, stages=ONLY, timeout=20)] == [Verdict.VERIFIED] * 2
     monkeypatch.delattr("boundlab.programs.solvers", raising=False)
     monkeypatch.setitem(sys.modules, "boundlab.programs.solvers", None)
     first, second = verify(model, box, spec, stages=ONLY, timeout=20)
     assert (first.verdict, second.verdict) == (Verdict.VERIFIED, Verdict.UNKNOWN)
     assert any("boundlab[lp]" in note for note in second.notes) and not first.notes
+
+
+@torch.no_grad()
+def test_rows_have_their_least_value_where_the_lines_meet():
+    model, box, spec = small_problem()
+    search = branching(task_of_sets(model, {"input": box}, spec, None), torch.arange(3), ONLY[0], later())
+    parts = search.expansion.bounded(search.waiting, later())
+    objective = search.expansion.objective(parts)
+    variables = beginning(objective, len(parts.goal), parts.variables)
+    rows, least = objective.meeting(variables)
+    output, source = model.graph.output.index, model.graph.inputs[0].index
+    torch.testing.assert_close((rows[output] * least[output]).sum(2), objective.at(variables))
+    arrived = objective.arriving(variables)
+    assert all(torch.equal(rows[index], arrived[index].expand_as(rows[index])) for index in rows)
+    reader = next(node for node in model.graph if node.op == "relu")
+    corner = search.expansion.points(parts)["input"]
+    layer = model.graph[reader.args[0]]
+    weight, bias = (model.params[model.graph[index].name] for index in layer.args[1:])
+    torch.testing.assert_close(least[layer.index][:, 0], torch.nn.functional.linear(corner, weight, bias))
+    assert source not in rows
+
+
+def small_problem():
+    torch.manual_seed(5)
+    module = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3)).double()
+    model, x = bl.capture(module, torch.zeros(1, 4, dtype=D)).detached(), torch.randn(3, 4, dtype=D)
+    return model, bl.Box(x - 0.5, x + 0.5), bl.at_least(torch.randn(3, 1, 3, dtype=D), torch.zeros(3, 1, dtype=D))
+
+
+def test_boxes_are_halved_for_rows_of_clauses_that_are_open():
+    clause = torch.tensor([0, 0, 1, 1])
+    lower = torch.tensor([[1.0, -2.0, -3.0, -4.0], [-1.0, -1.0, 0.5, -1.0], [0.0, -1.0, 1.0, 1.0]])
+    expected = [[False, False, True, True], [True, True, False, False], [True, True, False, False]]
+    assert wanted(lower, clause).tolist() == expected
+
+
+def test_a_needle_beside_the_centres_is_found_by_the_attack_on_boxes():
+    layer, last = nn.Linear(1, 2).double(), nn.Linear(2, 1, bias=False).double()
+    with torch.no_grad():  # |x - 0.3137|, which has to be 0.001 at least
+        layer.weight.copy_(torch.tensor([[1.0], [-1.0]])), layer.bias.copy_(torch.tensor([-0.3137, 0.3137]))
+        last.weight.fill_(1.0)
+    model = bl.capture(nn.Sequential(layer, nn.ReLU(), last), torch.zeros(1, 1, dtype=D)).detached()
+    box = bl.Box(-torch.ones(1, 1, dtype=D), torch.ones(1, 1, dtype=D))
+    spec = bl.at_least(torch.ones(1, 1, 1, dtype=D), torch.full((1, 1), -1e-3, dtype=D))
+    result, = verify(model, box, spec, stages=(Bisection(method=bl.IBP()),), timeout=20)
+    assert result.verdict is Verdict.FALSIFIED and "bisection" in result.method

@@ -133,6 +133,30 @@ class Lower(Objective, View):
         backward(self.ground.problem.model.graph, self.env, noting, self.groups.target, self.rows)
         return found
 
+    def meeting(self, variables: Variables) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+        """The rows that reach every node (n, g, *shape), and the values of the nodes at which these lines take the least value.
+
+        A value is how the least value of the rows grows with the coefficient: (n, g, *shape), too.
+        """
+        arrived: dict[int, Tensor] = {}
+        probes: dict[int, Tensor] = {}
+        passing = self.passing(variables)
+
+        def noting(node: Node) -> Passage:
+            def note(rows: Rows) -> Left:
+                dense = rows.dense()
+                arrived[node.index] = dense.detach()
+                probes[node.index] = dense.new_zeros(len(self.groups.owner), *dense.shape[1:]).requires_grad_()
+                return through(passing(node), Dense(node.shape, None, dense + probes[node.index]))
+
+            return note
+
+        with torch.enable_grad():
+            pulled = backward(self.ground.problem.model.graph, self.env, noting, self.groups.target, self.rows)
+            lower = self.concretized(pulled).sum()
+        found = torch.autograd.grad(lower, list(probes.values()), materialize_grads=True)
+        return arrived, {index: value + self.reference(index).unsqueeze(1) for index, value in zip(probes, found, strict=True)}
+
     def slopes(self, variables: Variables) -> dict[int, list[Tensor]]:
         """The slopes by which rows pass functions of single coordinates: of each such node those of its perturbed arguments.
 

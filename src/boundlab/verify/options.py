@@ -11,7 +11,7 @@ from boundlab.bounds.methods import CROWN, IBP
 from boundlab.bounds.problem import Method
 from boundlab.graph import INPUT, Model
 
-SMALL = 4096
+SMALL = 2**14
 """Numbers that a network computes from its inputs, up to which full CROWN decides sooner than CROWN-IBP, box for box dearer."""
 
 
@@ -52,8 +52,8 @@ class Branching:
     parts: int = 256
     steps: int = 12
     first_steps: int = 40
-    rate: float = 0.1
-    candidates: int = 12
+    rate: float = 0.25
+    candidates: int = 3
     most_open: int = 100_000
 
 

@@ -23,17 +23,23 @@ EVERY = 10.0
 """Seconds between two checkpoints."""
 SHARE = 0.05
 """The share of the time that writing them may take."""
+FEW, LEAD = 8, 4.0
+"""Boxes with so few perturbed inputs are halved for so many seconds for each one in which neurons are split."""
 
 
 @dataclass(frozen=True)
 class Runner:
-    """A search in a race: what it is, its problems, its state once it has begun, its seconds so far, or why it failed."""
+    """A search in a race: what it is, its problems, its state once it has begun, its seconds so far, or why it failed.
+
+    Of the time it takes `lead` seconds where others take one.
+    """
 
     options: Bisection | Branching
     index: Tensor
     state: State | None
     spent: float
     failure: str | None = None
+    lead: float = 1.0
 
     @property
     def running(self) -> bool:
@@ -57,7 +63,7 @@ class Runner:
                 moved = replace(self, state=left if left.over else left.step(deadline))
         except (BoundError, MissingRule) as problem:
             moved = replace(self, failure=str(problem))
-        return replace(moved, spent=self.spent + time.perf_counter() - started)
+        return replace(moved, spent=self.spent + (time.perf_counter() - started) / self.lead)
 
     def begun(self, task: Task, standing: Standing, deadline: float) -> Runner:
         """At its beginning, on the problems that are open now."""
@@ -73,7 +79,7 @@ class Runner:
 
 def race(task: Task, standing: Standing, stage: Race, clock: Clock, first: bool) -> Standing:
     """What searches find out of the open problems by the deadline; with `first`, the first witness ends them."""
-    runners = [Runner(options, able(task, standing, options), None, HEAD_START * place)
+    runners = [Runner(options, able(task, standing, options), None, HEAD_START * place, lead=lead(task, standing, options))
                for place, options in enumerate(stage.searches)]
     log = None if stage.file is None else Log(Checkpoint(stage.file, task, stage.searches), time.perf_counter())
     known = None if log is None else log.checkpoint.load()
@@ -125,6 +131,12 @@ def able(task: Task, standing: Standing, options: Bisection | Branching) -> Tens
     if isinstance(options, Branching):
         return branchable(task, standing.open)
     return bisectable(task, standing.open, options)
+
+
+def lead(task: Task, standing: Standing, options: Bisection | Branching) -> float:
+    """How many seconds a search takes where others take one."""
+    few = isinstance(options, Bisection) and len(able(task, standing, replace(options, most_inputs=FEW)))
+    return LEAD if few else 1.0
 
 
 def decided(standing: Standing, runner: Runner, task: Task, clock: Clock) -> Standing:

@@ -1,8 +1,9 @@
-"""Which neurons are worth a split: what their lines cost the rows that pass them, at most.
+"""Which neurons are worth a split: what their lines cost the rows that pass them, where the rows are least and at most.
 
-Where a row is negative the upper line counts, where it is positive the lower one; the gap between line and function is taken at
-the place of the split and at both ends. For a ReLU the first is the intercept of its upper line times the row, which is the
-score of Bunel et al. 2020 (BaBSR) without its bias.
+Where a row is negative the upper line counts, where it is positive the lower one. The gap between line and function is taken
+where all lines together let the rows have their least value: the split that cuts that off furthest, as in integer programs.
+A small share of what the lines cost at most breaks ties: the largest gap at the place of the split and at both ends, for a
+ReLU the score of Bunel et al. 2020 (BaBSR) without its bias.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from boundlab.bounds.backward import Env
 from boundlab.bounds.intermediate import relaxer
 from boundlab.bounds.parts import PartLower
 from boundlab.bounds.reference import value_of
@@ -23,6 +25,8 @@ from boundlab.interval import Interval
 from boundlab.maps import flat
 from boundlab.ops import lookup
 
+AT_MOST = 1e-3
+"""What a gap at most counts beside the gap where the rows are least."""
 LEAST_SIZE = 0.2
 """Rows are taken to have such a share of their mean size at least."""
 NARROW = 1e-4
@@ -63,8 +67,8 @@ class Candidates:
 
 def candidates(objective: PartLower, variables: Variables, count: int) -> Candidates:
     """The best `count` places by score, fewer where the network has not so many."""
-    graph, rows = objective.ground.problem.model.graph, objective.arriving(variables)
-    found = [one for index in sorted(rows) for one in scores(objective, graph[index], rows)]
+    graph, (rows, least) = objective.ground.problem.model.graph, objective.meeting(variables)
+    found = [one for index in sorted(rows) for one in scores(objective, graph[index], rows, least)]
     if not found:
         return nothing(objective)
     whole = Candidates(*(torch.cat(parts, 1) for parts in zip(*(one.columns for one in found), strict=True)))
@@ -78,8 +82,12 @@ def nothing(objective: PartLower) -> Candidates:
     return Candidates(none, none, number, number, number, number)
 
 
-def scores(objective: PartLower, reader: Node, arrived: Mapping[int, Tensor]) -> Iterator[Candidates]:
-    """All neurons of the argument of a nonlinear function of one argument, for each place where that may be split."""
+def scores(objective: PartLower, reader: Node, arrived: Mapping[int, Tensor], least: Mapping[int, Tensor]
+           ) -> Iterator[Candidates]:
+    """All neurons of the argument of a nonlinear function of one argument, for each place where that may be split.
+
+    `arrived` and `least` are the rows and the values where these are least, by node.
+    """
     graph, env = objective.ground.problem.model.graph, objective.env
     perturbed = [arg for arg in reader.args if isinstance(env[arg], Interval)]
     if reader.source or len(perturbed) != 1 or graph[perturbed[0]].source:
@@ -91,8 +99,9 @@ def scores(objective: PartLower, reader: Node, arrived: Mapping[int, Tensor]) ->
         return
     lower, upper, rows = interval.lower, interval.upper, arrived[reader.index]
     own = flat(arrived[perturbed[0]].mean(1), 1)
-    least = (LEAST_SIZE * own.abs().mean(1, keepdim=True)).expand_as(own)
+    shortest = (LEAST_SIZE * own.abs().mean(1, keepdim=True)).expand_as(own)
     size = torch.maximum(lower.abs(), upper.abs())
+    inexact = (rows * (value_at(reader, env, least[perturbed[0]]) - least[reader.index])).nan_to_num(0).clamp(min=0)
 
     def gaps(place: Tensor) -> tuple[Tensor, Tensor]:
         value = op.evaluate(*(place if arg in perturbed else env[arg] for arg in reader.args), **reader.attrs)
@@ -104,11 +113,25 @@ def scores(objective: PartLower, reader: Node, arrived: Mapping[int, Tensor]) ->
         inside = (lower < point) & (point < upper) & ((upper - lower > NARROW * size) | bool(breaks))
         here = gaps(torch.where(inside, point, lower))
         below, above = (torch.stack([here[side], *(end[side] for end in ends)]).amax(0) for side in (0, 1))
-        score = (rows.clamp(min=0) * below.unsqueeze(1) - rows.clamp(max=0) * above.unsqueeze(1)).amax(1)
+        most = rows.clamp(min=0) * below.unsqueeze(1) - rows.clamp(max=0) * above.unsqueeze(1)
+        score = (torch.minimum(inexact, most) + AT_MOST * most).amax(1)
         score = flat(torch.where(inside & (score >= 0), score, -math.inf), 1)
         neuron = torch.arange(score.shape[1], device=score.device).expand_as(score)
         place = flat(point.expand_as(lower), 1).expand_as(score)
-        yield Candidates(torch.full_like(neuron, perturbed[0]), neuron, place, score, own, least)
+        yield Candidates(torch.full_like(neuron, perturbed[0]), neuron, place, score, own, shortest)
+
+
+def value_at(node: Node, env: Env, value: Tensor) -> Tensor:
+    """A function of one perturbed argument at values (n, g, *shape) of that."""
+    count = value.shape[1]
+
+    def argument(index: int) -> Tensor:
+        constant = env[index]
+        if isinstance(constant, Interval):
+            return value.flatten(0, 1)
+        return constant if len(constant) == 1 else constant.repeat_interleave(count, 0)
+
+    return lookup(node.op).evaluate(*map(argument, node.args), **node.attrs).unflatten(0, (-1, count))
 
 
 def rows_at(arrived: Mapping[int, Tensor], node: Tensor, neuron: Tensor) -> Tensor:

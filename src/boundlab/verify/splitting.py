@@ -1,7 +1,8 @@
 """Input bisection: boxes are halved until each is proven, a witness turns up, or the time is over.
 
 For networks with few perturbed inputs; Wang et al. 2018 (ReluVal), Sec. 4.2 choose the coordinate by its influence, here
-its width times its coefficients in the linear bounds. All problems of a batch share one flat list of open boxes.
+its width times its coefficients in the linear bounds. The most promising boxes are attacked. All problems of a batch share one
+flat list of open boxes.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from boundlab.attack.pgd import PGD, attack
 from boundlab.bounds.methods import bound
 from boundlab.bounds.problem import Bounds, Method
 from boundlab.errors import BoundError
+from boundlab.evaluate import evaluate
 from boundlab.perturbations.joint import Regions
 from boundlab.perturbations.sets import Box
 from boundlab.verify.cuts import Cuts
@@ -29,6 +32,10 @@ from boundlab.verify.verdict import Witness
 
 NUMBERS = 2**23
 """Numbers that the rows of one batch of boxes may hold at the widest node, so that batches end soon after the deadline."""
+
+
+ATTACKED, SHORT = 16, PGD(steps=8, restarts=2, targets=0)
+"""How many of the boxes of a turn are attacked, and how."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +131,7 @@ class BisectionState:
         closed = replace(self, done=self.done + len(batch.owner)).closed(batch.select(proven), lower[proven])
         failed = replace(batch, parent=torch.maximum(batch.parent, margin)).select(~proven)
         witnesses = {**self.witnesses, **probe(self.task, failed, lower[~proven], sensitivity[~proven])}
-        halves, hopeless = halve(failed, sensitivity[~proven], lower[~proven], self.cuts)
+        halves, hopeless = halve(failed, sensitivity[~proven], lower[~proven], self.task.spec.clause, self.cuts)
         stuck = self.stuck | set(hopeless.tolist())
         return replace(closed, boxes=without(rest.join(halves), stuck | set(witnesses)), stuck=stuck, witnesses=witnesses)
 
@@ -211,10 +218,19 @@ def coefficients(found: Bounds, source: int, boxes: Boxes) -> Tensor:
     return found.linear.coefficients[source].dense().flatten(2).expand(len(boxes.owner), -1, -1)
 
 
-def halve(boxes: Boxes, sensitivity: Tensor, lower: Tensor, cuts: Cuts) -> tuple[Boxes, Tensor]:
-    """Both halves of each box, and the problems (k,) with a box that is too narrow to halve."""
-    unproven = (lower <= 0).to(sensitivity)
-    influence = torch.linalg.vecdot(sensitivity.abs(), unproven.unsqueeze(-1), dim=1)
+def wanted(lower: Tensor, clause: Tensor) -> Tensor:
+    """The rows (n, s) that may prove what is left, given lower bounds (n, s): those of clauses that no row proves."""
+    best = lower.new_full((len(lower), int(clause.max()) + 1), -torch.inf)
+    return best.scatter_reduce(1, clause.expand_as(lower), lower, "amax").gather(1, clause.expand_as(lower)) <= 0
+
+
+def halve(boxes: Boxes, sensitivity: Tensor, lower: Tensor, clause: Tensor, cuts: Cuts) -> tuple[Boxes, Tensor]:
+    """Both halves of each box, and the problems (k,) with a box that is too narrow to halve.
+
+    What a row would gain counts as a share of what it lacks.
+    """
+    weight = wanted(lower, clause).to(sensitivity) / lower.abs().clamp(min=torch.finfo(lower.dtype).eps)
+    influence = torch.linalg.vecdot(sensitivity.abs(), weight.unsqueeze(-1), dim=1)
     influence = influence + 1e-3 * influence.amax(1, keepdim=True) + torch.finfo(influence.dtype).tiny
     wide = splittable(boxes.lower, boxes.upper)
     score = torch.where(wide, (boxes.upper - boxes.lower) * influence, -torch.inf)
@@ -232,11 +248,20 @@ def halve(boxes: Boxes, sensitivity: Tensor, lower: Tensor, cuts: Cuts) -> tuple
 
 
 def probe(task: Task, boxes: Boxes, lower: Tensor, sensitivity: Tensor) -> dict[int, Witness]:
-    """Witnesses among the centres of boxes and the corners where their worst row's linear bound is smallest."""
+    """Witnesses among the centres of boxes, the corners where their worst row's linear bound is smallest, and what an attack on
+    the boxes with the worst of these points finds."""
     if len(boxes.owner) == 0:
         return {}
     node = task.model.graph.inputs[0]
     slope = sensitivity[torch.arange(len(lower)), lower.argmin(1)]
     corner = torch.where(slope > 0, boxes.lower, boxes.upper)
     points = torch.cat([(boxes.lower + boxes.upper) / 2, corner]).reshape(-1, *node.shape)
-    return task.witnesses(boxes.owner.repeat(2), {node.name: points})
+    found = task.witnesses(boxes.owner.repeat(2), {node.name: points})
+    if found:
+        return found
+    values = task.spec.take(boxes.owner.repeat(2)).values(evaluate(task.model, {node.name: points}))
+    worst = task.spec.worst(values).reshape(2, -1).amin(0).argsort()[:ATTACKED]
+    some = boxes.select(worst)
+    box = Box(some.lower.reshape(-1, *node.shape), some.upper.reshape(-1, *node.shape))
+    ends = attack(task.model, {node.name: box}, task.spec.take(some.owner), SHORT, torch.Generator().manual_seed(0)).points
+    return task.witnesses(some.owner, ends)
