@@ -137,3 +137,12 @@ def test_margins_below_rounding_are_not_proven_of_what_runs_in_float32():
         single = bl.Specification(asked.rows.float(), asked.offset.float(), asked.clause)
         found, = bl.verify(model, point, single, timeout=5, rigour=bl.Rigour.FLOAT32)
         assert (found.verdict is bl.Verdict.VERIFIED) == proven
+
+
+def test_balls_in_the_largest_norm_are_halved():
+    model, x, spec = setting()
+    ball = bl.LpBall(x, 0.3)
+    box = bl.Box(ball.box().lower, ball.box().upper)
+    found, same = (bl.verify(model, sets, spec, stages=(bl.Bisection(),), timeout=60) for sets in (ball, box))
+    assert [one.verdict for one in found] == [one.verdict for one in same]
+    assert any("boxes" in one.method and one.verdict is bl.Verdict.VERIFIED for one in found)

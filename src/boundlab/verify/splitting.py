@@ -22,7 +22,7 @@ from boundlab.bounds.problem import Bounds, Method
 from boundlab.errors import BoundError
 from boundlab.evaluate import evaluate
 from boundlab.perturbations.joint import Regions
-from boundlab.perturbations.sets import Box
+from boundlab.perturbations.sets import Box, PerturbationSet
 from boundlab.verify.cuts import Cuts
 from boundlab.verify.options import Bisection
 from boundlab.verify.proof import Proof, Slopes, best_rows, plain_of, some, together
@@ -72,18 +72,25 @@ def splittable(lower: Tensor, upper: Tensor) -> Tensor:
 def bisectable(task: Task, index: Tensor, options: Bisection) -> Tensor:
     """Those of the problems `index` that bisection is for: one perturbed input, a box with few wide coordinates."""
     inputs = [node.name for node in task.model.graph.inputs]
-    if list(task.sets) != inputs or len(inputs) != 1 or not isinstance(task.sets[inputs[0]], Box):
+    if list(task.sets) != inputs or len(inputs) != 1 or not box_like(task.sets[inputs[0]]):
         return index[:0]
     box = only_box(task.sets, index)
     count = splittable(box.lower.flatten(1), box.upper.flatten(1)).sum(1)
     return index[(count > 0) & (count <= options.most_inputs)]
 
 
+def box_like(region: PerturbationSet | Tensor) -> bool:
+    """Whether a set is a box, such as a ball in the largest norm."""
+    return isinstance(region, PerturbationSet) and region.independent
+
+
 def only_box(regions: Regions, index: Tensor) -> Box:
     """The boxes of the problems `index` (m,) for a network whose only input varies in a box."""
     region, = take_regions(regions, index).values()
-    assert isinstance(region, Box)
-    return region if len(region.lower) == len(index) else region.take(torch.zeros_like(index))
+    assert isinstance(region, PerturbationSet)
+    ends = region.box()
+    box = Box(ends.lower, ends.upper)
+    return box if len(box.lower) == len(index) else box.take(torch.zeros_like(index))
 
 
 @dataclass(frozen=True)
