@@ -193,3 +193,14 @@ def test_a_needle_beside_the_centres_is_found_by_the_attack_on_boxes():
     spec = bl.at_least(torch.ones(1, 1, 1, dtype=D), torch.full((1, 1), -1e-3, dtype=D))
     result, = verify(model, box, spec, stages=(Bisection(method=bl.IBP()),), timeout=20)
     assert result.verdict is Verdict.FALSIFIED and "bisection" in result.method
+
+
+def test_it_gives_up_when_open_parts_hold_more_than_they_may():
+    torch.manual_seed(5)
+    module = nn.Sequential(nn.Linear(3, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 1))
+    model, x = bl.capture(module, torch.zeros(2, 3)).detached(), torch.randn(1, 3)
+    box = bl.Box(x - 1, x + 1)
+    spec = bl.at_least(torch.ones(1, 1, 1), 1e-3 - bl.evaluate(model, box.sample(20000).flatten(0, 1)).amin(0, keepdim=True))
+    narrow, = verify(model, box, spec, stages=(replace(ONLY[0], memory=2000),), timeout=30)
+    assert not narrow.verdict.decided and "GB of memory" in narrow.notes[-1]
+    assert verify(model, box, spec, stages=(replace(ONLY[0], memory="1 GB"),), timeout=60)[0].verdict.decided

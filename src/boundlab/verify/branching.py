@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from boundlab.bounds.budget import FREE_SHARE, bytes_of, free_bytes
 from boundlab.bounds.groups import ground_of
 from boundlab.bounds.problem import problem_of
 from boundlab.bounds.space import Own
@@ -42,7 +43,8 @@ class BranchingState:
     """The problems `index` (m,) of a task with their open parts, and what is known of those that are closed.
 
     `floor` (i,) is the lowest bound of a proven part of each goal, `lost` (m,) says which problems are given up or have a
-    witness, `count` is how many parts the next turn takes. `shown` are proven parts with their goals, if proofs are kept.
+    witness, `count` is how many parts the next turn takes, `room` how many bytes those that wait may hold. `shown` are proven
+    parts with their goals, if proofs are kept.
     """
 
     task: Task
@@ -52,6 +54,7 @@ class BranchingState:
     floor: Tensor
     lost: Tensor
     count: int
+    room: int
     done: int = 0
     witnesses: Mapping[int, Witness] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -60,7 +63,12 @@ class BranchingState:
     @property
     def over(self) -> bool:
         """Whether no part is left, or too many are."""
-        return not 0 < len(self.waiting.goal) <= self.expansion.options.most_open
+        return not 0 < len(self.waiting.goal) <= self.expansion.options.most_open or self.full
+
+    @property
+    def full(self) -> bool:
+        """Whether the parts that wait hold more than they may."""
+        return self.waiting.bytes > self.room
 
     def owner(self, parts: Parts) -> Tensor:
         """The place in `index` of the problem of each part, (n,)."""
@@ -114,7 +122,8 @@ class BranchingState:
         settled = ~self.lost
         settled[self.owner(self.waiting)] = False
         proven = {int(self.index[place]): self.rows(place) for place in settled.nonzero().squeeze(1).tolist()}
-        return Found(self.witnesses, proven, self.done, len(self.waiting.goal), least(self.waiting.lower), self.notes)
+        notes = (*self.notes, f"they hold more than {self.room / 1e9:.2g} GB of memory") if self.full else self.notes
+        return Found(self.witnesses, proven, self.done, len(self.waiting.goal), least(self.waiting.lower), notes)
 
     def rows(self, place: int) -> Tensor:
         """Lower bounds of a problem's rows (s,) from those of its goals; a goal of several rows says nothing of one of them."""
@@ -153,7 +162,8 @@ def branching(task: Task, index: Tensor, options: Branching, deadline: float) ->
     expansion = Expansion(ground_of(problem, base.env, Own()), goals_of(spec, len(index)), options, base.kept)
     floor = task.spec.rows.new_full((len(expansion.goals.problem),), torch.inf)
     lost = torch.zeros(len(index), dtype=torch.bool, device=index.device)
-    return BranchingState(task, index, expansion, expansion.roots(), floor, lost, min(FIRST, expansion.at_once))
+    room = free_bytes(index.device) // FREE_SHARE if options.memory is None else bytes_of(options.memory)
+    return BranchingState(task, index, expansion, expansion.roots(), floor, lost, min(FIRST, expansion.at_once), room)
 
 
 def found_at(task: Task, problem: Tensor, points: Callable[[], Mapping[str, Tensor]]) -> dict[int, Witness]:

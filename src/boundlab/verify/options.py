@@ -45,7 +45,8 @@ class Branching:
 
     `base` bounds inner nodes once; without one it is CROWN, whose inner bounds are optimised where there is time for that.
     The whole sets get `first_steps`. Of the `candidates` best neurons by score, that one is split whose halves have the best
-    bounds by their parent's lines. The search gives up when more than `most_open` parts wait.
+    bounds by their parent's lines. The search gives up when more than `most_open` parts wait, or when these hold more than
+    `memory` (bytes, or text such as "4GB"; None: a quarter of what is free when it begins).
     """
 
     base: Method | None = None
@@ -55,6 +56,7 @@ class Branching:
     rate: float = 0.25
     candidates: int = 3
     most_open: int = 100_000
+    memory: str | int | None = None
 
 
 @dataclass(frozen=True)

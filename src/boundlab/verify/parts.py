@@ -42,6 +42,13 @@ class Parts:
         """The parts at these places, or where a mask is true."""
         return Parts(self.goal[index], self.lower[index], self.splits.take(index), taken(self.variables, index))
 
+    @property
+    def bytes(self) -> int:
+        """What the parts hold."""
+        tensors = [self.goal, self.lower, *self.splits.parts, *(value for named in self.variables.values()
+                                                               for value in named.values())]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
     def lowest(self, count: int) -> tuple[Parts, Parts]:
         """The `count` parts with the lowest bounds, and the others."""
         order = self.lower.argsort(stable=True)
