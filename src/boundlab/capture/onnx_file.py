@@ -1,4 +1,4 @@
-"""ONNX files: reading them, what they declare, and replaying them in onnxruntime. The only module that imports `onnx`."""
+"""ONNX files: reading them, what they declare, and replaying them in onnxruntime."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx.helper
+import onnx.numpy_helper
 
 from boundlab.capture.builder import MOST_NUMBERS
 from boundlab.errors import CaptureError, MissingPackage, ShapeError
@@ -101,16 +103,6 @@ def inner_shape(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(shape[1:]) if len(shape) > 1 and shape[0] == 1 else tuple(shape) or (1,)
 
 
-def onnx_package() -> ModuleType:
-    """The `onnx` package; MissingPackage if it is not installed."""
-    try:
-        import onnx
-    except ImportError as problem:
-        raise MissingPackage("reading an ONNX file needs 'onnx', which is not installed; "
-                             "pip install boundlab[onnx].") from problem
-    return onnx
-
-
 def onnx_reference(path: str | Path, *, also: Sequence[str] = ()) -> OnnxFile:
     """The declared inputs and outputs of an ONNX file (.onnx or .onnx.gz), and a way to run it in onnxruntime.
 
@@ -127,7 +119,7 @@ def with_outputs(model: Any, names: Sequence[str], path: Path) -> Any:
         if name not in computed or name in [value.name for value in model.graph.output]:
             said = "is an output already" if name in computed else "is computed by no node"
             raise CaptureError(f"{path}: the value '{name}' {said}; values inside have the names of nodes' outputs.")
-        model.graph.output.append(onnx_package().ValueInfoProto(name=name))
+        model.graph.output.append(onnx.ValueInfoProto(name=name))
     return model
 
 
@@ -163,14 +155,13 @@ def declared(value: Any, path: Path, output: bool = False) -> OnnxValue:
 def type_name(code: int) -> str:
     """The numpy name of an ONNX element type."""
     try:
-        return str(onnx_package().helper.tensor_dtype_to_np_dtype(code))
+        return str(onnx.helper.tensor_dtype_to_np_dtype(code))
     except KeyError:
         return "unknown"
 
 
 def read_model(path: Path) -> Any:
     """The parsed protobuf, with external weights read in; CaptureError for what is missing, damaged or not ONNX."""
-    onnx = onnx_package()
     content = read_bytes(path)
     if content.startswith(b"version https://git-lfs"):
         raise CaptureError(f"{path} is only a Git LFS pointer to a network; fetch the file itself with `git lfs pull`.")
@@ -204,7 +195,6 @@ def read_bytes(path: Path) -> bytes:
 
 def array_of(tensor: Any, path: Path, name: str) -> np.ndarray:
     """A protobuf tensor as a numpy array of its own."""
-    onnx = onnx_package()
     try:
         return np.array(onnx.numpy_helper.to_array(tensor))
     except Exception as problem:  # unknown types, and raw data of the wrong length

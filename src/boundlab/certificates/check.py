@@ -8,7 +8,10 @@ import zlib
 from pathlib import Path
 
 from boundlab.certificates.certificate import Certificate, Checked, Semantics
-from boundlab.errors import CertificateError, MissingPackage
+from boundlab.certificates.checker import check_proofs
+from boundlab.certificates.file import load
+from boundlab.certificates.reading import read_network
+from boundlab.errors import CertificateError
 from boundlab.question.exact import Query
 from boundlab.question.vnnlib import parse_vnnlib
 
@@ -22,16 +25,6 @@ def check_certificate(certificate: Certificate | str | Path, network: str | Path
     CertificateError for a damaged certificate, one about other files (unless `hashes` is False), and for a network with an
     operator that the checker does not know.
     """
-    try:
-        import onnx  # noqa: F401
-        import pydantic  # noqa: F401
-        import scipy  # noqa: F401
-    except ImportError as problem:
-        raise MissingPackage(f"checking certificates needs '{problem.name}'; pip install boundlab[certificates].") from problem
-    from boundlab.certificates.checker import check_proofs
-    from boundlab.certificates.file import load
-    from boundlab.certificates.reading import read_network
-
     if not isinstance(certificate, Certificate):
         certificate = load(certificate)
     contents = [content(Path(path)) for path in (network, spec)]

@@ -20,7 +20,6 @@ import numpy as np
 import torch
 
 from boundlab.bounds.problem import Rigour
-from boundlab.capture.onnx_file import onnx_package
 from boundlab.certificates.file import save
 from boundlab.engines.pool import stay_with_driver
 from boundlab.errors import SpecError
@@ -149,7 +148,6 @@ def serve(connection: Connection) -> None:
     """A worker's life: first a sign that it has loaded everything, then an instance in, its outcome out, until None arrives."""
     stay_with_driver()
     torch.set_num_threads(1)
-    onnx_package()
     connection.send(READY)
     while (instance := connection.recv()) is not None:
         connection.send(solve(instance))
