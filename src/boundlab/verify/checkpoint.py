@@ -64,7 +64,7 @@ class Packer(pickle.Pickler):
         if not dataclasses.is_dataclass(value) or isinstance(value, type):
             return NotImplemented
         # What a cached property has computed is no part of the value.
-        return built, (type(value), {one.name: getattr(value, one.name) for one in dataclasses.fields(value)})
+        return built, (type(value), {one.name: vars(value)[one.name] for one in dataclasses.fields(value)})
 
 
 class Unpacker(pickle.Unpickler):
