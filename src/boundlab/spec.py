@@ -30,6 +30,9 @@ class Specification:
         if self.offset.shape != self.rows.shape[:2] or self.clause.shape != (count,):
             raise SpecError(f"a specification of rows {tuple(self.rows.shape)} needs offsets {tuple(self.rows.shape[:2])} and "
                             f"clauses ({count},), got {tuple(self.offset.shape)} and {tuple(self.clause.shape)}.")
+        if not self.rows.is_floating_point() or not self.offset.is_floating_point():
+            raise SpecError(f"a specification's rows and offsets are floating tensors, got {self.rows.dtype} and "
+                            f"{self.offset.dtype}.")
         if set(self.clause.tolist()) != set(range(self.clauses)):
             raise SpecError("clauses must be numbered from 0 without gaps, and there must be at least one row.")
 

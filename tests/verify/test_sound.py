@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import boundlab as bl
+from boundlab.question.exact import Atom, Case, Nested, Query, ends_of
 from boundlab.verify.exactly import difference, ends_of_region, queries_of
 
 NUMBERS = st.floats(-1e6, 1e6, width=32) | st.floats(-1e3, 1e3) | st.sampled_from([0.0, 0.1, 1e-30, 1 / 255])
@@ -146,3 +147,71 @@ def test_balls_in_the_largest_norm_are_halved():
     found, same = (bl.verify(model, sets, spec, stages=(bl.Bisection(),), timeout=60) for sets in (ball, box))
     assert [one.verdict for one in found] == [one.verdict for one in same]
     assert any("boxes" in one.method and one.verdict is bl.Verdict.VERIFIED for one in found)
+
+
+# -- what an adversary found ----------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("between", [(), (nn.ReLU(),)], ids=["folded", "alone"])
+def test_how_a_computed_constant_was_rounded_is_not_known_in_float32(between):
+    """Means that are large beside the result: torch's own output in float32 is not the graph's."""
+    torch.manual_seed(0)
+    norm = nn.BatchNorm1d(3).eval()
+    with torch.no_grad():
+        norm.running_mean.copy_(torch.tensor([50.0, 400.0, 1000.0]))
+        norm.bias.copy_(norm.running_mean)
+    module, x = nn.Sequential(nn.Linear(2, 3), *between, norm).eval(), torch.randn(4, 2)
+    model, spec = bl.capture(module, x).detached(), bl.at_least(torch.ones(1, 1, 3), torch.full((1, 1), 1e6))
+    result, = bl.verify(model, bl.LpBall(x[:1], 0.01), spec, rigour=bl.Rigour.FLOAT32)
+    assert result.verdict is bl.Verdict.FLOAT_ONLY and "how node" in result.notes[-1]
+    assert bl.verify(model, bl.LpBall(x[:1], 0.01), spec)[0].rigour is bl.Rigour.SOUND
+
+
+@pytest.mark.parametrize("eps", [0.7, torch.tensor(0.7, dtype=torch.float64), torch.tensor([0.7], dtype=torch.float64)])
+def test_a_radius_of_another_type_is_not_rounded_away(eps):
+    """0.7 in float32 is 0.69999999; the claim fails at 0.7."""
+    model = bl.capture(nn.ReLU(), torch.zeros(1, 1)).detached()
+    spec = bl.at_least(torch.full((1, 1, 1), -21.0), torch.full((1, 1), 14.699999809))
+    zero = torch.zeros(1, 1, dtype=torch.float64)
+    for ball in (bl.LpBall(torch.zeros(1, 1), eps), bl.LpBall(torch.zeros(1, 1), 2.0, clip=(zero, zero + 0.7))):
+        assert bl.verify(model, ball, spec)[0].verdict is bl.Verdict.FLOAT_ONLY
+
+
+def test_terms_of_one_value_are_added_exactly():
+    class Large(nn.Module):
+        def forward(self, x):
+            return torch.cat([x * 2.0**30, torch.relu(x) * 2.0**30], 1)
+
+    model = bl.capture(Large(), torch.zeros(1, 1)).detached()
+    atom = Atom(((0, Fraction(-1)), (0, Fraction(-1, 2**25)), (1, Fraction(1))), Fraction(1, 2))
+    assert atom.holds([2.0**30, 2.0**30])
+    one = ends_of([Fraction(1)])
+    query = Query(1, 2, (Case(one, one, ((Nested(False, (atom, atom)),),)),))
+    assert bl.verify(model, query)[0].verdict is not bl.Verdict.VERIFIED
+
+
+def test_a_question_beyond_the_checker_spoils_no_other():
+    """The order of a softmax's outputs can be derived, and nothing else of them."""
+    torch.manual_seed(0)
+    module, x = nn.Sequential(nn.Linear(3, 3), nn.Softmax(1)), torch.randn(1, 3).expand(2, 3)
+    model, ball = bl.capture(module, torch.zeros(1, 3)).detached(), bl.LpBall(x, 1e-3)
+    label = int(module(x).argmax(1)[0])
+    rows = bl.margins([label, label], 3).rows
+    spec = bl.Specification(rows, torch.tensor([[0.0, 0.0], [0.01, 0.01]]), torch.tensor([0, 1]))
+    first, second = bl.verify(model, ball, spec)
+    assert first.rigour is bl.Rigour.SOUND and second.verdict is bl.Verdict.FLOAT_ONLY and "softmax" in second.notes[-1]
+
+
+def test_specifications_and_queries_that_say_nothing_are_refused():
+    model, x, _ = setting()
+    for offset in (math.inf, math.nan):
+        spec = bl.at_least(torch.ones(1, 1, 3), torch.full((1, 1), offset))
+        found, = bl.verify(model, bl.LpBall(x[:1], 0.01), spec, timeout=1)
+        assert found.verdict is not bl.Verdict.VERIFIED
+    with pytest.raises(bl.SpecError, match="floating"):
+        bl.at_least(torch.ones(1, 1, 3), torch.zeros(1, 1, dtype=torch.int64))
+    end = ends_of([Fraction(0)] * 4)
+    with pytest.raises(bl.SpecError, match="no case"):
+        bl.verify(model, Query(4, 3, ()))
+    for unsafe in ((), ((),), ((Atom(((9, Fraction(1)),), Fraction(0)),),), ((Atom(((-1, Fraction(1)),), Fraction(0)),),)):
+        with pytest.raises(bl.SpecError, match="case 0"):
+            Query(4, 3, (Case(end, end, unsafe),))

@@ -139,9 +139,9 @@ def together(network: Network) -> int:
     return max(MOST_NUMBERS // sum(step.size for step in network.steps), 1)
 
 
-def case_bounds(network: Network, case: Case, proof: CaseProof, places: Places) -> np.ndarray:
-    """What each leaf's row is above, (n,)."""
-    return batch_bounds(network, batch_of(network, [case], [proof]), places)
+def case_bounds(network: Network, case: Case, proof: CaseProof, places: Places, over: Callable[[], bool] = never) -> np.ndarray:
+    """What each leaf's row is above, (n,); NaN for those that are not reached in time."""
+    return batch_bounds(network, batch_of(network, [case], [proof]), places, over)
 
 
 def batch_bounds(network: Network, batch: Batch, places: Places, over: Callable[[], bool] = never) -> np.ndarray:

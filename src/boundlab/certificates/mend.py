@@ -5,7 +5,7 @@ A search in single precision, or one with other bounds of inner neurons, may lea
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from boundlab.certificates.batches import joined
 from boundlab.certificates.certificate import Argument, CaseProof, Pair
-from boundlab.certificates.checker import case_bounds
+from boundlab.certificates.checker import case_bounds, never
 from boundlab.certificates.leaves import Places
 from boundlab.certificates.network import Network
 from boundlab.question.exact import Case
@@ -25,17 +25,17 @@ MOST_LEAVES, MOST_NUMBERS = 4096, 2**21
 Key = TypeVar("Key")
 
 
-def mended(network: Network, case: Case, proof: CaseProof, places: Places) -> CaseProof:
-    """The proof with halves of the leaves that the checker does not accept; as it was if too many remain."""
+def mended(network: Network, case: Case, proof: CaseProof, places: Places, over: Callable[[], bool] = never) -> CaseProof:
+    """The proof with halves of the leaves that the checker does not accept; as it was if too many remain, or time is over."""
     done: list[CaseProof] = []
     pending = proof
     for _ in range(MOST_ROUNDS + 1):
-        good = case_bounds(network, case, pending, places) > 0
+        good = case_bounds(network, case, pending, places, over) > 0
         if good.any():
             done.append(taken(pending, np.flatnonzero(good), fresh=False))
         if good.all():
             return joined(done, [0] * len(done))
-        if (~good).sum() > min(MOST_LEAVES, MOST_NUMBERS // sum(step.size for step in network.steps)):
+        if over() or (~good).sum() > min(MOST_LEAVES, MOST_NUMBERS // sum(step.size for step in network.steps)):
             break
         pending = halved(taken(pending, np.flatnonzero(~good), fresh=True), case, network)
     return proof

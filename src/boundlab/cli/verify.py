@@ -57,6 +57,8 @@ def verify(session: Session, network: NetworksChoice, spec: Spec = None, region:
         raise Misuse("--certificate and --semantics are for proofs that count rounding; leave out --rigour float.")
     if certificate is not None and output.semantics != "real":
         raise Misuse("a certificate does not say what is proven: write it without --semantics, and check it with that.")
+    if output.resume is not None and (output.resume.is_dir() or not output.resume.parent.is_dir()):
+        raise Misuse(f"--resume is a file in a folder that exists; '{output.resume}' is none.")
     rigour = Rigour.FLOAT32 if output.semantics == "float32" else Rigour[output.rigour.upper()]
     question = ask(session, network, spec, region)
     if certificate is not None and not question.alone:

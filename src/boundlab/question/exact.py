@@ -176,6 +176,17 @@ class Query:
     outputs: int
     cases: tuple[Case, ...]
 
+    def __post_init__(self) -> None:
+        for place, case in enumerate(self.cases):
+            read = [index for conjunct in case.unsafe for part in conjunct for atom in atoms(part) for index, _ in atom.terms]
+            read += [index + self.outputs for atom in case.relations for index, _ in atom.terms]
+            if not all(0 <= index < self.outputs + self.inputs for index in read):
+                raise SpecError(f"case {place} of the query reads a value that neither an output nor an input is.")
+            sizes = {len(end.nearest) for end in (case.lower, case.upper)} | ({len(case.ball.center)} if case.ball else set())
+            if sizes != {self.inputs} or not case.unsafe or not all(case.unsafe):
+                raise SpecError(f"case {place} of the query needs ends (and a ball) of {self.inputs} numbers and an unsafe "
+                                f"formula without empty parts; it has sizes {sorted(sizes)}.")
+
     @property
     def plain(self) -> bool:
         """Whether all that is unsafe is an or of ands of constraints that read outputs alone."""

@@ -129,7 +129,8 @@ class Checkpoint:
     @cached_property
     def question(self) -> str:
         """A hash of what is asked, and of how the answer is sought."""
-        return fingerprint((self.task.sets, self.task.spec, self.task.keep, self.about), self.task)
+        task = self.task
+        return fingerprint((task.sets, task.reachable, task.spec, task.asked, task.keep, self.about), task)
 
     def load(self) -> Any | None:
         """What the file holds of the question; None where there is no file, or nothing in it."""

@@ -14,7 +14,7 @@ from boundlab.errors import MissingRule
 from boundlab.graph import Model
 from boundlab.perturbations.ball import LpBall
 from boundlab.perturbations.joint import Regions
-from boundlab.perturbations.sets import Box
+from boundlab.perturbations.sets import Box, as_batch, as_like
 from boundlab.question.exact import Atom, Ball, Case, Ends, Query
 from boundlab.spec import Specification
 
@@ -25,9 +25,11 @@ Pair = tuple[np.ndarray, np.ndarray]
 def queries_of(model: Model, sets: Regions, spec: Specification, problems: Tensor) -> list[Query]:
     """What is asked of each of the problems (m,), exactly as the floats say.
 
-    A radius or a limit that was given as a Python number is covered with its rounding to the set's type. MissingRule for sets
-    that are neither boxes nor balls.
+    A radius or a limit that was given in another type is covered with its rounding to the set's. MissingRule for sets that are
+    neither boxes nor balls, and for a specification with numbers that are not finite.
     """
+    if not bool(torch.isfinite(spec.rows).all() and torch.isfinite(spec.offset).all()):
+        raise MissingRule("the specification has a number that is not finite.")
     if not isinstance(sets, Mapping) or {node.name for node in model.graph.inputs} != set(sets):
         raise MissingRule("only inputs that vary on their own have an exact form, not weights or joint sets.")
     ends = [ends_of_region(sets[node.name], problems) for node in model.graph.inputs]
@@ -65,8 +67,8 @@ def balls_of(regions: Sequence[object], problems: Tensor) -> list[Ball | None]:
 
 def radii_of(ball: LpBall, problems: Tensor) -> np.ndarray:
     """Radii (m, d), at least those that were asked for."""
-    radius = as_rows(ball.radius, ball.center, problems)
-    return radius if isinstance(ball.eps, Tensor) else np.maximum(radius, float(ball.eps))
+    given = as_batch(ball.eps, ball.center.double())
+    return np.maximum(as_rows(ball.radius, ball.center, problems), as_rows(given, ball.center, problems))
 
 
 def ends_of_ball(ball: LpBall, problems: Tensor) -> tuple[Pair, Pair]:
@@ -76,10 +78,10 @@ def ends_of_ball(ball: LpBall, problems: Tensor) -> tuple[Pair, Pair]:
     lower, upper = difference(center, radius), difference(center, -radius)
     if ball.clip is None:
         return lower, upper
-    low, high = (as_rows(limit, ball.center, problems) for limit in ball.limits)
-    given = [None if isinstance(limit, Tensor) else float(limit) for limit in ball.clip]
-    low = low if given[0] is None else np.minimum(low, given[0])
-    high = high if given[1] is None else np.maximum(high, given[1])
+    given = [as_like(limit, ball.center.double()) for limit in ball.clip]
+    (low, wider), (high, higher) = ((as_rows(limit, ball.center, problems) for limit in pair)
+                                    for pair in zip(ball.limits, given, strict=True))
+    low, high = np.minimum(low, wider), np.maximum(high, higher)
     # A center beyond a limit leaves both ends at that limit.
     return tuple(below(above(end, low), high) for end in (lower, upper))  # type: ignore[return-value]
 

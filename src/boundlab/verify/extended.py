@@ -14,6 +14,7 @@ from torch import Tensor
 
 from boundlab.capture.builder import Builder
 from boundlab.capture.joined import include
+from boundlab.certificates.unsafe import summed
 from boundlab.graph import Model
 from boundlab.question.exact import Atom, Floats, Formula, Nested, atoms, ends_of, rounded_down
 
@@ -73,9 +74,8 @@ def affine(leaves: Sequence[Atom], width: int, dtype: Floats) -> tuple[Tensor, T
     """The left sides of constraints as a matrix (leaves, width) and offsets that are not above the exact ones."""
     numpy = np.zeros((len(leaves), width))
     for row, atom in enumerate(leaves):
-        for index, weight in zip([index for index, _ in atom.terms], ends_of([weight for _, weight in atom.terms]).nearest,
-                                 strict=True):
-            numpy[row, index] += weight
+        total = summed(atom)
+        numpy[row, list(total)] = ends_of(list(total.values())).nearest
     return torch.from_numpy(numpy.astype(dtype)), torch.from_numpy(rounded_down([atom.constant for atom in leaves], dtype))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from boundlab.certificates.unsafe import summed
 from boundlab.errors import SpecError
 from boundlab.graph import Model
 from boundlab.perturbations.sets import Box
@@ -27,13 +28,13 @@ NUMPY: Mapping[torch.dtype, Floats] = {torch.float32: np.float32, torch.float64:
 class Problems:
     """Cases with clauses of the same layout, as one batch for a network.
 
-    `model` is the network, with further outputs where the cases `asked` read more than its own; `cases` are these, reduced to
-    outputs (see `reduced`). `sets` hold the decimal and the rounded boxes (proofs), `rounded` the rounded ones alone
-    (witnesses), by input name.
+    `model` is the network, with further outputs where the cases `asked` read more than its own; `places` are the numbers of
+    these in the query. `sets` hold the decimal and the rounded boxes (proofs), `rounded` the rounded ones alone (witnesses),
+    by input name.
     """
 
     model: Model
-    cases: tuple[Case, ...]
+    places: tuple[int, ...]
     asked: tuple[Case, ...]
     sets: Mapping[str, Box]
     rounded: Mapping[str, Box]
@@ -58,6 +59,8 @@ def reduced(query: Query, model: Model) -> Reduced:
 
     What a case says of its inputs besides their box helps to prove it: an input that breaks it is safe.
     """
+    if model.dtype not in NUMPY:
+        raise SpecError(f"a query is about a network of float32 or float64, not of {model.dtype}; convert the model first.")
     inputs, outputs = (sum(math.prod(node.shape) for node in nodes)
                        for nodes in (model.graph.inputs, model.outputs.values()))
     if (query.inputs, query.outputs) != (inputs, outputs):
@@ -76,7 +79,7 @@ def reduced(query: Query, model: Model) -> Reduced:
     cases = tuple(replace(case, unsafe=tuple(tuple(atoms_of[member] for member in conjunct) for conjunct in conjuncts))
                   for case, conjuncts in zip(query.cases, unsafe, strict=True))
     exact = all(Fraction(float(dtype(float(weight)))) == weight for nested in read.nested for atom in atoms(nested)
-                for _, weight in atom.terms)
+                for weight in summed(atom).values())
     return Reduced(whole, Query(inputs, width, cases), query.cases, exact)
 
 
@@ -98,15 +101,15 @@ def problems(query: Query, model: Model) -> tuple[Problems, ...]:
 
 def batches(asked: Reduced) -> tuple[Problems, ...]:
     """The cases of a reduced query as batches in the network's type."""
-    layouts: dict[tuple[int, ...], list[tuple[Case, Case]]] = {}
-    for pair in zip(asked.query.cases, asked.cases, strict=True):
-        layouts.setdefault(tuple(map(len, pair[0].unsafe)), []).append(pair)
-    return tuple(batch(pairs, layout, asked.model) for layout, pairs in layouts.items())
+    layouts: dict[tuple[int, ...], list[int]] = {}
+    for place, case in enumerate(asked.query.cases):
+        layouts.setdefault(tuple(map(len, case.unsafe)), []).append(place)
+    return tuple(batch(asked, tuple(places), layout) for layout, places in layouts.items())
 
 
-def batch(pairs: Sequence[tuple[Case, Case]], layout: tuple[int, ...], model: Model) -> Problems:
-    """Cases of one layout (the number of atoms in each clause), reduced and as they were asked, as a batch."""
-    cases, asked = tuple(case for case, _ in pairs), tuple(case for _, case in pairs)
+def batch(asked: Reduced, places: tuple[int, ...], layout: tuple[int, ...]) -> Problems:
+    """The cases at some places, of one layout (the number of atoms in each clause), as a batch."""
+    model, cases = asked.model, tuple(asked.query.cases[place] for place in places)
     dtype, device = NUMPY[model.dtype], model.device
 
     def boxes(lower: np.ndarray, upper: np.ndarray) -> Mapping[str, Box]:
@@ -121,7 +124,8 @@ def batch(pairs: Sequence[tuple[Case, Case]], layout: tuple[int, ...], model: Mo
     if not all(np.isfinite(ends).all() for ends in outward):
         raise SpecError(f"an input has a bound that is too large for the network's type, {dtype.__name__}.")
     members = [cast(Atom, member) for case in cases for conjunct in case.unsafe for member in conjunct]
-    return Problems(model, cases, asked, boxes(*outward), boxes(lower.rounded(dtype), upper.rounded(dtype)),
+    rounded = boxes(lower.rounded(dtype), upper.rounded(dtype))
+    return Problems(model, places, tuple(asked.cases[place] for place in places), boxes(*outward), rounded,
                     negation(members, layout, model))
 
 

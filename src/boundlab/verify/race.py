@@ -83,7 +83,7 @@ def race(task: Task, standing: Standing, stage: Race, clock: Clock, first: bool)
                for place, options in enumerate(stage.searches)]
     log = None if stage.file is None else Log(Checkpoint(stage.file, task, stage.searches), time.perf_counter())
     known = None if log is None else log.checkpoint.load()
-    standing, runners = (standing, runners) if known is None else known
+    standing, runners = (standing, runners) if known is None else (judged(known[0], task), known[1])
     while not clock.over and len(standing.open) and not (first and standing.witnesses):
         ready = [place for place, runner in enumerate(runners) if runner.running]
         if not ready:
@@ -99,6 +99,15 @@ def race(task: Task, standing: Standing, stage: Race, clock: Clock, first: bool)
     if log is not None:
         log.checkpoint.save((standing, runners))
     return standing
+
+
+def judged(standing: Standing, task: Task) -> Standing:
+    """What a file says is known, with those witnesses alone that are some."""
+    real = {problem: found for problem, witness in standing.witnesses.items()
+            if (found := task.accept(problem, witness.inputs)) is not None}
+    lost = standing.witnesses.keys() - real.keys()
+    decided = {problem: by for problem, by in standing.decided.items() if problem not in lost}
+    return replace(standing, witnesses=real, decided=decided)
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,8 @@ def shown(proofs: Sequence[Proof], cases: Sequence[Case], graph: Graph, network:
     short = {}
     for number in reasons:
         if not clock.over:
-            short[number] = mended(network, cases[number], replace(made[number], thorough=True), names.places)
+            short[number] = mended(network, cases[number], replace(made[number], thorough=True), names.places,
+                                   lambda: clock.over)
     again = rejected(network, cases, short, clock)
     for number, proof in made.items():
         found[number] = (short.get(number, proof), again.get(number, None if number in short else reasons.get(number)))

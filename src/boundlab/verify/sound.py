@@ -23,7 +23,7 @@ from boundlab.certificates.reading import read_network
 from boundlab.certificates.single import running
 from boundlab.errors import CaptureError, CertificateError, MissingRule, UnsupportedOperator
 from boundlab.exchange.onnx_file import onnx_of
-from boundlab.graph import Graph, Model
+from boundlab.graph import PARAMETER, Graph, Model
 from boundlab.perturbations.joint import Regions
 from boundlab.question.exact import Query
 from boundlab.spec import Specification
@@ -34,10 +34,16 @@ from boundlab.verify.standing import Clock
 from boundlab.verify.task import Replay
 from boundlab.verify.verdict import Result, Verdict
 
+MOVES = ("reshape", "permute", "slice", "gather", "expand", "concat")
+"""Operators whose results have no rounding."""
+
 
 @dataclass(frozen=True)
 class Original:
-    """A model with what it was captured from, as far as that can be asked: a runtime for witnesses, an ONNX file's bytes."""
+    """A model with what it was captured from, as far as that can be asked: a runtime for witnesses, an ONNX file's bytes.
+
+    The bytes have to be those that the model is of: a model with other parameters is another network.
+    """
 
     model: Model
     replay: Replay | None = None
@@ -109,16 +115,35 @@ class Reading:
 
 
 def readings(original: Original, rigour: Rigour) -> Iterator[Reading]:
-    """The file, if there is one, and the captured graph as a file; about what runs in float32 if that is the rigour."""
+    """The file, if there is one, and the captured graph as a file; about what runs in float32 if that is the rigour.
+
+    What runs is the file where there is one, and a graph only where nothing in it was computed from parameters: how such a
+    constant was rounded, a normalisation folded into a layer for instance, the graph does not say.
+    """
     runs = rigour is Rigour.FLOAT32
     if original.content is not None:
         yield Reading(read(original.content, runs), rigour if runs else Rigour.CHECKED)
+    if runs and (original.content is not None or (computed := computed_constant(original.model.graph)) is not None):
+        if original.content is None:
+            yield Reading(f"in float32 it is not known how {computed} was rounded, which is computed from parameters", rigour)
+        return
     try:
         content = onnx_of(original.model, original.model.dtype if runs else torch.float64)
     except (CaptureError, UnsupportedOperator) as problem:
         yield Reading(str(problem), rigour)
     else:
         yield Reading(read(content, runs), rigour)
+
+
+def computed_constant(graph: Graph) -> str | None:
+    """The first value that is computed from parameters alone, and not only moved; None if there is none."""
+    constant = {node.index for node in graph if node.op == PARAMETER}
+    for node in graph:
+        if not node.source and constant.issuperset(node.args):
+            constant.add(node.index)
+            if node.op not in MOVES:
+                return node.describe()
+    return None
 
 
 def read(content: bytes, runs: bool) -> Network | str:
@@ -159,7 +184,13 @@ def attempts(graph: Graph, reading: Reading, results: Sequence[Result], queries:
         for place, query in queries.items() if len(results[place].proofs) != len(query.cases)}
     asked = [(place, case, proof) for place, query in queries.items() if place not in found
              for case, proof in zip(query.cases, results[place].proofs, strict=True)]
-    said = shown([proof for _, _, proof in asked], [case for _, case, _ in asked], graph, reading.network, clock)
+    try:
+        said = shown([proof for _, _, proof in asked], [case for _, case, _ in asked], graph, reading.network, clock)
+    except CertificateError as problem:  # what one question asks beyond the checker's means spoils no other
+        if len(queries) == 1:
+            return dict.fromkeys(queries, str(problem))
+        alone = (attempts(graph, reading, results, {place: query}, clock) for place, query in queries.items())
+        return {place: proof for one in alone for place, proof in one.items()}
     accepted: dict[int, list[CaseProof]] = {place: [] for place, _, _ in asked}
     for (place, _, _), (proof, reason) in zip(asked, said, strict=True):
         if proof is not None and reason is None:

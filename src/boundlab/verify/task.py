@@ -9,10 +9,12 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
+from boundlab.errors import SpecError
 from boundlab.evaluate import evaluate
 from boundlab.graph import Model
 from boundlab.perturbations.joint import Key, Regions, apart, end_to_end, names_of
 from boundlab.perturbations.sets import Box, PerturbationSet
+from boundlab.question.exact import Case
 from boundlab.spec import Specification
 from boundlab.verify.query import NUMPY, Problems, flat_values, own_values
 from boundlab.verify.verdict import Witness
@@ -33,7 +35,7 @@ MOST_TURNS = 4
 class Task:
     """b problems about one network: sets (proofs), `reachable` sets (witnesses; a subset), specification, judge, replay.
 
-    `keep` says whether proofs are kept, from which certificates can be made.
+    `keep` says whether proofs are kept, from which certificates can be made; `asked` are the cases of a query, exactly.
     """
 
     model: Model
@@ -44,6 +46,7 @@ class Task:
     replay: Replay
     settle: Settle
     keep: bool = False
+    asked: tuple[Case, ...] = ()
 
     @property
     def count(self) -> int:
@@ -123,11 +126,14 @@ def task_of_cases(model: Model, cases: Problems, replay: Replay | None) -> Task:
     """
     def judge(problem: int, inputs: Mapping[str, Tensor], output: Tensor) -> bool:
         case, x = cases.asked[problem], flat_values(inputs, model)
-        inside = case.contains(x, NUMPY[model.dtype])
+        try:
+            inside = case.contains(x, NUMPY[model.dtype])
+        except SpecError:  # nobody knows exactly whether a point lies in a ball of broken order: it is no witness
+            return False
         return inside and case.violated(output.detach().cpu().numpy().reshape(-1), x)
 
     return Task(cases.model, cases.sets, cases.rounded, cases.spec, judge, replay or replay_of(own_values(model), cases.sets),
-                lambda problem, inputs: inputs)
+                lambda problem, inputs: inputs, asked=cases.asked)
 
 
 def replay_of(model: Model, sets: Regions) -> Replay:

@@ -84,15 +84,17 @@ def verify_query(original: Original, asked: Reduced, stages: Sequence[Stage], cl
         task = replace(task_of_cases(original.model, cases, original.replay), keep=keep)
         standing = run(task, stages, clock, first=True)
         results += [result_of(standing, i, clock) for i in range(task.count)]
-        proofs |= {id(cases.cases[i]): proof for i, proof in standing.proofs.items()}
+        proofs |= {cases.places[i]: proof for i, proof in standing.proofs.items()}
         if standing.witnesses:
             break
+    if not results:
+        raise SpecError("the query has no case, so it asks nothing.")
     order = (Verdict.FALSIFIED, Verdict.TIMEOUT, Verdict.UNKNOWN, Verdict.FLOAT_ONLY, Verdict.VERIFIED)
     leading = min(results, key=lambda result: order.index(result.verdict))
     proven = leading.verdict is Verdict.VERIFIED
     methods = ", ".join(dict.fromkeys(result.method for result in results)) if proven else leading.method
     notes = tuple(dict.fromkeys(note for result in results for note in result.notes))
-    kept = tuple(proofs[id(case)] for case in asked.query.cases) if proven and len(proofs) == len(asked.cases) else ()
+    kept = tuple(proofs[place] for place in range(len(asked.cases))) if proven and len(proofs) == len(asked.cases) else ()
     return replace(leading, lower=torch.cat([result.lower for result in results]), method=methods, notes=notes,
                    seconds=clock.spent, proofs=kept)
 
