@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import boundlab as bl
 from boundlab.certificates.batches import joined
 from boundlab.certificates.certificate import CaseProof, Certificate
-from boundlab.certificates.checker import case_bounds, check_proofs
+from boundlab.certificates.checker import case_bounds, check_proofs, each_case
 from boundlab.certificates.file import save
 from boundlab.certificates.leaves import places_of
 from boundlab.certificates.mend import boxes, halved, mended, taken
@@ -105,8 +105,9 @@ def test_proofs_that_fall_short_are_mended(tmp_path_factory):
     certificate = certificate_of(result, network, spec)
     read = read_network(network.read_bytes())
     short = without_help(certificate.cases[0])
-    assert not check_proofs(read, query, (short,)).accepted
-    whole = mended(read, query.cases[0], short, places_of(read))
+    (_, said), = each_case(read, query.cases, (short,))
+    assert not said.accepted and said.short
+    whole = mended(read, query.cases[0], short, places_of(read), said.short)
     found = bl.check_certificate(Certificate(certificate.network, certificate.spec, (whole,)), network, spec)
     assert found.accepted and found.leaves > short.leaves
 

@@ -99,12 +99,16 @@ class Semantics(enum.Enum):
 
 @dataclass(frozen=True)
 class Checked:
-    """What the checker found: whether all is proven, the least margin of a leaf, the number of leaves, and what is missing."""
+    """What the checker found: whether all is proven, the least margin of a leaf, the number of leaves, and what is missing.
+
+    `short` are the leaves of a single case that are not shown.
+    """
 
     accepted: bool
     margin: float
     leaves: int
     reason: str = ""
+    short: tuple[int, ...] = field(default=(), repr=False)
 
 
 def refuse(why: str) -> None:

@@ -73,7 +73,8 @@ def said(proof: CaseProof, bounds: np.ndarray) -> Checked:
     if bounds[worst] > 0:
         return Checked(True, float(bounds[worst]), proof.leaves)
     return Checked(False, float(bounds[worst]), proof.leaves, (
-        f"leaf {worst} shows clause {int(proof.clause[worst])} only down to {bounds[worst]:.6g}"))
+        f"leaf {worst} shows clause {int(proof.clause[worst])} only down to {bounds[worst]:.6g}"),
+        tuple(np.flatnonzero(~(bounds > 0)).tolist()))
 
 
 def sizes_of(network: Network) -> tuple[int, int]:

@@ -5,7 +5,7 @@ A search in single precision, or one with other bounds of inner neurons, may lea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -25,19 +25,25 @@ MOST_LEAVES, MOST_NUMBERS = 4096, 2**21
 Key = TypeVar("Key")
 
 
-def mended(network: Network, case: Case, proof: CaseProof, places: Places, over: Callable[[], bool] = never) -> CaseProof:
-    """The proof with halves of the leaves that the checker does not accept; as it was if too many remain, or time is over."""
-    done: list[CaseProof] = []
-    pending = proof
+def mended(network: Network, case: Case, proof: CaseProof, places: Places, short: Sequence[int],
+           over: Callable[[], bool] = never) -> CaseProof:
+    """The proof with more intervals derived, and halves, of the leaves `short`, which the checker does not accept.
+
+    The proof as it was if too many leaves remain, or time is over.
+    """
+    proof, good = replace(proof, thorough=True), np.ones(proof.leaves, dtype=bool)
+    good[list(short)] = False
+    done, pending = [], proof
     for _ in range(MOST_ROUNDS + 1):
-        good = case_bounds(network, case, pending, places, over) > 0
         if good.any():
             done.append(taken(pending, np.flatnonzero(good), fresh=False))
         if good.all():
             return joined(done, [0] * len(done))
         if over() or (~good).sum() > min(MOST_LEAVES, MOST_NUMBERS // sum(step.size for step in network.steps)):
             break
-        pending = halved(taken(pending, np.flatnonzero(~good), fresh=True), case, network)
+        left = taken(pending, np.flatnonzero(~good), fresh=True)
+        pending = left if pending is proof else halved(left, case, network)
+        good = case_bounds(network, case, pending, places, over) > 0
     return proof
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from boundlab.bounds.intermediate import perturbed_nodes
 from boundlab.bounds.parts import Splits
 from boundlab.bounds.problem import Rigour
-from boundlab.certificates.certificate import Argument, CaseProof, Certificate, Pair
+from boundlab.certificates.certificate import Argument, CaseProof, Certificate, Checked, Pair
 from boundlab.certificates.check import fingerprint
 from boundlab.certificates.checker import each_case
 from boundlab.certificates.leaves import Places, places_of
@@ -88,15 +88,13 @@ def shown(proofs: Sequence[Proof], cases: Sequence[Case], graph: Graph, network:
     names = Names(graph, places_of(network))
     found = [named(proof, case, names) for proof, case in zip(proofs, cases, strict=True)]
     made = {number: proof for number, (proof, _) in enumerate(found) if proof is not None}
-    reasons = rejected(network, cases, made, clock)
-    short = {}
-    for number in reasons:
-        if not clock.over:
-            short[number] = mended(network, cases[number], replace(made[number], thorough=True), names.places,
-                                   lambda: clock.over)
-    again = rejected(network, cases, short, clock)
+    rest = rejected(network, cases, made, clock)
+    mends = {number: mended(network, cases[number], made[number], names.places, said.short, lambda: clock.over)
+             for number, said in rest.items() if said.short and not clock.over}
+    again = rejected(network, cases, mends, clock)
     for number, proof in made.items():
-        found[number] = (short.get(number, proof), again.get(number, None if number in short else reasons.get(number)))
+        said = again.get(number) if number in mends else rest.get(number)
+        found[number] = mends.get(number, proof), None if said is None else said.reason
     return found
 
 
@@ -108,15 +106,16 @@ def named(proof: Proof, case: Case, names: Names) -> tuple[CaseProof | None, str
         return None, str(problem)
 
 
-def rejected(network: Network, cases: Sequence[Case], proofs: Mapping[int, CaseProof], clock: Clock) -> dict[int, str]:
-    """Which of some proofs, by the number of their case, the checker does not accept by the deadline, and why."""
-    numbers, reasons = list(proofs), dict.fromkeys(proofs, "the time was over")
+def rejected(network: Network, cases: Sequence[Case], proofs: Mapping[int, CaseProof], clock: Clock) -> dict[int, Checked]:
+    """Which of some proofs, by the number of their case, the checker does not accept by the deadline, with what it says."""
+    numbers = list(proofs)
+    left = {number: Checked(False, -math.inf, proof.leaves, "the time was over") for number, proof in proofs.items()}
     for place, said in each_case(network, [cases[number] for number in numbers], list(proofs.values()), lambda: clock.over):
         if said.accepted:
-            del reasons[numbers[place]]
+            del left[numbers[place]]
         elif not clock.over:
-            reasons[numbers[place]] = said.reason
-    return reasons
+            left[numbers[place]] = said
+    return left
 
 
 def certificate_of(result: Result, network: str | Path, spec: str | Path) -> Certificate:
