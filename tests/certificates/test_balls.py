@@ -14,7 +14,7 @@ from onnx import numpy_helper
 import boundlab as bl
 from boundlab.certificates.balls import balls_of, dual_norm
 from boundlab.certificates.batches import batch_of
-from boundlab.certificates.checker import all_bounds, case_bounds, check_proofs, derive_frames
+from boundlab.certificates.checker import all_bounds, case_bounds, check_proofs, derive_frames, each_case
 from boundlab.certificates.leaves import places_of
 from boundlab.certificates.reading import read_network
 from boundlab.question.exact import Ball, Query
@@ -160,6 +160,8 @@ def test_a_ball_has_no_text_and_needs_its_dimension() -> None:
         if fits:
             assert check_proofs(network, Query(2, 2, (case,)), [proof]).accepted
         else:
+            with pytest.raises(bl.SpecError, match="a ball"):
+                Query(2, 2, (case,))
             with pytest.raises(bl.CertificateError, match="coordinates"):
-                check_proofs(network, Query(2, 2, (case,)), [proof])
+                list(each_case(network, [case], [proof]))
     assert not cases[0].contains(np.array([0.8, 0.8]), np.float32) and cases[0].contains(np.array([0.6, 0.6]), np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from boundlab.certificates.checker import all_bounds, batch_bounds, case_bounds,
 from boundlab.certificates.leaves import places_of
 from boundlab.certificates.network import Network
 from boundlab.certificates.reading import read_network
-from boundlab.question.exact import Case, Query
+from boundlab.question.exact import Atom, Case, Query
 from boundlab.question.vnnlib import parse_vnnlib
 from tests.certificates.models import inner_values, layers, perceptron, query_text
 from tests.certificates.search import arguments, prove
@@ -108,3 +109,19 @@ def test_clauses_and_slopes_stay_with_their_cases() -> None:
     ends = checker.derive_frames(network, batch, places_of(network), (np.arange(2), np.arange(2)), False).ends[1]
     exact = np.sort(weight * np.array([[-1, 0], [2, 3]]) + bias, axis=1)
     np.testing.assert_allclose(np.stack([ends[0][0], ends[1][0]], axis=1), exact, rtol=1e-12)
+
+
+def test_nothing_is_shown_once_time_is_over():
+    network, cases, proofs = several(1, "Relu")
+    never = (Atom(((0, Fraction(1)),), Fraction(1000)),)
+    easy = [dataclasses.replace(case, unsafe=(never,) * len(case.unsafe)) for case in cases]
+    proofs = [dataclasses.replace(proof, weights=proof.weights[:, :1] + 0.1) for proof in proofs]
+    shown = {number for number, found in checker.each_case(network, easy, proofs) if found.accepted}
+    counts = []
+    for patience in (0, 1, 3, 10, 1000):
+        left = iter(range(patience))
+        found = dict(checker.each_case(network, easy, proofs, lambda left=left: next(left, None) is None))
+        early = {number for number, one in found.items() if one.accepted}
+        assert early <= shown
+        counts.append(len(early))
+    assert counts[0] == 0 and counts[-1] == len(shown) > 0

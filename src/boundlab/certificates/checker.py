@@ -14,7 +14,7 @@ from boundlab.certificates.batches import Batch, batch_of, gathered
 from boundlab.certificates.certificate import Argument, CaseProof, Checked, Semantics
 from boundlab.certificates.coverage import uncovered
 from boundlab.certificates.functions import Ends
-from boundlab.certificates.known import FEWEST, Known, Rows, Slopes, derive
+from boundlab.certificates.known import FEWEST, Known, Rows, Slopes, derive, never
 from boundlab.certificates.leaves import Leaves, Places, columns, inner_slopes, places_of
 from boundlab.certificates.network import Network, Nonlinear
 from boundlab.certificates.single import running
@@ -38,11 +38,6 @@ def check_proofs(network: Network, query: Query, proofs: Sequence[CaseProof], *,
             return Checked(False, found.margin, leaves, f"case {number}: {found.reason}")
         margin = min(margin, found.margin)
     return Checked(True, margin, leaves)
-
-
-def never() -> bool:
-    """There is time."""
-    return False
 
 
 def each_case(network: Network, cases: Sequence[Case], proofs: Sequence[CaseProof], over: Callable[[], bool] = never
@@ -166,7 +161,7 @@ def leaf_bounds(network: Network, batch: Batch, places: Places, wanted: np.ndarr
             break
         frames = every[start:start + together(network)]
         members = order[first[start]:first[start + len(frames)]]
-        known = derive_frames(network, batch, places, (frames, members), thorough)
+        known = derive_frames(network, batch, places, (frames, members), thorough, over)
         count = max(together(network), FEWEST)
         for part in range(0, len(members), count):
             if over():
@@ -181,7 +176,8 @@ Members = tuple[np.ndarray, np.ndarray]
 """Some frames, in increasing order, and those of their leaves that are wanted."""
 
 
-def derive_frames(network: Network, batch: Batch, places: Places, members: Members, thorough: bool) -> Known:
+def derive_frames(network: Network, batch: Batch, places: Places, members: Members, thorough: bool,
+                  over: Callable[[], bool] = never) -> Known:
     """What is known on frames."""
     proof, frames = batch.proof, members[0]
     boxes = hulls(network, batch, places, members)
@@ -200,7 +196,7 @@ def derive_frames(network: Network, batch: Batch, places: Places, members: Membe
         return [pair and columns(pair, frames) for pair in pairs]
 
     balls = batch.balls and batch.balls.at(batch.case[frames])
-    return derive(network, boxes, Slopes(given, plain, thorough), balls)
+    return derive(network, boxes, Slopes(given, plain, thorough, over), balls)
 
 
 def hulls(network: Network, batch: Batch, places: Places, members: Members) -> list[Ends]:

@@ -90,16 +90,23 @@ class Known:
         return Pull(self.network, {}, np.zeros(len(owner)), self.magnitude, balls)
 
 
+def never() -> bool:
+    """There is time."""
+    return False
+
+
 @dataclass(frozen=True)
 class Slopes:
     """Slopes of lines by step: of frames' `plain` lines, and while `rows` of inner intervals are pulled through it.
 
-    With `thorough` the intervals of all neurons are derived, not only of those whose lines need them.
+    With `thorough` the intervals of all neurons are derived, not only of those whose lines need them. Once `over` says so,
+    intervals stay as wide as they are.
     """
 
     rows: Given = lambda step, rows: None
     plain: Plain = lambda step: None
     thorough: bool = False
+    over: Callable[[], bool] = never
 
 
 @np.errstate(all="ignore")
@@ -117,7 +124,7 @@ def derive(network: Network, boxes: Sequence[Ends], slopes: Slopes, balls: Balls
         else:
             for number, argument in enumerate(step.arguments):
                 if not shapes[argument]:
-                    refine(known, (place, number), slopes.rows, slopes.thorough or straight[argument])
+                    refine(known, (place, number), slopes, slopes.thorough or straight[argument])
             values = nonlinear_values(known, place, step)
             plain = slopes.plain(place) or [None] * len(step.arguments)
             known.rooms[place] = known.room_of_lines(place, lines_of(step.function, known.arguments(place), plain))
@@ -192,7 +199,7 @@ def affine_ends(known: Known, place: int, step: Affine) -> Ends:
     return finite((below(center - room), above(center + room)), room.shape)
 
 
-def refine(known: Known, target: tuple[int, int], given: Given, everything: bool) -> None:
+def refine(known: Known, target: tuple[int, int], slopes: Slopes, everything: bool) -> None:
     """Better ends of an argument of a nonlinear step, `target` = (step, number), pulled back with the slopes given.
 
     Where they help its lines, or for `everything`, from which later intervals gain. Upper ends come first, because many neurons
@@ -211,8 +218,10 @@ def refine(known: Known, target: tuple[int, int], given: Given, everything: bool
         ends = known.ends[argument]
         low, high = ends[0].copy(), ends[1].copy()
         for part in range(0, len(neurons), together):
+            if slopes.over():
+                break
             rows = Rows(target, neurons[part:part + together], frames[part:part + together], upper)
-            found = begun(known, argument, rows).to_inputs(functools.partial(room_of, known, given, rows))
+            found = begun(known, argument, rows).to_inputs(functools.partial(room_of, known, slopes.rows, rows))
             where = (rows.neuron, rows.frame)
             if upper:
                 high[where] = np.fmin(high[where], -found)

@@ -13,7 +13,8 @@ import numpy as np
 
 from boundlab.certificates.batches import joined
 from boundlab.certificates.certificate import Argument, CaseProof, Pair
-from boundlab.certificates.checker import case_bounds, never
+from boundlab.certificates.checker import case_bounds
+from boundlab.certificates.known import never
 from boundlab.certificates.leaves import Places
 from boundlab.certificates.network import Network
 from boundlab.question.exact import Case
