@@ -162,7 +162,7 @@ def survived(seed, path, generator, longest):
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
-            kills, longest = kills + 1, 1.5 * longest
+            kills, longest = kills + 1, 3 * longest
 
 
 def uninterrupted(seed):
