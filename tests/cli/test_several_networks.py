@@ -9,8 +9,6 @@ import pytest
 
 from boundlab.capture.onnx import onnx_reference
 
-pytest.importorskip("vnnlib")
-
 ONE = "(vnnlib-version <2.0>)\n(declare-network f (declare-input X float32 [1,2]){hidden} (declare-output Y float32 [1,2]))\n"
 BOX = "".join(f"(assert (>= X[0,{i}] -1.0))\n(assert (<= X[0,{i}] 1.0))\n" for i in range(2))
 SAME = "".join(f"(assert (== X[0,{i}] A[0,{i}]))\n" for i in range(2))

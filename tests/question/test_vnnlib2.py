@@ -6,8 +6,10 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 import boundlab as bl
@@ -15,8 +17,6 @@ from boundlab.question.exact import Query
 from boundlab.question.vnnlib import parse_vnnlib
 from boundlab.question.vnnlib2 import parse_statement
 from boundlab.verify.networks import model_of
-
-pytest.importorskip("vnnlib")
 
 VERSION = "(vnnlib-version <2.0>)\n"
 ONE = VERSION + "(declare-network f (declare-input X float32 [1,2]) (declare-output Y float32 [3]))\n"
@@ -167,17 +167,15 @@ def test_networks_that_are_missing_unknown_or_do_not_fit_are_refused() -> None:
 
 
 def test_values_inside_an_onnx_file_are_outputs_in_the_graph_and_in_its_runtime(tmp_path: Path) -> None:
-    from boundlab.capture.onnx import onnx_reference
-    helper, onnx = pytest.importorskip("onnx.helper"), pytest.importorskip("onnx")
     net, path = network(0), tmp_path / "net.onnx"
     arrays = {"w0": net[0].weight, "b0": net[0].bias, "w1": net[2].weight, "b1": net[2].bias}
     nodes = [helper.make_node("Gemm", ["x", "w0", "b0"], ["h"], transB=1), helper.make_node("Relu", ["h"], ["r"]),
              helper.make_node("Gemm", ["r", "w1", "b1"], ["y"], transB=1)]
-    ends = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, size]) for name, size in (("x", 2), ("y", 3))]
-    held = [onnx.numpy_helper.from_array(value.detach().numpy(), name) for name, value in arrays.items()]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, size]) for name, size in (("x", 2), ("y", 3))]
+    held = [numpy_helper.from_array(value.detach().numpy(), name) for name, value in arrays.items()]
     graph = helper.make_graph(nodes, "net", ends[:1], ends[1:], held)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
-    model, reference = bl.load_onnx(path, also=("h", "r")), onnx_reference(path, also=("h", "r"))
+    model, reference = bl.load_onnx(path, also=("h", "r")), bl.onnx_reference(path, also=("h", "r"))
     x = torch.rand(5, 2)
     found = reference.replay_all(x.numpy())
     from boundlab.evaluate import evaluate_all

@@ -121,7 +121,8 @@ def rejected(network: Network, cases: Sequence[Case], proofs: Mapping[int, CaseP
 def certificate_of(result: Result, network: str | Path, spec: str | Path) -> Certificate:
     """The certificate of a CHECKED result, about the ONNX and the VNN-LIB file that were asked about; else CertificateError."""
     if result.rigour is not Rigour.CHECKED:
-        about = {Rigour.FLOAT: "rounding is not counted in"}.get(result.rigour, "it is about the captured graph, not the files")
+        counted = result.rigour is not Rigour.FLOAT
+        about = "it is about the captured graph, not the files" if counted else "rounding is not counted in"
         raise CertificateError(f"there is no certificate for '{result}': {'; '.join(result.notes) or about}.")
     return Certificate(fingerprint(network), fingerprint(spec), result.certified)
 

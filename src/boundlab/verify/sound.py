@@ -123,9 +123,11 @@ def readings(original: Original, rigour: Rigour) -> Iterator[Reading]:
     runs = rigour is Rigour.FLOAT32
     if original.content is not None:
         yield Reading(read(original.content, runs), rigour if runs else Rigour.CHECKED)
-    if runs and (original.content is not None or (computed := computed_constant(original.model.graph)) is not None):
-        if original.content is None:
-            yield Reading(f"in float32 it is not known how {computed} was rounded, which is computed from parameters", rigour)
+    if runs and original.content is not None:
+        return
+    computed = computed_constant(original.model.graph) if runs else None
+    if computed is not None:
+        yield Reading(f"in float32 it is not known how {computed} was rounded, which is computed from parameters", rigour)
         return
     try:
         content = onnx_of(original.model, original.model.dtype if runs else torch.float64)
