@@ -16,13 +16,14 @@ import torch
 
 import boundlab as bl
 from boundlab.cli.answer import Table
+from boundlab.data.idx import read_idx_folder
 from boundlab.engines.engine import Engine, Serial, Stream
 from boundlab.engines.task import Arrays, Function
 from boundlab.programs.program import Array, program_of
 from boundlab.programs.solve import Minimiser, Minimum, minimiser
 from boundlab.programs.tasks import ends_by, ends_of_neurons, minima_by, minima_of_rows
 from boundlab.reproduce.barrier import GREEDY, TEN
-from boundlab.reproduce.files import mnist_test, named_tensors, network_of, weights_in
+from boundlab.reproduce.files import named_tensors, network_of, weights_in
 from boundlab.reproduce.published import BARRIER_1, BARRIER_2
 
 WEIGHTS, IMAGES = Path("paper_models") / "lp_all_salman2019", Path("datasets") / "mnist"
@@ -43,7 +44,7 @@ class Setting:
 
     def question(self, data: Path) -> tuple[bl.Model, bl.LpBall, bl.Specification]:
         """The network, the balls around the images within [0, 1], and the margins of their labels."""
-        x, labels = mnist_test(data / IMAGES)
+        x, labels = read_idx_folder(data / IMAGES).labelled()
         chosen = list(self.places)
         x, labels = x[chosen], labels[chosen]
         module = network_of(named_tensors(weights_in(data / WEIGHTS, self.network)))

@@ -16,6 +16,8 @@ from boundlab.certificates.certificate import Argument, CaseProof, Certificate, 
 from boundlab.certificates.check import check_certificate
 from boundlab.check.check import check
 from boundlab.check.report import Bounding, Report
+from boundlab.data.examples import Examples, Part
+from boundlab.data.read import read_examples
 from boundlab.engines.cluster import Ray
 from boundlab.engines.engine import Serial
 from boundlab.engines.ledger import Recorded
@@ -25,6 +27,7 @@ from boundlab.errors import (
     BoundlabError,
     CaptureError,
     CertificateError,
+    DataError,
     MissingRule,
     ShapeError,
     SpecError,
@@ -84,7 +87,9 @@ __all__ = [
     "CertificateError",
     "Checked",
     "Curve",
+    "DataError",
     "Dual",
+    "Examples",
     "Family",
     "Forward",
     "Free",
@@ -107,6 +112,7 @@ __all__ = [
     "Optimised",
     "Original",
     "Own",
+    "Part",
     "Patches",
     "PerturbationSet",
     "Polytope",
@@ -161,6 +167,7 @@ __all__ = [
     "onnx_reference",
     "parallel",
     "radius",
+    "read_examples",
     "read_synonyms",
     "register",
     "register_rule",

@@ -29,6 +29,10 @@ class CaptureError(BoundlabError):
     """A network could not be turned into a graph, or the graph disagrees with the network."""
 
 
+class DataError(BoundlabError):
+    """A data set is missing, damaged, empty, or does not fit together or to the network."""
+
+
 class CertificateError(BoundlabError):
     """A certificate is damaged, does not fit its network or query, or needs what the checker does not know."""
 

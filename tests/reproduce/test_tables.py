@@ -14,12 +14,13 @@ from typer.testing import CliRunner
 
 from boundlab.capture.torch import capture
 from boundlab.cli.app import app
+from boundlab.data.idx import read_idx_folder
 from boundlab.engines.engine import Serial
 from boundlab.errors import SpecError
 from boundlab.radii.search import Search
 from boundlab.reports.tables import of_errors
 from boundlab.reproduce.barrier import GREEDY, TEN, Sample, distortion_row, error_table, programs
-from boundlab.reproduce.files import mnist_test, named_tensors, network_of, read_idx, weights_in
+from boundlab.reproduce.files import named_tensors, network_of, weights_in
 from boundlab.reproduce.frown import classified, radius_row
 from boundlab.reproduce.published import BARRIER_1, BARRIER_2
 
@@ -61,7 +62,7 @@ def folder(tmp_path_factory):
 
 
 def test_files_are_read_as_they_were_written(folder):
-    x, labels = mnist_test(folder)
+    x, labels = read_idx_folder(folder).labelled()
     assert x.shape == (IMAGES, 1, 28, 28) and labels.shape == (IMAGES,) and float(x.max()) <= 1 and float(x.min()) == 0
     tensors = named_tensors(weights_in(folder, "NOR_MLP_B"))
     module = small()
@@ -85,7 +86,7 @@ def test_errors_keep_their_order(folder):
 
 @pytest.mark.slow
 def test_radii_keep_their_order(folder):
-    x, labels = mnist_test(folder)
+    x, labels = read_idx_folder(folder).labelled()
     scaled = (x.flatten(1) - 0.5) / 0.5
     model = capture(network_of(named_tensors(weights_in(folder, "net_3_100_relu"))), scaled[:2]).detached()
     row = radius_row("net_3_100_relu", 1.0, model, classified(model, (scaled, labels), 2), (1, Serial()), quiet)
@@ -116,8 +117,6 @@ def test_the_command_prints_and_keeps_a_table(folder, tmp_path, table, images, c
 
 
 BAD = {
-    "no images": (lambda folder, tmp: mnist_test(tmp), "does not hold MNIST's test set"),
-    "no IDX file": (lambda folder, tmp: read_idx(weights_in(folder, "NOR_MLP_B")), "not a readable IDX file"),
     "no weights": (lambda folder, tmp: weights_in(folder, "another"), "no weights of 'another'"),
     "no archive": (lambda folder, tmp: named_tensors(folder / "t10k-labels-idx1-ubyte"), "not a readable .npz archive"),
     "a vector": (lambda folder, tmp: network_of({"0.weight": torch.ones(3), "0.bias": torch.ones(3)}), "no weight of a linear"),
@@ -134,7 +133,7 @@ def test_bad_files_are_said_in_a_sentence(folder, tmp_path, name):
 @pytest.mark.skipif(DATA is None, reason="BOUNDLAB_DATA names no folder with published weights")
 def test_greedy_radii_are_the_published_ones():
     """Salman et al. 2019, Table 2: the search for radii stops at 1 %, on either side."""
-    weights, images = Path(DATA) / "paper_models/lp_all_salman2019", mnist_test(Path(DATA) / "datasets/mnist")[0]
+    weights, images = Path(DATA) / "paper_models/lp_all_salman2019", read_idx_folder(Path(DATA) / "datasets/mnist").x
     name = "mnist_MLP_2_100_NOR"
     model = capture(network_of(named_tensors(weights_in(weights, name))), images[:2]).detached()
     row = distortion_row(name, model, images[list(TEN)], {"LP-GREEDY": GREEDY}, Search(attack=None), quiet)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import importlib
 import sys
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -18,6 +17,8 @@ from torch import Tensor, nn
 import boundlab as bl
 from boundlab import zoo
 from boundlab.cli.verb import Misuse, Session, sentence
+from boundlab.data.arrays import ARRAYS, read_arrays
+from boundlab.data.read import read_examples
 from boundlab.errors import MissingPackage
 from boundlab.perturbations.altered import L0Ball
 from boundlab.perturbations.ball import LpBall
@@ -205,11 +206,9 @@ class Examples:
 
 
 def load_examples(path: Path, model: bl.Model, labels: list[int] | None) -> Examples:
-    """The examples of a .npy file, or of `x` (and labels `y`) of an .npz file; --label wins over the file."""
+    """The examples of a file or folder that `read_examples` reads, floats in their own type; --label wins over its labels."""
     shape = only_input(model).shape
-    values, found = arrays(path)
-    if values.dtype.kind not in "fiub" or values.size == 0:
-        raise Misuse(f"'{path}' holds {values.dtype} of shape {list(values.shape)}; numbers are needed.")
+    values, found = stored(path, shape)
     x = torch.as_tensor(np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("="))).to(model.dtype).to(model.device)
     if tuple(x.shape) == shape:
         raise Misuse(f"'{path}' has shape {list(x.shape)}, one input without its batch axis; save x[None] instead.")
@@ -217,7 +216,17 @@ def load_examples(path: Path, model: bl.Model, labels: list[int] | None) -> Exam
         raise Misuse(f"'{path}' has shape {list(x.shape)}; the network takes (batch, {', '.join(map(str, shape))}).")
     if not bool(torch.isfinite(x).all()):
         raise Misuse(f"'{path}' holds NaN or infinite numbers.")
-    return Examples(x, label_tensor(labels or found, len(x), model))
+    return Examples(x, label_tensor(labels or (None if found is None else found.tolist()), len(x), model))
+
+
+def stored(path: Path, shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:
+    """The inputs and labels of a file or folder: arrays as stored, but bytes as pixels that fit the network's input."""
+    if path.suffix in ARRAYS:
+        values, found = read_arrays(path)
+        if values.dtype != np.uint8:
+            return values, found
+    examples = read_examples(path).fitted(shape)
+    return examples.x.numpy(), None if examples.labels is None else examples.labels.numpy()
 
 
 def only_input(model: bl.Model) -> bl.Node:
@@ -227,24 +236,6 @@ def only_input(model: bl.Model) -> bl.Node:
         names = ", ".join(f"'{node.name}'" for node in inputs)
         raise Misuse(f"the network has {len(inputs)} inputs ({names}); --data feeds networks with one. Use a VNN-LIB file.")
     return inputs[0]
-
-
-def arrays(path: Path) -> tuple[np.ndarray[Any, Any], list[int] | None]:
-    """The inputs and, if the file has them, the labels."""
-    try:
-        held = np.load(path, allow_pickle=False)
-        if isinstance(held, np.ndarray):
-            return held, None
-        with held:
-            named = {name: held[name] for name in held.files}
-    except (ValueError, EOFError, zipfile.BadZipFile) as problem:
-        raise Misuse(f"'{path}' is not a readable .npy or .npz file of numbers.") from problem
-    inputs = named.get("x", next(iter(named.values())) if len(named) == 1 else None)
-    if inputs is None:
-        raise Misuse(f"'{path}' holds {sorted(named)}; name the inputs 'x' (and their labels 'y').")
-    if "y" in named and named["y"].dtype.kind not in "iu":
-        raise Misuse(f"the labels 'y' of '{path}' are {named['y'].dtype}; whole numbers are needed.")
-    return inputs, named["y"].reshape(-1).tolist() if "y" in named else None
 
 
 def label_tensor(labels: list[int] | None, count: int, model: bl.Model) -> Tensor | None:

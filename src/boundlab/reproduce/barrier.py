@@ -17,6 +17,7 @@ from boundlab.bounds.methods import CROWN, bound
 from boundlab.bounds.problem import Method, problem_of
 from boundlab.bounds.slopes import parallel
 from boundlab.capture.torch import capture
+from boundlab.data.idx import read_idx_folder
 from boundlab.engines.engine import Engine
 from boundlab.evaluate import evaluate
 from boundlab.graph import Model
@@ -25,7 +26,7 @@ from boundlab.programs.methods import LP, MILP
 from boundlab.radii.family import balls
 from boundlab.radii.radius import radius
 from boundlab.radii.search import Search
-from boundlab.reproduce.files import mnist_test, named_tensors, network_of, weights_in
+from boundlab.reproduce.files import named_tensors, network_of, weights_in
 from boundlab.reproduce.published import BARRIER_1, BARRIER_2, Distortions, Errors
 from boundlab.spec import margins
 
@@ -139,7 +140,7 @@ class Sample:
 
 def error_table(weights: Path, data: Path, sample: Sample, seconds: float, engine: Engine, tell: Tell) -> list[ErrorRow]:
     """Table 1 for the networks of `BARRIER_1`, on a sample of MNIST's test set; `seconds` a row for MILP (0: none)."""
-    x, labels = sample.of(mnist_test(data))
+    x, labels = sample.of(read_idx_folder(data).labelled())
     methods: dict[str, Method] = {"LP-GREEDY": GREEDY, "Dual": DUAL, **programs(engine)}
     if seconds > 0:
         methods["MILP"] = MILP(LP(GREEDY, enough=0.0, engine=engine), seconds, enough=0.0, engine=engine)
@@ -190,7 +191,7 @@ def distortion_table(weights: Path, data: Path, images: int, tolerance: float, e
     """Table 2 for the networks of `BARRIER_2`, on the paper's ten test images, or the first of them."""
     methods: dict[str, Method] = {"LP-GREEDY": GREEDY, **programs(engine)}
     search = Search(tolerance=tolerance, attack=PGD(steps=100, restarts=4))
-    x, _ = mnist_test(data)
+    x, _ = read_idx_folder(data).labelled()
     chosen = x[list(TEN[:images])]
     rows = []
     for name in BARRIER_2:

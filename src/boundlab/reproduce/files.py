@@ -1,8 +1,7 @@
-"""Images and published weights from a user's folders: IDX files, and archives of named tensors."""
+"""Published weights from a user's folders: archives of named tensors."""
 
 from __future__ import annotations
 
-import gzip
 import re
 from pathlib import Path
 
@@ -11,33 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from boundlab.errors import SpecError
-
-
-def read_idx(path: Path) -> np.ndarray:
-    """The array in an IDX file (LeCun's MNIST format) of bytes, packed with gzip or not; SpecError if it is none."""
-    try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        axes = raw[3]
-        shape = tuple(np.frombuffer(raw, ">i4", axes, 4).tolist())
-        found = np.frombuffer(raw, np.uint8, offset=4 + 4 * axes)
-        if raw[:3] != b"\0\0\x08" or found.size != np.prod(shape):
-            raise ValueError("not an IDX file of bytes")
-    except OSError:
-        raise
-    except (ValueError, IndexError, EOFError) as problem:
-        raise SpecError(f"'{path}' is not a readable IDX file of bytes.") from problem
-    return found.reshape(shape)
-
-
-def mnist_test(folder: Path) -> tuple[Tensor, Tensor]:
-    """The MNIST test images (10000, 1, 28, 28), from 0 to 1, and their labels; SpecError names the files that are missing."""
-    parts = []
-    for stem in ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"):
-        found = [path for path in (folder / f"{stem}.gz", folder / stem) if path.is_file()]
-        if not found:
-            raise SpecError(f"'{folder}' does not hold MNIST's test set: there is no {stem}.gz in it.")
-        parts.append(read_idx(found[0]).copy())
-    return torch.from_numpy(parts[0]).float().unsqueeze(1) / 255, torch.from_numpy(parts[1]).long()
 
 
 def named_tensors(path: Path) -> dict[str, Tensor]:

@@ -21,6 +21,7 @@ from boundlab.bounds.problem import Method
 from boundlab.bounds.slopes import parallel
 from boundlab.bounds.space import Full
 from boundlab.capture.torch import capture
+from boundlab.data.idx import read_idx_folder
 from boundlab.engines.engine import Engine
 from boundlab.evaluate import evaluate
 from boundlab.graph import Model
@@ -31,7 +32,7 @@ from boundlab.radii.problems import Targeted
 from boundlab.radii.radius import radius
 from boundlab.radii.search import Search
 from boundlab.reproduce.barrier import Tell
-from boundlab.reproduce.files import mnist_test, named_tensors, network_of, weights_in
+from boundlab.reproduce.files import named_tensors, network_of, weights_in
 from boundlab.reproduce.published import FROWN_3, Gains
 
 NETWORKS: dict[str, type[nn.Module]] = {"net_3_100_relu": nn.ReLU, "net_3_100_sigmoid": nn.Sigmoid}
@@ -115,7 +116,7 @@ def radius_row(name: str, p: float, model: Model, data: tuple[Tensor, Targeted],
 
 def radius_table(weights: Path, data: Path, images: int, programs: tuple[int, Engine], tell: Tell) -> list[RadiusRow]:
     """The rows of both networks and all norms; `programs` are on how many images, and by which engine, LP is run."""
-    x, labels = mnist_test(data)
+    x, labels = read_idx_folder(data).labelled()
     scaled, rows = (x.flatten(1) - 0.5) / 0.5, []
     for name, activation in NETWORKS.items():
         model = capture(network_of(named_tensors(weights_in(weights, name)), activation), scaled[:2]).detached()
