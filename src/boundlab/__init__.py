@@ -14,6 +14,11 @@ from boundlab.capture.onnx import OnnxFile, load_onnx, onnx_reference
 from boundlab.capture.torch import capture
 from boundlab.certificates.certificate import Argument, CaseProof, Certificate, Checked, Semantics
 from boundlab.certificates.check import check_certificate
+from boundlab.certify.certification import Certification
+from boundlab.certify.certify import certify
+from boundlab.certify.export import save_certification
+from boundlab.certify.plan import Jobs, Protocol
+from boundlab.certify.record import Record, Status
 from boundlab.check.check import check
 from boundlab.check.report import Bounding, Report
 from boundlab.data.examples import Examples, Part
@@ -85,6 +90,7 @@ __all__ = [
     "CaseProof",
     "Certificate",
     "CertificateError",
+    "Certification",
     "Checked",
     "Curve",
     "DataError",
@@ -96,6 +102,7 @@ __all__ = [
     "Full",
     "Graph",
     "Interval",
+    "Jobs",
     "L0Ball",
     "Lagrangian",
     "LinearBound",
@@ -118,9 +125,11 @@ __all__ = [
     "Polytope",
     "Pool",
     "PrimalDual",
+    "Protocol",
     "Race",
     "Radius",
     "Ray",
+    "Record",
     "Recorded",
     "Report",
     "Result",
@@ -132,6 +141,7 @@ __all__ = [
     "Simplex",
     "SpecError",
     "Specification",
+    "Status",
     "Substitution",
     "Targeted",
     "Union",
@@ -145,6 +155,7 @@ __all__ = [
     "balls",
     "bound",
     "capture",
+    "certify",
     "check",
     "check_certificate",
     "chord",
@@ -172,6 +183,7 @@ __all__ = [
     "register",
     "register_rule",
     "renamed",
+    "save_certification",
     "save_onnx",
     "spec",
     "verify",
