@@ -126,11 +126,15 @@ class Certification:
                             if record.status is Status.FAILED).most_common())
 
     def counterexamples(self) -> dict[str, np.ndarray]:
-        """All counterexamples as arrays: `x` (m, *shape), `scores` (m, classes), `index`, `eps`, `label`; m may be 0.
+        """Counterexamples as arrays: `x` (m, *shape), `scores` (m, classes), `index`, `eps`, `label`; m may be 0.
 
-        One that falsifies several radii stands once, at the smallest.
+        Each example that has one stands once, with that of the smallest radius.
         """
-        held = [record for record in self.records if record.finding.adversary is not None and record.finding.nested is None]
+        first: dict[int, Record] = {}
+        for record in self.records:  # radii ascend
+            if record.finding.adversary is not None:
+                first.setdefault(record.index, record)
+        held = list(first.values())
         adversaries = [record.finding.adversary for record in held if record.finding.adversary is not None]
         return {"x": stacked(one.x for one in adversaries), "scores": stacked(one.scores for one in adversaries),
                 "index": np.array([record.index for record in held], np.int64),

@@ -58,7 +58,8 @@ def limited(seconds: float, memory: int | None) -> Iterator[None]:
 def interrupted_after(seconds: float) -> Iterator[None]:
     """Overrun after so many seconds, where that can be had."""
     alarms = alarm_timer()
-    if alarms is None or seconds > LONGEST or threading.current_thread() is not threading.main_thread() or signal.getitimer(alarms)[0] > 0:
+    here = threading.current_thread() is threading.main_thread()
+    if alarms is None or not here or seconds > LONGEST or signal.getitimer(alarms)[0] > 0:
         yield
         return
 

@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from boundlab.attack.pgd import PGD
 from boundlab.bounds.budget import bytes_of
+from boundlab.bounds.methods import method_value
 from boundlab.bounds.problem import Rigour
 from boundlab.certify.limits import check_memory_limit
 from boundlab.engines.engine import Engine, Serial, engine_value
@@ -42,6 +44,9 @@ class Protocol:
         if not self.timeout > 0 or self.batch < 1 or not self.stages:
             raise SpecError("a protocol needs at least one stage, a time limit above 0 and batches of at least one question, "
                             f"got {len(self.stages)} stages, timeout={self.timeout} and batch={self.batch}.")
+        for stage in self.stages:
+            if not isinstance(stage, PGD | Race | Bisection | Branching):
+                method_value(stage)
         if self.memory is not None:
             check_memory_limit(bytes_of(self.memory))
 
