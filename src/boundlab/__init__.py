@@ -17,7 +17,7 @@ from boundlab.certificates.check import check_certificate
 from boundlab.certify.certification import Certification
 from boundlab.certify.certify import certify
 from boundlab.certify.export import save_certification
-from boundlab.certify.plan import Jobs, Protocol
+from boundlab.certify.plan import Jobs, Plan
 from boundlab.certify.record import Record, Status
 from boundlab.check.check import check
 from boundlab.check.report import Bounding, Report
@@ -122,10 +122,10 @@ __all__ = [
     "Part",
     "Patches",
     "PerturbationSet",
+    "Plan",
     "Polytope",
     "Pool",
     "PrimalDual",
-    "Protocol",
     "Race",
     "Radius",
     "Ray",

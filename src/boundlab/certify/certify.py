@@ -20,7 +20,7 @@ from boundlab.certify.board import Board, Question
 from boundlab.certify.carried import as_array, carried
 from boundlab.certify.certification import Certification, Settings
 from boundlab.certify.contained import contained
-from boundlab.certify.plan import Jobs, Progress, Protocol, Rung
+from boundlab.certify.plan import Jobs, Plan, Progress, Rung
 from boundlab.certify.record import Finding, Record, Status
 from boundlab.certify.task import Questions, decide, findings_of, task_of
 from boundlab.data.examples import Examples
@@ -41,25 +41,25 @@ LEDGER = "certify 1"
 """Stands in the version of a ledger's results: another number where the same task would give another answer."""
 
 
-def certify(model: Model | Original, examples: Examples, eps: float | Sequence[float], protocol: Protocol | None = None,
+def certify(model: Model | Original, examples: Examples, eps: float | Sequence[float], plan: Plan | None = None,
             jobs: Jobs | None = None) -> Certification:
     """Which examples are proven to keep their label on balls of radii `eps`, which provably do not, and which are open.
 
-    Each question is decided by `verify`: proofs count rounding unless the protocol's rigour is FLOAT, and counterexamples are
+    Each question is decided by `verify`: proofs count rounding unless the plan's rigour is FLOAT, and counterexamples are
     replayed. What fails, takes too long or needs too much memory is a record with its reason. With a ledger a run that was
     killed goes on where it was. A misclassified example is never certified. DataError for data without labels, outside the
-    domain (`protocol.clip`), or that does not fit the network; ShapeError if that has several inputs or no vector of scores.
+    domain (`plan.clip`), or that does not fit the network; ShapeError if that has several inputs or no vector of scores.
     """
-    protocol, jobs = protocol or Protocol(), jobs or Jobs()
+    plan, jobs = plan or Plan(), jobs or Jobs()
     original, radii = (model if isinstance(model, Original) else Original(model)).detached(), radii_of(eps)
-    x, labels = fitting(original.model, examples, protocol)
+    x, labels = fitting(original.model, examples, plan)
     scores = scores_of(original.model, x, jobs.device)
     network = carried(original)
-    work = Work(network, x, labels, protocol, jobs, engine_of(jobs), time.perf_counter())
+    work = Work(network, x, labels, plan, jobs, engine_of(jobs), time.perf_counter())
     board = work.run(Board(len(x), radii, misclassified(scores, labels, len(radii))))
-    settings = Settings(digest(network), digest(as_array(x.numpy().tobytes() + labels.numpy().tobytes())), radii, protocol.p,
-                        protocol.clip, tuple(map(plainly, protocol.stages)), protocol.rigour.name.lower(), protocol.timeout,
-                        protocol.most_memory, versions())
+    settings = Settings(digest(network), digest(as_array(x.numpy().tobytes() + labels.numpy().tobytes())), radii, plan.p,
+                        plan.clip, tuple(map(plainly, plan.stages)), plan.rigour.name.lower(), plan.timeout,
+                        plan.most_memory, versions())
     predicted = scores.argmax(1).tolist()
     names = examples.names or (None,) * len(x)
     records = tuple(Record(index, names[index], int(labels[index]), predicted[index], radius, board.found[index, place])
@@ -76,15 +76,15 @@ def radii_of(eps: float | Sequence[float]) -> tuple[float, ...]:
     return tuple(sorted({float(one) for one in given}))
 
 
-def fitting(model: Model, examples: Examples, protocol: Protocol) -> tuple[Tensor, Tensor]:
+def fitting(model: Model, examples: Examples, plan: Plan) -> tuple[Tensor, Tensor]:
     """Inputs in the network's type and labels, both checked against network and domain."""
     inputs, shape = model.graph.inputs, model.graph.output.shape
     if len(inputs) != 1 or len(shape) != 1 or shape[0] < 2:
         raise ShapeError(f"data sets are for networks with one input and a vector of scores, one a class; this one has "
                          f"{len(inputs)} inputs and an output of shape {list(shape)}.")
     fitted = examples.fitted(inputs[0].shape)
-    if protocol.clip is not None:
-        fitted = fitted.within(*protocol.clip)
+    if plan.clip is not None:
+        fitted = fitted.within(*plan.clip)
     x, labels = fitted.labelled()
     if int(labels.max()) >= shape[0]:
         raise DataError(f"example {examples.name(int(labels.argmax()))} has the label {int(labels.max())}, and the network has "
@@ -100,14 +100,13 @@ def scores_of(model: Model, x: Tensor, device: str) -> Tensor:
 
 
 def misclassified(scores: Tensor, labels: Tensor, radii: int) -> dict[Question, Finding]:
-    """The examples that the network does not give their label: another class has as high a score, or a score is NaN."""
+    """The examples that the network does not give their label: another class has as high a score, or one is no number."""
     own = scores.gather(1, labels[:, None])
     others = scores.scatter(1, labels[:, None], -math.inf).amax(1, keepdim=True)
-    right, known = (own > others).flatten(), torch.isfinite(scores).all(1)
-    wrong = Finding(Status.MISCLASSIFIED, "prediction")
-    broken = Finding(Status.FAILED, reason="the network's scores of the example itself are not finite")
-    return {(int(index), place): wrong if bool(known[index]) else broken
-            for index in (~(right & known)).nonzero().flatten() for place in range(radii)}
+    nan = torch.isnan(scores).any(1)
+    wrong = ~(own > others).flatten() | nan
+    return {(index, place): Finding(Status.MISCLASSIFIED, "prediction", reason="a score is NaN" if bool(nan[index]) else "")
+            for index in wrong.nonzero().flatten().tolist() for place in range(radii)}
 
 
 def engine_of(jobs: Jobs) -> Engine:
@@ -148,7 +147,7 @@ class Work:
     network: np.ndarray
     x: Tensor
     labels: Tensor
-    protocol: Protocol
+    plan: Plan
     jobs: Jobs
     engine: Engine
     started: float
@@ -156,7 +155,7 @@ class Work:
     def run(self, board: Board) -> Board:
         """All rungs on all questions that are open; every question has a finding at the end."""
         watch = Watch()
-        for rung in self.protocol.rungs:
+        for rung in self.plan.rungs:
             tried: set[Question] = set()
             watch.rung, watch.began, watch.done = watch.rung + 1, time.perf_counter(), 0
             while asked := board.wave(tried):
@@ -187,7 +186,7 @@ class Work:
         """The task of some questions."""
         index = [example for example, _ in batch]
         asked = Questions(self.x[index].numpy(), self.labels[index].numpy(), np.array([eps[place] for _, place in batch]))
-        return task_of(self.network, asked, rung, self.protocol, self.jobs.device)
+        return task_of(self.network, asked, rung, self.plan, self.jobs.device)
 
     def report(self, board: Board, watch: Watch, tried: set[Question], last: bool = False) -> None:
         """Tells who watches how far the run is, now and then."""
@@ -201,6 +200,6 @@ class Work:
         rate = watch.done / max(now - watch.began, 1e-9)
         answered = questions - sum(board.open((example, place)) for example in range(board.count) for place in places)
         self.jobs.watch(Progress(
-            watch.rung, len(self.protocol.rungs), answered, questions, open_ones, now - self.started,
+            watch.rung, len(self.plan.rungs), answered, questions, open_ones, now - self.started, rate,
             open_ones / rate if rate else math.inf, tuple(board.share(place, Status.CERTIFIED) for place in places),
             tuple(1 - board.share(place, Status.FALSIFIED, Status.MISCLASSIFIED) for place in places)))

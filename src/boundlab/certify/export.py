@@ -59,9 +59,12 @@ def csv_of(found: Certification) -> str:
 def write(path: Path, content: bytes) -> Path:
     """Writes a file, whole or not at all."""
     part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        file.write(content)
-    os.replace(part, path)
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+        os.replace(part, path)
+    except OSError as problem:  # what a full disk says does not name the file
+        raise OSError(problem.errno, problem.strerror, str(path)) from problem
     return path
 
 

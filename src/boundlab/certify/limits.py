@@ -72,7 +72,7 @@ def interrupted_after(seconds: float) -> Iterator[None]:
         yield
     finally:
         signal.setitimer(alarms, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL if before is None else before)  # None: not set by Python
 
 
 def alarm_timer() -> int | None:

@@ -19,7 +19,7 @@ from boundlab.verify.verify import LADDER, Stage
 
 
 @dataclass(frozen=True)
-class Protocol:
+class Plan:
     """Balls of norm `p` within the box `clip` (None: no box), and how the question of each is decided.
 
     `stages` are those of `verify`, cheap ones first: what stands before the first search runs for `batch` questions at once,
@@ -42,7 +42,7 @@ class Protocol:
         if self.clip is not None and not self.clip[0] <= self.clip[1]:
             raise SpecError(f"the domain of the data goes from a low to a high number, got {self.clip}.")
         if not self.timeout > 0 or self.batch < 1 or not self.stages:
-            raise SpecError("a protocol needs at least one stage, a time limit above 0 and batches of at least one question, "
+            raise SpecError("a plan needs at least one stage, a time limit above 0 and batches of at least one question, "
                             f"got {len(self.stages)} stages, timeout={self.timeout} and batch={self.batch}.")
         for stage in self.stages:
             if not isinstance(stage, PGD | Race | Bisection | Branching):
@@ -74,10 +74,11 @@ class Rung:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is: questions answered of all, those that wait for the rung that runs (its number, from 1), seconds so far,
-    and seconds that this rung takes at most if it goes on as it did.
+    """How far a run is: questions answered of all, those that wait for the rung that runs (its number, from 1), seconds so far.
 
-    `certified` and `attacked` are shares of the examples at each radius that are proven so far, and that are not broken so far.
+    `rate` is questions a second of this rung so far, and `left` the seconds that it takes if it goes on so; an answer about one
+    radius often answers others, so it may be less. `certified` and `attacked` are the shares of examples at each radius that
+    are proven so far, and that are not broken so far.
     """
 
     rung: int
@@ -86,6 +87,7 @@ class Progress:
     questions: int
     waiting: int
     seconds: float
+    rate: float
     left: float
     certified: tuple[float, ...]
     attacked: tuple[float, ...]

@@ -12,7 +12,7 @@ import torch
 from boundlab.bounds.problem import Rigour
 from boundlab.certify.carried import arrived, packed, unpacked
 from boundlab.certify.limits import Overrun, limited
-from boundlab.certify.plan import Protocol, Rung
+from boundlab.certify.plan import Plan, Rung
 from boundlab.certify.record import Adversary, Finding, Status
 from boundlab.engines.task import Arrays
 from boundlab.errors import BoundlabError
@@ -37,10 +37,10 @@ class Questions:
     eps: np.ndarray
 
 
-def task_of(network: np.ndarray, questions: Questions, rung: Rung, protocol: Protocol, device: str) -> Arrays:
+def task_of(network: np.ndarray, questions: Questions, rung: Rung, plan: Plan, device: str) -> Arrays:
     """The task of deciding some questions by the stages of a rung."""
-    limits = (protocol.timeout * len(questions.labels), protocol.most_memory)
-    how = (protocol.p, protocol.clip, rung.stages, protocol.rigour, limits)
+    limits = (plan.timeout * len(questions.labels), plan.most_memory)
+    how = (plan.p, plan.clip, rung.stages, plan.rigour, limits)
     return {"network": network, "x": questions.x, "labels": questions.labels, "eps": questions.eps, "how": packed(how),
             "device": np.array(device)}
 

@@ -18,13 +18,14 @@ import boundlab as bl
 from boundlab.certify.certification import Certification, Shares
 from boundlab.certify.certify import certify as library
 from boundlab.certify.export import save_certification
-from boundlab.certify.plan import Jobs, Progress, Protocol
+from boundlab.certify.plan import Jobs, Plan, Progress
 from boundlab.cli.answer import FALSIFIED, OK, UNKNOWN, Answer, Table
 from boundlab.cli.engines import EngineChoice
 from boundlab.cli.loading import NetworkChoice, Norm, norm_of
 from boundlab.cli.methods import METHODS, NAMES, method_named
 from boundlab.cli.question import on_disk
 from boundlab.cli.verb import Misuse, Session
+from boundlab.cli.verify import Meaning, Strict, rigour_of
 from boundlab.data.examples import Examples, Part
 from boundlab.data.read import KINDS, read_examples
 from boundlab.verify.verify import LADDER, Stage
@@ -40,8 +41,6 @@ Methods = Annotated[list[str] | None, typer.Option("--method", help=(
     "`verify`: attacks, ibp, crown-ibp, crown, and a complete search."))]
 Timeout = Annotated[float, typer.Option(help="Seconds for each question: an example at a radius.")]
 Memory = Annotated[str | None, typer.Option(help="What the process of a question may allocate, such as 4GB.")]
-Strict = Annotated[Literal["sound", "float"], typer.Option("--rigour", help="sound: with all rounding counted in; float: "
-                                                           "floating point is believed.")]
 Out = Annotated[Path, typer.Option(help="Folder for records, and for the ledger from which the same command goes on.")]
 FailUnder = Annotated[float | None, typer.Option(min=0, max=1, help=(
     "Exit code 0 only if so large a share is certified at every radius; 10 if that is refuted, else 20."))]
@@ -85,6 +84,7 @@ class How:
     timeout: Timeout = 60.0
     memory: Memory = None
     rigour: Strict = "sound"
+    semantics: Meaning = "real"
 
 
 POOL = EngineChoice()
@@ -106,26 +106,26 @@ def certify(session: Session, network: NetworkChoice, asked: Asked, output: Outp
     The folder --out holds the records and a ledger: interrupted or killed at any time, the same command goes on from there.
     Exit codes: 0 done (and with --fail-under proven), 10 refuted, 20 not decided, 2 bad request.
     """
-    protocol, radii, examples = protocol_of(asked, how), asked.radii(), asked.examples()
+    plan, radii, examples = plan_of(asked, how), asked.radii(), asked.examples()
     model = network.load(session)
     original = on_disk(network.net, model)
     output.out.mkdir(parents=True, exist_ok=True)
     with resumable(output.out), engines.open() as engine, watching(session, radii) as watch:
         jobs = Jobs(engine, output.out / LEDGER, session.device, watch)
-        found = library(original, examples, radii, protocol, jobs)
+        found = library(original, examples, radii, plan, jobs)
     command = shlex.join(["boundlab", *sys.argv[1:]])
     found = replace(found, settings=replace(found.settings, command=command))
     written = save_certification(found, output.out)
     return answer(found, written, output.fail_under)
 
 
-def protocol_of(asked: Asked, how: How) -> Protocol:
-    """The protocol that the options ask for."""
+def plan_of(asked: Asked, how: How) -> Plan:
+    """The plan that the options ask for."""
     if norm_of(asked.norm) == 0:
         raise Misuse("certify is for balls of a norm from 1 on; for --norm 0 see `boundlab radius`.")
     stages = LADDER if how.method is None else tuple(stage for name in how.method for stage in stage_named(name))
     clip = None if asked.clip == (-math.inf, math.inf) else asked.clip
-    return Protocol(norm_of(asked.norm), clip, stages, bl.Rigour[how.rigour.upper()], how.timeout, how.memory)
+    return Plan(norm_of(asked.norm), clip, stages, rigour_of(how.rigour, how.semantics), how.timeout, how.memory)
 
 
 def stage_named(name: str) -> tuple[Stage, ...]:
@@ -156,7 +156,7 @@ def watching(session: Session, radii: list[float]) -> Iterator[Callable[[Progres
         yield None
         return
     with session.working("certifying") as say:
-        said = -math.inf
+        said = 0.0
 
         def tell(progress: Progress) -> None:
             nonlocal said
@@ -170,13 +170,12 @@ def watching(session: Session, radii: list[float]) -> Iterator[Callable[[Progres
 
 
 def progress_text(progress: Progress, radii: list[float]) -> str:
-    """How far a run is, in one line: answers, how fast, how long at most, and what is known of the robust accuracy so far."""
-    rate = progress.answered / progress.seconds if progress.seconds else 0.0
-    left = "" if math.isinf(progress.left) else f", {duration(progress.left)} at most"
+    """How far a run is, in one line: answers, how fast, how long, and what is known of the robust accuracy so far."""
+    left = f" at {progress.rate:.1f}/s, about {duration(progress.left)}" if progress.waiting and progress.rate else ""
     known = ", ".join(f"{100 * low:.1f} to {100 * high:.1f} % at {eps:g}" for eps, low, high in
                       zip(radii, progress.certified, progress.attacked, strict=True))
-    return (f"{progress.seconds:.1f} s  {progress.answered}/{progress.questions} answered ({rate:.1f}/s), step {progress.rung} "
-            f"of {progress.rungs}: {progress.waiting} waiting{left}; certified so far {known}")
+    return (f"{progress.seconds:.1f} s  {progress.answered}/{progress.questions} answered, step {progress.rung} of "
+            f"{progress.rungs}: {progress.waiting} waiting{left}; robust accuracy so far {known}")
 
 
 def duration(seconds: float) -> str:
@@ -224,7 +223,8 @@ def by_class(found: Certification) -> Table:
 
 def between(share: Shares) -> str:
     """Between which shares the robust accuracy lies."""
-    return f"{100 * share.certified:.0f} to {100 * share.attacked:.0f} %"
+    low, high = f"{100 * share.certified:.0f}", f"{100 * share.attacked:.0f}"
+    return f"{low} %" if low == high else f"{low} to {high} %"
 
 
 def sentences(found: Certification) -> Iterator[str]:
