@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,7 +21,7 @@ class Settings:
     """All that the records depend on: SHA-256 of network and data, radii, set, stages, limits, and versions.
 
     `network` is of the unpacked ONNX file, or of the captured graph with its parameters; `data` of inputs as the network takes
-    them and labels. `command` is the command line, if there was one.
+    them and labels. `command` is the command line, if there was one, with what it calls network and data.
     """
 
     network: str
@@ -34,6 +35,8 @@ class Settings:
     memory: int | None
     versions: Mapping[str, str]
     command: str = ""
+    network_name: str = ""
+    data_name: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,13 +79,25 @@ class Reach:
 
 
 @dataclass(frozen=True)
+class Inputs:
+    """Inputs of some examples by their place, as the network takes them; `shape` is that of an example in the data."""
+
+    x: Mapping[int, np.ndarray]
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Certification:
-    """Records by radius and then by example, with what they depend on; `seconds` is how long this run took."""
+    """Records by radius and then by example, with what they depend on; `seconds` is how long this run took.
+
+    `inputs` are those of all examples, or if it was read from files those of the `extremes`.
+    """
 
     settings: Settings
     classes: int
     records: tuple[Record, ...]
     seconds: float
+    inputs: Inputs
 
     @cached_property
     def by_eps(self) -> Mapping[float, tuple[Record, ...]]:
@@ -119,6 +134,43 @@ class Certification:
             found[record.index] = known
         return tuple(found[index] for index in sorted(found))
 
+    @cached_property
+    def at_reach(self) -> Mapping[tuple[int, Status], Record]:
+        """The record of each example at its largest certified radius, and at its smallest falsified one."""
+        found: dict[tuple[int, Status], Record] = {}
+        for record in self.records:  # radii ascend
+            if record.status is Status.CERTIFIED or (record.index, record.status) not in found:
+                found[record.index, record.status] = record
+        return found
+
+    @cached_property
+    def ranking(self) -> tuple[int, ...]:
+        """The correctly classified examples, the least robust first.
+
+        By the smallest falsified radius, then by the largest certified one, then by the margin: that of the counterexample's
+        scores, or the lower bound at the largest certified radius.
+        """
+        def key(reach: Reach) -> tuple[float, float, float, int]:
+            broken = self.at_reach.get((reach.index, Status.FALSIFIED))
+            proven = self.at_reach.get((reach.index, Status.CERTIFIED))
+            margin = 0.0 if proven is None else proven.finding.margin
+            if broken is not None and broken.finding.adversary is not None:
+                margin = broken.finding.adversary.margin(broken.label)
+            return (math.inf if reach.falsified is None else reach.falsified,
+                    -1.0 if reach.certified is None else reach.certified, margin, reach.index)
+
+        right = (one for one in self.reach if (one.index, Status.MISCLASSIFIED) not in self.at_reach)
+        return tuple(one.index for one in sorted(right, key=key))
+
+    def extremes(self, count: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """At most `count` of the least robust examples that have a counterexample, and of the most robust certified ones.
+
+        The weakest comes first in the one, the strongest in the other.
+        """
+        broken = [index for index in self.ranking if (index, Status.FALSIFIED) in self.at_reach]
+        proven = [index for index in reversed(self.ranking) if (index, Status.CERTIFIED) in self.at_reach]
+        return tuple(broken[:count]), tuple(proven[:count])
+
     @property
     def failures(self) -> Mapping[str, int]:
         """Why computations failed, and how often, most frequent first."""
@@ -130,11 +182,7 @@ class Certification:
 
         Each example that has one stands once, with that of the smallest radius.
         """
-        first: dict[int, Record] = {}
-        for record in self.records:  # radii ascend
-            if record.finding.adversary is not None:
-                first.setdefault(record.index, record)
-        held = list(first.values())
+        held = [record for (_, status), record in self.at_reach.items() if status is Status.FALSIFIED]
         adversaries = [record.finding.adversary for record in held if record.finding.adversary is not None]
         return {"x": stacked(one.x for one in adversaries), "scores": stacked(one.scores for one in adversaries),
                 "index": np.array([record.index for record in held], np.int64),
@@ -154,7 +202,7 @@ class Certification:
                 "records": [record.row() for record in self.records]}
 
 
-def stacked(arrays: Iterable[np.ndarray]) -> np.ndarray:
+def stacked(arrays: Iterable[np.ndarray | None]) -> np.ndarray:
     """Arrays of one shape as one array; without axes of their own where there is none."""
-    held = list(arrays)
+    held = [one for one in arrays if one is not None]
     return np.stack(held) if held else np.zeros(0)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from boundlab.certify.board import Board, Question
 from boundlab.certify.carried import as_array, carried
-from boundlab.certify.certification import Certification, Settings
+from boundlab.certify.certification import Certification, Inputs, Settings
 from boundlab.certify.contained import contained
 from boundlab.certify.plan import Jobs, Plan, Progress, Rung
 from boundlab.certify.record import Finding, Record, Status
@@ -64,7 +64,8 @@ def certify(model: Model | Original, examples: Examples, eps: float | Sequence[f
     names = examples.names or (None,) * len(x)
     records = tuple(Record(index, names[index], int(labels[index]), predicted[index], radius, board.found[index, place])
                     for place, radius in enumerate(radii) for index in range(len(x)))
-    return Certification(settings, scores.shape[1], records, time.perf_counter() - work.started)
+    inputs = Inputs(dict(enumerate(x.numpy())), tuple(examples.x.shape[1:]))
+    return Certification(settings, scores.shape[1], records, time.perf_counter() - work.started, inputs)
 
 
 def radii_of(eps: float | Sequence[float]) -> tuple[float, ...]:

@@ -9,26 +9,41 @@ import json
 import math
 import os
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from boundlab.certify.certification import Certification
+from boundlab.certify.certification import Certification, stacked
 from boundlab.errors import MissingPackage, SpecError
 
-JSON, CSV, POINTS = "certification.json", "records.csv", "counterexamples.npz"
+JSON, CSV, POINTS, INPUTS = "certification.json", "records.csv", "counterexamples.npz", "extremes.npz"
 """What `save_certification` writes into a folder."""
+EXTREMES = 8
+"""So many of the least and of the most robust examples are kept with their inputs."""
 
 
 def save_certification(found: Certification, folder: str | Path) -> tuple[Path, ...]:
     """Writes all files into a folder that exists, and says which; OSError if that does not succeed."""
     place = Path(folder)
-    points = io.BytesIO()
-    np.savez(points, allow_pickle=False, **found.counterexamples())
-    contents = {CSV: csv_of(found).encode(), POINTS: points.getvalue(),
+    contents = {CSV: csv_of(found).encode(), POINTS: archive(found.counterexamples()), INPUTS: archive(extremes_of(found)),
                 JSON: (json.dumps(plain(found.record()), indent=1, allow_nan=False) + "\n").encode()}
     return tuple(write(place / name, content) for name, content in contents.items())
+
+
+def archive(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Arrays as an .npz file."""
+    held = io.BytesIO()
+    np.savez(held, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+    return held.getvalue()
+
+
+def extremes_of(found: Certification) -> dict[str, np.ndarray]:
+    """The inputs of the least and of the most robust examples, as arrays: `x` (m, *shape), `index`, and `shape` in the data."""
+    kept = [index for index in sorted({*chain(*found.extremes(EXTREMES))}) if index in found.inputs.x]
+    return {"x": stacked(found.inputs.x[index] for index in kept), "index": np.array(kept, np.int64),
+            "shape": np.array(found.inputs.shape, np.int64)}
 
 
 def save_records(found: Certification, path: str | Path) -> Path:

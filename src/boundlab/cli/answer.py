@@ -5,28 +5,14 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from boundlab.check.report import columns
+from boundlab.reports.table import Table
 
 OK, MISUSE, FALSIFIED, UNKNOWN, INTERRUPTED = 0, 2, 10, 20, 130
 """Exit codes: done or verified; bad request; falsified; not decided; Ctrl-C. An internal error ends with 1."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of text under named columns; columns in `numbers` are aligned to the right."""
-
-    columns: tuple[str, ...]
-    rows: Sequence[Sequence[str]]
-    title: str = ""
-    numbers: frozenset[str] = frozenset()
-
-    def plain(self) -> str:
-        """Columns apart by two spaces, a header line first; no title, colours or frames."""
-        return columns([self.columns, *self.rows], [name in self.numbers for name in self.columns])
 
 
 @dataclass(frozen=True)
