@@ -23,18 +23,15 @@ class Status(enum.Enum):
 
 @dataclass(frozen=True)
 class Adversary:
-    """A counterexample: the input (*shape), the class with the highest score there, and all scores (classes,).
+    """A counterexample: the input (*shape), the class with the highest score there, and all scores (classes,)."""
 
-    Input and scores are None where only the class is known: files keep the numbers of an example's smallest radius.
-    """
-
-    x: np.ndarray | None
+    x: np.ndarray
     label: int
-    scores: np.ndarray | None
+    scores: np.ndarray
 
     def margin(self, label: int) -> float:
-        """By how much the score of `label` is above the best of the others; 0 where scores are not known."""
-        return 0.0 if self.scores is None else float(self.scores[label] - np.delete(self.scores, label).max())
+        """By how much the score of `label` is above the best of the others."""
+        return float(self.scores[label] - np.delete(self.scores, label).max())
 
 
 @dataclass(frozen=True)
