@@ -128,13 +128,9 @@ class Certification:
     def counterexamples(self) -> dict[str, np.ndarray]:
         """Counterexamples as arrays: `x` (m, *shape), `scores` (m, classes), `index`, `eps`, `label`; m may be 0.
 
-        Each example that has one stands once, with that of the smallest radius.
+        Each stands once, at the radius at which it was found; the records of other radii name that one in `nested`.
         """
-        first: dict[int, Record] = {}
-        for record in self.records:  # radii ascend
-            if record.finding.adversary is not None:
-                first.setdefault(record.index, record)
-        held = list(first.values())
+        held = [record for record in self.records if record.finding.adversary is not None and record.finding.nested is None]
         adversaries = [record.finding.adversary for record in held if record.finding.adversary is not None]
         return {"x": stacked(one.x for one in adversaries), "scores": stacked(one.scores for one in adversaries),
                 "index": np.array([record.index for record in held], np.int64),
