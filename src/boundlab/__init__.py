@@ -16,7 +16,7 @@ from boundlab.certificates.certificate import Argument, CaseProof, Certificate, 
 from boundlab.certificates.check import check_certificate
 from boundlab.certify.certification import Certification
 from boundlab.certify.certify import certify
-from boundlab.certify.export import save_certification
+from boundlab.certify.export import read_certification, save_certification
 from boundlab.certify.plan import Jobs, Plan
 from boundlab.certify.record import Record, Status
 from boundlab.check.check import check
@@ -178,6 +178,7 @@ __all__ = [
     "onnx_reference",
     "parallel",
     "radius",
+    "read_certification",
     "read_examples",
     "read_synonyms",
     "register",

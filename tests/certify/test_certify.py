@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import importlib
 import math
 import os
 import subprocess
@@ -16,9 +18,10 @@ import boundlab as bl
 from boundlab.certify import task as task_module
 from boundlab.certify.board import Board
 from boundlab.certify.carried import arrived, carried
+from boundlab.certify.export import save_records
 from boundlab.certify.record import Finding, Status
 from boundlab.engines.engine import Serial
-from boundlab.errors import BoundlabError
+from boundlab.errors import BoundlabError, MissingPackage
 from boundlab.verify import sound
 from tests.certify.cases import COUNT, EPS, MARK, Trap, examples, model, module, statuses, table
 
@@ -82,7 +85,7 @@ def test_counterexamples_are_in_their_balls_and_have_another_label(whole, data):
             assert scores[record.label] <= scores[adversary.label] and adversary.label != record.label
             seen += 1
     points = whole.counterexamples()
-    assert seen > len(points["x"]) == len(set(points["index"].tolist())) > 0
+    assert seen > len(points["x"]) == len(set(zip(points["index"].tolist(), points["eps"].tolist(), strict=True))) > 0
     assert torch.equal(net(torch.from_numpy(points["x"])).argmax(1), torch.from_numpy(points["scores"].argmax(1)))
 
 
@@ -135,7 +138,7 @@ def test_a_tie_is_no_right_answer_and_nan_no_answer():
     found = bl.certify(tied, bl.Examples(torch.tensor([[0.5, 0.0], [0.0, 0.5]]), torch.tensor([0, 2])), 0.0)
     assert [record.status for record in found.records] == [Status.MISCLASSIFIED, Status.CERTIFIED]
     name, = tied.params
-    broken = tied.with_params({name: weight * 1e38 * 1e38})  # infinite, and NaN where that meets 0
+    broken = tied.with_params({name: torch.full_like(weight, math.nan)})
     found = bl.certify(broken, bl.Examples(torch.tensor([[0.5, 0.5]]), torch.tensor([0])), 0.1)
     assert found.records[0].status is Status.MISCLASSIFIED and found.records[0].finding.reason == "a score is NaN"
     assert (found.shares[0].certified, found.shares[0].clean) == (0, 0)
@@ -314,6 +317,43 @@ def test_bad_calls_are_one_sentence(name):
     with pytest.raises(BoundlabError, match=words) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+def test_files_hold_everything(whole, tmp_path):
+    written = bl.save_certification(whole, tmp_path)
+    assert {path.name for path in written} == {path.name for path in tmp_path.iterdir()}
+    again = bl.read_certification(tmp_path)
+    assert again.settings == whole.settings and again.record() == whole.record() and again.shares == whole.shares
+    for one, other in zip(again.records, whole.records, strict=True):
+        assert (one.finding.adversary is None) == (other.finding.adversary is None)
+        if one.finding.adversary is not None:
+            assert np.array_equal(one.finding.adversary.x, other.finding.adversary.x)
+    lines = list(csv.DictReader((tmp_path / "records.csv").read_text().splitlines()))
+    assert [(int(row["index"]), float(row["eps"]), row["status"]) for row in lines] == [
+        (record.index, record.eps, record.status.name.lower()) for record in whole.records]
+
+
+@pytest.mark.parametrize("damage", ["certification.json", "counterexamples.npz"])
+def test_damaged_files_are_a_sentence(whole, tmp_path, damage):
+    bl.save_certification(whole, tmp_path)
+    content = (tmp_path / damage).read_bytes()
+    for size in (0, 10, len(content) // 2):
+        (tmp_path / damage).write_bytes(content[:size])
+        with pytest.raises(bl.DataError, match="no whole certification"):
+            bl.read_certification(tmp_path)
+
+
+def test_tables_are_csv_or_parquet(whole, tmp_path):
+    assert save_records(whole, tmp_path / "r.csv").read_text().count("\n") == len(whole.records) + 1
+    with pytest.raises(bl.BoundlabError, match=r"as \.csv or \.parquet"):
+        save_records(whole, tmp_path / "r.xlsx")
+    try:
+        table = importlib.import_module("pyarrow.parquet").read_table
+    except ImportError:
+        with pytest.raises(MissingPackage, match="pip install pyarrow"):
+            save_records(whole, tmp_path / "r.parquet")
+    else:
+        assert table(save_records(whole, tmp_path / "r.parquet")).num_rows == len(whole.records)
 
 
 def test_names_of_examples_are_kept():

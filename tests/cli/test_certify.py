@@ -74,6 +74,17 @@ def test_a_module_and_a_network_of_the_zoo(folder, run):
     assert result.exit_code == 0, result.output
 
 
+def test_other_verbs_read_the_same_data(folder, run):
+    (folder / "t.csv").write_text("a,b,label\n0.5,-0.5,0\n")
+    np.savez("bytes.npz", x=np.array([[255, 51]], np.uint8), y=np.array([0]))
+    for data in ("t.csv", "bytes.npz"):
+        assert run("verify", "net.onnx", "--data", data, "--eps", "0.1").exit_code == 0
+    found = json.loads(run("bound", "net.onnx", "--data", "bytes.npz", "--eps", "0", "--json").stdout)
+    assert found["lower"][0] == pytest.approx([3.8]), "bytes are pixels: 1 and 0.2"
+    result = run("bound", "net.onnx", "--data", "wide.npy", "--eps", "0")
+    assert result.exit_code == 2 and "takes (batch, 2)" in result.stderr
+
+
 BAD = {
     "no data": (("--data", "none"), "does not exist"),
     "no labels": (("--data", "x.npy"), "no labels"),
@@ -173,7 +184,7 @@ def test_ctrl_c_is_a_sentence_and_the_same_command_goes_on(tmp_path, run):
 def test_twenty_kills_lose_nothing(tmp_path):
     """Drivers and workers die in turn, over digits and a network of the competition."""
     network = Path(DATA) / "vnncomp/mnist_fc/onnx/mnist-net_256x2.onnx.gz"
-    options = (network, "--data", Path(DATA) / "datasets/mnist", "--limit", "60", "--eps", "0.01,0.02,0.03", "--timeout", "60",
+    options = (network, "--data", Path(DATA) / "datasets/mnist", "--limit", "90", "--eps", "0.01,0.02", "--timeout", "60",
                "--workers", "2")
     kept, kills = 0, 0
     while kills < 20:

@@ -180,9 +180,9 @@ class Certification:
     def counterexamples(self) -> dict[str, np.ndarray]:
         """Counterexamples as arrays: `x` (m, *shape), `scores` (m, classes), `index`, `eps`, `label`; m may be 0.
 
-        Each example that has one stands once, with that of the smallest radius.
+        Each stands once, at the radius at which it was found; the records of other radii name that one in `nested`.
         """
-        held = [record for (_, status), record in self.at_reach.items() if status is Status.FALSIFIED]
+        held = [record for record in self.records if record.finding.adversary is not None and record.finding.nested is None]
         adversaries = [record.finding.adversary for record in held if record.finding.adversary is not None]
         return {"x": stacked(one.x for one in adversaries), "scores": stacked(one.scores for one in adversaries),
                 "index": np.array([record.index for record in held], np.int64),
@@ -202,7 +202,7 @@ class Certification:
                 "records": [record.row() for record in self.records]}
 
 
-def stacked(arrays: Iterable[np.ndarray | None]) -> np.ndarray:
+def stacked(arrays: Iterable[np.ndarray]) -> np.ndarray:
     """Arrays of one shape as one array; without axes of their own where there is none."""
-    held = [one for one in arrays if one is not None]
+    held = list(arrays)
     return np.stack(held) if held else np.zeros(0)

@@ -161,7 +161,8 @@ class Work:
             watch.rung, watch.began, watch.done = watch.rung + 1, time.perf_counter(), 0
             while asked := board.wave(tried):
                 for new in self.answers(asked, rung, board.eps):
-                    board, tried = board.with_findings(new), tried | set(new)
+                    board = board.with_findings(new)
+                    tried.update(new)
                     watch.done += len(new)
                     self.report(board, watch, tried)
         self.report(board, watch, tried=set(), last=True)

@@ -8,15 +8,18 @@ import io
 import json
 import math
 import os
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from boundlab.certify.certification import Certification, stacked
-from boundlab.errors import MissingPackage, SpecError
+from boundlab.bounds.problem import Rigour
+from boundlab.certify.certification import FORMAT, Certification, Inputs, Settings, stacked
+from boundlab.certify.record import Adversary, Finding, Record, Status
+from boundlab.errors import DataError, MissingPackage, SpecError
 
 JSON, CSV, POINTS, INPUTS = "certification.json", "records.csv", "counterexamples.npz", "extremes.npz"
 """What `save_certification` writes into a folder."""
@@ -60,6 +63,60 @@ def save_records(found: Certification, path: str | Path) -> Path:
     held = io.BytesIO()
     parquet.write_table(arrow.Table.from_pylist([record.row() for record in found.records]), held)
     return write(place, held.getvalue())
+
+
+def read_certification(folder: str | Path) -> Certification:
+    """What `save_certification` wrote into a folder; DataError if it is not there, or not whole."""
+    place = Path(folder)
+    try:
+        held = json.loads((place / JSON).read_text())
+        if held["format"] != FORMAT:
+            raise ValueError(f"its format is {held['format']!r:.60}")
+        adversaries, kept = adversaries_of(arrays_in(place / POINTS)), arrays_in(place / INPUTS)
+        given = held["settings"]
+        lists = {name: tuple(given[name]) for name in ("eps", "stages")}
+        clip = None if given["clip"] is None else tuple(given["clip"])
+        settings = Settings(**(given | lists | {"clip": clip, "p": float(given["p"]), "timeout": float(given["timeout"])}))
+        records = tuple(record_of(row, adversaries) for row in held["records"])
+        check_complete(records, settings.eps)
+        inputs = Inputs(dict(zip(kept["index"].tolist(), kept["x"], strict=True)), tuple(kept["shape"].tolist()))
+        return Certification(settings, held["classes"], records, held["seconds"], inputs)
+    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as problem:
+        raise DataError(f"'{place}' holds no whole certification ({' '.join(str(problem).split()):.99}); certify again with "
+                        "the same ledger, which computes only what is missing.") from problem
+
+
+def arrays_in(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file."""
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as held:
+        return {name: held[name] for name in held.files}
+
+
+def check_complete(records: Sequence[Record], eps: Sequence[float]) -> None:
+    """ValueError unless every example has one record at every radius, by radius and then by example."""
+    count = len({record.index for record in records})
+    keys = [(record.eps, record.index) for record in records]
+    if not count or keys != sorted(set(keys)) or [*eps] != sorted({one for one, _ in keys}) or len(keys) != count * len(eps):
+        raise ValueError("records are missing, or out of order")
+
+
+def adversaries_of(points: Mapping[str, np.ndarray]) -> dict[tuple[int, float], Adversary]:
+    """Counterexamples by example and the radius at which they were found."""
+    keys = zip(points["index"].tolist(), points["eps"].tolist(), strict=True)
+    return {key: Adversary(points["x"][place], int(points["scores"][place].argmax()), points["scores"][place])
+            for place, key in enumerate(keys)}
+
+
+def record_of(row: Mapping[str, Any], adversaries: Mapping[tuple[int, float], Adversary]) -> Record:
+    """A record from its row."""
+    status = Status[row["status"].upper()]
+    rigour = None if row["rigour"] is None else Rigour[row["rigour"].upper()]
+    origin = row["eps"] if row["nested"] is None else row["nested"]
+    adversary = adversaries[row["index"], origin] if status is Status.FALSIFIED else None
+    margin = -math.inf if row["margin"] is None else row["margin"]
+    finding = Finding(status, row["method"] or "", row["effort"] or "", rigour, row["seconds"], margin, row["reason"] or "",
+                      adversary, row["nested"])
+    return Record(row["index"], row["name"], row["label"], row["predicted"], row["eps"], finding)
 
 
 def csv_of(found: Certification) -> str:

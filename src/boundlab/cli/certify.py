@@ -21,7 +21,7 @@ from boundlab.certify.export import save_certification
 from boundlab.certify.plan import Jobs, Plan, Progress
 from boundlab.cli.answer import FALSIFIED, OK, UNKNOWN, Answer, Table
 from boundlab.cli.engines import EngineChoice
-from boundlab.cli.loading import NetworkChoice, Norm, norm_of
+from boundlab.cli.loading import NetworkChoice, norm_of
 from boundlab.cli.methods import METHODS, NAMES, method_named
 from boundlab.cli.question import on_disk
 from boundlab.cli.verb import Misuse, Session
@@ -32,6 +32,7 @@ from boundlab.verify.verify import LADDER, Stage
 
 Data = Annotated[Path, typer.Option(help=f"Labelled inputs: {KINDS}.")]
 Eps = Annotated[str, typer.Option(help="Radius of the balls, or several with commas between.")]
+Norm = Annotated[str, typer.Option(help="Norm of the balls: inf, 1, 2 or another p from 1 on.")]
 Half = Annotated[Literal["train", "test"], typer.Option("--part", help="Which part, if the data has both.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Only so many examples, the first ones.")]
 Domain = Annotated[tuple[float, float], typer.Option("--clip", metavar="LOW HIGH", help=(
