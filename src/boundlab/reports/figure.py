@@ -25,15 +25,20 @@ def empty_figure(width: float, height: float, layout: Literal["constrained"] | N
     try:
         from matplotlib.figure import Figure as Canvas
     except ImportError as problem:
-        raise MissingPackage("drawing the figure needs matplotlib: pip install 'boundlab[demo]'.") from problem
+        raise MissingPackage("figures need matplotlib: pip install 'boundlab[report]'.") from problem
     return Canvas(figsize=(width, height), dpi=150, facecolor="white", layout=layout)
+
+
+def svg_settings() -> dict[str, str]:
+    """How matplotlib writes SVG: text as text, and the same figure as the same file."""
+    return {"svg.hashsalt": "boundlab", "svg.fonttype": "none", "font.family": "DejaVu Sans"}
 
 
 def save(figure: Figure, path: Path) -> None:
     """A figure as a file, whose ending says of which kind; the same figure gives the same file."""
     import matplotlib as mpl
 
-    with mpl.rc_context({"svg.hashsalt": "boundlab", "svg.fonttype": "none", "font.family": "DejaVu Sans"}):
+    with mpl.rc_context(svg_settings()):
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 

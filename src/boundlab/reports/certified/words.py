@@ -1,0 +1,135 @@
+"""What a certified data set says, in sentences."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from boundlab.bounds.problem import Rigour
+from boundlab.certify.certification import Certification, Settings
+from boundlab.certify.record import Record, Status
+from boundlab.reports.certified.pictures import is_picture
+
+ABOUT = {
+    Rigour.CHECKED: "with all rounding counted in, about the ONNX file itself, and derived again by the independent checker",
+    Rigour.SOUND: "with all rounding counted in, about the captured network as a function of real numbers",
+    Rigour.FLOAT32: "with all rounding counted in, about the network as it runs in float32, in any order of summation",
+    Rigour.FLOAT: "in ordinary floating point, rounding not counted in, which is less than a proof",
+}
+
+
+@dataclass(frozen=True)
+class Names:
+    """What classes are called: by their numbers where `classes` has no name for them."""
+
+    classes: Sequence[str] = ()
+
+    def of(self, label: int) -> str:
+        """The name of a class."""
+        return self.classes[label] if 0 <= label < len(self.classes) else str(label)
+
+
+def percent(share: float) -> str:
+    """A share for people."""
+    return f"{100 * share:.1f} %"
+
+
+def counted(number: int, whole: int) -> str:
+    """A number of a whole, with its share."""
+    return f"{number:,} ({percent(number / whole)})"
+
+
+def plural(number: int, word: str) -> str:
+    """A number of things."""
+    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
+
+
+def called(record: Record) -> str:
+    """What an example is called: its number, and its name if it has one."""
+    return f"#{record.index}" if record.name is None else f"#{record.index} ({record.name})"
+
+
+def part_of(found: Certification) -> str:
+    """What one number of an input is."""
+    return "pixel" if is_picture(found.inputs.shape) else "feature"
+
+
+def change(found: Certification, eps: float) -> str:
+    """The changes that a ball of a radius holds."""
+    p, part = found.settings.p, part_of(found)
+    if math.isinf(p):
+        return f"any change of up to {eps:g} in each {part}"
+    if p == 1:
+        return f"any change of up to {eps:g} in the sum over all {part}s"
+    return f"any change of up to {eps:g} in {'the Euclidean norm' if p == 2 else f'the norm of order {p:g}'}"
+
+
+def domain(settings: Settings) -> str:
+    """Which inputs are meant."""
+    return "any number" if settings.clip is None else f"{settings.clip[0]:g} to {settings.clip[1]:g}"
+
+
+def statuses(found: Certification, eps: float) -> Counter[Status]:
+    """How many examples have each status at a radius."""
+    return Counter(record.status for record in found.by_eps[eps])
+
+
+def rigours(found: Certification) -> Counter[Rigour]:
+    """How many questions are certified with each rigour."""
+    return Counter(record.finding.rigour for record in found.records
+                   if record.status is Status.CERTIFIED and record.finding.rigour is not None)
+
+
+def proven(found: Certification) -> str:
+    """What may be said of what is certified: it is proven, unless rounding was not counted."""
+    return "certified in floating point" if Rigour.FLOAT in rigours(found) else "proven"
+
+
+def headline(found: Certification) -> str:
+    """How many inputs are certified at the smallest radius, and at the largest."""
+    first, last = found.settings.eps[0], found.settings.eps[-1]
+    count = len(found.by_eps[first])
+    safe = [statuses(found, eps)[Status.CERTIFIED] for eps in (first, last)]
+    one = (f"Of {plural(count, 'input')}, {counted(safe[0], count)} {'is' if safe[0] == 1 else 'are'} {proven(found)} to keep "
+           f"{'its' if safe[0] == 1 else 'their'} class under {change(found, first)}")
+    return f"{one}." if first == last else f"{one}, and {counted(safe[1], count)} under up to {last:g}."
+
+
+def remainder(found: Certification) -> str:
+    """What became of the inputs that are not certified at the largest radius."""
+    last = found.settings.eps[-1]
+    count, number = len(found.by_eps[last]), statuses(found, last)
+    told = [f"{counted(number[Status.FALSIFIED], count)} provably do not keep it: a changed input of another class was found and "
+            "checked" if number[Status.FALSIFIED] else "no counterexample was found",
+            f"{counted(number[Status.MISCLASSIFIED], count)} "
+            f"{'is' if number[Status.MISCLASSIFIED] == 1 else 'are'} misclassified as given"]
+    open_ones = number[Status.UNKNOWN] + number[Status.FAILED]
+    told.append("nothing is open" if open_ones == 0 else f"{counted(open_ones, count)} "
+                f"{'is' if open_ones == 1 else 'are'} open" + (f", {number[Status.FAILED]:,} of them because the computation failed"
+                                                               if number[Status.FAILED] else ""))
+    return f"At {last:g}, {'; '.join(told)}."
+
+
+def rigour_sentence(found: Certification) -> str:
+    """How what is certified was proven, and about what."""
+    by = rigours(found)
+    if not by:
+        return "Nothing is certified, so nothing is claimed."
+    if len(by) == 1:
+        return f"{'Certified' if Rigour.FLOAT in by else 'Proven'} {ABOUT[next(iter(by))]}."
+    return "; ".join(f"{plural(by[rigour], 'answer')} {ABOUT[rigour]}" for rigour in Rigour if rigour in by) + "."
+
+
+def limits_sentence(found: Certification) -> str:
+    """What is not said."""
+    count = len(found.by_eps[found.settings.eps[0]])
+    return (f"This is about {'this input' if count == 1 else f'these {count:,} inputs'} and changes of this kind. It does not say "
+            "how the network does on other inputs, nor whether the labels are right.")
+
+
+def reasons(found: Certification, status: Status) -> Iterator[tuple[str, int]]:
+    """Why questions have no answer, and how many, most frequent first."""
+    yield from Counter(record.finding.reason or "no reason was given" for record in found.records
+                       if record.status is status).most_common()
