@@ -61,6 +61,7 @@ from boundlab.radii.family import Family, balls
 from boundlab.radii.problems import Targeted
 from boundlab.radii.radius import Radius, radius
 from boundlab.radii.search import Search
+from boundlab.reports.certified.page import save_report
 from boundlab.spec import Specification, at_least, margins
 from boundlab.verify.asked import spec
 from boundlab.verify.options import Bisection, Branching, Race
@@ -186,6 +187,7 @@ __all__ = [
     "renamed",
     "save_certification",
     "save_onnx",
+    "save_report",
     "spec",
     "verify",
     "weight_ball",

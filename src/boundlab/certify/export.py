@@ -38,7 +38,7 @@ def save_certification(found: Certification, folder: str | Path) -> tuple[Path, 
 def archive(arrays: Mapping[str, np.ndarray]) -> bytes:
     """Arrays as an .npz file."""
     held = io.BytesIO()
-    np.savez(held, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+    np.savez(held, allow_pickle=False, **arrays)
     return held.getvalue()
 
 

@@ -6,7 +6,7 @@ import math
 import shlex
 import statistics
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,11 +15,11 @@ from typing import Annotated, Literal
 import typer
 
 import boundlab as bl
-from boundlab.certify.certification import Certification, Shares
+from boundlab.certify.certification import Certification
 from boundlab.certify.certify import certify as library
 from boundlab.certify.export import save_certification
 from boundlab.certify.plan import Jobs, Plan, Progress
-from boundlab.cli.answer import FALSIFIED, OK, UNKNOWN, Answer, Table
+from boundlab.cli.answer import FALSIFIED, OK, UNKNOWN, Answer
 from boundlab.cli.engines import EngineChoice
 from boundlab.cli.loading import NetworkChoice, norm_of
 from boundlab.cli.methods import METHODS, NAMES, method_named
@@ -28,6 +28,10 @@ from boundlab.cli.verb import Misuse, Session
 from boundlab.cli.verify import Meaning, Strict, rigour_of
 from boundlab.data.examples import Examples, Part
 from boundlab.data.read import KINDS, read_examples
+from boundlab.errors import MissingPackage
+from boundlab.reports.certified.page import save_report
+from boundlab.reports.certified.tables import accuracies, by_class, by_method
+from boundlab.reports.certified.words import Names, percent
 from boundlab.verify.verify import LADDER, Stage
 
 Data = Annotated[Path, typer.Option(help=f"Labelled inputs: {KINDS}.")]
@@ -114,10 +118,16 @@ def certify(session: Session, network: NetworkChoice, asked: Asked, output: Outp
     with resumable(output.out), engines.open() as engine, watching(session, radii) as watch:
         jobs = Jobs(engine, output.out / LEDGER, session.device, watch)
         found = library(original, examples, radii, plan, jobs)
-    command = shlex.join(["boundlab", *sys.argv[1:]])
-    found = replace(found, settings=replace(found.settings, command=command))
+    named = replace(found.settings, command=shlex.join(["boundlab", *sys.argv[1:]]), network_name=Path(network.net).name,
+                    data_name=asked.data.resolve().name)
+    found = replace(found, settings=named)
     written = save_certification(found, output.out)
-    return answer(found, written, output.fail_under)
+    lacking = []
+    try:
+        written += save_report(found, output.out)
+    except MissingPackage as problem:
+        lacking.append(f"There is no report: {problem} Then: boundlab report {shlex.quote(str(output.out))}")
+    return answer(found, written, output.fail_under, lacking)
 
 
 def plan_of(asked: Asked, how: How) -> Plan:
@@ -184,48 +194,12 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def percent(share: float) -> str:
-    """A share for people."""
-    return f"{100 * share:.1f} %"
-
-
-def answer(found: Certification, written: tuple[Path, ...], fail_under: float | None) -> Answer:
+def answer(found: Certification, written: tuple[Path, ...], fail_under: float | None, more: Sequence[str] = ()) -> Answer:
     """The tables, the sentences that answer the question, the files, and the exit code."""
     data = found.record() | {"fail_under": fail_under, "files": [str(path) for path in written]}
-    said = [*sentences(found), *demanded(found, fail_under), f"Written: {', '.join(map(str, written))}"]
-    return Answer(data, (accuracies(found), by_method(found), by_class(found)), tuple(said), exit_code(found, fail_under))
-
-
-def accuracies(found: Certification) -> Table:
-    """A row a radius: between which shares the robust accuracy lies, and what is left open."""
-    columns = ("eps", "clean", "certified, at least", "robust, at most", "unknown", "failed", "seconds")
-    rows = [(f"{one.eps:g}", *map(percent, (one.clean, one.certified, one.attacked, one.unknown, one.failed)),
-             f"{one.seconds:.1f}") for one in found.shares]
-    return Table(columns, rows, f"Accuracy on {found.shares[0].examples} examples", frozenset(columns))
-
-
-def by_method(found: Certification) -> Table:
-    """What share each method has certified, at each radius."""
-    methods = list(dict.fromkeys(method for one in found.shares for method in one.methods))
-    columns = ("certified by", *(f"{one.eps:g}" for one in found.shares))
-    rows = [(method, *(percent(one.methods.get(method, 0.0)) for one in found.shares)) for method in methods]
-    return Table(columns, rows or [("nothing", *("-" for _ in found.shares))], "", frozenset(columns[1:]))
-
-
-def by_class(found: Certification) -> Table:
-    """Certified and possibly robust shares of each class, worst classes first if there are many."""
-    tables = [found.by_class(eps) for eps in found.settings.eps]
-    labels = sorted(tables[0], key=lambda label: sum(table[label].certified for table in tables))[:MOST_CLASSES]
-    columns = ("class", "examples", "clean", *(f"{eps:g}" for eps in found.settings.eps))
-    rows = [(str(label), str(tables[0][label].examples), percent(tables[0][label].clean),
-             *(between(table[label]) for table in tables)) for label in sorted(labels)]
-    return Table(columns, rows, "", frozenset(columns))
-
-
-def between(share: Shares) -> str:
-    """Between which shares the robust accuracy lies."""
-    low, high = f"{100 * share.certified:.0f}", f"{100 * share.attacked:.0f}"
-    return f"{low} %" if low == high else f"{low} to {high} %"
+    said = [*sentences(found), *demanded(found, fail_under), *more, f"Written: {', '.join(map(str, written))}"]
+    tables = (accuracies(found), by_method(found), by_class(found, MOST_CLASSES, Names()))
+    return Answer(data, tables, tuple(said), exit_code(found, fail_under))
 
 
 def sentences(found: Certification) -> Iterator[str]:

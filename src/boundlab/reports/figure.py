@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -29,16 +30,18 @@ def empty_figure(width: float, height: float, layout: Literal["constrained"] | N
     return Canvas(figsize=(width, height), dpi=150, facecolor="white", layout=layout)
 
 
-def svg_settings() -> dict[str, str]:
-    """How matplotlib writes SVG: text as text, and the same figure as the same file."""
-    return {"svg.hashsalt": "boundlab", "svg.fonttype": "none", "font.family": "DejaVu Sans"}
+@contextmanager
+def reproducible() -> Iterator[None]:
+    """A context in which the same figure gives the same file, and SVG keeps text as text."""
+    import matplotlib as mpl
+
+    with mpl.rc_context({"svg.hashsalt": "boundlab", "svg.fonttype": "none", "font.family": "DejaVu Sans"}):
+        yield
 
 
 def save(figure: Figure, path: Path) -> None:
     """A figure as a file, whose ending says of which kind; the same figure gives the same file."""
-    import matplotlib as mpl
-
-    with mpl.rc_context(svg_settings()):
+    with reproducible():
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 

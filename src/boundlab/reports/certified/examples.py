@@ -69,8 +69,8 @@ def weak_cards(found: Certification, names: Names) -> Iterator[Card]:
         difference = after.astype(np.float64) - before
         factor, half = amplification(difference, low, high), (high - low) / 2
         yield Card(f"{called(record)}: {own} becomes {other}", weak_note(found, record, difference), (
-            Picture(shown(before, low, high), f"Input {called(record)} of class {own}", own),
-            Picture(shown(after, low, high), f"The same input changed, which the network takes for {other}", other),
+            Picture(shown(before, low, high), f"Input {called(record)} of class {own}", f"input: {own}"),
+            Picture(shown(after, low, high), f"The same, changed: the network says {other}", f"changed: {other}"),
             Picture(shown(half + difference * factor, 0, 2 * half), f"The change, {factor:g} times as large; grey is no change",
                     f"change × {factor:g}")))
 
@@ -88,7 +88,8 @@ def strong_cards(found: Certification, names: Names) -> Iterator[Card]:
     for record, x in strongest(found):
         low, high = ends_of(found, x)
         own = names.of(record.label)
-        picture = Picture(shown(pixels(x, found.inputs.shape), low, high), f"Input {called(record)} of class {own}", own)
+        source = shown(pixels(x, found.inputs.shape), low, high)
+        picture = Picture(source, f"Input {called(record)} of class {own}", f"class {own}")
         yield Card(called(record), f"proven up to {record.eps:g}", (picture,))
 
 

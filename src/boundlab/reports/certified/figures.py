@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 from boundlab.certify.certification import Certification
 from boundlab.reports.certified.tables import ends
 from boundlab.reports.certified.words import percent
-from boundlab.reports.figure import empty_figure, svg_settings
+from boundlab.reports.figure import empty_figure, reproducible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLORS = {name: f"#0{place}0{place}0{place}" for place, name in enumerate(("ink", "muted", "line", "proven", "broken", "open"), 1)}
+COLORS = {name: f"#0{place}0{place}0{place}"
+          for place, name in enumerate(("ink", "muted", "line", "proven", "broken", "open"), 1)}
 """Stand for the page's own colours, which are put in at the end."""
 MOST_TICKS = 8
 """Labels of radii that have room."""
@@ -25,7 +26,7 @@ MOST_TICKS = 8
 
 def accuracy_figure(found: Certification) -> str:
     """Certified and possibly robust accuracy against the radius, what is open between them, and clean accuracy."""
-    figure = empty_figure(5.6, 3.3, "constrained")
+    figure = empty_figure(5.6, 3.7, "constrained")
     panel = figure.subplots()
     eps = list(found.settings.eps)
     certified, attacked = [one.certified for one in found.shares], [one.attacked for one in found.shares]
@@ -42,11 +43,12 @@ def accuracy_figure(found: Certification) -> str:
     panel.set_xticks(*thinned(eps))
     panel.set_xlabel("eps, the radius of the change")
     panel.set_ylabel("share of inputs")
-    panel.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=4, columnspacing=1.2, handlelength=1.6, frameon=False,
-                 fontsize=8.5, labelcolor=COLORS["ink"], borderaxespad=0.2)
+    figure.legend(loc="outside upper left", ncols=2, columnspacing=1.6, handlelength=1.8, handletextpad=0.6, frameon=False,
+                  fontsize=10, labelcolor=COLORS["ink"])
     quiet(panel)
     told = "; ".join(f"at {one.eps:g} between {percent(one.certified)} and {percent(one.attacked)}" for one in found.shares)
-    return inline(figure, "accuracy", f"Robust accuracy against eps: {told}; {percent(found.shares[0].clean)} without a change.")
+    return inline(figure, "accuracy", f"Robust accuracy against eps: {told}; "
+                  f"{percent(found.shares[0].clean)} without a change.")
 
 
 def thinned(eps: Sequence[float]) -> tuple[list[float], list[str]]:
@@ -60,20 +62,21 @@ def thinned(eps: Sequence[float]) -> tuple[list[float], list[str]]:
 
 def reach_figure(found: Certification) -> str:
     """How many rightly classified examples end at each radius: the largest certified one, the smallest known counterexample."""
-    figure = empty_figure(5.6, 4.2, "constrained")
+    figure = empty_figure(5.6, 4.5, "constrained")
     proven, broken = ends(found)
     eps: list[float | None] = [*found.settings.eps]
     first, second = figure.subplots(2, 1)
     columns(first, [None, *eps], [proven[one] for one in (None, *eps)], "none")
     columns(second, [*eps, None], [broken[one] for one in (*eps, None)], "none known")
     for panel, title in ((first, "Largest eps that is proven"), (second, "Smallest eps with a known counterexample")):
-        panel.set_title(title, loc="left", fontsize=10, color=COLORS["ink"])
+        panel.set_title(title, loc="left", fontsize=10.5, pad=12, color=COLORS["ink"])
     for bar in first.patches:
         bar.set_facecolor(COLORS["proven"])
     for bar in second.patches:
         bar.set_facecolor(COLORS["broken"])
     told = "; ".join(f"{one:g}: {proven[one]} end here, {broken[one]} break here" for one in found.settings.eps)
-    return inline(figure, "reach", f"How far inputs go. Proven at no eps: {proven[None]}; {told}; no counterexample: {broken[None]}.")
+    return inline(figure, "reach", f"How far inputs go. Proven at no eps: {proven[None]}; {told}; "
+                  f"no counterexample: {broken[None]}.")
 
 
 def columns(panel: Axes, eps: Sequence[float | None], heights: Sequence[int], absent: str) -> None:
@@ -87,7 +90,7 @@ def columns(panel: Axes, eps: Sequence[float | None], heights: Sequence[int], ab
     if step == 1:
         for place, height in zip(places, heights, strict=True):
             panel.annotate(f"{height:,}", (place, height), xytext=(0, 2), textcoords="offset points", ha="center", va="bottom",
-                           fontsize=9, color=COLORS["ink"])
+                           fontsize=10, color=COLORS["ink"])
     quiet(panel)
 
 
@@ -95,21 +98,19 @@ def quiet(panel: Axes) -> None:
     """Thin axes in the page's colours."""
     panel.grid(axis="y", color=COLORS["line"], linewidth=0.8)
     panel.set_axisbelow(True)
-    panel.tick_params(colors=COLORS["ink"], length=0, labelsize=9.5)
+    panel.tick_params(colors=COLORS["ink"], length=0, labelsize=10)
     for side in ("top", "right", "left"):
         panel.spines[side].set_visible(False)
     panel.spines["bottom"].set_color(COLORS["muted"])
     for label in (panel.xaxis.label, panel.yaxis.label):
         label.set_color(COLORS["ink"])
-        label.set_fontsize(9.5)
+        label.set_fontsize(10)
 
 
 def inline(figure: Figure, name: str, told: str) -> str:
-    """A figure as an SVG element: no background, colours and font of the page, its own identifiers, and what it shows as text."""
-    import matplotlib as mpl
-
+    """A figure as an SVG element in the page's colours and font, with identifiers of its own, and what it shows as text."""
     held = io.StringIO()
-    with mpl.rc_context(svg_settings()):
+    with reproducible():
         figure.savefig(held, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = held.getvalue()[held.getvalue().index("<svg"):]
     text = re.sub(r"<metadata>.*?</metadata>\s*|<style.*?</style>\s*|<!--.*?-->\s*", "", text, flags=re.DOTALL)

@@ -14,6 +14,7 @@ from boundlab.certify.export import write
 from boundlab.certify.record import Status
 from boundlab.reports.certified import examples, tables, words
 from boundlab.reports.certified.figures import accuracy_figure, reach_figure
+from boundlab.reports.certified.tables import Bar, Matrix
 from boundlab.reports.certified.words import Names
 from boundlab.reports.table import Table
 
@@ -29,7 +30,7 @@ class Section:
     tables: Sequence[Table]
     text: str = ""
     figure: str | None = None
-    matrix: tables.Matrix | None = None
+    matrix: Matrix | None = None
     weak: Sequence[examples.Card] = ()
     strong: Sequence[examples.Card] = ()
 
@@ -42,7 +43,7 @@ class Page:
     subtitle: str
     lead: str
     sentences: Sequence[str]
-    bars: Sequence[tables.Bar]
+    bars: Sequence[Bar]
     outcomes: Table
     sections: Sequence[Section]
 
@@ -57,15 +58,15 @@ def save_report(found: Certification, folder: str | Path, classes: Sequence[str]
     return tuple(write(place / name, content.encode()) for name, content in contents.items())
 
 
-def html_of(found: Certification, names: Names = Names()) -> str:
+def html_of(found: Certification, names: Names) -> str:
     """The page as HTML: no scripts, no other files, all that comes from outside escaped."""
     page = page_of(found, names, figures=True)
     loader = PackageLoader("boundlab.reports.certified", ".")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.get_template("page.html").render(page=page, Markup=Markup)
+    return environment.get_template("page.html").render(page=page, Markup=Markup, percent=words.percent)
 
 
-def markdown_of(found: Certification, names: Names = Names()) -> str:
+def markdown_of(found: Certification, names: Names) -> str:
     """The page as Markdown."""
     page = page_of(found, names, figures=False)
     parts = [f"# {tables.plain(page.title)}", tables.plain(page.subtitle), f"**{tables.plain(page.lead)}**",
@@ -80,8 +81,9 @@ def page_of(found: Certification, names: Names, figures: bool) -> Page:
     """What is on the page."""
     chosen = found.settings
     title = f"{chosen.network_name or 'Network'}: which inputs are proven safe"
-    subtitle = (f"{words.plural(len(found.by_eps[chosen.eps[0]]), 'example')} of {chosen.data_name or 'a data set'}, inputs from "
-                f"{words.domain(chosen)}, norm {chosen.p:g}, boundlab {chosen.versions.get('boundlab', '')}")
+    count = words.plural(len(found.by_eps[chosen.eps[0]]), "example")
+    subtitle = (f"{count} of {chosen.data_name or 'a data set'}, {words.domain(chosen)}, norm {chosen.p:g}, boundlab "
+                f"{chosen.versions.get('boundlab', '')}")
     sentences = (words.remainder(found), words.rigour_sentence(found), words.limits_sentence(found))
     return Page(title, subtitle, words.headline(found), sentences, tables.bars(found), tables.outcomes(found),
                 (accuracy(found, figures), how_far(found, figures), classes(found, names, figures),
@@ -90,9 +92,9 @@ def page_of(found: Certification, names: Names, figures: bool) -> Page:
 
 def accuracy(found: Certification, figures: bool) -> Section:
     """Accuracy against the radius."""
-    return Section("Accuracy against eps", (tables.accuracies(found),), (
-        "The robust accuracy on these inputs lies between the two lines: what is certified, and what no counterexample is known "
-        "of. Between them questions are open."), accuracy_figure(found) if figures else None)
+    return Section("Accuracy against eps", (tables.lines(found),), (
+        "The robust accuracy on these inputs lies between the two lines: what is certified, and what is neither misclassified "
+        "nor has a known counterexample. Between them questions are open."), accuracy_figure(found) if figures else None)
 
 
 def how_far(found: Certification, figures: bool) -> Section:
@@ -124,11 +126,11 @@ def work(found: Certification, names: Names) -> Section:
     """What decided, what it took, and why the rest has no answer."""
     why = [tables.why(found, status) for status in (Status.FAILED, Status.UNKNOWN)]
     return Section("What decided", (tables.work(found), *(table for table in why if table.rows)), (
-        f"{words.plural(round(sum(one.seconds for one in found.shares)), 'second')} of work for all questions; the run took "
-        f"{found.seconds:.0f}."))
+        f"{words.plural(round(sum(one.seconds for one in found.shares)), 'second')} of work for all questions, in this run or "
+        "in those that it went on from."))
 
 
 def settings(found: Certification) -> Section:
     """What the answers depend on."""
     return Section("To repeat it", (tables.settings(found),), (
-        "The same command with the same network, data and versions gives the same answers, up to searches that end by the clock."))
+        "The same command on the same network and data gives the same answers, except where searches ended by the clock."))

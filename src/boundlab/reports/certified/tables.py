@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from boundlab.certify.certification import Certification, Shares
 from boundlab.certify.record import Record, Status
-from boundlab.reports.certified.words import Names, called, counted, percent, reasons, statuses
+from boundlab.reports.certified.words import Names, called, counted, domain, percent, reasons, statuses
 from boundlab.reports.table import Table
 
 MOST_CLASSES, MOST_PAIRS, MOST_OPEN, MOST_REASONS = 40, 20, 12, 10
@@ -58,6 +58,14 @@ def accuracies(found: Certification) -> Table:
     return Table(columns, rows, f"Accuracy on {found.shares[0].examples} examples", frozenset(columns))
 
 
+def lines(found: Certification) -> Table:
+    """The lines of the figure of accuracies as numbers."""
+    columns = ("eps", "certified, at least", "robust, at most", "open between", "without a change")
+    rows = [(f"{one.eps:g}", *map(percent, (one.certified, one.attacked, one.unknown + one.failed, one.clean)))
+            for one in found.shares]
+    return Table(columns, rows, f"Accuracy on {found.shares[0].examples:,} inputs", frozenset(columns))
+
+
 def by_method(found: Certification) -> Table:
     """What share each method has certified, at each radius."""
     methods = list(dict.fromkeys(method for one in found.shares for method in one.methods))
@@ -66,7 +74,7 @@ def by_method(found: Certification) -> Table:
     return Table(columns, rows or [("nothing", *("-" for _ in found.shares))], "", frozenset(columns[1:]))
 
 
-def by_class(found: Certification, most: int, names: Names = Names()) -> Table:
+def by_class(found: Certification, most: int, names: Names) -> Table:
     """Certified and possibly robust shares of each class, the worst classes if there are more than `most`."""
     tables = [found.by_class(eps) for eps in found.settings.eps]
     labels = sorted(tables[0], key=lambda label: sum(table[label].certified for table in tables))[:most]
@@ -74,7 +82,7 @@ def by_class(found: Certification, most: int, names: Names = Names()) -> Table:
     rows = [(names.of(label), str(tables[0][label].examples), percent(tables[0][label].clean),
              *(between(table[label]) for table in tables)) for label in sorted(labels)]
     left = len(tables[0]) - len(rows)
-    title = "Robust accuracy of each class, by eps" + (f": the {len(rows)} with the least, {left} more are left out" if left else "")
+    title = "Robust accuracy by class and eps" + (f": the {len(rows)} with the least, {left} more are left out" if left else "")
     return Table(columns, rows, title, frozenset(columns if not names.classes else columns[1:]))
 
 
@@ -87,8 +95,8 @@ def between(share: Shares) -> str:
 def reach(found: Certification) -> Table:
     """How far the rightly classified examples go: how many end at each radius."""
     proven, broken = ends(found)
-    columns = ("eps", "proven as far as this", "smallest known counterexample")
-    rows = [("not at any", str(proven[None]), str(broken[None])),
+    columns = ("eps", "largest that is proven", "smallest with a counterexample")
+    rows = [("none", str(proven[None]), str(broken[None])),
             *((f"{eps:g}", str(proven[eps]), str(broken[eps])) for eps in found.settings.eps)]
     return Table(columns, rows, f"How far the {len(found.ranking):,} rightly classified inputs go", frozenset(columns))
 
@@ -141,11 +149,11 @@ def open_examples(found: Certification, names: Names) -> Table:
             waiting.setdefault(record.index, []).append(record)
     reached = {one.index: one for one in found.reach}
     rows = [(called(records[0]), names.of(records[0].label), radius(reached[index].certified), radius(reached[index].falsified),
-             " ".join(f"{record.eps:g}" for record in records), short(records[0].finding.reason))
+             joined(f"{record.eps:g}" for record in records), short(records[0].finding.reason))
             for index, records in sorted(waiting.items(), key=lambda item: (item[1][0].eps, item[0]))[:MOST_OPEN]]
     left = f": {MOST_OPEN} of {len(waiting)}, smallest radius first" if len(waiting) > MOST_OPEN else ""
-    return Table(("input", "class", "proven to", "broken at", "open at", "why"), rows, f"Open inputs{left}",
-                 frozenset({"proven to", "broken at"}))
+    return Table(("input", "class", "proven up to", "counterexample from", "open at", "why"), rows, f"Open inputs{left}",
+                 frozenset({"proven up to", "counterexample from"}))
 
 
 def radius(eps: float | None) -> str:
@@ -163,11 +171,12 @@ def work(found: Certification) -> Table:
     held: dict[str, list[Record]] = {}
     for record in found.records:
         held.setdefault(decider(record), []).append(record)
-    columns = ("decided by", *OUTCOMES.values(), "seconds")
+    shown = [status for status in OUTCOMES if any(record.status is status for record in found.records)]
+    columns = ("decided by", *(OUTCOMES[status] for status in shown), "seconds")
     rows = []
     for name, records in sorted(held.items(), key=lambda item: -len(item[1])):
         number = Counter(record.status for record in records)
-        rows.append((name, *(f"{number[status]:,}" if number[status] else "–" for status in OUTCOMES),
+        rows.append((name, *(f"{number[status]:,}" if number[status] else "–" for status in shown),
                      f"{sum(record.finding.seconds for record in records):.1f}"))
     count = len(found.by_eps[widest(found)])
     title = f"{len(found.records):,} questions: {count:,} inputs at {len(found.settings.eps)} radii"
@@ -178,7 +187,7 @@ def decider(record: Record) -> str:
     """What answered a question."""
     if record.status in (Status.UNKNOWN, Status.FAILED):
         return "nothing"
-    return "the answer at another radius" if record.finding.nested is not None else record.finding.method or "?"
+    return "its answer at another eps" if record.finding.nested is not None else record.finding.method or "–"
 
 
 def why(found: Certification, status: Status) -> Table:
@@ -198,8 +207,9 @@ def settings(found: Certification) -> Table:
         ("network", chosen.network_name or "–"), ("network, SHA-256", chosen.network),
         ("data", chosen.data_name or "–"), ("data, SHA-256", chosen.data),
         ("radii", joined(f"{eps:g}" for eps in chosen.eps)), ("norm", f"{chosen.p:g}"),
-        ("domain of inputs", "any" if chosen.clip is None else f"{chosen.clip[0]:g} to {chosen.clip[1]:g}"),
-        ("stages", joined(chosen.stages)), ("rounding", "not counted" if chosen.rigour == "float" else f"counted ({chosen.rigour})"),
+        ("inputs", domain(chosen)),
+        ("stages", ",\n".join(chosen.stages)),
+        ("rounding", "not counted" if chosen.rigour == "float" else f"counted ({chosen.rigour})"),
         ("seconds a question", f"{chosen.timeout:g}"),
         ("memory a question", "no limit" if chosen.memory is None else f"{chosen.memory:,} bytes"),
         ("versions", joined(f"{name} {version}" for name, version in chosen.versions.items() if name != "machine")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ ABOUT = {
     Rigour.FLOAT32: "with all rounding counted in, about the network as it runs in float32, in any order of summation",
     Rigour.FLOAT: "in ordinary floating point, rounding not counted in, which is less than a proof",
 }
+
+NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,11 @@ def plural(number: int, word: str) -> str:
     return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
 
 
+def be(number: int) -> str:
+    """The verb of so many things."""
+    return "is" if number == 1 else "are"
+
+
 def called(record: Record) -> str:
     """What an example is called: its number, and its name if it has one."""
     return f"#{record.index}" if record.name is None else f"#{record.index} ({record.name})"
@@ -68,7 +76,7 @@ def change(found: Certification, eps: float) -> str:
 
 def domain(settings: Settings) -> str:
     """Which inputs are meant."""
-    return "any number" if settings.clip is None else f"{settings.clip[0]:g} to {settings.clip[1]:g}"
+    return "any numbers" if settings.clip is None else f"numbers from {settings.clip[0]:g} to {settings.clip[1]:g}"
 
 
 def statuses(found: Certification, eps: float) -> Counter[Status]:
@@ -92,7 +100,7 @@ def headline(found: Certification) -> str:
     first, last = found.settings.eps[0], found.settings.eps[-1]
     count = len(found.by_eps[first])
     safe = [statuses(found, eps)[Status.CERTIFIED] for eps in (first, last)]
-    one = (f"Of {plural(count, 'input')}, {counted(safe[0], count)} {'is' if safe[0] == 1 else 'are'} {proven(found)} to keep "
+    one = (f"Of {plural(count, 'input')}, {counted(safe[0], count)} {be(safe[0])} {proven(found)} to keep "
            f"{'its' if safe[0] == 1 else 'their'} class under {change(found, first)}")
     return f"{one}." if first == last else f"{one}, and {counted(safe[1], count)} under up to {last:g}."
 
@@ -101,14 +109,14 @@ def remainder(found: Certification) -> str:
     """What became of the inputs that are not certified at the largest radius."""
     last = found.settings.eps[-1]
     count, number = len(found.by_eps[last]), statuses(found, last)
-    told = [f"{counted(number[Status.FALSIFIED], count)} provably do not keep it: a changed input of another class was found and "
-            "checked" if number[Status.FALSIFIED] else "no counterexample was found",
-            f"{counted(number[Status.MISCLASSIFIED], count)} "
-            f"{'is' if number[Status.MISCLASSIFIED] == 1 else 'are'} misclassified as given"]
+    broken = number[Status.FALSIFIED]
+    told = [f"{counted(broken, count)} provably {'does' if broken == 1 else 'do'} not keep it: a changed input of another "
+            "class was found and checked" if broken else "no counterexample was found",
+            f"{counted(number[Status.MISCLASSIFIED], count)} {be(number[Status.MISCLASSIFIED])} misclassified as given"]
     open_ones = number[Status.UNKNOWN] + number[Status.FAILED]
-    told.append("nothing is open" if open_ones == 0 else f"{counted(open_ones, count)} "
-                f"{'is' if open_ones == 1 else 'are'} open" + (f", {number[Status.FAILED]:,} of them because the computation failed"
-                                                               if number[Status.FAILED] else ""))
+    failed = f", {number[Status.FAILED]:,} of them because the computation failed" if number[Status.FAILED] else ""
+    told.append("nothing is open" if open_ones == 0 else
+                f"{counted(open_ones, count)} {be(open_ones)} open: neither was found{failed}")
     return f"At {last:g}, {'; '.join(told)}."
 
 
@@ -125,11 +133,16 @@ def rigour_sentence(found: Certification) -> str:
 def limits_sentence(found: Certification) -> str:
     """What is not said."""
     count = len(found.by_eps[found.settings.eps[0]])
-    return (f"This is about {'this input' if count == 1 else f'these {count:,} inputs'} and changes of this kind. It does not say "
-            "how the network does on other inputs, nor whether the labels are right.")
+    return (f"This is about {'this input' if count == 1 else f'these {count:,} inputs'} and changes of this kind. It does not "
+            "say how the network does on other inputs, nor whether the labels are right.")
 
 
 def reasons(found: Certification, status: Status) -> Iterator[tuple[str, int]]:
-    """Why questions have no answer, and how many, most frequent first."""
-    yield from Counter(record.finding.reason or "no reason was given" for record in found.records
-                       if record.status is status).most_common()
+    """Why questions have no answer, and how many, most frequent first; reasons that differ in numbers alone are one."""
+    kinds: dict[str, Counter[str]] = {}
+    for record in found.records:
+        if record.status is status:
+            text = record.finding.reason or "no reason was given"
+            kinds.setdefault(NUMBER.sub("…", text), Counter())[text] += 1
+    for kind, texts in sorted(kinds.items(), key=lambda item: -item[1].total()):
+        yield next(iter(texts)) if len(texts) == 1 else kind, texts.total()
