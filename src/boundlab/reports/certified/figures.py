@@ -65,7 +65,7 @@ def reach_figure(found: Certification) -> str:
     figure = empty_figure(5.6, 4.5, "constrained")
     proven, broken = ends(found)
     eps: list[float | None] = [*found.settings.eps]
-    first, second = figure.subplots(2, 1)
+    first, second = figure.subplots(2, 1, gridspec_kw={"hspace": 0.12})
     columns(first, [None, *eps], [proven[one] for one in (None, *eps)], "none")
     columns(second, [*eps, None], [broken[one] for one in (*eps, None)], "none known")
     for panel, title in ((first, "Largest eps that is proven"), (second, "Smallest eps with a known counterexample")):

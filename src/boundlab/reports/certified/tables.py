@@ -103,7 +103,8 @@ def reach(found: Certification) -> Table:
 
 def ends(found: Certification) -> tuple[Counter[float | None], Counter[float | None]]:
     """How many rightly classified examples have each largest certified radius, and each smallest falsified one."""
-    right = [one for one in found.reach if one.index in set(found.ranking)]
+    ranked = set(found.ranking)
+    right = [one for one in found.reach if one.index in ranked]
     return Counter(one.certified for one in right), Counter(one.falsified for one in right)
 
 
