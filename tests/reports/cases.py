@@ -82,5 +82,6 @@ CASES = {
     "wide": {"shape": (300, 40)},
     "two classes": {"classes": 2}, "many classes": {"classes": 60, "count": 200}, "evil": {"name": EVIL},
     "evil, no picture": {"name": EVIL, "shape": (7,)}, "not proven": {"rigour": Rigour.FLOAT}, "Euclidean": {"p": 2.0},
-    "radius 0": {"eps": (0.0,)},
+    "radius 0": {"eps": (0.0,)}, "fractions": {"eps": tuple(place / 255 for place in range(1, 9))},
+    "far apart": {"eps": (1e-6, 0.001, 0.5)},
 }

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 COLORS = {name: f"#0{place}0{place}0{place}"
           for place, name in enumerate(("ink", "muted", "line", "proven", "broken", "open"), 1)}
 """Stand for the page's own colours, which are put in at the end."""
-MOST_TICKS = 8
-"""Labels of radii that have room."""
+ACROSS = 60
+"""Characters that have room along an axis."""
 
 
 def accuracy_figure(found: Certification) -> str:
@@ -53,11 +53,16 @@ def accuracy_figure(found: Certification) -> str:
 
 def thinned(eps: Sequence[float]) -> tuple[list[float], list[str]]:
     """The radii that have room for a label on an axis, the last one in any case."""
-    kept, room = [eps[-1]], (eps[-1] - eps[0]) / MOST_TICKS
+    kept, apart = [eps[-1]], (eps[-1] - eps[0]) / room([f"{one:g}" for one in eps])
     for one in reversed(eps[:-1]):
-        if kept[-1] - one >= room:
+        if kept[-1] - one >= apart:
             kept.append(one)
     return kept[::-1], [f"{one:g}" for one in kept[::-1]]
+
+
+def room(labels: Sequence[str]) -> int:
+    """How many of some labels have room along an axis."""
+    return max(1, ACROSS // (max(map(len, labels)) + 2))
 
 
 def reach_figure(found: Certification) -> str:
@@ -66,8 +71,8 @@ def reach_figure(found: Certification) -> str:
     proven, broken = ends(found)
     eps: list[float | None] = [*found.settings.eps]
     first, second = figure.subplots(2, 1, gridspec_kw={"hspace": 0.12})
-    columns(first, [None, *eps], [proven[one] for one in (None, *eps)], "none")
-    columns(second, [*eps, None], [broken[one] for one in (*eps, None)], "none known")
+    columns(first, [None, *eps], [proven[one] for one in (None, *eps)])
+    columns(second, [*eps, None], [broken[one] for one in (*eps, None)])
     for panel, title in ((first, "Largest eps that is proven"), (second, "Smallest eps with a known counterexample")):
         panel.set_title(title, loc="left", fontsize=10.5, pad=12, color=COLORS["ink"])
     for bar in first.patches:
@@ -79,15 +84,15 @@ def reach_figure(found: Certification) -> str:
                   f"no counterexample: {broken[None]}.")
 
 
-def columns(panel: Axes, eps: Sequence[float | None], heights: Sequence[int], absent: str) -> None:
+def columns(panel: Axes, eps: Sequence[float | None], heights: Sequence[int]) -> None:
     """A column for each radius, with its height above it where there is room."""
-    places, labels = range(len(eps)), [absent if one is None else f"{one:g}" for one in eps]
+    places, labels = range(len(eps)), ["none" if one is None else f"{one:g}" for one in eps]
     panel.bar(places, heights, 0.72)
-    step = -(-len(eps) // (2 * MOST_TICKS))
+    step = -(-len(eps) // room(labels))
     panel.set_xticks(list(places)[::step], labels[::step])
     panel.set_ylim(0, max(1, *heights) * 1.2)
     panel.set_yticks([])
-    if step == 1:
+    if len(eps) <= room([f"{height:,}" for height in heights]):
         for place, height in zip(places, heights, strict=True):
             panel.annotate(f"{height:,}", (place, height), xytext=(0, 2), textcoords="offset points", ha="center", va="bottom",
                            fontsize=10, color=COLORS["ink"])
