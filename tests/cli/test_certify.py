@@ -46,7 +46,8 @@ def test_json_is_all_that_is_printed(folder, run):
     result = run("certify", "net.onnx", *SAFE, "--eps", "0.1", "--json", "--fail-under", "1")
     found = json.loads(result.stdout)
     assert result.exit_code == 0 and result.stderr == "" and found["shares"][0]["certified"] == 1
-    assert found["files"] == [f"out/{name}" for name in ("records.csv", "counterexamples.npz", "certification.json")]
+    assert found["files"] == [f"out/{name}" for name in ("records.csv", "counterexamples.npz", "extremes.npz",
+                                                       "certification.json", "report.html", "report.md")]
 
 
 @pytest.mark.parametrize(("options", "code", "words"), [
