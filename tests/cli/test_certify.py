@@ -165,7 +165,7 @@ def planted(folder, count):
 
 
 def test_ctrl_c_is_a_sentence_and_the_same_command_goes_on(tmp_path, run):
-    options = planted(tmp_path, 150)
+    options = planted(tmp_path, 64)
     process = begun((*options, "--engine", "serial"), tmp_path / "out", 2)
     process.send_signal(signal.SIGINT)
     output, complaint = process.communicate(timeout=60)

@@ -42,6 +42,8 @@ Methods = Annotated[list[str] | None, typer.Option("--method", help=(
     "`verify`: attacks, ibp, crown-ibp, crown, and a complete search."))]
 Timeout = Annotated[float, typer.Option(help="Seconds for each question: an example at a radius.")]
 Memory = Annotated[str | None, typer.Option(help="What the process of a question may allocate, such as 4GB.")]
+Batch = Annotated[int, typer.Option(min=1, help=(
+    "Questions at a time for all but searches: more are faster, fewer are lost by a kill."))]
 Out = Annotated[Path, typer.Option(help="Folder for records, and for the ledger from which the same command goes on.")]
 FailUnder = Annotated[float | None, typer.Option(min=0, max=1, help=(
     "Exit code 0 only if so large a share is certified at every radius; 10 if that is refuted, else 20."))]
@@ -86,6 +88,7 @@ class How:
     memory: Memory = None
     rigour: Strict = "sound"
     semantics: Meaning = "real"
+    batch: Batch = 32
 
 
 POOL = EngineChoice()
@@ -126,7 +129,8 @@ def plan_of(asked: Asked, how: How) -> Plan:
         raise Misuse("certify is for balls of a norm from 1 on; for --norm 0 see `boundlab radius`.")
     stages = LADDER if how.method is None else tuple(stage for name in how.method for stage in stage_named(name))
     clip = None if asked.clip == (-math.inf, math.inf) else asked.clip
-    return Plan(norm_of(asked.norm), clip, stages, rigour_of(how.rigour, how.semantics), how.timeout, how.memory)
+    return Plan(norm_of(asked.norm), clip, stages, rigour_of(how.rigour, how.semantics), how.timeout, how.memory,
+                how.batch)
 
 
 def stage_named(name: str) -> tuple[Stage, ...]:
