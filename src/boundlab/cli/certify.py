@@ -12,22 +12,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
+import torch
 import typer
 
 import boundlab as bl
+from boundlab.capture.normalised import Normalisation, Normalised, normalised_onnx
 from boundlab.certify.certification import Certification, Shares
 from boundlab.certify.certify import certify as library
-from boundlab.certify.export import save_certification
+from boundlab.certify.export import save_certification, write
 from boundlab.certify.plan import Jobs, Plan, Progress
 from boundlab.cli.answer import FALSIFIED, OK, UNKNOWN, Answer, Table
 from boundlab.cli.engines import EngineChoice
-from boundlab.cli.loading import NetworkChoice, norm_of
+from boundlab.cli.loading import NetworkChoice, find_network, norm_of
 from boundlab.cli.methods import METHODS, NAMES, method_named
 from boundlab.cli.question import on_disk
 from boundlab.cli.verb import Misuse, Session
 from boundlab.cli.verify import Meaning, Strict, rigour_of
 from boundlab.data.examples import Examples, Part
 from boundlab.data.read import KINDS, read_examples
+from boundlab.verify.sound import Original
 from boundlab.verify.verify import LADDER, Stage
 
 Data = Annotated[Path, typer.Option(help=f"Labelled inputs: {KINDS}.")]
@@ -37,6 +40,9 @@ Half = Annotated[Literal["train", "test"], typer.Option("--part", help="Which pa
 Limit = Annotated[int | None, typer.Option(min=1, help="Only so many examples, the first ones.")]
 Domain = Annotated[tuple[float, float], typer.Option("--clip", metavar="LOW HIGH", help=(
     "Between which numbers inputs lie; `--clip -inf inf` for any."))]
+Mean = Annotated[str | None, typer.Option(help=(
+    "Inputs become (x - mean) / std before the network: a number, or one a channel with commas between. Radii are of x."))]
+Std = Annotated[str | None, typer.Option(help="See --mean.")]
 Methods = Annotated[list[str] | None, typer.Option("--method", help=(
     f"ladder, attack, complete, or one of {NAMES}; several times for several, cheap ones first. By default the ladder of "
     "`verify`: attacks, ibp, crown-ibp, crown, and a complete search."))]
@@ -48,7 +54,7 @@ Out = Annotated[Path, typer.Option(help="Folder for records, and for the ledger 
 FailUnder = Annotated[float | None, typer.Option(min=0, max=1, help=(
     "Exit code 0 only if so large a share is certified at every radius; 10 if that is refuted, else 20."))]
 EXTRA: dict[str, Stage] = {"attack": bl.PGD(), "complete": bl.Race()}
-LEDGER = "ledger.sqlite"
+LEDGER, NORMALISED = "ledger.sqlite", "normalised.onnx"
 EVERY = 10.0
 """Seconds between two lines of progress where no person watches."""
 MOST_CLASSES, MOST_CONFUSIONS = 20, 5
@@ -65,18 +71,31 @@ class Asked:
     clip: Domain = (0.0, 1.0)
     part: Half = "test"
     limit: Limit = None
+    mean: Mean = None
+    std: Std = None
+
+    def normalisation(self) -> Normalisation | None:
+        """What --mean and --std say; None without them."""
+        if self.mean is None and self.std is None:
+            return None
+        return Normalisation(numbers("--mean", self.mean or "0"), numbers("--std", self.std or "1"))
 
     def examples(self) -> Examples:
         """The examples that are asked about."""
         found = read_examples(self.data, Part(self.part))
         return found if self.limit is None else found.take(range(min(self.limit, len(found))))
 
-    def radii(self) -> list[float]:
+    def radii(self) -> tuple[float, ...]:
         """The numbers of --eps."""
-        try:
-            return [float(part) for part in self.eps.split(",")]
-        except ValueError as problem:
-            raise Misuse(f"--eps '{self.eps}' is no number, nor numbers with commas between, such as 0.01,0.02.") from problem
+        return numbers("--eps", self.eps)
+
+
+def numbers(option: str, text: str) -> tuple[float, ...]:
+    """The numbers of an option."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as problem:
+        raise Misuse(f"{option} '{text}' is no number, nor numbers with commas between, such as 0.01,0.02.") from problem
 
 
 @dataclass(frozen=True)
@@ -111,9 +130,8 @@ def certify(session: Session, network: NetworkChoice, asked: Asked, output: Outp
     Exit codes: 0 done (and with --fail-under proven), 10 refuted, 20 not decided, 2 bad request.
     """
     plan, radii, examples = plan_of(asked, how), asked.radii(), asked.examples()
-    model = network.load(session)
-    original = on_disk(network.net, model)
     output.out.mkdir(parents=True, exist_ok=True)
+    original = original_of(session, network, asked.normalisation(), output.out)
     with resumable(output.out), engines.open() as engine, watching(session, radii) as watch:
         jobs = Jobs(engine, output.out / LEDGER, session.device, watch)
         found = library(original, examples, radii, plan, jobs)
@@ -121,6 +139,18 @@ def certify(session: Session, network: NetworkChoice, asked: Asked, output: Outp
     found = replace(found, settings=replace(found.settings, command=command))
     written = save_certification(found, output.out)
     return answer(found, written, output.fail_under)
+
+
+def original_of(session: Session, network: NetworkChoice, normalisation: Normalisation | None, folder: Path) -> Original:
+    """The network, behind the normalisation of its input if one is asked for: of an ONNX file a copy that has it is written."""
+    if normalisation is None:
+        return on_disk(network.net, network.load(session))
+    found = find_network(network)
+    if isinstance(found.net, Path):
+        path = write(folder / NORMALISED, normalised_onnx(found.net, normalisation))
+        return on_disk(str(path), NetworkChoice(str(path)).load(session))
+    module = Normalised(found.net, normalisation, found.example[0].shape[1:])
+    return Original(bl.capture(module.eval(), *found.example).detached().to(torch.device(session.device)))
 
 
 def plan_of(asked: Asked, how: How) -> Plan:
@@ -155,7 +185,7 @@ def resumable(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def watching(session: Session, radii: list[float]) -> Iterator[Callable[[Progress], None] | None]:
+def watching(session: Session, radii: tuple[float, ...]) -> Iterator[Callable[[Progress], None] | None]:
     """What is told of progress: a line that changes where a person watches, else a line now and then; nothing for a program."""
     if session.quiet:
         yield None
@@ -244,6 +274,8 @@ def sentences(found: Certification) -> Iterator[str]:
     confusions = sorted(found.confusions(last.eps).items(), key=lambda item: -item[1])[:MOST_CONFUSIONS]
     if confusions:
         yield "Counterexamples most often turn " + ", ".join(f"{a} into {b} ({count})" for (a, b), count in confusions) + "."
+    if last.clean < 2 / found.classes:
+        yield "So few right answers may mean that the network expects other inputs, such as normalised ones: --mean, --std."
     for reason, count in found.failures.items():
         yield f"{count} failed: {reason}"
 
