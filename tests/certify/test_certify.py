@@ -125,6 +125,11 @@ def test_batches_and_processes_change_nothing(whole, data, crew):
     assert table(bl.certify(model(), data, EPS, jobs=bl.Jobs(crew))) == table(whole)
 
 
+@pytest.mark.slow
+def test_a_cluster_changes_nothing(whole, data, ray_engine, tmp_path):
+    assert table(bl.certify(model(), data, EPS, jobs=bl.Jobs(ray_engine, tmp_path / "ledger"))) == table(whole)
+
+
 def test_float64_does_not_contradict_float32(whole, data):
     found, both = bl.certify(model(torch.float64), data.take(range(8)), EPS), {Status.CERTIFIED, Status.FALSIFIED}
     assert all({one, statuses(whole)[key]} != both for key, one in statuses(found).items())

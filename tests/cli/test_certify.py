@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import boundlab as bl
 from tests.certify.cases import EPS, examples, model
@@ -75,6 +76,22 @@ def test_a_module_and_a_network_of_the_zoo(folder, run):
     assert result.exit_code == 0, result.output
 
 
+def test_a_normalisation_becomes_a_part_of_the_network(folder, run):
+    plain = ("--clip", "-inf", "inf", "--engine", "serial", "--json", "--method", "attack", "--method", "crown")
+    np.savez("raw.npz", x=np.array([[0.75, 0.25]], np.float32), y=np.array([0]))  # normalised: those of labelled.npz
+    for net in (("net.onnx",), ("factory_of_test:make", "--input-shape", "2")):
+        # 4.5 and 9 in normalised inputs are 2.25 and 4.5 in raw ones
+        one, other = (json.loads(run("certify", *net, *plain, *options).stdout) for options in (
+            ("--data", "labelled.npz", "--eps", "2.25,4.5", "--out", "one"),
+            ("--data", "raw.npz", "--eps", "1.125,2.25", "--mean", "0.5", "--std", "0.5", "--out", "other")))
+        assert [row["status"] for row in one["records"]] == [row["status"] for row in other["records"]]
+        margins = [[row["margin"] or 0.0 for row in found["records"]] for found in (one, other)]
+        assert margins[0] == pytest.approx(margins[1], rel=1e-5)
+    normalised = bl.load_onnx(folder / "other/normalised.onnx")
+    x = torch.rand(3, 2)
+    assert torch.allclose(bl.evaluate(normalised, x), bl.evaluate(bl.load_onnx(folder / "net.onnx"), (x - 0.5) / 0.5))
+
+
 def test_other_verbs_read_the_same_data(folder, run):
     (folder / "t.csv").write_text("a,b,label\n0.5,-0.5,0\n")
     np.savez("bytes.npz", x=np.array([[255, 51]], np.uint8), y=np.array([0]))
@@ -100,6 +117,9 @@ BAD = {
     "norm 0": (("--norm", "0"), "norm from 1 on"),
     "no norm": (("--norm", "big"), "not a norm"),
     "no method": (("--method", "magic"), "there is no method 'magic'"),
+    "a deviation of 0": (("--std", "0"), "standard deviations above 0"),
+    "a mean in words": (("--mean", "grey"), "--mean 'grey'"),
+    "a mean of other channels": (("--mean", "1,2,3"), "3 channels does not fit inputs of shape [2]"),
     "no time": (("--timeout", "0"), "time limit above 0"),
     "memory in words": (("--memory", "much"), "such as '4GB'"),
     "a file as folder": (("--out", "net.onnx"), "net.onnx"),
@@ -166,7 +186,7 @@ def planted(folder, count):
 
 
 def test_ctrl_c_is_a_sentence_and_the_same_command_goes_on(tmp_path, run):
-    options = planted(tmp_path, 150)
+    options = planted(tmp_path, 64)
     process = begun((*options, "--engine", "serial"), tmp_path / "out", 2)
     process.send_signal(signal.SIGINT)
     output, complaint = process.communicate(timeout=60)

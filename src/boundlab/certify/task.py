@@ -24,7 +24,7 @@ from boundlab.verify.verify import verify
 STATUS = {Verdict.VERIFIED: Status.CERTIFIED, Verdict.FALSIFIED: Status.FALSIFIED}
 PATIENCE, GRACE = 2.0, 10.0
 """A task is ended by force when it has taken so many times its limit, and so many seconds more."""
-MEMORY = ("can't allocate memory", "not enough memory", "cannot allocate memory", "bad_alloc", "out of memory")
+MEMORY = ("can't allocate memory", "not enough memory", "cannot allocate memory", "bad_alloc", "out of memory", "memoryerror")
 """How messages of torch and of the system say that memory is short."""
 
 
@@ -50,8 +50,8 @@ def decide(task: Arrays) -> Arrays:
     p, clip, stages, rigour, (seconds, memory) = unpacked(task["how"])
     started = time.perf_counter()
     try:
+        original = arrived(task["network"].tobytes(), str(task["device"]))
         with limited(PATIENCE * seconds + GRACE, memory):
-            original = arrived(task["network"].tobytes(), str(task["device"]))
             x = torch.from_numpy(task["x"].copy()).to(original.model.device)
             ball = LpBall(x, torch.from_numpy(task["eps"].copy()).to(x.device), p, clip)
             labels = torch.from_numpy(task["labels"].copy()).to(x.device)

@@ -12,16 +12,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
+import torch
 import typer
 
 import boundlab as bl
+from boundlab.capture.normalised import Normalisation, Normalised, normalised_onnx
 from boundlab.certify.certification import Certification
 from boundlab.certify.certify import certify as library
-from boundlab.certify.export import save_certification
+from boundlab.certify.export import save_certification, write
 from boundlab.certify.plan import Jobs, Plan, Progress
 from boundlab.cli.answer import FALSIFIED, OK, UNKNOWN, Answer
 from boundlab.cli.engines import EngineChoice
-from boundlab.cli.loading import NetworkChoice, norm_of
+from boundlab.cli.loading import NetworkChoice, find_network, norm_of
 from boundlab.cli.methods import METHODS, NAMES, method_named
 from boundlab.cli.question import on_disk
 from boundlab.cli.verb import Misuse, Session
@@ -32,6 +34,7 @@ from boundlab.errors import MissingPackage
 from boundlab.reports.certified.page import save_report
 from boundlab.reports.certified.tables import accuracies, by_class, by_method
 from boundlab.reports.certified.words import Names, percent
+from boundlab.verify.sound import Original
 from boundlab.verify.verify import LADDER, Stage
 
 Data = Annotated[Path, typer.Option(help=f"Labelled inputs: {KINDS}.")]
@@ -41,16 +44,21 @@ Half = Annotated[Literal["train", "test"], typer.Option("--part", help="Which pa
 Limit = Annotated[int | None, typer.Option(min=1, help="Only so many examples, the first ones.")]
 Domain = Annotated[tuple[float, float], typer.Option("--clip", metavar="LOW HIGH", help=(
     "Between which numbers inputs lie; `--clip -inf inf` for any."))]
+Mean = Annotated[str | None, typer.Option(help=(
+    "Inputs become (x - mean) / std before the network: a number, or one a channel with commas between. Radii are of x."))]
+Std = Annotated[str | None, typer.Option(help="See --mean.")]
 Methods = Annotated[list[str] | None, typer.Option("--method", help=(
     f"ladder, attack, complete, or one of {NAMES}; several times for several, cheap ones first. By default the ladder of "
     "`verify`: attacks, ibp, crown-ibp, crown, and a complete search."))]
 Timeout = Annotated[float, typer.Option(help="Seconds for each question: an example at a radius.")]
 Memory = Annotated[str | None, typer.Option(help="What the process of a question may allocate, such as 4GB.")]
+Batch = Annotated[int, typer.Option(min=1, help=(
+    "Questions at a time for all but searches: more are faster, fewer are lost by a kill."))]
 Out = Annotated[Path, typer.Option(help="Folder for records, and for the ledger from which the same command goes on.")]
 FailUnder = Annotated[float | None, typer.Option(min=0, max=1, help=(
     "Exit code 0 only if so large a share is certified at every radius; 10 if that is refuted, else 20."))]
 EXTRA: dict[str, Stage] = {"attack": bl.PGD(), "complete": bl.Race()}
-LEDGER = "ledger.sqlite"
+LEDGER, NORMALISED = "ledger.sqlite", "normalised.onnx"
 EVERY = 10.0
 """Seconds between two lines of progress where no person watches."""
 MOST_CLASSES, MOST_CONFUSIONS = 20, 5
@@ -67,18 +75,31 @@ class Asked:
     clip: Domain = (0.0, 1.0)
     part: Half = "test"
     limit: Limit = None
+    mean: Mean = None
+    std: Std = None
+
+    def normalisation(self) -> Normalisation | None:
+        """What --mean and --std say; None without them."""
+        if self.mean is None and self.std is None:
+            return None
+        return Normalisation(numbers("--mean", self.mean or "0"), numbers("--std", self.std or "1"))
 
     def examples(self) -> Examples:
         """The examples that are asked about."""
         found = read_examples(self.data, Part(self.part))
         return found if self.limit is None else found.take(range(min(self.limit, len(found))))
 
-    def radii(self) -> list[float]:
+    def radii(self) -> tuple[float, ...]:
         """The numbers of --eps."""
-        try:
-            return [float(part) for part in self.eps.split(",")]
-        except ValueError as problem:
-            raise Misuse(f"--eps '{self.eps}' is no number, nor numbers with commas between, such as 0.01,0.02.") from problem
+        return numbers("--eps", self.eps)
+
+
+def numbers(option: str, text: str) -> tuple[float, ...]:
+    """The numbers of an option."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as problem:
+        raise Misuse(f"{option} '{text}' is no number, nor numbers with commas between, such as 0.01,0.02.") from problem
 
 
 @dataclass(frozen=True)
@@ -90,6 +111,7 @@ class How:
     memory: Memory = None
     rigour: Strict = "sound"
     semantics: Meaning = "real"
+    batch: Batch = 32
 
 
 POOL = EngineChoice()
@@ -112,9 +134,8 @@ def certify(session: Session, network: NetworkChoice, asked: Asked, output: Outp
     Exit codes: 0 done (and with --fail-under proven), 10 refuted, 20 not decided, 2 bad request.
     """
     plan, radii, examples = plan_of(asked, how), asked.radii(), asked.examples()
-    model = network.load(session)
-    original = on_disk(network.net, model)
     output.out.mkdir(parents=True, exist_ok=True)
+    original = original_of(session, network, asked.normalisation(), output.out)
     with resumable(output.out), engines.open() as engine, watching(session, radii) as watch:
         jobs = Jobs(engine, output.out / LEDGER, session.device, watch)
         found = library(original, examples, radii, plan, jobs)
@@ -130,13 +151,26 @@ def certify(session: Session, network: NetworkChoice, asked: Asked, output: Outp
     return answer(found, written, output.fail_under, lacking)
 
 
+def original_of(session: Session, network: NetworkChoice, normalisation: Normalisation | None, folder: Path) -> Original:
+    """The network, behind the normalisation of its input if one is asked for: of an ONNX file a copy that has it is written."""
+    if normalisation is None:
+        return on_disk(network.net, network.load(session))
+    found = find_network(network)
+    if isinstance(found.net, Path):
+        path = write(folder / NORMALISED, normalised_onnx(found.net, normalisation))
+        return on_disk(str(path), NetworkChoice(str(path)).load(session))
+    module = Normalised(found.net, normalisation, found.example[0].shape[1:])
+    return Original(bl.capture(module.eval(), *found.example).detached().to(torch.device(session.device)))
+
+
 def plan_of(asked: Asked, how: How) -> Plan:
     """The plan that the options ask for."""
     if norm_of(asked.norm) == 0:
         raise Misuse("certify is for balls of a norm from 1 on; for --norm 0 see `boundlab radius`.")
     stages = LADDER if how.method is None else tuple(stage for name in how.method for stage in stage_named(name))
     clip = None if asked.clip == (-math.inf, math.inf) else asked.clip
-    return Plan(norm_of(asked.norm), clip, stages, rigour_of(how.rigour, how.semantics), how.timeout, how.memory)
+    return Plan(norm_of(asked.norm), clip, stages, rigour_of(how.rigour, how.semantics), how.timeout, how.memory,
+                how.batch)
 
 
 def stage_named(name: str) -> tuple[Stage, ...]:
@@ -161,7 +195,7 @@ def resumable(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def watching(session: Session, radii: list[float]) -> Iterator[Callable[[Progress], None] | None]:
+def watching(session: Session, radii: tuple[float, ...]) -> Iterator[Callable[[Progress], None] | None]:
     """What is told of progress: a line that changes where a person watches, else a line now and then; nothing for a program."""
     if session.quiet:
         yield None
@@ -214,6 +248,8 @@ def sentences(found: Certification) -> Iterator[str]:
     confusions = sorted(found.confusions(last.eps).items(), key=lambda item: -item[1])[:MOST_CONFUSIONS]
     if confusions:
         yield "Counterexamples most often turn " + ", ".join(f"{a} into {b} ({count})" for (a, b), count in confusions) + "."
+    if last.clean < 2 / found.classes:
+        yield "So few right answers may mean that the network expects other inputs, such as normalised ones: --mean, --std."
     for reason, count in found.failures.items():
         yield f"{count} failed: {reason}"
 
