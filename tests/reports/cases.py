@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from boundlab.bounds.losses import LayerLoss, Losses
 from boundlab.bounds.problem import Rigour
 from boundlab.certify.certification import Certification, Inputs, Settings
+from boundlab.certify.explained import Explained, instructive
 from boundlab.certify.record import Adversary, Finding, Record, Status
 
 EVIL = "<script>alert('1')</script>\"&|`$x_1$"
@@ -47,7 +49,10 @@ def certification(**how):
     text = name or "net.onnx"
     settings = Settings("ab" * 32, "cd" * 32, tuple(eps), case.p, (0.0, 1.0), ("IBP()", text), rigour.name.lower(), 5.0, None,
                         {"boundlab": "0", "machine": text}, text, text, text)
-    return Certification(settings, classes, tuple(records), 1.5, Inputs(dict(enumerate(x)), shape))
+    most = instructive(records)
+    layers = (LayerLoss(name or "relu1", "relu", 1000, 12, 0.25, 0.5),)
+    explained = most and Explained(most.index, most.eps, (most.label + 1) % classes, Losses(-0.25, 0.5, layers))
+    return Certification(settings, classes, tuple(records), 1.5, Inputs(dict(enumerate(x)), shape), explained)
 
 
 def row(chance, kinds, count):

@@ -84,6 +84,14 @@ def test_work_counts_every_question_and_every_second(page):
     assert sum(float(row[-1]) for row in rows) == pytest.approx(sum(one.seconds for one in found.shares), abs=0.06 * len(rows))
 
 
+def test_layers_of_the_most_instructive_example_are_there(page):
+    found, _, root = page
+    assert ("Where a bound is lost" in root.text()) == (found.explained is not None)
+    if found.explained is not None:
+        _, row = table_of(root, "Nonlinear layers")
+        assert row[1:] == ["1,000", "12", "0.25", "0.5"] and f"input #{found.explained.index}" in root.text()
+
+
 def test_confusions_are_all_there(page):
     found, _, root = page
     pairs = found.confusions(found.settings.eps[-1])

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from boundlab.certify.explained import Explained
 from boundlab.certify.record import Record, Status
 
 FORMAT = "boundlab certification 1"
@@ -90,7 +91,8 @@ class Inputs:
 class Certification:
     """Records by radius and then by example, with what they depend on; `seconds` is how long this run took.
 
-    `inputs` are those of all examples, or if it was read from files those of the `extremes`.
+    `inputs` are those of all examples, or if it was read from files those of the `extremes`. `explained` says of the most
+    instructive one where its bound is lost.
     """
 
     settings: Settings
@@ -98,6 +100,7 @@ class Certification:
     records: tuple[Record, ...]
     seconds: float
     inputs: Inputs
+    explained: Explained | None = None
 
     @cached_property
     def by_eps(self) -> Mapping[float, tuple[Record, ...]]:
@@ -199,6 +202,7 @@ class Certification:
                 "confusions": [{"eps": eps, "label": label, "adversary": other, "count": count} for eps in self.settings.eps
                                for (label, other), count in sorted(self.confusions(eps).items())],
                 "reach": [asdict(one) for one in self.reach], "failures": dict(self.failures),
+                "explained": None if self.explained is None else asdict(self.explained),
                 "records": [record.row() for record in self.records]}
 
 

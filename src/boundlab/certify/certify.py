@@ -20,6 +20,7 @@ from boundlab.certify.board import Board, Question
 from boundlab.certify.carried import as_array, carried
 from boundlab.certify.certification import Certification, Inputs, Settings
 from boundlab.certify.contained import contained
+from boundlab.certify.explained import explained
 from boundlab.certify.plan import Jobs, Plan, Progress, Rung
 from boundlab.certify.record import Finding, Record, Status
 from boundlab.certify.task import Questions, decide, findings_of, task_of
@@ -65,7 +66,8 @@ def certify(model: Model | Original, examples: Examples, eps: float | Sequence[f
     records = tuple(Record(index, names[index], int(labels[index]), predicted[index], radius, board.found[index, place])
                     for place, radius in enumerate(radii) for index in range(len(x)))
     inputs = Inputs(dict(enumerate(x.numpy())), tuple(examples.x.shape[1:]))
-    return Certification(settings, scores.shape[1], records, time.perf_counter() - work.started, inputs)
+    most = explained(original.model.to(torch.device(jobs.device)), x, records, plan)
+    return Certification(settings, scores.shape[1], records, time.perf_counter() - work.started, inputs, most)
 
 
 def radii_of(eps: float | Sequence[float]) -> tuple[float, ...]:

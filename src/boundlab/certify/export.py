@@ -18,6 +18,7 @@ import numpy as np
 
 from boundlab.bounds.problem import Rigour
 from boundlab.certify.certification import FORMAT, Certification, Inputs, Settings, stacked
+from boundlab.certify.explained import explained_of
 from boundlab.certify.record import Adversary, Finding, Record, Status
 from boundlab.errors import DataError, MissingPackage, SpecError
 
@@ -80,7 +81,7 @@ def read_certification(folder: str | Path) -> Certification:
         records = tuple(record_of(row, adversaries) for row in held["records"])
         check_complete(records, settings.eps)
         inputs = Inputs(dict(zip(kept["index"].tolist(), kept["x"], strict=True)), tuple(kept["shape"].tolist()))
-        return Certification(settings, held["classes"], records, held["seconds"], inputs)
+        return Certification(settings, held["classes"], records, held["seconds"], inputs, explained_of(held["explained"]))
     except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as problem:
         raise DataError(f"'{place}' holds no whole certification ({' '.join(str(problem).split()):.99}); certify again with "
                         "the same ledger, which computes only what is missing.") from problem

@@ -87,7 +87,7 @@ def page_of(found: Certification, names: Names, figures: bool) -> Page:
     sentences = (words.remainder(found), words.rigour_sentence(found), words.limits_sentence(found))
     return Page(title, subtitle, words.headline(found), sentences, tables.bars(found), tables.outcomes(found),
                 (accuracy(found, figures), how_far(found, figures), classes(found, names, figures),
-                 shown_examples(found, names, figures), work(found, names), settings(found)))
+                 shown_examples(found, names, figures), *lost(found, names), work(found), settings(found)))
 
 
 def accuracy(found: Certification, figures: bool) -> Section:
@@ -122,7 +122,15 @@ def shown_examples(found: Certification, names: Names, figures: bool) -> Section
     return Section("Examples", (*examples.example_tables(found, names), *left))
 
 
-def work(found: Certification, names: Names) -> Section:
+def lost(found: Certification, names: Names) -> tuple[Section, ...]:
+    """Where the bound of the most instructive example is lost, if that is known."""
+    if found.explained is None or not found.explained.losses.layers:
+        return ()
+    text = words.explanation(found, found.explained, names)
+    return (Section("Where a bound is lost", (tables.layers(found.explained),), text),)
+
+
+def work(found: Certification) -> Section:
     """What decided, what it took, and why the rest has no answer."""
     why = [tables.why(found, status) for status in (Status.FAILED, Status.UNKNOWN)]
     return Section("What decided", (tables.work(found), *(table for table in why if table.rows)), (

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from boundlab.certify.certification import Certification, Shares
+from boundlab.certify.explained import Explained
 from boundlab.certify.record import Record, Status
 from boundlab.reports.certified.words import Names, called, counted, domain, percent, reasons, statuses
 from boundlab.reports.table import Table
@@ -165,6 +166,14 @@ def radius(eps: float | None) -> str:
 def short(reason: str) -> str:
     """A reason without its middle if it is very long."""
     return reason if len(reason) <= LONGEST else f"{reason[:LONGEST // 2]} ... {reason[-LONGEST // 2:]}"
+
+
+def layers(found: Explained) -> Table:
+    """Where the bound of one margin is lost."""
+    columns = ("layer", "numbers", "not exact", "mean width", "margin lost")
+    rows = [(f"{one.name} ({one.operator})", f"{one.numbers:,}", f"{one.inexact:,}", f"{one.width:.4g}", f"{one.loss:.4g}")
+            for one in found.losses.layers]
+    return Table(columns, rows, "Nonlinear layers in their order", frozenset(columns[1:]))
 
 
 def work(found: Certification) -> Table:

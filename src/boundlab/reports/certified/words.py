@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from boundlab.bounds.problem import Rigour
 from boundlab.certify.certification import Certification, Settings
+from boundlab.certify.explained import Explained
 from boundlab.certify.record import Record, Status
 from boundlab.reports.certified.pictures import is_picture
 
@@ -135,6 +136,16 @@ def limits_sentence(found: Certification) -> str:
     count = len(found.by_eps[found.settings.eps[0]])
     return (f"This is about {'this input' if count == 1 else f'these {count:,} inputs'} and changes of this kind. It does not "
             "say how the network does on other inputs, nor whether the labels are right.")
+
+
+def explanation(found: Certification, one: Explained, names: Names) -> str:
+    """What the table of layers is about."""
+    record = next(record for record in found.by_eps[one.eps] if record.index == one.index)
+    kind = "proof that is barest" if record.status is Status.CERTIFIED else "open question that is nearest to a proof"
+    return (f"The {kind}: input {called(record)} of class {names.of(record.label)} at {one.eps:g}. CROWN bounds its margin "
+            f"over class {names.of(one.other)} from below by {one.losses.bound:.4g}; at the input where lines attain that, the "
+            f"network's own margin is {one.losses.value:.4g}. A layer loses what the bound would gain there if this layer "
+            "alone were not replaced by lines. Searches split where much is lost.")
 
 
 def reasons(found: Certification, status: Status) -> Iterator[tuple[str, int]]:
