@@ -99,7 +99,8 @@ def accuracy(found: Certification, figures: bool) -> Section:
 
 def how_far(found: Certification, figures: bool) -> Section:
     """Radii that examples reach."""
-    return Section("How far each input goes", (tables.reach(found),), "Of the radii that were asked for.",
+    return Section("How far each input goes", (tables.reach(found),), (
+        "The largest eps asked for at which an input is proven, and the smallest at which a counterexample is known."),
                    reach_figure(found) if figures else None)
 
 

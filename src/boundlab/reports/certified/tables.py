@@ -96,7 +96,7 @@ def between(share: Shares) -> str:
 def reach(found: Certification) -> Table:
     """How far the rightly classified examples go: how many end at each radius."""
     proven, broken = ends(found)
-    columns = ("eps", "largest that is proven", "smallest with a counterexample")
+    columns = ("eps", "inputs proven as far as this", "inputs broken from here on")
     rows = [("none", str(proven[None]), str(broken[None])),
             *((f"{eps:g}", str(proven[eps]), str(broken[eps])) for eps in found.settings.eps)]
     return Table(columns, rows, f"How far the {len(found.ranking):,} rightly classified inputs go", frozenset(columns))
@@ -170,7 +170,7 @@ def short(reason: str) -> str:
 
 def layers(found: Explained) -> Table:
     """Where the bound of one margin is lost."""
-    columns = ("layer", "numbers", "not exact", "mean width", "margin lost")
+    columns = ("layer", "neurons", "not exact", "mean width", "margin lost")
     rows = [(f"{one.name} ({one.operator})", f"{one.numbers:,}", f"{one.inexact:,}", f"{one.width:.4g}", f"{one.loss:.4g}")
             for one in found.losses.layers]
     return Table(columns, rows, "Nonlinear layers in their order", frozenset(columns[1:]))
