@@ -75,4 +75,4 @@ def amplification(difference: np.ndarray, low: float, high: float) -> float:
         return 1.0
     factor = (high - low) / 2 / most
     unit = 10.0 ** (math.floor(math.log10(factor)) - 1)
-    return math.floor(factor / unit * (1 + 1e-6)) * unit
+    return math.floor(factor / unit * (1 + 1e-4)) * unit

@@ -15,8 +15,8 @@ from boundlab.certify.record import Record, Status
 from boundlab.reports.certified.pictures import is_picture
 
 ABOUT = {
-    Rigour.CHECKED: ("with all rounding counted in, about the ONNX file itself as a function of real numbers, and derived again "
-                     "by the independent checker"),
+    Rigour.CHECKED: ("with all rounding counted in, about the ONNX file itself as a function of real numbers, and derived "
+                     "again by the independent checker"),
     Rigour.SOUND: "with all rounding counted in, about the captured network as a function of real numbers",
     Rigour.FLOAT32: "with all rounding counted in, about the network as it runs in float32, in any order of summation",
     Rigour.FLOAT: "in ordinary floating point, rounding not counted in, which is less than a proof",
