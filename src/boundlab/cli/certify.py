@@ -17,6 +17,7 @@ import typer
 
 import boundlab as bl
 from boundlab.capture.normalised import Normalisation, Normalised, normalised_onnx
+from boundlab.certify.carried import of_onnx
 from boundlab.certify.certification import Certification, Shares
 from boundlab.certify.certify import certify as library
 from boundlab.certify.export import save_certification, write
@@ -147,8 +148,9 @@ def original_of(session: Session, network: NetworkChoice, normalisation: Normali
         return on_disk(network.net, network.load(session))
     found = find_network(network)
     if isinstance(found.net, Path):
-        path = write(folder / NORMALISED, normalised_onnx(found.net, normalisation))
-        return on_disk(str(path), NetworkChoice(str(path)).load(session))
+        content = normalised_onnx(found.net, normalisation)
+        write(folder / NORMALISED, content)
+        return of_onnx(content)  # not of the file, which another run with the same folder may write
     module = Normalised(found.net, normalisation, found.example[0].shape[1:])
     return Original(bl.capture(module.eval(), *found.example).detached().to(torch.device(session.device)))
 
@@ -207,7 +209,7 @@ def watching(session: Session, radii: tuple[float, ...]) -> Iterator[Callable[[P
 def progress_text(progress: Progress, radii: list[float]) -> str:
     """How far a run is, in one line: answers, how fast, how long, and what is known of the robust accuracy so far."""
     left = f" at {progress.rate:.1f}/s, about {duration(progress.left)}" if progress.waiting and progress.rate else ""
-    known = ", ".join(f"{100 * low:.1f} to {100 * high:.1f} % at {eps:g}" for eps, low, high in
+    known = ", ".join(f"{percent(low).removesuffix(' %')} to {percent(high)} at {radius(eps)}" for eps, low, high in
                       zip(radii, progress.certified, progress.attacked, strict=True))
     return (f"{progress.seconds:.1f} s  {progress.answered}/{progress.questions} answered, step {progress.rung} of "
             f"{progress.rungs}: {progress.waiting} waiting{left}; robust accuracy so far {known}")
@@ -219,8 +221,13 @@ def duration(seconds: float) -> str:
 
 
 def percent(share: float) -> str:
-    """A share for people."""
-    return f"{100 * share:.1f} %"
+    """A share for people: 0.0 % and 100.0 % say none and all, whatever is between is rounded to what is between."""
+    return f"{100 * share if share in (0, 1) else min(max(100 * share, 0.1), 99.9):.1f} %"
+
+
+def radius(eps: float) -> str:
+    """A radius for people, with all its digits."""
+    return text if float(text := f"{eps:g}") == eps else repr(eps)
 
 
 def answer(found: Certification, written: tuple[Path, ...], fail_under: float | None) -> Answer:
@@ -233,7 +240,7 @@ def answer(found: Certification, written: tuple[Path, ...], fail_under: float | 
 def accuracies(found: Certification) -> Table:
     """A row a radius: between which shares the robust accuracy lies, and what is left open."""
     columns = ("eps", "clean", "certified, at least", "robust, at most", "unknown", "failed", "seconds")
-    rows = [(f"{one.eps:g}", *map(percent, (one.clean, one.certified, one.attacked, one.unknown, one.failed)),
+    rows = [(radius(one.eps), *map(percent, (one.clean, one.certified, one.attacked, one.unknown, one.failed)),
              f"{one.seconds:.1f}") for one in found.shares]
     return Table(columns, rows, f"Accuracy on {found.shares[0].examples} examples", frozenset(columns))
 
@@ -241,7 +248,7 @@ def accuracies(found: Certification) -> Table:
 def by_method(found: Certification) -> Table:
     """What share each method has certified, at each radius."""
     methods = list(dict.fromkeys(method for one in found.shares for method in one.methods))
-    columns = ("certified by", *(f"{one.eps:g}" for one in found.shares))
+    columns = ("certified by", *(radius(one.eps) for one in found.shares))
     rows = [(method, *(percent(one.methods.get(method, 0.0)) for one in found.shares)) for method in methods]
     return Table(columns, rows or [("nothing", *("-" for _ in found.shares))], "", frozenset(columns[1:]))
 
@@ -250,27 +257,30 @@ def by_class(found: Certification) -> Table:
     """Certified and possibly robust shares of each class, worst classes first if there are many."""
     tables = [found.by_class(eps) for eps in found.settings.eps]
     labels = sorted(tables[0], key=lambda label: sum(table[label].certified for table in tables))[:MOST_CLASSES]
-    columns = ("class", "examples", "clean", *(f"{eps:g}" for eps in found.settings.eps))
+    columns = ("class", "examples", "clean", *map(radius, found.settings.eps))
     rows = [(str(label), str(tables[0][label].examples), percent(tables[0][label].clean),
              *(between(table[label]) for table in tables)) for label in sorted(labels)]
     return Table(columns, rows, "", frozenset(columns))
 
 
 def between(share: Shares) -> str:
-    """Between which shares the robust accuracy lies."""
-    low, high = f"{100 * share.certified:.0f}", f"{100 * share.attacked:.0f}"
-    return f"{low} %" if low == high else f"{low} to {high} %"
+    """Between which whole percentages the robust accuracy lies; rounded outwards where they differ."""
+    low, high = (round(part * share.examples) for part in (share.certified, share.attacked))  # numbers of examples
+    if low == high:
+        near = round(100 * share.certified)
+        return f"{near if low in (0, share.examples) else min(max(near, 1), 99)} %"
+    return f"{100 * low // share.examples} to {-(-100 * high // share.examples)} %"
 
 
 def sentences(found: Certification) -> Iterator[str]:
     """Which share is safe, how far, and where it fails."""
     last = found.shares[-1]
     rigour = "rounding not counted" if found.settings.rigour == "float" else "all rounding counted in"
-    yield (f"At eps {last.eps:g} between {percent(last.certified)} and {percent(last.attacked)} of {last.examples} inputs keep "
-           f"their label ({rigour}); {percent(last.clean)} have it without perturbation.")
-    reach = [one.certified or 0.0 for one in found.reach]
-    yield (f"Of the radii asked for, the median of the largest that is certified is {statistics.median_low(reach):g}; "
-           f"{percent(sum(one == last.eps for one in reach) / len(reach))} go as far as {last.eps:g}.")
+    yield (f"At eps {radius(last.eps)} between {percent(last.certified)} and {percent(last.attacked)} of "
+           f"{last.examples} inputs keep their label ({rigour}); {percent(last.clean)} have it without perturbation.")
+    reach, whole = [one.certified or 0.0 for one in found.reach], [one.certified == last.eps for one in found.reach]
+    yield (f"Of the radii asked for, the median of the largest that is certified is {radius(statistics.median_low(reach))}; "
+           f"{percent(sum(whole) / len(whole))} go as far as {radius(last.eps)}.")
     confusions = sorted(found.confusions(last.eps).items(), key=lambda item: -item[1])[:MOST_CONFUSIONS]
     if confusions:
         yield "Counterexamples most often turn " + ", ".join(f"{a} into {b} ({count})" for (a, b), count in confusions) + "."
@@ -284,7 +294,7 @@ def demanded(found: Certification, fail_under: float | None) -> Iterator[str]:
     """What has become of --fail-under."""
     if fail_under is not None:
         words = {OK: "is certified", FALSIFIED: "is refuted", UNKNOWN: "is not decided"}
-        yield f"That {percent(fail_under)} are safe at every radius {words[exit_code(found, fail_under)]}."
+        yield f"That {100 * fail_under:g} % are safe at every radius {words[exit_code(found, fail_under)]}."
 
 
 def exit_code(found: Certification, fail_under: float | None) -> int:
