@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -80,4 +81,6 @@ def spring(way):
         torch.zeros(2**28)
     if way == "numpy memory":
         np.ones(2**28)
+    if way == "full disk":
+        raise OSError(errno.ENOSPC, "No space left on device")
     raise AssertionError(f"no such way: {way}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib
+import io
 import math
 import os
 import subprocess
@@ -18,11 +19,12 @@ import boundlab as bl
 from boundlab.certify import task as task_module
 from boundlab.certify.board import Board
 from boundlab.certify.carried import arrived, carried
-from boundlab.certify.export import save_records
+from boundlab.certify.export import csv_of, save_records
 from boundlab.certify.record import Finding, Status
 from boundlab.engines.engine import Serial
 from boundlab.errors import BoundlabError, MissingPackage
 from boundlab.verify import sound
+from tests.certify import cases
 from tests.certify.cases import COUNT, EPS, MARK, Trap, examples, model, module, statuses, table
 
 ROOT = Path(__file__).parents[2]
@@ -149,6 +151,19 @@ def test_a_tie_is_no_right_answer_and_nan_no_answer():
     assert (found.shares[0].certified, found.shares[0].clean) == (0, 0)
 
 
+def test_a_counterexample_that_ties_leads_to_another_class(tmp_path):
+    net = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.ReLU(), torch.nn.Linear(1, 2, bias=False))
+    for parameter, value in zip(net.parameters(), ([[1.0]], [-0.4], [[1.0], [0.0]]), strict=True):
+        parameter.data.copy_(torch.tensor(value))
+    one = bl.Examples(torch.tensor([[0.5]], requires_grad=True), torch.tensor([0]))
+    found = bl.certify(bl.capture(net, torch.zeros(2, 1)).detached(), one, 0.3, bl.Plan(clip=(-math.inf, 1)))
+    (record,) = found.records
+    assert record.status is Status.FALSIFIED and record.finding.adversary.scores.tolist() == [0, 0]
+    bl.save_certification(found, tmp_path)
+    again = bl.read_certification(tmp_path)
+    assert found.confusions(0.3) == again.confusions(0.3) == {(0, 1): 1} and again.settings == found.settings
+
+
 def test_what_holds_in_floating_point_alone_is_unknown(data, monkeypatch):
     loose = bl.certify(model(), data, 0.01, bl.Plan(rigour=bl.Rigour.FLOAT))
     certified = [record for record in loose.records if record.status is Status.CERTIFIED]
@@ -197,6 +212,15 @@ def test_what_hangs_is_a_row(data, monkeypatch):
     found = bl.certify(model(), marked(data).take(range(4, 8)), 0.01, plan)
     assert [record.status is Status.FAILED for record in found.records] == [False, True, False, False]
     assert "did not end by itself" in found.records[1].finding.reason
+
+
+@pytest.mark.parametrize(("way", "again"), [("full disk", True), ("raise", False)])
+def test_what_surroundings_make_fail_is_asked_again(data, tmp_path, monkeypatch, way, again):
+    few, plan = marked(data).take(range(4, 7)), bl.Plan(stages=(Trap(way), bl.CROWN()))
+    jobs = bl.Jobs(ledger=tmp_path / "ledger")
+    assert bl.certify(model(), few, 0.01, plan, jobs).records[1].status is Status.FAILED
+    monkeypatch.setattr(cases, "spring", lambda way: None)
+    assert (bl.certify(model(), few, 0.01, plan, jobs).records[1].status is not Status.FAILED) == again
 
 
 @pytest.mark.slow
@@ -311,6 +335,10 @@ BAD = {
     "no stage": (lambda: bl.Plan(stages=()), "at least one stage"),
     "no time": (lambda: bl.Plan(timeout=0), "time limit above 0"),
     "a stage in words": (lambda: bl.Plan(stages=("crown",)), "a method is a value"),
+    "a stage that does not travel": (
+        lambda: bl.certify(model(), examples(3), 0.1, bl.Plan(stages=(bl.CROWN(alpha=lambda *_: None),))), "hold no lambda"),
+    "another type": (lambda: bl.certify(model(torch.bfloat16), TWO, 0.1), "computes in torch.bfloat16"),
+    "no radius at all": (lambda: bl.certify(model(), TWO, None), "got None"),
     "memory in words": (lambda: bl.Plan(memory="much"), "such as '4GB'"),
     "a class of engines": (lambda: bl.Jobs(bl.Serial), "an engine is a value"),
 }
@@ -362,5 +390,8 @@ def test_tables_are_csv_or_parquet(whole, tmp_path):
 
 
 def test_names_of_examples_are_kept():
-    found = bl.certify(model(), bl.Examples(x := torch.full((1, 2), 0.5), module()(x).argmax(1), ("a.png",)), 0.0)
-    assert found.records[0].row()["name"] == "a.png" and np.isfinite(found.seconds)
+    names = ("a.png", 'b,"c"\nd\re')
+    found = bl.certify(model(), bl.Examples(x := torch.full((2, 2), 0.5), module()(x).argmax(1), names), 0.0)
+    assert [record.row()["name"] for record in found.records] == list(names) and np.isfinite(found.seconds)
+    rows = list(csv.DictReader(io.StringIO(csv_of(found), newline="")))
+    assert [row["name"] for row in rows] == [names[0], names[1].replace("\r", " ")] and None not in rows[1]

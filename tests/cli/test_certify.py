@@ -18,6 +18,12 @@ import pytest
 import torch
 
 import boundlab as bl
+from boundlab.capture.normalised import Normalisation, normalised_onnx
+from boundlab.certify.certification import Shares
+from boundlab.certify.export import write
+from boundlab.cli import certify as command
+from boundlab.reports.certified.tables import between
+from boundlab.reports.certified.words import percent, radius
 from tests.certify.cases import EPS, examples, model
 
 ROOT = Path(__file__).parents[2]
@@ -92,6 +98,34 @@ def test_a_normalisation_becomes_a_part_of_the_network(folder, run):
     assert torch.allclose(bl.evaluate(normalised, x), bl.evaluate(bl.load_onnx(folder / "net.onnx"), (x - 0.5) / 0.5))
 
 
+def test_two_runs_in_one_folder_do_not_mix_their_normalisations(folder, run, monkeypatch):
+    def late(path, content):
+        if path.suffix == ".onnx":  # another run writes its own right after
+            content = normalised_onnx(folder / "net.onnx", Normalisation((9.0,), (1.0,)))
+        return write(path, content)
+
+    monkeypatch.setattr(command, "write", late)
+    options = ("--eps", "0.001", "--mean", "0", "--std", "1", "--json")
+    one, other = (json.loads(run("certify", "net.onnx", *ANY, *more).stdout) for more in (options, options[:2] + options[-1:]))
+    assert [row["margin"] for row in one["records"]] == [row["margin"] for row in other["records"]]
+
+
+def test_percentages_say_none_and_all_only_where_it_is_so():
+    assert [percent(share) for share in (0.0, 1e-5, 0.25, 0.9996, 1.0)] == ["0.0 %", "0.1 %", "25.0 %", "99.9 %", "100.0 %"]
+    assert [radius(eps) for eps in (0.1, 8 / 255, 0.12345678)] == ["0.1", "8/255", "0.12345678"]
+
+    def share(certified, attacked, count=1000):
+        return Shares(0.1, count, 1.0, attacked / count, certified / count, 0.0, 0.0, 0.0, {})
+    cases = ((0, 0), (1, 1), (290, 290), (999, 999), (1000, 1000), (996, 1000), (290, 291), (4, 5))
+    assert [between(share(*case)) for case in cases] == ["0 %", "1 %", "29 %", "99 %", "100 %", "99 to 100 %", "29 to 30 %",
+                                                        "0 to 1 %"]
+
+
+def test_nothing_certified_reaches_no_radius(folder, run):
+    np.savez("wrong.npz", x=np.array([[0.5, -0.5]], np.float32), y=np.array([1]))
+    assert "0.0 % go as far as 0." in run("certify", "net.onnx", *ANY, "--eps", "0", "--data", "wrong.npz").stdout
+
+
 def test_other_verbs_read_the_same_data(folder, run):
     (folder / "t.csv").write_text("a,b,label\n0.5,-0.5,0\n")
     np.savez("bytes.npz", x=np.array([[255, 51]], np.uint8), y=np.array([0]))
@@ -120,6 +154,7 @@ BAD = {
     "a deviation of 0": (("--std", "0"), "standard deviations above 0"),
     "a mean in words": (("--mean", "grey"), "--mean 'grey'"),
     "a mean of other channels": (("--mean", "1,2,3"), "3 channels does not fit inputs of shape [2]"),
+    "a deviation of 0 in float32": (("--std", "1e-50"), "standard deviations above 0"),
     "no time": (("--timeout", "0"), "time limit above 0"),
     "memory in words": (("--memory", "much"), "such as '4GB'"),
     "a file as folder": (("--out", "net.onnx"), "net.onnx"),
@@ -138,13 +173,14 @@ def test_bad_input_is_one_sentence(folder, run, name):
     assert result.stderr.startswith("boundlab: ") and result.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("name", ["ledger.sqlite", "records.csv.part"])
+@pytest.mark.parametrize("name", ["ledger.sqlite", f"records.csv.{os.getpid()}.part"])
 def test_a_full_disk_is_a_sentence_and_loses_nothing(folder, run, name):
     (folder / "out").mkdir()
     (folder / "out" / name).symlink_to("/dev/full")
     result = run("certify", "net.onnx", *SAFE, "--eps", "0.1")
     assert result.exit_code == 2 and "Traceback" not in result.stderr and name.split(".")[0] in result.stderr, result.output
-    (folder / "out" / name).unlink()
+    (folder / "out" / name).unlink(missing_ok=True)
+    assert name == "ledger.sqlite" or not list((folder / "out").glob("*.part"))
     assert run("certify", "net.onnx", *SAFE, "--eps", "0.1").exit_code == 0
 
 

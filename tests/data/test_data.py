@@ -92,6 +92,12 @@ def test_table(tmp_path):
     assert found.x.tolist() == torch.tensor([[0.5, 2], [-1e-3, 4]]).tolist() and found.labels.tolist() == [1, 0]
 
 
+def test_a_table_may_begin_with_a_mark_of_its_encoding(tmp_path):
+    (tmp_path / "t.csv").write_bytes(b"\xef\xbb\xbflabel,a\n1,0.5\n")
+    found = read_examples(tmp_path / "t.csv")
+    assert found.x.tolist() == [[0.5]] and found.labels.tolist() == [1]
+
+
 def test_pictures(tmp_path):
     held = pictures(tmp_path)
     found = read_examples(tmp_path)
@@ -131,6 +137,19 @@ def a_picture_of(mode, size=(4, 3)):
     return lambda folder: (pictures(folder), Image.new(mode, size).save(folder / "b.png"))
 
 
+def flipped(folder):
+    """A compressed archive with a wrong byte among the compressed ones."""
+    np.savez_compressed(folder / "d.npz", x=np.arange(99.0))
+    content = bytearray((folder / "d.npz").read_bytes())
+    content[60:70] = b"\xff" * 10
+    (folder / "d.npz").write_bytes(content)
+
+
+def npy_of(header):
+    """A .npy file that is its header."""
+    return b"\x93NUMPY\x01\0" + len(header).to_bytes(2, "little") + header.encode()
+
+
 ONE = np.zeros((1, 2), np.float32)
 BAD = {
     "nothing": (lambda folder: None, "nowhere", "does not exist"),
@@ -153,6 +172,12 @@ BAD = {
     "no archive": (text("d.npz", "text"), "d.npz", "not a readable .npy or .npz"),
     "an empty archive": (text("d.npz", ""), "d.npz", "not a readable .npy or .npz"),
     "an archive cut": (lambda folder: (saved(x=ONE)(folder), cut(folder / "d.npz", 100)), "d.npz", "not a readable .npy"),
+    "a compressed archive flipped": (flipped, "d.npz", "not a readable .npy"),
+    "a header that does not end": (lambda folder: (folder / "d.npy").write_bytes(npy_of("{'shape': (1, ")), "d.npy",
+                                     "not a readable .npy"),
+    "a size that is none": (lambda folder: (folder / "d.npy").write_bytes(
+        npy_of("{'descr': '<f4', 'fortran_order': False, 'shape': (9000000000000000,), }")), "d.npy", "not a readable .npy"),
+    "a hundred axes": (write("t10k-labels-idx1-ubyte", b"\0\0\x08\x64" + b"\0\0\0\1" * 100 + b"\0"), "", "its header says"),
     "no x": (saved(a=ONE, b=ONE), "d.npz", "name the inputs 'x'"),
     "words": (saved(x=np.array([["a"]])), "d.npz", "numbers are needed"),
     "no numbers": (saved(x=np.zeros((0, 2))), "d.npz", "numbers are needed"),
@@ -169,6 +194,14 @@ BAD = {
     "a word": (text("d.csv", "a,label\nx,1\n"), "d.csv", "no table of numbers"),
     "labels alone": (text("d.csv", "label\n1\n"), "d.csv", "no column of numbers"),
     "a label in words": (text("d.csv", "a,label\n1,cat\n"), "d.csv", "label 'cat' in line 2"),
+    "a column twice": (text("d.csv", "a,b,a,label\n1,2,3,0\n"), "d.csv", "the column 'a' twice"),
+    "no header": (text("d.csv", "0.5,0.25\n1,2\n"), "d.csv", "begins with numbers"),
+    "a pipe": (lambda folder: os.mkfifo(folder / "d.npy"), "d.npy", "neither a file nor a folder"),
+    "a picture elsewhere": (lambda folder: pictures(folder, text="file,label\n../b.png,1\n"), "", "not beneath its own folder"),
+    "a picture by its root": (lambda folder: pictures(folder, text="file,label\n/b.png,1\n"), "", "not beneath its own folder"),
+    "a pipe as picture": (lambda folder: (pictures(folder), (folder / "b.png").unlink(), os.mkfifo(folder / "b.png")), "",
+                          "not a file"),
+    "a folder as picture": (lambda folder: pictures(folder, text="file,label\n.,1\n"), "", "not a file"),
     "bytes": (lambda folder: (folder / "d.csv").write_bytes(b"\xff\xfe\x00"), "d.csv", "not readable as CSV"),
     "other columns": (lambda folder: pictures(folder, text="name,class\na.png,1\n"), "", "needs 'file' and 'label'"),
     "no such picture": (lambda folder: pictures(folder, text="file,label\nc.png,1\n"), "", "c.png"),

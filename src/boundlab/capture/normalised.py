@@ -20,15 +20,16 @@ from boundlab.errors import CaptureError, ShapeError
 class Normalisation:
     """(x - mean) / std, by one number for all inputs or one for each channel.
 
-    ShapeError unless all are finite and standard deviations above 0.
+    ShapeError unless all are finite and standard deviations above 0, also in float32.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        numbers = np.array([*self.mean, *self.std], np.float64)
-        if not self.mean or not self.std or not np.isfinite(numbers).all() or min(self.std) <= 0:
+        with np.errstate(over="ignore", under="ignore"):  # infinite or 0 then, which is refused
+            mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
+        if not mean.size or not std.size or not np.isfinite([*mean, *std]).all() or std.min() <= 0:
             raise ShapeError("a normalisation has finite means and standard deviations above 0, got "
                              f"{self.mean} and {self.std}.")
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from boundlab.errors import SpecError
 from boundlab.graph import Model
 from boundlab.verify.sound import Original, load_original
 
@@ -36,9 +37,13 @@ def tensor_of(array: np.ndarray) -> Tensor:
 
 
 def packed(value: object) -> np.ndarray:
-    """A value of dataclasses, plain Python and tensors as bytes."""
+    """A value of dataclasses, plain Python and tensors as bytes; SpecError for what processes cannot exchange."""
     file = io.BytesIO()
-    Packer(file, protocol=5).dump(value)
+    try:
+        Packer(file, protocol=5).dump(value)
+    except (pickle.PicklingError, AttributeError, TypeError) as problem:
+        raise SpecError("networks and stages travel to other processes, so they hold no lambda, open file or function within "
+                        f"another; pickle says: {problem}.") from problem
     return as_array(file.getvalue())
 
 

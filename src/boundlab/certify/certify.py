@@ -7,7 +7,7 @@ import math
 import platform
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from numbers import Real
@@ -23,7 +23,7 @@ from boundlab.certify.contained import contained
 from boundlab.certify.explained import explained
 from boundlab.certify.plan import Jobs, Plan, Progress, Rung
 from boundlab.certify.record import Finding, Record, Status
-from boundlab.certify.task import Questions, decide, findings_of, task_of
+from boundlab.certify.task import Questions, decide, findings_of, lasting, task_of
 from boundlab.data.examples import Examples
 from boundlab.engines.engine import Engine
 from boundlab.engines.ledger import Recorded
@@ -72,7 +72,8 @@ def certify(model: Model | Original, examples: Examples, eps: float | Sequence[f
 
 def radii_of(eps: float | Sequence[float]) -> tuple[float, ...]:
     """The radii in ascending order, each once; SpecError if there is none, or one that is no radius."""
-    given = [eps] if isinstance(eps, Real) else list(eps)  # type: ignore[arg-type]
+    told = eps.reshape(-1).tolist() if isinstance(eps, Tensor | np.ndarray) else eps
+    given = list(told) if isinstance(told, Iterable) and not isinstance(told, str) else [told]
     wrong = [one for one in given if not isinstance(one, Real) or not 0 <= float(one) < math.inf]
     if wrong or not given:
         raise SpecError(f"radii are finite numbers, 0 or more, and at least one; got {wrong[0] if wrong else 'none'}.")
@@ -85,6 +86,8 @@ def fitting(model: Model, examples: Examples, plan: Plan) -> tuple[Tensor, Tenso
     if len(inputs) != 1 or len(shape) != 1 or shape[0] < 2:
         raise ShapeError(f"data sets are for networks with one input and a vector of scores, one a class; this one has "
                          f"{len(inputs)} inputs and an output of shape {list(shape)}.")
+    if model.dtype not in (torch.float32, torch.float64):
+        raise ShapeError(f"data sets are for networks of float32 or float64; this one computes in {model.dtype}.")
     fitted = examples.fitted(inputs[0].shape)
     if plan.clip is not None:
         fitted = fitted.within(*plan.clip)
@@ -92,7 +95,7 @@ def fitting(model: Model, examples: Examples, plan: Plan) -> tuple[Tensor, Tenso
     if int(labels.max()) >= shape[0]:
         raise DataError(f"example {examples.name(int(labels.argmax()))} has the label {int(labels.max())}, and the network has "
                         f"the classes 0 to {shape[0] - 1}.")
-    return x.to(model.dtype), labels
+    return x.detach().cpu().to(model.dtype), labels.cpu()
 
 
 @torch.no_grad()
@@ -114,7 +117,9 @@ def misclassified(scores: Tensor, labels: Tensor, radii: int) -> dict[Question, 
 
 def engine_of(jobs: Jobs) -> Engine:
     """The engine, beside a ledger if there is one; results of another version of boundlab are not those of this one."""
-    return jobs.engine if jobs.ledger is None else Recorded(jobs.engine, jobs.ledger, f"{LEDGER}, {version('boundlab')}")
+    if jobs.ledger is None:
+        return jobs.engine
+    return Recorded(jobs.engine, jobs.ledger, f"{LEDGER}, {version('boundlab')}", lasting)
 
 
 def digest(data: np.ndarray) -> str:
@@ -177,7 +182,9 @@ class Work:
             again: list[Sequence[Question]] = []
             tasks = [self.task(batch, rung, eps) for batch in waiting]
             for place, answer in contained(self.engine, decide, tasks):
-                batch, found = waiting[place], answer if isinstance(answer, str) else findings_of(answer)
+                batch = waiting[place]
+                labels = [int(self.labels[example]) for example, _ in batch]
+                found = answer if isinstance(answer, str) else findings_of(answer, labels)
                 if not isinstance(found, str):
                     yield dict(zip(batch, found, strict=True))
                 elif len(batch) > 1:

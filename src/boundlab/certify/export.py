@@ -8,8 +8,8 @@ import io
 import json
 import math
 import os
-import zipfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import numpy as np
 from boundlab.bounds.problem import Rigour
 from boundlab.certify.certification import FORMAT, Certification, Inputs, Settings, stacked
 from boundlab.certify.explained import explained_of
-from boundlab.certify.record import Adversary, Finding, Record, Status
+from boundlab.certify.record import Adversary, Finding, Record, Status, adversary_of
 from boundlab.errors import DataError, MissingPackage, SpecError
 
 JSON, CSV, POINTS, INPUTS = "certification.json", "records.csv", "counterexamples.npz", "extremes.npz"
@@ -76,13 +76,15 @@ def read_certification(folder: str | Path) -> Certification:
         adversaries, kept = adversaries_of(arrays_in(place / POINTS)), arrays_in(place / INPUTS)
         given = held["settings"]
         lists = {name: tuple(given[name]) for name in ("eps", "stages")}
-        clip = None if given["clip"] is None else tuple(given["clip"])
+        clip = None if given["clip"] is None else tuple(map(float, given["clip"]))
         settings = Settings(**(given | lists | {"clip": clip, "p": float(given["p"]), "timeout": float(given["timeout"])}))
         records = tuple(record_of(row, adversaries) for row in held["records"])
         check_complete(records, settings.eps)
         inputs = Inputs(dict(zip(kept["index"].tolist(), kept["x"], strict=True)), tuple(kept["shape"].tolist()))
         return Certification(settings, held["classes"], records, held["seconds"], inputs, explained_of(held["explained"]))
-    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as problem:
+    except OSError:
+        raise
+    except Exception as problem:  # json, numpy and zipfile have many kinds for damaged files
         raise DataError(f"'{place}' holds no whole certification ({' '.join(str(problem).split()):.99}); certify again with "
                         "the same ledger, which computes only what is missing.") from problem
 
@@ -104,7 +106,7 @@ def check_complete(records: Sequence[Record], eps: Sequence[float]) -> None:
 def adversaries_of(points: Mapping[str, np.ndarray]) -> dict[tuple[int, float], Adversary]:
     """Counterexamples by example and the radius at which they were found."""
     keys = zip(points["index"].tolist(), points["eps"].tolist(), strict=True)
-    return {key: Adversary(points["x"][place], int(points["scores"][place].argmax()), points["scores"][place])
+    return {key: adversary_of(points["x"][place], points["scores"][place], int(points["label"][place]))
             for place, key in enumerate(keys)}
 
 
@@ -125,18 +127,22 @@ def csv_of(found: Certification) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(found.records[0].row()), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(record.row() for record in found.records)
+    for record in found.records:  # csv quotes line feeds, but not carriage returns
+        writer.writerow({name: value.replace("\r", " ") if isinstance(value, str) else value
+                         for name, value in record.row().items()})
     return text.getvalue()
 
 
 def write(path: Path, content: bytes) -> Path:
-    """Writes a file, whole or not at all."""
-    part = path.with_name(path.name + ".part")
+    """Writes a file, whole or not at all, whoever else writes it at the same time."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         with part.open("wb") as file:
             file.write(content)
         os.replace(part, path)
     except OSError as problem:  # what a full disk says does not name the file
+        with suppress(OSError):
+            part.unlink()
         raise OSError(problem.errno, problem.strerror, str(path)) from problem
     return path
 

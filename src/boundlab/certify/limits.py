@@ -50,7 +50,7 @@ def limited(seconds: float, memory: int | None) -> Iterator[None]:
     Time is taken where the system has alarms and this is the main thread, and no one else has set one: a last resort for what
     does not look at the clock.
     """
-    with interrupted_after(seconds), bounded_by(memory):
+    with bounded_by(memory), interrupted_after(seconds):  # the alarm is off before the limit of memory is taken back
         yield
 
 

@@ -23,7 +23,7 @@ class Status(enum.Enum):
 
 @dataclass(frozen=True)
 class Adversary:
-    """A counterexample: the input (*shape), the class with the highest score there, and all scores (classes,)."""
+    """A counterexample: the input (*shape), the other class with the highest score there, and all scores (classes,)."""
 
     x: np.ndarray
     label: int
@@ -32,6 +32,12 @@ class Adversary:
     def margin(self, label: int) -> float:
         """By how much the score of `label` is above the best of the others."""
         return float(self.scores[label] - np.delete(self.scores, label).max())
+
+
+def adversary_of(x: np.ndarray, scores: np.ndarray, label: int) -> Adversary:
+    """The counterexample to a label that an input with these scores is; the label itself may have as high a score."""
+    others = np.where(np.arange(len(scores)) == label, -np.inf, scores)
+    return Adversary(x, int(others.argmax()), scores)
 
 
 @dataclass(frozen=True)

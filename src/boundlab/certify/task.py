@@ -13,9 +13,9 @@ from boundlab.bounds.problem import Rigour
 from boundlab.certify.carried import arrived, packed, unpacked
 from boundlab.certify.limits import Overrun, limited
 from boundlab.certify.plan import Plan, Rung
-from boundlab.certify.record import Adversary, Finding, Status
+from boundlab.certify.record import Finding, Status, adversary_of
 from boundlab.engines.task import Arrays
-from boundlab.errors import BoundlabError
+from boundlab.errors import BoundlabError, MissingPackage
 from boundlab.perturbations.ball import LpBall
 from boundlab.spec import margins
 from boundlab.verify.verdict import Result, Verdict
@@ -58,23 +58,38 @@ def decide(task: Arrays) -> Arrays:
             spec = margins(labels, original.model.graph.output.shape[0], original.model.dtype)
             found = verify(original, ball, spec, stages=stages, timeout=seconds, rigour=rigour)
     except Exception as problem:  # one question's failure, of whatever kind, is its answer and never ends the run
-        return failure(reason_of(problem, memory))
+        return failure(reason_of(problem, memory), of_surroundings(problem, memory))
     return answers(found, spec.worst(torch.stack([result.lower for result in found])).tolist(), time.perf_counter() - started)
+
+
+def is_memory(problem: Exception) -> bool:
+    """Whether memory was short."""
+    return isinstance(problem, MemoryError) or any(words in str(problem).lower() for words in MEMORY)
 
 
 def reason_of(problem: Exception, memory: int | None) -> str:
     """Why a question has no answer, in one line."""
     text = " ".join(str(problem).split())
-    if isinstance(problem, MemoryError) or any(words in text.lower() for words in MEMORY):
+    if is_memory(problem):
         return "memory was short" if memory is None else f"it needed more than {memory} bytes of memory"
     if isinstance(problem, BoundlabError | Overrun):
         return text
     return f"{type(problem).__name__}: {text:.300}"
 
 
-def failure(reason: str) -> Arrays:
+def of_surroundings(problem: Exception, memory: int | None) -> bool:
+    """Whether the same question may have an answer at another time: a full disk, a missing package, memory that others took."""
+    return isinstance(problem, OSError | ImportError | MissingPackage) or (memory is None and is_memory(problem))
+
+
+def failure(reason: str, passing: bool) -> Arrays:
     """The answer that there is none."""
-    return {"failure": np.array(reason)}
+    return {"failure": np.array(reason), "passing": np.array(passing)}
+
+
+def lasting(answer: Arrays) -> bool:
+    """Whether a ledger keeps the answer: not where surroundings made a question fail, so that it is asked again."""
+    return not bool(answer.get("passing", False))
 
 
 def answers(found: Sequence[Result], worst: Sequence[float], seconds: float) -> Arrays:
@@ -105,12 +120,12 @@ def why(result: Result) -> str:
     return " ".join(part for part in (first, *dict.fromkeys(result.notes)) if part)
 
 
-def findings_of(answer: Arrays) -> list[Finding] | str:
-    """The findings of an answer, one a question, or why there are none."""
+def findings_of(answer: Arrays, labels: Sequence[int]) -> list[Finding] | str:
+    """The findings of an answer, one a question with its label, or why there are none."""
     if "failure" in answer:
         return str(answer["failure"])
     places = answer["broken"].tolist()
-    adversaries = {place: Adversary(answer["points"][number], int(answer["scores"][number].argmax()), answer["scores"][number])
+    adversaries = {place: adversary_of(answer["points"][number], answer["scores"][number], labels[place])
                    for number, place in enumerate(places)}
     found = []
     for place, code in enumerate(answer["verdict"].tolist()):

@@ -17,6 +17,7 @@ import typer
 
 import boundlab as bl
 from boundlab.capture.normalised import Normalisation, Normalised, normalised_onnx
+from boundlab.certify.carried import of_onnx
 from boundlab.certify.certification import Certification
 from boundlab.certify.certify import certify as library
 from boundlab.certify.export import save_certification, write
@@ -33,7 +34,7 @@ from boundlab.data.read import KINDS, read_examples
 from boundlab.errors import MissingPackage
 from boundlab.reports.certified.page import save_report
 from boundlab.reports.certified.tables import accuracies, by_class, by_method
-from boundlab.reports.certified.words import Names, percent
+from boundlab.reports.certified.words import Names, percent, radius
 from boundlab.verify.sound import Original
 from boundlab.verify.verify import LADDER, Stage
 
@@ -157,8 +158,9 @@ def original_of(session: Session, network: NetworkChoice, normalisation: Normali
         return on_disk(network.net, network.load(session))
     found = find_network(network)
     if isinstance(found.net, Path):
-        path = write(folder / NORMALISED, normalised_onnx(found.net, normalisation))
-        return on_disk(str(path), NetworkChoice(str(path)).load(session))
+        content = normalised_onnx(found.net, normalisation)
+        write(folder / NORMALISED, content)
+        return of_onnx(content)  # not of the file, which another run with the same folder may write
     module = Normalised(found.net, normalisation, found.example[0].shape[1:])
     return Original(bl.capture(module.eval(), *found.example).detached().to(torch.device(session.device)))
 
@@ -217,7 +219,7 @@ def watching(session: Session, radii: tuple[float, ...]) -> Iterator[Callable[[P
 def progress_text(progress: Progress, radii: list[float]) -> str:
     """How far a run is, in one line: answers, how fast, how long, and what is known of the robust accuracy so far."""
     left = f" at {progress.rate:.1f}/s, about {duration(progress.left)}" if progress.waiting and progress.rate else ""
-    known = ", ".join(f"{100 * low:.1f} to {100 * high:.1f} % at {eps:g}" for eps, low, high in
+    known = ", ".join(f"{percent(low).removesuffix(' %')} to {percent(high)} at {radius(eps)}" for eps, low, high in
                       zip(radii, progress.certified, progress.attacked, strict=True))
     return (f"{progress.seconds:.1f} s  {progress.answered}/{progress.questions} answered, step {progress.rung} of "
             f"{progress.rungs}: {progress.waiting} waiting{left}; robust accuracy so far {known}")
@@ -240,11 +242,11 @@ def sentences(found: Certification) -> Iterator[str]:
     """Which share is safe, how far, and where it fails."""
     last = found.shares[-1]
     rigour = "rounding not counted" if found.settings.rigour == "float" else "all rounding counted in"
-    yield (f"At eps {last.eps:g} between {percent(last.certified)} and {percent(last.attacked)} of {last.examples} inputs keep "
-           f"their label ({rigour}); {percent(last.clean)} have it without perturbation.")
-    reach = [one.certified or 0.0 for one in found.reach]
-    yield (f"Of the radii asked for, the median of the largest that is certified is {statistics.median_low(reach):g}; "
-           f"{percent(sum(one == last.eps for one in reach) / len(reach))} go as far as {last.eps:g}.")
+    yield (f"At eps {radius(last.eps)} between {percent(last.certified)} and {percent(last.attacked)} of "
+           f"{last.examples} inputs keep their label ({rigour}); {percent(last.clean)} have it without perturbation.")
+    reach, whole = [one.certified or 0.0 for one in found.reach], [one.certified == last.eps for one in found.reach]
+    yield (f"Of the radii asked for, the median of the largest that is certified is {radius(statistics.median_low(reach))}; "
+           f"{percent(sum(whole) / len(whole))} go as far as {radius(last.eps)}.")
     confusions = sorted(found.confusions(last.eps).items(), key=lambda item: -item[1])[:MOST_CONFUSIONS]
     if confusions:
         yield "Counterexamples most often turn " + ", ".join(f"{a} into {b} ({count})" for (a, b), count in confusions) + "."
@@ -258,7 +260,7 @@ def demanded(found: Certification, fail_under: float | None) -> Iterator[str]:
     """What has become of --fail-under."""
     if fail_under is not None:
         words = {OK: "is certified", FALSIFIED: "is refuted", UNKNOWN: "is not decided"}
-        yield f"That {percent(fail_under)} are safe at every radius {words[exit_code(found, fail_under)]}."
+        yield f"That {100 * fail_under:g} % are safe at every radius {words[exit_code(found, fail_under)]}."
 
 
 def exit_code(found: Certification, fail_under: float | None) -> int:

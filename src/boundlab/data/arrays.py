@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -41,7 +40,9 @@ def read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
             if isinstance(held, np.ndarray):
                 return numeric(held, path), None
             named = {name: held[name] for name in held.files}
-    except (ValueError, EOFError, zipfile.BadZipFile) as problem:
+    except OSError:
+        raise
+    except Exception as problem:  # numpy and zipfile have many kinds, and MemoryError for a size that is none
         raise DataError(f"'{path}' is not a readable .npy or .npz file of numbers.") from problem
     return numeric(inputs_of(named, path), path), labels_of(named, path)
 

@@ -14,6 +14,8 @@ from boundlab.data.arrays import numbers
 from boundlab.data.examples import Examples, Part
 from boundlab.errors import DataError
 
+MOST_AXES = 8
+"""Axes of an array in a file; numpy takes 32 or 64, and the format would allow 255."""
 STEMS = {Part.TRAIN: "train", Part.TEST: "t10k"}
 
 
@@ -28,7 +30,7 @@ def read_idx(path: Path) -> np.ndarray:
             raise ValueError("not an IDX file of bytes")
     except (OSError, ValueError, IndexError, EOFError, zlib.error) as problem:
         raise DataError(f"'{path}' is not a readable IDX file of bytes.") from problem
-    if found.size != math.prod(shape):
+    if found.size != math.prod(shape) or len(shape) > MOST_AXES:
         raise DataError(f"'{path}' is damaged: its header says {list(shape)}, and {found.size} bytes follow.")
     return found.reshape(shape)
 

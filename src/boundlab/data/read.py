@@ -26,6 +26,8 @@ def read_examples(path: str | Path, part: Part = Part.TEST) -> Examples:
         return read_folder(place, part)
     if not place.exists():
         raise DataError(f"the data '{place}' does not exist; give {KINDS}.")
+    if not place.is_file():
+        raise DataError(f"the data '{place}' is neither a file nor a folder; give {KINDS}.")
     readers = {**dict.fromkeys(ARRAYS, read_array_file), ".csv": read_table}
     if place.suffix not in readers:
         raise DataError(f"'{place}' is none of the kinds of data that can be read; give {KINDS}.")

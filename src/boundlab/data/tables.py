@@ -35,17 +35,31 @@ def read_table(path: Path) -> Examples:
 def lines_of(path: Path) -> list[dict[str, str]]:
     """The lines of a CSV file by the names of its first line, at least one; DataError if one has more or fewer fields."""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, strict=True)
+            names = reader.fieldnames or []
             rows = list(reader)
     except (UnicodeDecodeError, csv.Error) as problem:
         raise DataError(f"'{path}' is not readable as CSV text.") from problem
     if not rows:
         raise DataError(f"'{path}' has no line below its header, so it holds no example.")
+    twice = [name for place, name in enumerate(names) if name in names[:place]]
+    if twice or all(map(is_number, names)):
+        what = f"has the column '{twice[0]}' twice" if twice else "begins with numbers"
+        raise DataError(f"'{path}' {what}; its first line names the columns, each by a name of its own.")
     for number, row in enumerate(rows, 2):
         if None in row or None in row.values():
             raise DataError(f"line {number} of '{path}' has not as many fields as its header.")
     return rows
+
+
+def is_number(text: str) -> bool:
+    """Whether a text reads as a number."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def labels_in(path: Path, rows: list[dict[str, str]]) -> torch.Tensor:
@@ -68,6 +82,9 @@ def read_pictures(table: Path) -> Examples:
         raise DataError(f"'{table}' has the columns {', '.join(rows[0])}; a folder of pictures needs '{FILE}' and '{LABEL}'.")
     image = load_pillow()
     names = tuple(row[FILE].strip() for row in rows)
+    outside = [name for name in names if Path(name).is_absolute() or ".." in Path(name).parts]
+    if outside:
+        raise DataError(f"'{table}' names the file '{outside[0]}', which is not beneath its own folder; move the table.")
     pictures = [pixels(image, table.parent / name) for name in names]
     for name, picture in zip(names, pictures, strict=True):
         if picture.shape != pictures[0].shape:
@@ -86,13 +103,15 @@ def load_pillow() -> Any:
 
 def pixels(image: Any, path: Path) -> np.ndarray:
     """The bytes (height, width, channels) of a picture of 8 bits that is grey or of three colours."""
+    if path.exists() and not path.is_file():  # a pipe or a device may never end
+        raise DataError(f"'{path}' is not a file, so it is not a readable picture.")
     try:
         with image.open(path) as picture:
             mode = picture.mode
             found = np.asarray(picture.convert("RGB") if mode == "P" else picture)
-    except (FileNotFoundError, IsADirectoryError, PermissionError):
+    except (FileNotFoundError, PermissionError):
         raise
-    except (OSError, ValueError, SyntaxError, EOFError, image.DecompressionBombError) as problem:
+    except Exception as problem:  # pillow's readers raise many kinds for a damaged file
         raise DataError(f"'{path}' is not a readable picture.") from problem
     if mode not in ("L", "RGB", "P"):
         raise DataError(f"'{path}' is a picture of the kind {mode}; save it as grey or RGB with 8 bits.")

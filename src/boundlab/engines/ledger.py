@@ -7,7 +7,7 @@ import io
 import json
 import sqlite3
 import zipfile
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,18 +25,25 @@ PATIENCE = 60.0
 """Seconds to wait while another process writes; it holds the file for one result at a time."""
 
 
+def any_result(result: Arrays) -> bool:
+    """Every result is kept."""
+    return True
+
+
 @dataclass(frozen=True)
 class Recorded:
     """An engine beside a ledger: what the file `path` holds is read, the rest is computed and written, each result as it comes.
 
     A result is found again under the function's name, `version`, and the task's arrays to the last bit. So change `version`
     whenever the function's code changes in a way that changes results. Several processes of one machine may share the file; it
-    should lie on a disk of that machine. Only the process that consumes the stream touches it, workers do not.
+    should lie on a disk of that machine. Only the process that consumes the stream touches it, workers do not. Results for
+    which `keeps` is False are given and not written, so they are computed again.
     """
 
     engine: Engine
     path: str | Path
     version: str = ""
+    keeps: Callable[[Arrays], bool] = any_result
 
     def stream(self, function: Function, tasks: Sequence[Arrays]) -> Stream:
         """As `Engine.stream`, recorded results first; EngineError if the file is no ledger or is damaged."""
@@ -57,7 +64,8 @@ class Recorded:
             with closing(self._compute(function, [tasks[places[0]] for places in groups], groups)) as computed:
                 for number, result in computed:
                     places = groups[number]
-                    ledger.write(keys[places[0]], result)
+                    if self.keeps(result):
+                        ledger.write(keys[places[0]], result)
                     for place in places:  # equal tasks are computed once
                         yield place, result if place == places[0] else {name: array.copy() for name, array in result.items()}
 

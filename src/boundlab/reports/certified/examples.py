@@ -10,7 +10,7 @@ import numpy as np
 from boundlab.certify.certification import Certification
 from boundlab.certify.record import Adversary, Record, Status
 from boundlab.reports.certified.pictures import amplification, is_picture, pixels, shown
-from boundlab.reports.certified.words import Names, called
+from boundlab.reports.certified.words import Names, called, radius
 from boundlab.reports.table import Table
 
 MOST = 6
@@ -78,8 +78,8 @@ def weak_cards(found: Certification, names: Names) -> Iterator[Card]:
 def weak_note(found: Certification, record: Record, difference: np.ndarray) -> str:
     """At which radius an example breaks, and how large its change is."""
     proven = found.at_reach.get((record.index, Status.CERTIFIED))
-    until = "" if proven is None else f", proven up to {proven.eps:g}"
-    return (f"eps {record.eps:g}{until}; largest change {np.abs(difference).max():.3g}, Euclidean "
+    until = "" if proven is None else f", proven up to {radius(proven.eps)}"
+    return (f"eps {radius(record.eps)}{until}; largest change {np.abs(difference).max():.3g}, Euclidean "
             f"{np.linalg.norm(difference):.3g}")
 
 
@@ -90,12 +90,12 @@ def strong_cards(found: Certification, names: Names) -> Iterator[Card]:
         own = names.of(record.label)
         source = shown(pixels(x, found.inputs.shape), low, high)
         picture = Picture(source, f"Input {called(record)} of class {own}", f"class {own}")
-        yield Card(called(record), f"proven up to {record.eps:g}", (picture,))
+        yield Card(called(record), f"proven up to {radius(record.eps)}", (picture,))
 
 
 def weak_table(found: Certification, names: Names) -> Table:
     """The least robust examples with the features that changed most."""
-    rows = [(called(record), names.of(record.label), names.of(adversary.label), f"{record.eps:g}",
+    rows = [(called(record), names.of(record.label), names.of(adversary.label), radius(record.eps),
              "; ".join(changes(x, adversary.x))) for record, x, adversary in weakest(found)]
     return Table(("input", "class", "becomes", "at eps", "features that changed most"), rows,
                  "The least robust inputs and their counterexamples", frozenset({"at eps"}))
@@ -112,7 +112,7 @@ def changes(x: np.ndarray, changed: np.ndarray) -> Iterator[str]:
 
 def strong_table(found: Certification, names: Names) -> Table:
     """The most robust examples."""
-    rows = [(called(record), names.of(record.label), f"{record.eps:g}", margin(record)) for record, _ in strongest(found)]
+    rows = [(called(record), names.of(record.label), radius(record.eps), margin(record)) for record, _ in strongest(found)]
     return Table(("input", "class", "proven to", "margin there"), rows, "The most robust inputs",
                  frozenset({"proven to", "margin there"}))
 

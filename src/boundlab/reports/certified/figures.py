@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from boundlab.certify.certification import Certification
 from boundlab.reports.certified.tables import ends
-from boundlab.reports.certified.words import percent
+from boundlab.reports.certified.words import percent, radius
 from boundlab.reports.figure import empty_figure, reproducible
 
 if TYPE_CHECKING:
@@ -46,18 +46,19 @@ def accuracy_figure(found: Certification) -> str:
     figure.legend(loc="outside upper left", ncols=2, columnspacing=1.6, handlelength=1.8, handletextpad=0.6, frameon=False,
                   fontsize=10, labelcolor=COLORS["ink"])
     quiet(panel)
-    told = "; ".join(f"at {one.eps:g} between {percent(one.certified)} and {percent(one.attacked)}" for one in found.shares)
+    told = "; ".join(f"at {radius(one.eps)} between {percent(one.certified)} and {percent(one.attacked)}"
+                     for one in found.shares)
     return inline(figure, "accuracy", f"Robust accuracy against eps: {told}; "
                   f"{percent(found.shares[0].clean)} without a change.")
 
 
 def thinned(eps: Sequence[float]) -> tuple[list[float], list[str]]:
     """The radii that have room for a label on an axis, the last one in any case."""
-    kept, apart = [eps[-1]], (eps[-1] - eps[0]) / room([f"{one:g}" for one in eps])
+    kept, apart = [eps[-1]], (eps[-1] - eps[0]) / room([radius(one) for one in eps])
     for one in reversed(eps[:-1]):
         if kept[-1] - one >= apart:
             kept.append(one)
-    return kept[::-1], [f"{one:g}" for one in kept[::-1]]
+    return kept[::-1], [radius(one) for one in kept[::-1]]
 
 
 def room(labels: Sequence[str]) -> int:
@@ -79,14 +80,14 @@ def reach_figure(found: Certification) -> str:
         bar.set_facecolor(COLORS["proven"])
     for bar in second.patches:
         bar.set_facecolor(COLORS["broken"])
-    told = "; ".join(f"{one:g}: {proven[one]} end here, {broken[one]} break here" for one in found.settings.eps)
+    told = "; ".join(f"{radius(one)}: {proven[one]} end here, {broken[one]} break here" for one in found.settings.eps)
     return inline(figure, "reach", f"How far inputs go. Proven at no eps: {proven[None]}; {told}; "
                   f"no counterexample: {broken[None]}.")
 
 
 def columns(panel: Axes, eps: Sequence[float | None], heights: Sequence[int]) -> None:
     """A column for each radius, with its height above it where there is room."""
-    places, labels = range(len(eps)), ["none" if one is None else f"{one:g}" for one in eps]
+    places, labels = range(len(eps)), ["none" if one is None else radius(one) for one in eps]
     panel.bar(places, heights, 0.72)
     step = -(-len(eps) // room(labels))
     panel.set_xticks(list(places)[::step], labels[::step])

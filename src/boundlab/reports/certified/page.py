@@ -107,7 +107,7 @@ def how_far(found: Certification, figures: bool) -> Section:
 def classes(found: Certification, names: Names, figures: bool) -> Section:
     """Classes, and what they are confused with."""
     square = tables.matrix(found, names)
-    pairs = [tables.pairs(found, names)] if found.confusions(tables.widest(found)) and not (figures and square) else []
+    pairs = [tables.pairs(found, names)] if found.confusions(found.settings.eps[-1]) and not (figures and square) else []
     text = "Where two numbers stand, the robust accuracy lies between them." if any(
         one.certified < one.attacked for one in found.shares) else ""
     return Section("By class", (tables.by_class(found, tables.MOST_CLASSES, names), *pairs), text, matrix=square)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from boundlab.certify.certification import Certification, Shares
 from boundlab.certify.explained import Explained
 from boundlab.certify.record import Record, Status
-from boundlab.reports.certified.words import Names, called, counted, domain, percent, reasons, statuses
+from boundlab.reports.certified.words import Names, called, counted, domain, percent, radius, reasons, statuses
 from boundlab.reports.table import Table
 
 MOST_CLASSES, MOST_PAIRS, MOST_OPEN, MOST_REASONS = 40, 20, 12, 10
@@ -37,7 +37,7 @@ def bars(found: Certification) -> list[Bar]:
     held = []
     for eps, records in found.by_eps.items():
         number = statuses(found, eps)
-        held.append(Bar(f"{eps:g}", tuple((name, number[status], number[status] / len(records))
+        held.append(Bar(radius(eps), tuple((name, number[status], number[status] / len(records))
                                           for status, name in OUTCOMES.items() if status in present)))
     return held
 
@@ -54,7 +54,7 @@ def outcomes(found: Certification) -> Table:
 def accuracies(found: Certification) -> Table:
     """A row a radius: between which shares the robust accuracy lies, and what is left open."""
     columns = ("eps", "clean", "certified, at least", "robust, at most", "unknown", "failed", "seconds")
-    rows = [(f"{one.eps:g}", *map(percent, (one.clean, one.certified, one.attacked, one.unknown, one.failed)),
+    rows = [(radius(one.eps), *map(percent, (one.clean, one.certified, one.attacked, one.unknown, one.failed)),
              f"{one.seconds:.1f}") for one in found.shares]
     return Table(columns, rows, f"Accuracy on {found.shares[0].examples} examples", frozenset(columns))
 
@@ -62,7 +62,7 @@ def accuracies(found: Certification) -> Table:
 def lines(found: Certification) -> Table:
     """The lines of the figure of accuracies as numbers."""
     columns = ("eps", "certified, at least", "robust, at most", "open between", "without a change")
-    rows = [(f"{one.eps:g}", *map(percent, (one.certified, one.attacked, one.unknown + one.failed, one.clean)))
+    rows = [(radius(one.eps), *map(percent, (one.certified, one.attacked, one.unknown + one.failed, one.clean)))
             for one in found.shares]
     return Table(columns, rows, f"Accuracy on {found.shares[0].examples:,} inputs", frozenset(columns))
 
@@ -70,7 +70,7 @@ def lines(found: Certification) -> Table:
 def by_method(found: Certification) -> Table:
     """What share each method has certified, at each radius."""
     methods = list(dict.fromkeys(method for one in found.shares for method in one.methods))
-    columns = ("certified by", *(f"{one.eps:g}" for one in found.shares))
+    columns = ("certified by", *(radius(one.eps) for one in found.shares))
     rows = [(method, *(percent(one.methods.get(method, 0.0)) for one in found.shares)) for method in methods]
     return Table(columns, rows or [("nothing", *("-" for _ in found.shares))], "", frozenset(columns[1:]))
 
@@ -79,7 +79,7 @@ def by_class(found: Certification, most: int, names: Names) -> Table:
     """Certified and possibly robust shares of each class, the worst classes if there are more than `most`."""
     tables = [found.by_class(eps) for eps in found.settings.eps]
     labels = sorted(tables[0], key=lambda label: sum(table[label].certified for table in tables))[:most]
-    columns = ("class", "examples", "clean", *(f"{eps:g}" for eps in found.settings.eps))
+    columns = ("class", "examples", "clean", *(radius(eps) for eps in found.settings.eps))
     rows = [(names.of(label), str(tables[0][label].examples), percent(tables[0][label].clean),
              *(between(table[label]) for table in tables)) for label in sorted(labels)]
     left = len(tables[0]) - len(rows)
@@ -88,9 +88,12 @@ def by_class(found: Certification, most: int, names: Names) -> Table:
 
 
 def between(share: Shares) -> str:
-    """Between which shares the robust accuracy lies."""
-    low, high = f"{100 * share.certified:.0f}", f"{100 * share.attacked:.0f}"
-    return f"{low} %" if low == high else f"{low} to {high} %"
+    """Between which whole percentages the robust accuracy lies; rounded outwards where they differ."""
+    low, high = (round(part * share.examples) for part in (share.certified, share.attacked))  # numbers of examples
+    if low == high:
+        near = round(100 * share.certified)
+        return f"{near if low in (0, share.examples) else min(max(near, 1), 99)} %"
+    return f"{100 * low // share.examples} to {-(-100 * high // share.examples)} %"
 
 
 def reach(found: Certification) -> Table:
@@ -98,7 +101,7 @@ def reach(found: Certification) -> Table:
     proven, broken = ends(found)
     columns = ("eps", "inputs proven as far as this", "inputs broken from here on")
     rows = [("none", str(proven[None]), str(broken[None])),
-            *((f"{eps:g}", str(proven[eps]), str(broken[eps])) for eps in found.settings.eps)]
+            *((radius(eps), str(proven[eps]), str(broken[eps])) for eps in found.settings.eps)]
     return Table(columns, rows, f"How far the {len(found.ranking):,} rightly classified inputs go", frozenset(columns))
 
 
@@ -109,9 +112,9 @@ def ends(found: Certification) -> tuple[Counter[float | None], Counter[float | N
     return Counter(one.certified for one in right), Counter(one.falsified for one in right)
 
 
-def widest(found: Certification) -> float:
+def widest(found: Certification) -> str:
     """The largest radius."""
-    return found.settings.eps[-1]
+    return radius(found.settings.eps[-1])
 
 
 @dataclass(frozen=True)
@@ -125,22 +128,22 @@ class Matrix:
 
 def matrix(found: Certification, names: Names) -> Matrix | None:
     """Confusions as a square, if there are any and it is not too large."""
-    pairs = found.confusions(widest(found))
+    pairs = found.confusions(found.settings.eps[-1])
     if not pairs or found.classes > MATRIX:
         return None
     every, most = range(found.classes), max(pairs.values())
     rows = tuple((names.of(a), tuple(None if a == b else (pairs.get((a, b), 0), pairs.get((a, b), 0) / most) for b in every))
                  for a in every)
-    return Matrix(f"Counterexamples at {widest(found):g}: rows are the right class, columns what the network says instead",
-                  tuple(map(names.of, every)), rows)
+    title = f"Counterexamples at {widest(found)}: rows are the right class, columns what the network says instead"
+    return Matrix(title, tuple(map(names.of, every)), rows)
 
 
 def pairs(found: Certification, names: Names) -> Table:
     """The most frequent confusions at the largest radius."""
-    every = sorted(found.confusions(widest(found)).items(), key=lambda item: (-item[1], item[0]))
+    every = sorted(found.confusions(found.settings.eps[-1]).items(), key=lambda item: (-item[1], item[0]))
     rows = [(names.of(a), names.of(b), str(count)) for (a, b), count in every[:MOST_PAIRS]]
     left = f", the most frequent {MOST_PAIRS} of {len(every)} kinds" if len(every) > MOST_PAIRS else ""
-    return Table(("class", "becomes", "inputs"), rows, f"Counterexamples at {widest(found):g}{left}", frozenset({"inputs"}))
+    return Table(("class", "becomes", "inputs"), rows, f"Counterexamples at {widest(found)}{left}", frozenset({"inputs"}))
 
 
 def open_examples(found: Certification, names: Names) -> Table:
@@ -150,17 +153,17 @@ def open_examples(found: Certification, names: Names) -> Table:
         if record.status in (Status.UNKNOWN, Status.FAILED):
             waiting.setdefault(record.index, []).append(record)
     reached = {one.index: one for one in found.reach}
-    rows = [(called(records[0]), names.of(records[0].label), radius(reached[index].certified), radius(reached[index].falsified),
-             joined(f"{record.eps:g}" for record in records), short(records[0].finding.reason))
+    rows = [(called(records[0]), names.of(records[0].label), perhaps(reached[index].certified),
+             perhaps(reached[index].falsified), joined(radius(one.eps) for one in records), short(records[0].finding.reason))
             for index, records in sorted(waiting.items(), key=lambda item: (item[1][0].eps, item[0]))[:MOST_OPEN]]
     left = f": {MOST_OPEN} of {len(waiting)}, smallest radius first" if len(waiting) > MOST_OPEN else ""
     return Table(("input", "class", "proven up to", "counterexample from", "open at", "why"), rows, f"Open inputs{left}",
                  frozenset({"proven up to", "counterexample from"}))
 
 
-def radius(eps: float | None) -> str:
+def perhaps(eps: float | None) -> str:
     """A radius, if there is one."""
-    return "–" if eps is None else f"{eps:g}"
+    return "–" if eps is None else radius(eps)
 
 
 def short(reason: str) -> str:
@@ -188,7 +191,7 @@ def work(found: Certification) -> Table:
         number = Counter(record.status for record in records)
         rows.append((name, *(f"{number[status]:,}" if number[status] else "–" for status in shown),
                      f"{sum(record.finding.seconds for record in records):.1f}"))
-    count = len(found.by_eps[widest(found)])
+    count = len(found.by_eps[found.settings.eps[-1]])
     title = f"{len(found.records):,} questions: {count:,} inputs at {len(found.settings.eps)} radii"
     return Table(columns, rows, title, frozenset(columns[1:]))
 
@@ -216,7 +219,7 @@ def settings(found: Certification) -> Table:
         ("command", chosen.command or "bl.certify(...)"),
         ("network", chosen.network_name or "–"), ("network, SHA-256", chosen.network),
         ("data", chosen.data_name or "–"), ("data, SHA-256", chosen.data),
-        ("radii", joined(f"{eps:g}" for eps in chosen.eps)), ("norm", f"{chosen.p:g}"),
+        ("radii", joined(radius(eps) for eps in chosen.eps)), ("norm", f"{chosen.p:g}"),
         ("inputs", domain(chosen)),
         ("stages", ",\n".join(chosen.stages)),
         ("rounding", "not counted" if chosen.rigour == "float" else f"counted ({chosen.rigour})"),

@@ -37,8 +37,15 @@ class Names:
 
 
 def percent(share: float) -> str:
-    """A share for people."""
-    return f"{100 * share:.1f} %"
+    """A share for people: 0.0 % and 100.0 % say none and all, whatever is between is rounded to what is between."""
+    return f"{100 * share if share in (0, 1) else min(max(100 * share, 0.1), 99.9):.1f} %"
+
+
+def radius(eps: float) -> str:
+    """A radius for people, exactly: as a short decimal, as a number of 255ths, or with all its digits."""
+    steps = round(eps * 255)
+    text = f"{eps:g}"
+    return text if float(text) == eps else f"{steps}/255" if steps / 255 == eps else repr(eps)
 
 
 def counted(number: int, whole: int) -> str:
@@ -70,10 +77,10 @@ def change(found: Certification, eps: float) -> str:
     """The changes that a ball of a radius holds."""
     p, part = found.settings.p, part_of(found)
     if math.isinf(p):
-        return f"any change of up to {eps:g} in each {part}"
+        return f"any change of up to {radius(eps)} in each {part}"
     if p == 1:
-        return f"any change of up to {eps:g} in the sum over all {part}s"
-    return f"any change of up to {eps:g} in {'the Euclidean norm' if p == 2 else f'the norm of order {p:g}'}"
+        return f"any change of up to {radius(eps)} in the sum over all {part}s"
+    return f"any change of up to {radius(eps)} in {'the Euclidean norm' if p == 2 else f'the norm of order {p:g}'}"
 
 
 def domain(settings: Settings) -> str:
@@ -104,7 +111,7 @@ def headline(found: Certification) -> str:
     safe = [statuses(found, eps)[Status.CERTIFIED] for eps in (first, last)]
     one = (f"Of {plural(count, 'input')}, {counted(safe[0], count)} {be(safe[0])} {proven(found)} to keep "
            f"{'its' if safe[0] == 1 else 'their'} class under {change(found, first)}")
-    return f"{one}." if first == last else f"{one}, and {counted(safe[1], count)} under up to {last:g}."
+    return f"{one}." if first == last else f"{one}, and {counted(safe[1], count)} under up to {radius(last)}."
 
 
 def remainder(found: Certification) -> str:
@@ -119,7 +126,7 @@ def remainder(found: Certification) -> str:
     failed = f", {number[Status.FAILED]:,} of them because the computation failed" if number[Status.FAILED] else ""
     told.append("nothing is open" if open_ones == 0 else
                 f"{counted(open_ones, count)} {be(open_ones)} open: neither was found{failed}")
-    return f"At {last:g}, {'; '.join(told)}."
+    return f"At {radius(last)}, {'; '.join(told)}."
 
 
 def rigour_sentence(found: Certification) -> str:
@@ -143,9 +150,9 @@ def explanation(found: Certification, one: Explained, names: Names) -> str:
     """What the table of layers is about."""
     record = next(record for record in found.by_eps[one.eps] if record.index == one.index)
     kind = "proof that is barest" if record.status is Status.CERTIFIED else "open question that is nearest to a proof"
-    return (f"The {kind}: input {called(record)} of class {names.of(record.label)} at {one.eps:g}. CROWN bounds its margin "
-            f"over class {names.of(one.other)} from below by {one.losses.bound:.4g}; at the input where lines attain that, the "
-            f"network's own margin is {one.losses.value:.4g}. A layer loses what the bound would gain there if this layer "
+    return (f"The {kind}: input {called(record)} of class {names.of(record.label)} at {radius(one.eps)}. CROWN bounds its "
+            f"margin over class {names.of(one.other)} from below by {one.losses.bound:.4g}; at the input where lines attain "
+            f"that, the network's own margin is {one.losses.value:.4g}. A layer loses what the bound would gain there if this layer "
             "alone were not replaced by lines. Searches split where much is lost.")
 
 
