@@ -152,8 +152,8 @@ def explanation(found: Certification, one: Explained, names: Names) -> str:
     kind = "proof that is barest" if record.status is Status.CERTIFIED else "open question that is nearest to a proof"
     return (f"The {kind}: input {called(record)} of class {names.of(record.label)} at {radius(one.eps)}. CROWN bounds its "
             f"margin over class {names.of(one.other)} from below by {one.losses.bound:.4g}; at the input where lines attain "
-            f"that, the network's own margin is {one.losses.value:.4g}. A layer loses what the bound would gain there if this layer "
-            "alone were not replaced by lines. Searches split where much is lost.")
+            f"that, the network's own margin is {one.losses.value:.4g}. A layer loses what the bound would gain there if "
+            "this layer alone were not replaced by lines. Searches split where much is lost.")
 
 
 def reasons(found: Certification, status: Status) -> Iterator[tuple[str, int]]:
