@@ -297,8 +297,8 @@ def tighten(pulling: Pulling, node: Node, mask: Tensor) -> Interval:
         return known
     signs = known.lower.new_tensor([[1.0, -1.0]])
     found = []
-    with watch(pulling.observe, node, "rows", 2 * len(owner)):
-        for part in torch.arange(len(owner), device=owner.device).split(pulling.rows_a_chunk()):
+    for part in torch.arange(len(owner), device=owner.device).split(pulling.rows_a_chunk()):
+        with watch(pulling.observe, node, "rows", 2 * len(part)):
             rows = Select(node.shape, owner[part], index[part], signs)
             pulled = pull(pulling.model.graph, pulling.env, pulling.about, node.index, rows)
             found.append(concretize(pulled, pulling.env, pulling.sets))

@@ -215,7 +215,7 @@ def bounds_of(task: Task, boxes: Boxes, method: Method) -> Bounds:
     """Bounds of the rows on boxes."""
     node = task.model.graph.inputs[0]
     box = Box(boxes.lower.reshape(-1, *node.shape), boxes.upper.reshape(-1, *node.shape))
-    return bound(task.model, {node.name: box}, method=method, spec=task.spec.take(boxes.owner))
+    return bound(task.model, {node.name: box}, method=method, spec=task.spec.take(boxes.owner), observe=task.observe)
 
 
 def coefficients(found: Bounds, source: int, boxes: Boxes) -> Tensor:
