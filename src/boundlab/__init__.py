@@ -5,6 +5,7 @@ from boundlab.attack.pgd import PGD, AttackResult, attack
 from boundlab.bounds.dual import Dual
 from boundlab.bounds.linear import LinearForm, LinearForms, linear_bounds
 from boundlab.bounds.methods import CROWN, IBP, Forward, bound
+from boundlab.bounds.observe import Deadline
 from boundlab.bounds.optimise import Optimised
 from boundlab.bounds.problem import Bounds, Method, Rigour
 from boundlab.bounds.slopes import one_slope, parallel, zero_slope
@@ -26,6 +27,7 @@ from boundlab.errors import (
     CaptureError,
     CertificateError,
     MissingRule,
+    OutOfTime,
     ShapeError,
     SpecError,
     UnsupportedOperator,
@@ -84,6 +86,7 @@ __all__ = [
     "CertificateError",
     "Checked",
     "Curve",
+    "Deadline",
     "Dual",
     "Family",
     "Forward",
@@ -106,6 +109,7 @@ __all__ = [
     "Op",
     "Optimised",
     "Original",
+    "OutOfTime",
     "Own",
     "Patches",
     "PerturbationSet",

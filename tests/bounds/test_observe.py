@@ -1,5 +1,6 @@
 """Watching changes nothing, and sees every node once and the rows that were pulled."""
 
+import math
 import time
 from collections import Counter
 
@@ -9,7 +10,7 @@ from torch import nn
 
 import boundlab as bl
 from boundlab.bounds.intermediate import perturbed_nodes
-from boundlab.bounds.observe import Recorder, watched
+from boundlab.bounds.observe import Deadline, Recorder, watched
 
 METHODS = {
     "ibp": (bl.IBP(), set()), "crown": (bl.CROWN(), {"zonotope"}), "forward": (bl.Forward(), {"forms"}),
@@ -62,3 +63,21 @@ def test_rows_are_two_for_each_neuron_that_intervals_leave_open(question):
 
 def test_without_an_observer_a_step_is_the_function_itself():
     assert watched(None, "rows", max) is max
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_pass_ends_at_its_deadline(question, name):
+    (model, ball), (method, _) = question, METHODS[name]
+    with pytest.raises(bl.OutOfTime, match="before the interval of"):
+        bl.bound(model, ball, method=method, observe=Deadline(time.perf_counter()))
+    kept = bl.bound(model, ball, method=method, observe=Deadline(math.inf))
+    assert torch.equal(kept.lower, bl.bound(model, ball, method=method).lower)
+
+
+def test_rows_are_pulled_a_chunk_at_a_time_under_the_eyes_of_the_observer(question):
+    """A deadline is looked at between chunks, however many neurons a layer has."""
+    model, ball = question
+    recorder = Recorder()
+    bl.bound(model, ball, method=bl.CROWN(filter=None, max_rows=4), observe=recorder)
+    rows = [step.rows for step in recorder.steps if step.work == "rows"]
+    assert len(rows) > 4 and max(rows) <= 8

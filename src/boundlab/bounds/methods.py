@@ -265,12 +265,12 @@ class CROWN:
             tight = tighten(pulling, target, torch.ones_like(interval.lower, dtype=torch.bool))
             found = checked(target, interval.meet(tight))
             return Bounds(found.lower, found.upper, graph, {**env, target.index: found})
-        parts, found = list[Pulled](), list[Tensor]()
+        parts, lows = list[Pulled](), list[Tensor]()
         for rows in spec.rows.split(pulling.rows_a_chunk(), dim=1):
             with watch(problem.observe, target, "rows", rows.shape[0] * rows.shape[1]):
                 parts.append(pulled_specification(pulling, target, rows, problem.batch))
-                found.append(concretize(parts[-1], env, problem.sets))
-        lower = torch.cat(found, dim=1) + spec.offset
+                lows.append(concretize(parts[-1], env, problem.sets))
+        lower = torch.cat(lows, dim=1) + spec.offset
         return Bounds(finite_rows(lower, problem), None, graph, env, joined_rows(parts, dim=1))
 
 
