@@ -81,3 +81,25 @@ def test_rows_are_pulled_a_chunk_at_a_time_under_the_eyes_of_the_observer(questi
     bl.bound(model, ball, method=bl.CROWN(filter=None, max_rows=4), observe=recorder)
     rows = [step.rows for step in recorder.steps if step.work == "rows"]
     assert len(rows) > 4 and max(rows) <= 8
+
+
+def test_no_rows_are_pulled_where_intervals_are_exact():
+    """A bias or a scale after a linear function of the box loses nothing, however the network spells it."""
+    class Spelled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight, self.bias, self.last = nn.Parameter(torch.randn(9, 4)), nn.Parameter(torch.randn(9)), nn.Linear(9, 3)
+
+        def forward(self, x):
+            return self.last(torch.relu(-(x @ self.weight.T * 3.0 + self.bias).reshape(-1, 3, 3)).flatten(1))
+
+    torch.manual_seed(3)
+    x = torch.rand(2, 4)
+    model, recorder = bl.capture(Spelled(), x).detached(), Recorder()
+    found = bl.bound(model, bl.LpBall(x, 0.3), method=bl.CROWN(filter=None), observe=recorder)
+    assert {step.node.index for step in recorder.steps if step.work == "rows"} == {model.graph.output.index}
+    corners = (x[None] + 0.3 * (2 * torch.cartesian_prod(*[torch.arange(2)] * 4)[:, None] - 1)).flatten(0, 1)
+    inner = model.graph[next(node for node in model.graph if node.op == "relu").args[0]]
+    values = bl.evaluate(model.up_to(inner.name), corners).reshape(16, 2, *inner.shape)
+    torch.testing.assert_close(found.intermediate[inner.name].lower, values.amin(0))
+    torch.testing.assert_close(found.intermediate[inner.name].upper, values.amax(0))

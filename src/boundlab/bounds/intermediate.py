@@ -152,6 +152,8 @@ def last_readers(graph: Graph) -> list[int]:
 
 MOVES = ("reshape", "permute", "slice", "pad")
 """Operators that only move the coordinates of one argument, each to one place at most."""
+SCALES = ("add", "sub", "neg", "mul")
+"""Operators that scale and shift each coordinate of one argument on its own, where the other is constant."""
 
 
 @dataclass(frozen=True)
@@ -234,7 +236,7 @@ def box_exact(graph: Graph, sets: Sets, perturbed: set[int]) -> set[int]:
     """Nodes whose plain interval is already the best possible: affine functions of coordinates that vary independently.
 
     Those are the boxes themselves, what only moves their coordinates, and the first affine node after that. Where a set is
-    no box, only what moves its coordinates.
+    no box, only what moves its coordinates. What then moves, scales or shifts single coordinates (a bias, say) loses nothing.
     """
     free = {index for index, region in sets.items() if region.independent}
     moved = set(sets)
@@ -249,7 +251,8 @@ def box_exact(graph: Graph, sets: Sets, perturbed: set[int]) -> set[int]:
                 free.add(node.index)
         apart = len(args) == 1 or (len(set(args)) == len(args) and all(graph[arg].source for arg in args))
         alone = apart and all(arg in free for arg in args)
-        if node.index in moved or (alone and lookup(node.op).affine(tuple(arg in perturbed for arg in node.args))):
+        kept = len(args) == 1 and args[0] in exact and node.op in (*MOVES, *SCALES)
+        if node.index in moved or kept or (alone and lookup(node.op).affine(tuple(arg in perturbed for arg in node.args))):
             exact.add(node.index)
     return exact
 
