@@ -175,6 +175,14 @@ class Readers:
         """
         return None if self.moved(node) else self.wanted(node, interval)
 
+    def asking(self, node: Node) -> bool:
+        """Whether a nonlinear operator reads the node, or what only moves its coordinates, so that it asks for tight bounds."""
+        return not self.moved(node) and self.bent(node)
+
+    def bent(self, node: Node) -> bool:
+        """The same for a node that may be moved itself."""
+        return any(self.bent(reader) if self.moved(reader) else not self.linear(reader) for reader in self.reading[node.index])
+
     def moved(self, node: Node) -> bool:
         """Whether a node holds nothing but the coordinates of a perturbed one, whose bounds are its bounds."""
         return node.op in MOVES and node.args[0] in self.perturbed
