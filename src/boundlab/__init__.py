@@ -5,6 +5,7 @@ from boundlab.attack.pgd import PGD, AttackResult, attack
 from boundlab.bounds.dual import Dual
 from boundlab.bounds.linear import LinearForm, LinearForms, linear_bounds
 from boundlab.bounds.methods import CROWN, IBP, Forward, bound
+from boundlab.bounds.observe import Deadline
 from boundlab.bounds.optimise import Optimised
 from boundlab.bounds.problem import Bounds, Method, Rigour
 from boundlab.bounds.slopes import one_slope, parallel, zero_slope
@@ -34,6 +35,7 @@ from boundlab.errors import (
     CertificateError,
     DataError,
     MissingRule,
+    OutOfTime,
     ShapeError,
     SpecError,
     UnsupportedOperator,
@@ -95,6 +97,7 @@ __all__ = [
     "Checked",
     "Curve",
     "DataError",
+    "Deadline",
     "Dual",
     "Examples",
     "Family",
@@ -119,6 +122,7 @@ __all__ = [
     "Op",
     "Optimised",
     "Original",
+    "OutOfTime",
     "Own",
     "Part",
     "Patches",

@@ -21,6 +21,10 @@ class BoundError(BoundlabError):
     """A bound came out NaN, infinite, or with its lower end above its upper end."""
 
 
+class OutOfTime(BoundlabError):
+    """A deadline came before the work was done."""
+
+
 class SpecError(BoundlabError):
     """A specification or perturbation set is malformed, empty or contradictory."""
 

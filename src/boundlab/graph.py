@@ -14,6 +14,10 @@ from boundlab.errors import CaptureError, ShapeError
 INPUT, PARAMETER = "input", "parameter"
 
 
+AGAIN = "#"
+"""Stands in names of nodes before a number where one operator of the original network became several nodes."""
+
+
 @dataclass(frozen=True)
 class Node:
     """One value of the network. `args` are indices of earlier nodes; `shape` and axes in `attrs` leave out the batch."""

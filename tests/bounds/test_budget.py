@@ -45,7 +45,7 @@ def test_results_are_the_same_whatever_the_budget(name, norm):
         results.append(bounds.lower)
         if bounds.linear is not None:
             linear.append(torch.cat([rows.dense().flatten(2) for rows in bounds.linear.coefficients.values()], dim=2))
-        parts.add(len(recorder.steps))
+        parts.add(sum(step.work == "interval" for step in recorder.steps) if name in WHOLE else len(recorder.steps))
     assert len(parts) == 1 if name in WHOLE else len(parts) > 1
     assert len(linear) == (0 if name == "Optimised" else len(results))
     near = ASCENT if name == "Optimised" else 1e-11

@@ -1,5 +1,6 @@
 """Watching changes nothing, and sees every node once and the rows that were pulled."""
 
+import math
 import time
 from collections import Counter
 
@@ -9,7 +10,7 @@ from torch import nn
 
 import boundlab as bl
 from boundlab.bounds.intermediate import perturbed_nodes
-from boundlab.bounds.observe import Recorder, watched
+from boundlab.bounds.observe import Deadline, Recorder, watched
 
 METHODS = {
     "ibp": (bl.IBP(), set()), "crown": (bl.CROWN(), {"zonotope"}), "forward": (bl.Forward(), {"forms"}),
@@ -62,3 +63,43 @@ def test_rows_are_two_for_each_neuron_that_intervals_leave_open(question):
 
 def test_without_an_observer_a_step_is_the_function_itself():
     assert watched(None, "rows", max) is max
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_pass_ends_at_its_deadline(question, name):
+    (model, ball), (method, _) = question, METHODS[name]
+    with pytest.raises(bl.OutOfTime, match="before the interval of"):
+        bl.bound(model, ball, method=method, observe=Deadline(time.perf_counter()))
+    kept = bl.bound(model, ball, method=method, observe=Deadline(math.inf))
+    assert torch.equal(kept.lower, bl.bound(model, ball, method=method).lower)
+
+
+def test_rows_are_pulled_a_chunk_at_a_time_under_the_eyes_of_the_observer(question):
+    """A deadline is looked at between chunks, however many neurons a layer has."""
+    model, ball = question
+    recorder = Recorder()
+    bl.bound(model, ball, method=bl.CROWN(filter=None, max_rows=4), observe=recorder)
+    rows = [step.rows for step in recorder.steps if step.work == "rows"]
+    assert len(rows) > 4 and max(rows) <= 8
+
+
+def test_no_rows_are_pulled_where_intervals_are_exact():
+    """A bias or a scale after a linear function of the box loses nothing, however the network spells it."""
+    class Spelled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight, self.bias, self.last = nn.Parameter(torch.randn(9, 4)), nn.Parameter(torch.randn(9)), nn.Linear(9, 3)
+
+        def forward(self, x):
+            return self.last(torch.relu(-(x @ self.weight.T * 3.0 + self.bias).reshape(-1, 3, 3)).flatten(1))
+
+    torch.manual_seed(3)
+    x = torch.rand(2, 4)
+    model, recorder = bl.capture(Spelled(), x).detached(), Recorder()
+    found = bl.bound(model, bl.LpBall(x, 0.3), method=bl.CROWN(filter=None), observe=recorder)
+    assert {step.node.index for step in recorder.steps if step.work == "rows"} == {model.graph.output.index}
+    corners = (x[None] + 0.3 * (2 * torch.cartesian_prod(*[torch.arange(2)] * 4)[:, None] - 1)).flatten(0, 1)
+    inner = model.graph[next(node for node in model.graph if node.op == "relu").args[0]]
+    values = bl.evaluate(model.up_to(inner.name), corners).reshape(16, 2, *inner.shape)
+    torch.testing.assert_close(found.intermediate[inner.name].lower, values.amin(0))
+    torch.testing.assert_close(found.intermediate[inner.name].upper, values.amax(0))

@@ -14,6 +14,7 @@ from boundlab.certificates import network as network_module
 from boundlab.certificates.checker import case_bounds
 from boundlab.certificates.known import Slopes, derive
 from boundlab.certificates.leaves import places_of
+from boundlab.certificates.network import repeated
 from boundlab.certificates.reading import read_network
 from boundlab.question.vnnlib import parse_vnnlib
 from tests.certificates.models import model, query_text
@@ -69,15 +70,35 @@ def test_bounds_hold_at_samples(scale: float, radius: float) -> None:
         query = parse_vnnlib(query_text(middle - radius, middle + radius, 2, "(or (<= Y_0 0) (<= (- Y_1 Y_0) 0))"))
         case, places = query.cases[0], places_of(network)
         proof, y = proof_of(network, case, [Leaf(0), Leaf(1)]), values["y"].reshape(-1, 2)
-        size = {one: places.size(one) for one in arguments(network) if one.step != "x"}
+        size = {one: places.size(one) for one in arguments(network) if places.bends(one)}
         given = {one: (slopes(rng, 2, count), slopes(rng, 2, count)) for one, count in size.items()}
-        for one in (proof, dataclasses.replace(proof, lines=given), dataclasses.replace(proof, thorough=True)):
+        order = sorted(places.goals)
+        inner = {(goal, one): (slopes(rng, proof.frames, 2, places.size(goal), count), slopes(rng, 1, 1, 1, count))
+                 for goal in order for one, count in size.items() if rng.uniform() < 0.3}
+        for one in (proof, dataclasses.replace(proof, lines=given), dataclasses.replace(proof, thorough=True),
+                    dataclasses.replace(proof, inner=inner)):
             bounds = case_bounds(network, case, one, places)
             said.append(np.isfinite(bounds).all())
             assert not bounds[0] > y[:, 0].min() + 1e-10 and not bounds[1] > (y[:, 1] - y[:, 0]).min() + 1e-10
         if radius == 0:
             assert abs(case_bounds(network, case, proof, places)[0] - y[0, 0]) < 1e-9
     assert scale * radius > 0.2 or np.mean(said) > 0.5  # differences beyond 415 have no exponential that counts as finite
+
+
+def test_entries_that_a_product_repeats_are_bounded_once() -> None:
+    rng, network = np.random.default_rng(0), read_network(attention(0, 1.0))
+    names = {step.name: place for place, step in enumerate(network.steps)}
+    x = rng.normal(size=12)
+    known = derive(network, [(x[:, None] - 0.1, x[:, None] + 0.1)], Slopes(thorough=True))
+    for copy, name, index in (("s:left", "a", np.arange(16).reshape(4, 1, 4).repeat(4, axis=1)),
+                              ("s:right", "b", np.arange(16).reshape(1, 4, 4).repeat(4, axis=0)),
+                              ("m:right", "z", np.arange(12).reshape(4, 3).T[None].repeat(4, axis=0))):
+        source, repeats = repeated(network, names[copy])
+        assert source == names[name] and repeats is not None and (repeats == index.reshape(-1)).all()
+        for end, own in zip(known.ends[names[copy]], known.ends[source], strict=True):
+            assert (end == own[repeats]).all()
+    assert repeated(network, names["p:exp"]) == (names["p:exp"], None)
+    assert {"a", "b", "z"} <= {goal.step for goal in places_of(network).goals}
 
 
 def stored(content: bytes) -> dict[str, np.ndarray]:

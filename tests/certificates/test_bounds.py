@@ -62,7 +62,7 @@ def random_proof(rng: np.random.Generator, content: bytes, query: Query, leaves:
     proof, places = proof_of(network, case, leaves, weights), places_of(network)
     if rng.uniform() < 0.5:
         proof = dataclasses.replace(proof, frame=np.zeros(LEAVES, dtype=np.int64))
-    free = [one for one in arguments(network) if one.step != "x"]
+    free = [one for one in arguments(network) if places.bends(one)]
     size = {one: places.size(one) for one in free}
     lines = {one: (slopes(rng, LEAVES, size[one]), slopes(rng, 1, size[one])) for one in free if rng.uniform() < 0.6}
     inner = {(target, one): (slopes(rng, proof.frames, 2, size[target], size[one]), slopes(rng, 1, 1, 1, size[one]))
@@ -256,7 +256,7 @@ def test_networks_of_many_operators_hold_at_samples_of_the_runtime(radius: float
         query = parse_vnnlib(query_text(middle - radius, middle + radius, 2, "(or (<= Y_0 0) (<= (- Y_1 Y_0) 0))"))
         case, places = query.cases[0], places_of(network)
         proof = proof_of(network, case, [Leaf(0), Leaf(1)])
-        size = {one: places.size(one) for one in arguments(network) if one.step != "x"}
+        size = {one: places.size(one) for one in arguments(network) if places.bends(one)}
         given = {one: (slopes(rng, 2, count), slopes(rng, 2, count)) for one, count in size.items()}
         bounds = [case_bounds(network, case, one, places) for one in (proof, dataclasses.replace(proof, lines=given))]
         for _ in range(30):

@@ -90,7 +90,8 @@ def test_what_does_not_fit_the_network_is_refused(files: Path) -> None:
     for certificate, message in (
             (changed(lines={Argument("h7"): pair}), "'h7'"), (changed(lines={Argument("h0", 1): pair}), "argument 1 of 'h0'"),
             (changed(lines={Argument("h0"): (np.zeros((1, 5)), pair[0])}), "5 slopes"),
-            (changed(steps=(Argument("y"),)), "'y'"),
+            (changed(steps=(Argument("q"),)), "'q'"),
+            (changed(lines={Argument("a0"): pair}), "'a0'"),
             (changed(inner={(Argument("h0"), Argument("h0")): (np.zeros((1, 1, 2, 6)),) * 2}), "2 slopes"),
             (changed(**array, neuron=step + 6), "a neuron that its step does not have"), (Certificate("", "", ()), "0 cases"),
             (changed(weights=np.ones((one.leaves, 3))), "does not have")):

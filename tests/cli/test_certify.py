@@ -123,7 +123,7 @@ def test_percentages_say_none_and_all_only_where_it_is_so():
 
 def test_nothing_certified_reaches_no_radius(folder, run):
     np.savez("wrong.npz", x=np.array([[0.5, -0.5]], np.float32), y=np.array([1]))
-    assert "0.0 % go as far as 0." in run("certify", "net.onnx", *ANY, "--eps", "0", "--data", "wrong.npz").stdout
+    assert "; 0.0 % go as far as 0." in run("certify", "net.onnx", *ANY, "--eps", "0", "--data", "wrong.npz").stdout
 
 
 def test_other_verbs_read_the_same_data(folder, run):

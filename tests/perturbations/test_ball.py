@@ -193,6 +193,21 @@ def test_projection_is_feasible_and_leaves_points_of_the_set_alone(p):
     torch.testing.assert_close(region.project(points[0]), near[0], rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("p", [1, 1.5, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_center_far_outside_the_box_moves_no_projected_point(p, dtype):
+    """Little is left over there: rounding of a share is a long way, and the search for the multiplier has kinks."""
+    for seed in range(20):
+        center = torch.randn(3, 6, generator=seeded(5000 + seed), dtype=torch.float64).to(dtype)
+        distance = torch.linalg.vector_norm(center - center.clamp(-0.7, 0.9), p, dim=1)
+        region = bl.LpBall(center, distance * (1 + 0.3 * torch.rand(3, generator=seeded(seed), dtype=dtype)), p, (-0.7, 0.9))
+        near = region.project(center + 3 * torch.randn(500, 3, 6, generator=seeded(seed), dtype=torch.float64).to(dtype))
+        spent = torch.linalg.vector_norm((near - center).double(), p, dim=2)
+        rounding = 32 * torch.finfo(dtype).eps
+        assert (spent <= region.eps.double() * (1 + rounding)).all()
+        torch.testing.assert_close(region.project(near), near, rtol=0, atol=rounding)
+
+
 @pytest.mark.parametrize("p", [1, 2, math.inf])
 def test_projection_is_the_nearest_point(p):
     """Obtuse angle criterion: no point of the set makes an acute angle with the way back."""

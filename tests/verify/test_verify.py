@@ -18,6 +18,7 @@ from torch import Tensor, nn
 import boundlab as bl
 from boundlab.attack.pgd import PGD
 from boundlab.bounds.methods import CROWN, IBP
+from boundlab.bounds.observe import watch
 from boundlab.question.vnnlib import parse_vnnlib
 from boundlab.verify.options import Bisection
 from boundlab.verify.sound import Original
@@ -226,3 +227,21 @@ def test_a_result_says_how_firm_it_is() -> None:
         result, = verify(identity(2), box, spec, stages=stages, rigour=rigour)
         assert str(result).startswith(f"verified ({rigour.name.lower()}) by IBP")
         assert result.rigour is rigour
+
+
+class Dawdling(bl.CROWN):
+    """A method that takes ten seconds, in small pieces."""
+
+    def prepared(self, problem):
+        for _ in range(1000):
+            with watch(problem.observe, problem.target, "rows"):
+                time.sleep(0.01)
+        return super().prepared(problem)
+
+
+@pytest.mark.parametrize("stage", [Dawdling(), bl.Bisection(Dawdling()), bl.Branching(base=Dawdling())])
+def test_a_pass_of_bounds_ends_at_the_time_limit(stage):
+    box, spec = bl.Box(torch.full((1, 2), -1.0), torch.ones(1, 2)), bl.at_least(torch.eye(3)[None], torch.full((1, 3), 1e6))
+    started = time.perf_counter()
+    result, = verify(network(0), box, spec, stages=(stage,), timeout=0.2)
+    assert result.verdict is Verdict.TIMEOUT and time.perf_counter() - started < 5

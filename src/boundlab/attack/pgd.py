@@ -7,6 +7,7 @@ numbers, so that one alone finds what it finds in a batch.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -127,12 +128,12 @@ class Best:
 
 
 def attack(model: Model, sets: PerturbationSet | Regions, spec: Specification,
-           method: PGD | None = None, generator: torch.Generator | None = None) -> AttackResult:
+           method: PGD | None = None, generator: torch.Generator | None = None, deadline: float = math.inf) -> AttackResult:
     """The worst points of a specification that a gradient search finds; every one lies in its set.
 
     `sets` is as for `bound`: the set of the only input, or sets (varying) and tensors (constant) by source name; parameters
     are searched for each problem on its own. A problem that is not violated is not thereby proven. Random starts come from
-    `generator`.
+    `generator`. After the deadline, in seconds of `time.perf_counter`, no further step is taken.
     """
     method, arena = method or PGD(), arena_of(model, sets, spec)
     centers = {name: region.project(region.box().center) for name, region in arena.regions.items()}
@@ -141,15 +142,15 @@ def attack(model: Model, sets: PerturbationSet | Regions, spec: Specification,
     with torch.no_grad():
         for turn in range(1 + min(method.targets, spec.clauses)):
             open_ones = (best.worst > 0).nonzero().flatten()
-            if len(open_ones) == 0 or (turn > 0 and spec.clauses == 1):
+            if len(open_ones) == 0 or (turn > 0 and (spec.clauses == 1 or time.perf_counter() >= deadline)):
                 break
             part, start = arena.take(open_ones), best.take(open_ones)
-            best = best.put(open_ones, descend(part, start, turn, method, generator))
+            best = best.put(open_ones, descend(part, start, turn, method, generator, deadline))
         margins = spec.values(arena.outputs({name: value[None] for name, value in best.points.items()})[0])
     return AttackResult(arena.by_name(best.points), margins, spec.worst(margins))
 
 
-def descend(arena: Arena, best: Best, turn: int, method: PGD, generator: torch.Generator | None) -> Best:
+def descend(arena: Arena, best: Best, turn: int, method: PGD, generator: torch.Generator | None, deadline: float) -> Best:
     """One round from the best points so far and random ones: on the worst clause, or on the clause that is `turn`th worst."""
     points = {name: starts(region, best.points[name], method.restarts, generator) for name, region in arena.regions.items()}
     target = None
@@ -159,7 +160,7 @@ def descend(arena: Arena, best: Best, turn: int, method: PGD, generator: torch.G
     for step in range(method.steps + 1):
         worst, slopes = arena.slopes(points, target)
         best = best.met(points, worst)
-        if step == method.steps or bool((best.worst <= 0).all()):
+        if step == method.steps or bool((best.worst <= 0).all()) or time.perf_counter() >= deadline:
             break
         length = method.step * (1 - step / method.steps)
         points = {name: region.climb(points[name], -slopes[name], length) for name, region in arena.regions.items()}

@@ -238,8 +238,10 @@ def read_off(pulling: Pulling, found: Found, node: Node, form: Form, known: Inte
         return known
     count = max(1, *(basis.place.shape[1] for basis in found.bases.values()))
     parts = torch.arange(len(owner), device=owner.device).split(max(1, ENTRY_CELLS // count))
-    with watch(pulling.observe, node, "rows", 2 * len(owner)):
-        lows = [rows_below(pulling, found, form, owner[part], index[part]) for part in parts]
+    lows = []
+    for part in parts:
+        with watch(pulling.observe, node, "rows", 2 * len(part)):
+            lows.append(rows_below(pulling, found, form, owner[part], index[part]))
     low, high = torch.cat(lows).unbind(1)
 
     def placed(whole: Tensor, values: Tensor) -> Tensor:

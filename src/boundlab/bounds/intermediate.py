@@ -152,6 +152,8 @@ def last_readers(graph: Graph) -> list[int]:
 
 MOVES = ("reshape", "permute", "slice", "pad")
 """Operators that only move the coordinates of one argument, each to one place at most."""
+SCALES = ("add", "sub", "neg", "mul")
+"""Operators that scale and shift each coordinate of one argument on its own, where the other is constant."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,14 @@ class Readers:
         that moves another one's coordinates asks for nothing itself.
         """
         return None if self.moved(node) else self.wanted(node, interval)
+
+    def asking(self, node: Node) -> bool:
+        """Whether a nonlinear operator reads the node, or what only moves its coordinates, so that it asks for tight bounds."""
+        return not self.moved(node) and self.bent(node)
+
+    def bent(self, node: Node) -> bool:
+        """The same for a node that may be moved itself."""
+        return any(self.bent(reader) if self.moved(reader) else not self.linear(reader) for reader in self.reading[node.index])
 
     def moved(self, node: Node) -> bool:
         """Whether a node holds nothing but the coordinates of a perturbed one, whose bounds are its bounds."""
@@ -234,7 +244,7 @@ def box_exact(graph: Graph, sets: Sets, perturbed: set[int]) -> set[int]:
     """Nodes whose plain interval is already the best possible: affine functions of coordinates that vary independently.
 
     Those are the boxes themselves, what only moves their coordinates, and the first affine node after that. Where a set is
-    no box, only what moves its coordinates.
+    no box, only what moves its coordinates. What then moves, scales or shifts single coordinates (a bias, say) loses nothing.
     """
     free = {index for index, region in sets.items() if region.independent}
     moved = set(sets)
@@ -249,7 +259,8 @@ def box_exact(graph: Graph, sets: Sets, perturbed: set[int]) -> set[int]:
                 free.add(node.index)
         apart = len(args) == 1 or (len(set(args)) == len(args) and all(graph[arg].source for arg in args))
         alone = apart and all(arg in free for arg in args)
-        if node.index in moved or (alone and lookup(node.op).affine(tuple(arg in perturbed for arg in node.args))):
+        kept = len(args) == 1 and args[0] in exact and node.op in (*MOVES, *SCALES)
+        if node.index in moved or kept or (alone and lookup(node.op).affine(tuple(arg in perturbed for arg in node.args))):
             exact.add(node.index)
     return exact
 
@@ -297,8 +308,8 @@ def tighten(pulling: Pulling, node: Node, mask: Tensor) -> Interval:
         return known
     signs = known.lower.new_tensor([[1.0, -1.0]])
     found = []
-    with watch(pulling.observe, node, "rows", 2 * len(owner)):
-        for part in torch.arange(len(owner), device=owner.device).split(pulling.rows_a_chunk()):
+    for part in torch.arange(len(owner), device=owner.device).split(pulling.rows_a_chunk()):
+        with watch(pulling.observe, node, "rows", 2 * len(part)):
             rows = Select(node.shape, owner[part], index[part], signs)
             pulled = pull(pulling.model.graph, pulling.env, pulling.about, node.index, rows)
             found.append(concretize(pulled, pulling.env, pulling.sets))

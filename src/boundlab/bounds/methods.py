@@ -265,10 +265,12 @@ class CROWN:
             tight = tighten(pulling, target, torch.ones_like(interval.lower, dtype=torch.bool))
             found = checked(target, interval.meet(tight))
             return Bounds(found.lower, found.upper, graph, {**env, target.index: found})
-        chunks = spec.rows.split(pulling.rows_a_chunk(), dim=1)
-        with watch(problem.observe, target, "rows", spec.rows.shape[0] * spec.rows.shape[1]):
-            parts = [pulled_specification(pulling, target, rows, problem.batch) for rows in chunks]
-            lower = torch.cat([concretize(part, env, problem.sets) for part in parts], dim=1) + spec.offset
+        parts, lows = list[Pulled](), list[Tensor]()
+        for rows in spec.rows.split(pulling.rows_a_chunk(), dim=1):
+            with watch(problem.observe, target, "rows", rows.shape[0] * rows.shape[1]):
+                parts.append(pulled_specification(pulling, target, rows, problem.batch))
+                lows.append(concretize(parts[-1], env, problem.sets))
+        lower = torch.cat(lows, dim=1) + spec.offset
         return Bounds(finite_rows(lower, problem), None, graph, env, joined_rows(parts, dim=1))
 
 

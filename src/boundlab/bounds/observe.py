@@ -1,4 +1,7 @@
-"""Watching a pass: where time and memory go, node by node. An observer is a value that the caller passes in and reads."""
+"""Watching a pass: where time and memory go, node by node, and whether it has to end.
+
+An observer is a value that the caller passes in, and reads.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from boundlab.errors import OutOfTime
 from boundlab.graph import Node
 
 Observer = Callable[[Node, str, int], AbstractContextManager[None]]
@@ -33,6 +37,22 @@ def watched(observe: Observer | None, work: str, refine: Callable[[Node, Any], F
             return refine(node, env)
 
     return run
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """An observer that ends the pass: OutOfTime at the first piece of work that would begin later than `at`.
+
+    `at` is in seconds of `time.perf_counter`. A piece is one operator's interval, or as many rows as are pulled at once.
+    """
+
+    at: float
+
+    @contextmanager
+    def __call__(self, node: Node, work: str, rows: int = 0) -> Iterator[None]:
+        if time.perf_counter() >= self.at:
+            raise OutOfTime(f"the time was over before the {work} of {node.describe()}.")
+        yield
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from boundlab.affine import Affine, LinearBound
 from boundlab.bounds.backward import Relaxer
-from boundlab.bounds.intermediate import Readers, Refine, fed_by_inputs, last_readers
+from boundlab.bounds.intermediate import Readers, Refine, box_exact, fed_by_inputs, last_readers
 from boundlab.bounds.problem import Problem
 from boundlab.graph import Node
 from boundlab.interval import Interval
@@ -139,6 +139,9 @@ def zonotope_filter(problem: Problem, relax: Relaxer, reading: Readers, limits: 
     alive: list[Tensor] = []
     readers = last_readers(graph)
     lone = {index for index, nodes in reading.reading.items() if len(nodes) == 1}
+    exact = box_exact(graph, problem.sets, reading.perturbed)
+    # Nobody reads the zonotope behind the last node that asks; a row of the output is pulled back on its own.
+    last = max((node.index for node in graph if node.index in reading.perturbed - exact and reading.asking(node)), default=-1)
     coordinates = sum(math.prod(graph[index].shape) for index in sets)
 
     def drop(keep: Tensor) -> None:
@@ -148,7 +151,7 @@ def zonotope_filter(problem: Problem, relax: Relaxer, reading: Readers, limits: 
 
     def refine(node: Node, env: dict[int, Any]) -> Interval | None:
         known = env[node.index]
-        if node.index not in fed or len(known.lower) != batch:
+        if node.index not in fed or node.index > last or len(known.lower) != batch:
             return None
         if not alive:
             alive.append(torch.ones(len(known.lower), dtype=torch.bool, device=known.lower.device))

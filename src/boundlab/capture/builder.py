@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from boundlab.errors import CaptureError
-from boundlab.graph import INPUT, PARAMETER, BatchNorm, Graph, Model, Node, pruned
+from boundlab.graph import AGAIN, INPUT, PARAMETER, BatchNorm, Graph, Model, Node, pruned
 from boundlab.ops import lookup
 
 MOST_NUMBERS = 2**28
@@ -139,7 +139,7 @@ class Builder:
         unique = name
         while unique in self.counted:
             self.counted[name] = self.counted.get(name, 0) + 1
-            unique = f"{name}#{self.counted[name]}"
+            unique = f"{name}{AGAIN}{self.counted[name]}"
         self.counted[unique] = 1
         self.nodes.append(Node(len(self.nodes), op, args, attrs, shape, unique, self.origin))
         self.kinds.append(kind)

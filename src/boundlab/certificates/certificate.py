@@ -17,7 +17,7 @@ from boundlab.errors import CertificateError
 
 @dataclass(frozen=True, order=True)
 class Argument:
-    """A varying argument of a nonlinear operator, or with number 0 an input of the network.
+    """A varying argument of a nonlinear operator; with number 0 an input of the network, or the value of a linear operator.
 
     `step` is the name of the operator's ONNX output tensor, or of the ONNX input; `number` counts varying arguments.
     """

@@ -98,8 +98,9 @@ def orders(atom: Atom, groups: np.ndarray) -> bool:
 
 def named(proof: CaseProof, places: Places) -> None:
     """CertificateError for a name that the network does not have, a neuron out of range, or slopes of a wrong size."""
-    used = {*proof.steps, *proof.lines, *proof.plain, *(one for pair in proof.inner for one in pair)}
-    unknown = used - set(places.numbers)
+    lined = {*proof.lines, *proof.plain, *(one for _, one in proof.inner)}
+    named_ = {*proof.steps, *(target for target, _ in proof.inner)}
+    unknown = named_ - set(places.numbers) | {one for one in lined if not places.bends(one)}
     if unknown:
         one = min(unknown)
         raise CertificateError(f"the certificate names argument {one.number} of '{one.step}', which is no input or nonlinear "
@@ -183,7 +184,7 @@ def derive_frames(network: Network, batch: Batch, places: Places, members: Membe
     boxes = hulls(network, batch, places, members)
 
     def given(step: int, rows: Rows) -> Sequence[Ends | None] | None:
-        found, goal = network.steps[step], Argument(network.steps[rows.target[0]].name, rows.target[1])
+        found, goal = network.steps[step], places.goal(rows.target)
         assert isinstance(found, Nonlinear)
         pairs = [proof.inner.get((goal, Argument(found.name, number))) for number in range(len(found.arguments))]
         slopes = [pair and inner_slopes(pair, rows, frames[rows.frame]) for pair in pairs]

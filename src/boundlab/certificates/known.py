@@ -10,7 +10,7 @@ import numpy as np
 
 from boundlab.certificates.balls import Balls
 from boundlab.certificates.functions import Ends, Lines, lines_of
-from boundlab.certificates.network import Affine, Input, Network, Nonlinear, Part, arguments_of, narrowed
+from boundlab.certificates.network import Affine, Input, Network, Nonlinear, Part, arguments_of, narrowed, repeated
 from boundlab.certificates.pull import Pull, Room, room_of_lines, widened
 from boundlab.certificates.rounding import LARGEST, TINY, above, below, gamma, largest
 
@@ -202,17 +202,21 @@ def affine_ends(known: Known, place: int, step: Affine) -> Ends:
 def refine(known: Known, target: tuple[int, int], slopes: Slopes, everything: bool) -> None:
     """Better ends of an argument of a nonlinear step, `target` = (step, number), pulled back with the slopes given.
 
+    Of an argument that only repeats entries of an earlier step, those of that step, each once.
     Where they help its lines, or for `everything`, from which later intervals gain. Upper ends come first, because many neurons
     of a trained network turn out to be dead, and need no lower ends then.
     """
     place, number = target
     step = known.network.steps[place]
     assert isinstance(step, Nonlinear)
-    argument = step.arguments[number]
+    argument, repeats = repeated(known.network, step.arguments[number])
     widest = max(one.size for one in known.network.steps[:place + 1])
     together, order = max(MOST_NUMBERS // widest, FEWEST), np.argsort(whereabouts(known.network, argument), kind="stable")
     for upper in (True, False):
         open_ = np.broadcast_to(everything | ~step.function.settled(known.arguments(place)), (step.size, known.frames))
+        if repeats is not None:
+            open_, asked = np.zeros((known.network.steps[argument].size, known.frames), dtype=bool), open_
+            np.logical_or.at(open_, repeats, asked)
         frames, neurons = np.nonzero(open_[order].T)
         neurons = order[neurons]
         ends = known.ends[argument]
@@ -228,6 +232,8 @@ def refine(known: Known, target: tuple[int, int], slopes: Slopes, everything: bo
             else:
                 low[where] = np.fmax(low[where], found)
         known.learn(argument, finite((low, high), low.shape))
+        if repeats is not None:
+            known.learn(step.arguments[number], tuple(end[repeats] for end in known.ends[argument]))
 
 
 def whereabouts(network: Network, place: int) -> np.ndarray:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from boundlab.certificates.certificate import Argument, CaseProof, Pair
 from boundlab.certificates.functions import Ends, lines_of
 from boundlab.certificates.known import Known, Rows, at
-from boundlab.certificates.network import Affine, Input, Network, Nonlinear, Part
+from boundlab.certificates.network import Affine, Input, Network, Nonlinear, Part, repeated
 from boundlab.certificates.pull import Pull, Room, dots, widened
 from boundlab.certificates.rounding import TINY, UNDERFLOW, UNIT, below
 from boundlab.certificates.unsafe import Atoms
@@ -19,13 +21,13 @@ from boundlab.errors import CertificateError
 
 @dataclass(frozen=True)
 class Places:
-    """Where a network has what certificates name: (step, argument number) by name, and the step that computes the argument."""
+    """Where a network has what certificates name: (step, argument number) by name, and the step that computes the tensor."""
 
     network: Network
     numbers: Mapping[Argument, tuple[int, int]]
 
     def tensor(self, argument: Argument) -> int:
-        """The step that computes an argument; of an input, itself."""
+        """The step that computes an argument; of an input or a linear operator, itself."""
         place, number = self.numbers[argument]
         step = self.network.steps[place]
         return step.arguments[number] if isinstance(step, Nonlinear) else place
@@ -34,9 +36,29 @@ class Places:
         """How many entries an argument has."""
         return self.network.steps[self.numbers[argument][0]].size
 
+    def goal(self, target: tuple[int, int]) -> Argument:
+        """What the intervals are called that are derived for an argument, `target` = (step, number): what it repeats, if so."""
+        step = self.network.steps[target[0]]
+        assert isinstance(step, Nonlinear)
+        source, index = repeated(self.network, step.arguments[target[1]])
+        return Argument(step.name, target[1]) if index is None else Argument(self.network.steps[source].name)
+
+    @cached_property
+    def goals(self) -> frozenset[Argument]:
+        """All that intervals are derived for."""
+        return frozenset(self.goal((place, number)) for place, step in enumerate(self.network.steps)
+                         if isinstance(step, Nonlinear) for number in range(len(step.arguments)))
+
+    def bends(self, argument: Argument) -> bool:
+        """Whether it is an argument of a nonlinear step, which has lines."""
+        return argument in self.numbers and isinstance(self.network.steps[self.numbers[argument][0]], Nonlinear)
+
 
 def places_of(network: Network) -> Places:
-    """All inputs and all arguments of nonlinear steps, by name; CertificateError for a name that two steps have."""
+    """All inputs, arguments of nonlinear steps, and values of linear ones with a name of their own.
+
+    CertificateError for a name that two nonlinear steps or inputs have.
+    """
     found: dict[Argument, tuple[int, int]] = {}
     for place, step in enumerate(network.steps):
         if isinstance(step, Affine):
@@ -45,7 +67,10 @@ def places_of(network: Network) -> Places:
             if Argument(step.name, number) in found:
                 raise CertificateError(f"two steps of the network are called '{step.name}', which nobody can tell apart.")
             found[Argument(step.name, number)] = (place, number)
-    return Places(network, found)
+    names = Counter(step.name for step in network.steps)
+    linear = {Argument(step.name): (place, 0) for place, step in enumerate(network.steps)
+              if isinstance(step, Affine) and names[step.name] == 1}
+    return Places(network, found | linear)
 
 
 @dataclass(frozen=True)

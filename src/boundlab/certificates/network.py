@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -114,6 +115,14 @@ class Affine:
     slack: np.ndarray
     scale: np.ndarray
 
+    @cached_property
+    def copied(self) -> np.ndarray | None:
+        """Which entries of its only argument its own are, (size,); None if it does anything else than repeat some."""
+        rows = self.matrices[0].forward
+        if len(self.arguments) != 1 or isinstance(rows, np.ndarray) or self.bias.any() or self.slack.any():
+            return None
+        return rows.indices if (np.diff(rows.indptr) == 1).all() and (rows.data == 1).all() else None
+
 
 @dataclass(frozen=True)
 class Nonlinear:
@@ -126,6 +135,16 @@ class Nonlinear:
 
 
 Step = Input | Affine | Nonlinear
+
+
+def repeated(network: Network, place: int) -> tuple[int, np.ndarray | None]:
+    """The first step whose entries a step repeats, and which of them its own are; the step itself and None if it computes."""
+    step, index = network.steps[place], None
+    while isinstance(step, Affine) and (chosen := step.copied) is not None and network.single is None:
+        index = chosen if index is None else chosen[index]
+        place = step.arguments[0]
+        step = network.steps[place]
+    return place, index
 
 
 class Errors(Protocol):

@@ -19,6 +19,9 @@ MOST_STEPS = 40
 MOST_CELLS = 2**23
 """Coefficients that are worked on at once; more rows or problems than that are taken in halves."""
 
+KEPT = 32
+"""Shares, in units of rounding, that a point may spend above `left` and stays where it is; `LpBall.within` draws in by more."""
+
 
 @dataclass(frozen=True)
 class Reach:
@@ -51,6 +54,10 @@ class Reach:
         """The corner of the box where c . v is smallest, and the forced part where c is 0."""
         return torch.where(c > 0, self.lower, torch.where(c < 0, self.upper, self.forced))
 
+    def overspent(self, v: Tensor) -> Tensor:
+        """By which share of radius^p each v spends more than is left, (n, s); negative inside the ball."""
+        return (self.share(v) - self.share(self.forced)).sum(-1) - self.left
+
     def clip(self, v: Tensor) -> Tensor:
         """Into the box."""
         return torch.minimum(torch.maximum(v, self.lower), self.upper)
@@ -72,8 +79,14 @@ class Reach:
         return torch.cat([self.part(half).minimum(c if c.shape[0] == 1 else c[half]) for half in halves])
 
     def project(self, z: Tensor) -> Tensor:
-        """A feasible v near z (m, r, k): the nearest for p of 1 and 2, else z shrunk towards the centre and clipped."""
-        return project_l1(z, self) if self.p == 1 else project_radially(z, self)
+        """A feasible v near z (m, r, k): the nearest for p of 1 and 2, else z shrunk towards the centre and clipped.
+
+        What spends hardly more than is left stays where it is. Where the box leaves coordinates little room, a share of
+        rounding's size is a long way, so that a projected point would move each time it is projected again.
+        """
+        clipped = self.clip(z)
+        kept = self.overspent(clipped) <= KEPT * torch.finfo(z.dtype).eps
+        return torch.where(kept.unsqueeze(-1), clipped, project_l1(z, self) if self.p == 1 else project_radially(z, self))
 
 
 @torch.no_grad()
@@ -83,7 +96,7 @@ def budget_root(gain: Tensor, spent: Tensor, limit: Tensor, left: Tensor) -> Ten
     Newton's method on a piecewise linear function, inside a bracket that is halved (in logarithms) where a step leaves
     it. While nothing is forced (spent = 0) the function is concave and the steps rise to the exact root in finitely many.
     """
-    tiny, huge = torch.finfo(gain.dtype).tiny, torch.finfo(gain.dtype).max / 16
+    tiny, huge, rounding = torch.finfo(gain.dtype).tiny, torch.finfo(gain.dtype).max / 16, 4 * torch.finfo(gain.dtype).eps
     active = (limit - spent).sum(-1, keepdim=True) > left
     low = (left / gain.sum(-1, keepdim=True).clamp(min=tiny)).clamp(tiny, huge)
     high = torch.where(gain > 0, limit / gain.clamp(min=tiny), 0.0).amax(-1, keepdim=True).clamp(max=huge)
@@ -95,10 +108,12 @@ def budget_root(gain: Tensor, spent: Tensor, limit: Tensor, left: Tensor) -> Ten
         slope = (gain * ((grown >= spent) & (grown < limit))).sum(-1, keepdim=True)
         newton = s - excess / slope.clamp(min=tiny)
         inside = (low < newton) & (newton < high)
-        previous, s = s, torch.where(inside, newton, low.sqrt() * high.sqrt())
-        if bool(((s - previous).abs() <= 4 * torch.finfo(s.dtype).eps * s)[active].all()):
+        found = excess.abs() <= rounding * left  # a root is an end of its bracket, which Newton's step may not leave
+        previous, s = s, torch.where(found, s, torch.where(inside, newton, low.sqrt() * high.sqrt()))
+        near = (s - previous).abs() <= rounding * s
+        if bool(near[active].all()):
             break
-    return torch.where(active, s, torch.inf)
+    return torch.where(active, torch.where(near, s, low), torch.inf)
 
 
 def minimum_between(c: Tensor, reach: Reach) -> Tensor:
@@ -116,8 +131,7 @@ def minimum_between(c: Tensor, reach: Reach) -> Tensor:
         stationary = torch.where(s.isinf(), corner, -c.sign() * unit * (s * gain) ** (1 / p))
         multiplier = size * unit / (p * s ** (1 / q))
     v = reach.clip(stationary)
-    overspent = (reach.share(v) - reach.share(reach.forced)).sum(-1) - reach.left
-    return torch.linalg.vecdot(c, v) + multiplier.squeeze(-1) * overspent
+    return torch.linalg.vecdot(c, v) + multiplier.squeeze(-1) * reach.overspent(v)
 
 
 def minimum_l1(c: Tensor, reach: Reach) -> Tensor:
@@ -154,7 +168,7 @@ def project_l1(z: Tensor, reach: Reach) -> Tensor:
         return reach.clip(z.sign() * (z.abs() - threshold).clamp(min=0))
 
     def outside(v: Tensor) -> Tensor:
-        return (reach.share(v) - reach.share(reach.forced)).sum(-1, keepdim=True) > reach.left.unsqueeze(-1)
+        return (reach.overspent(v) > 0).unsqueeze(-1)
 
     high = torch.where(outside(reach.clip(z)), z.abs().amax(-1, keepdim=True), 0.0)
     low = torch.zeros_like(high)

@@ -158,7 +158,7 @@ def branching(task: Task, index: Tensor, options: Branching, deadline: float) ->
     """The search of the problems `index` (m,) of a task at its beginning."""
     sets, spec = task.take(index)
     problem = problem_of(task.model, sets, spec)
-    base = base_of(problem, options.base, deadline, task.keep)
+    base = base_of(replace(problem, observe=task.observe), options.base, deadline, task.keep)
     expansion = Expansion(ground_of(problem, base.env, Own()), goals_of(spec, len(index)), options, base.kept)
     floor = task.spec.rows.new_full((len(expansion.goals.problem),), torch.inf)
     lost = torch.zeros(len(index), dtype=torch.bool, device=index.device)

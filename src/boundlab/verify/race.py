@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from boundlab.errors import BoundError, MissingRule
+from boundlab.errors import BoundError, MissingRule, OutOfTime
 from boundlab.verify.branching import branchable, branching
 from boundlab.verify.checkpoint import Checkpoint
 from boundlab.verify.options import Bisection, Branching, Race, Turn
+from boundlab.verify.proof import Proof
 from boundlab.verify.search import Found, State
 from boundlab.verify.splitting import bisectable, bisection
 from boundlab.verify.standing import Clock, Standing, describe
@@ -61,6 +62,8 @@ class Runner:
             else:
                 left = self.state.without(set(standing.decided))
                 moved = replace(self, state=left if left.over else left.step(deadline))
+        except OutOfTime:
+            return self
         except (BoundError, MissingRule) as problem:
             moved = replace(self, failure=str(problem))
         return replace(moved, spent=self.spent + (time.perf_counter() - started) / self.lead)
@@ -155,10 +158,18 @@ def decided(standing: Standing, runner: Runner, task: Task, clock: Clock) -> Sta
     found, still = runner.state.found(), set(standing.open.tolist())
     proven = {problem: rows for problem, rows in found.proven.items() if problem in still}
     witnesses = {problem: witness for problem, witness in found.witnesses.items() if problem in still}
-    proofs = {problem: runner.state.proof(problem) for problem in proven}
+    proofs = {problem: proof_in_time(runner.state, problem) for problem in proven}
     by = f"{runner.name(task)}, {runner.counted(found)}"
     return standing.raised(proven).show({i: proof for i, proof in proofs.items() if proof is not None}).decide(
         {**dict.fromkeys(proven), **witnesses}, by, clock.spent)
+
+
+def proof_in_time(state: State, problem: int) -> Proof | None:
+    """The proof that a search has kept; None without one, or if it cannot be put together by the deadline."""
+    try:
+        return state.proof(problem)
+    except OutOfTime:
+        return None
 
 
 def left_open(standing: Standing, runner: Runner, task: Task) -> dict[int, str]:

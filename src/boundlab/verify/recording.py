@@ -22,7 +22,7 @@ from boundlab.certificates.leaves import Places, places_of
 from boundlab.certificates.mend import mended
 from boundlab.certificates.network import Network
 from boundlab.errors import CertificateError
-from boundlab.graph import Graph
+from boundlab.graph import AGAIN, Graph
 from boundlab.question.exact import Case
 from boundlab.verify.proof import Inner, Proof, Slopes
 from boundlab.verify.standing import Clock
@@ -52,15 +52,18 @@ class Names:
         for reader in self.graph:
             if node in reader.args:
                 found = Argument(reader.name, [arg for arg in reader.args if arg in self.varying].index(node))
-                if found in self.places.numbers and self.places.size(found) == math.prod(value.shape):
+                if self.places.bends(found) and self.places.size(found) == math.prod(value.shape):
                     return found
+        own = Argument(value.name.split(AGAIN)[0])
+        if own in self.places.numbers and not self.places.bends(own) and self.places.size(own) == math.prod(value.shape):
+            return own
         raise CertificateError(f"a split of {self.graph[node].describe()} has no name in the network's file.")
 
     def slopes(self, slopes: Slopes) -> dict[Argument, Pair]:
         """Slopes (n, size) under the names of arguments that the checker knows, without those for which any will do."""
         found = {Argument(self.graph[node].name, number): (low.float().numpy(), high.float().numpy())
                  for node, parts in slopes.items() for number, (low, high) in enumerate(parts)}
-        return {argument: pair for argument, pair in found.items() if argument in self.places.numbers
+        return {argument: pair for argument, pair in found.items() if self.places.bends(argument)
                 and pair[0].shape[1] == self.places.size(argument) and not (np.isnan(pair[0]) & np.isnan(pair[1])).all()}
 
     def inner(self, inner: Mapping[int, Inner]) -> dict[tuple[Argument, Argument], Pair]:
@@ -68,6 +71,8 @@ class Names:
         found: dict[tuple[Argument, Argument], Pair] = {}
         for node, own in inner.items():
             target, every = self.argument(node), math.prod(self.graph[node].shape)
+            if target not in self.places.goals:  # the checker derives no interval of it
+                continue
             sides = [self.slopes(slopes) for slopes in (own.lower, own.upper)]
             for argument in sides[0].keys() | sides[1].keys():
                 slopes = np.full((1, 2, every, self.places.size(argument)), np.nan, dtype=np.float32)

@@ -7,10 +7,8 @@ flat list of open boxes.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -23,43 +21,18 @@ from boundlab.errors import BoundError
 from boundlab.evaluate import evaluate
 from boundlab.perturbations.joint import Regions
 from boundlab.perturbations.sets import Box, PerturbationSet
+from boundlab.verify.boxes import Boxes, Heap, joined
 from boundlab.verify.cuts import Cuts
 from boundlab.verify.options import Bisection
 from boundlab.verify.proof import Proof, Slopes, best_rows, plain_of, some, together
-from boundlab.verify.search import Found, least
+from boundlab.verify.search import Found
 from boundlab.verify.task import Task, take_regions
 from boundlab.verify.verdict import Witness
 
 NUMBERS = 2**23
 """Numbers that the rows of one batch of boxes may hold at the widest node, so that batches end soon after the deadline."""
-
-
 ATTACKED, SHORT = 16, PGD(steps=8, restarts=2, targets=0)
 """How many of the boxes of a turn are attacked, and how."""
-
-
-@dataclass(frozen=True)
-class Boxes:
-    """n open boxes: the problem of each (n,), ends (n, d), the bound that its parent had (n,), its number among all (n,)."""
-
-    owner: Tensor
-    lower: Tensor
-    upper: Tensor
-    parent: Tensor
-    number: Tensor
-
-    @property
-    def parts(self) -> tuple[Tensor, ...]:
-        """The five tensors."""
-        return self.owner, self.lower, self.upper, self.parent, self.number
-
-    def select(self, index: Tensor) -> Boxes:
-        """The boxes at these places, or where a mask is true."""
-        return Boxes(*(part[index] for part in self.parts))
-
-    def join(self, other: Boxes) -> Boxes:
-        """Both lists."""
-        return Boxes(*(torch.cat(pair) for pair in zip(self.parts, other.parts, strict=True)))
 
 
 def splittable(lower: Tensor, upper: Tensor) -> Tensor:
@@ -105,7 +78,7 @@ class BisectionState:
     index: Tensor
     options: Bisection
     method: Method
-    boxes: Boxes
+    boxes: Heap
     floor: Tensor
     cuts: Cuts
     done: int = 0
@@ -116,7 +89,7 @@ class BisectionState:
     @property
     def over(self) -> bool:
         """Whether no box is left, or too many are."""
-        return not 0 < len(self.boxes.owner) <= self.options.most_open
+        return not 0 < self.boxes.count <= self.options.most_open
 
     @property
     def at_once(self) -> int:
@@ -126,12 +99,12 @@ class BisectionState:
 
     def without(self, problems: set[int]) -> BisectionState:
         """The search of the other problems."""
-        return replace(self, boxes=without(self.boxes, problems), stuck=self.stuck | problems)
+        return replace(self, boxes=self.boxes.without(problems), stuck=self.stuck | problems)
 
     @torch.no_grad()
     def step(self, deadline: float) -> BisectionState:
         """The lowest boxes bounded, and those that are not proven halved."""
-        batch, rest = worst(self.boxes, self.at_once)
+        batch, rest = self.boxes.worst(self.at_once)
         lower, sensitivity = bound_boxes(self.task, batch, self.method)
         margin = self.task.spec.worst(lower)
         proven = margin > 0
@@ -140,7 +113,8 @@ class BisectionState:
         witnesses = {**self.witnesses, **probe(self.task, failed, lower[~proven], sensitivity[~proven])}
         halves, hopeless = halve(failed, sensitivity[~proven], lower[~proven], self.task.spec.clause, self.cuts)
         stuck = self.stuck | set(hopeless.tolist())
-        return replace(closed, boxes=without(rest.join(halves), stuck | set(witnesses)), stuck=stuck, witnesses=witnesses)
+        ended = stuck | set(witnesses)
+        return replace(closed, boxes=rest.without(ended).joined(halves.without(ended)), stuck=stuck, witnesses=witnesses)
 
     def closed(self, boxes: Boxes, lower: Tensor) -> BisectionState:
         """With some proven boxes and bounds of their rows (n, s)."""
@@ -149,15 +123,15 @@ class BisectionState:
         return replace(self, floor=floor, shown=shown)
 
     def found(self) -> Found:
-        waiting = set(self.boxes.owner.unique().tolist()) | self.stuck | set(self.witnesses)
+        waiting = self.boxes.owners | self.stuck | set(self.witnesses)
         proven = {i: self.floor[i] for i in self.index.tolist() if i not in waiting}
-        return Found(self.witnesses, proven, self.done, len(self.boxes.owner), least(self.boxes.parent))
+        return Found(self.witnesses, proven, self.done, self.boxes.count, self.boxes.least)
 
     def proof(self, problem: int) -> Proof | None:
         if not self.shown:
             return None
         own = [boxes.owner == problem for boxes, _ in self.shown]
-        boxes = functools.reduce(Boxes.join, (boxes.select(mask) for mask, (boxes, _) in zip(own, self.shown, strict=True)))
+        boxes = joined([boxes.select(mask) for mask, (boxes, _) in zip(own, self.shown, strict=True)])
         lower = torch.cat([lower[mask] for mask, (_, lower) in zip(own, self.shown, strict=True)])
         spec, node = self.task.spec, self.task.model.graph.inputs[0].index
         clause = torch.arange(spec.clauses).repeat_interleave(len(lower))
@@ -181,20 +155,7 @@ def bisection(task: Task, index: Tensor, options: Bisection) -> BisectionState:
     lower, upper = ends.lower.flatten(1), ends.upper.flatten(1)
     boxes = Boxes(index, lower, upper, lower.new_full((len(index),), -torch.inf), torch.arange(len(index), device=index.device))
     floor = lower.new_full((task.count, task.spec.rows.shape[1]), torch.inf)
-    return BisectionState(task, index, options, options.chosen(task.model), boxes, floor, Cuts(len(index)))
-
-
-def worst(boxes: Boxes, count: int) -> tuple[Boxes, Boxes]:
-    """The `count` boxes whose parents had the lowest bounds, and the others."""
-    order = boxes.parent.argsort(stable=True)
-    return boxes.select(order[:count]), boxes.select(order[count:])
-
-
-def without(boxes: Boxes, problems: AbstractSet[int]) -> Boxes:
-    """The boxes of other problems than these."""
-    if not problems:
-        return boxes
-    return boxes.select(~torch.isin(boxes.owner, torch.tensor(sorted(problems), device=boxes.owner.device)))
+    return BisectionState(task, index, options, options.chosen(task.model), Heap(boxes), floor, Cuts(len(index)))
 
 
 def bound_boxes(task: Task, boxes: Boxes, method: Method) -> tuple[Tensor, Tensor]:
@@ -215,7 +176,7 @@ def bounds_of(task: Task, boxes: Boxes, method: Method) -> Bounds:
     """Bounds of the rows on boxes."""
     node = task.model.graph.inputs[0]
     box = Box(boxes.lower.reshape(-1, *node.shape), boxes.upper.reshape(-1, *node.shape))
-    return bound(task.model, {node.name: box}, method=method, spec=task.spec.take(boxes.owner))
+    return bound(task.model, {node.name: box}, method=method, spec=task.spec.take(boxes.owner), observe=task.observe)
 
 
 def coefficients(found: Bounds, source: int, boxes: Boxes) -> Tensor:
@@ -251,7 +212,7 @@ def halve(boxes: Boxes, sensitivity: Tensor, lower: Tensor, clause: Tensor, cuts
     below, above = cuts.halved(boxes.number, coordinate, middle.gather(1, coordinate[:, None]).squeeze(1))
     left = Boxes(boxes.owner, boxes.lower, torch.where(chosen, middle, boxes.upper), boxes.parent, below)
     right = Boxes(boxes.owner, torch.where(chosen, middle, boxes.lower), boxes.upper, boxes.parent, above)
-    return left.join(right), hopeless
+    return joined((left, right)), hopeless
 
 
 def probe(task: Task, boxes: Boxes, lower: Tensor, sensitivity: Tensor) -> dict[int, Witness]:

@@ -9,6 +9,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
+from boundlab.bounds.observe import Observer
 from boundlab.errors import SpecError
 from boundlab.evaluate import evaluate
 from boundlab.graph import Model
@@ -36,6 +37,7 @@ class Task:
     """b problems about one network: sets (proofs), `reachable` sets (witnesses; a subset), specification, judge, replay.
 
     `keep` says whether proofs are kept, from which certificates can be made; `asked` are the cases of a query, exactly.
+    `observe` is told of the work of bounds, and ends it where there is a deadline.
     """
 
     model: Model
@@ -47,6 +49,7 @@ class Task:
     settle: Settle
     keep: bool = False
     asked: tuple[Case, ...] = ()
+    observe: Observer | None = None
 
     @property
     def count(self) -> int:

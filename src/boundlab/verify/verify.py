@@ -15,8 +15,9 @@ from torch import Tensor
 
 from boundlab.attack.pgd import PGD, attack
 from boundlab.bounds.methods import CROWN, IBP, bound
-from boundlab.bounds.problem import Method, Rigour, problem_of
-from boundlab.errors import BoundError, MissingRule, SpecError
+from boundlab.bounds.observe import Deadline
+from boundlab.bounds.problem import Bounds, Method, Rigour, problem_of
+from boundlab.errors import BoundError, MissingRule, OutOfTime, SpecError
 from boundlab.graph import Model
 from boundlab.perturbations.joint import Regions
 from boundlab.perturbations.sets import PerturbationSet
@@ -70,7 +71,7 @@ def verify(model: Model | Original, sets: PerturbationSet | Regions | Query, spe
     problem_of(model, named, spec)
     task = task_of_sets(model, named, spec, original.replay)
     exact = exactly(model, named, spec, task.count) if keep else []
-    task = replace(task, keep=any(isinstance(query, Query) for query in exact))
+    task = replace(task, keep=any(isinstance(query, Query) for query in exact), observe=Deadline(clock.deadline))
     standing = run(task, stages, clock, first=False)
     results = tuple(result_of(standing, i, clock) for i in range(task.count))
     return sounded(original, results, exact, clock, rigour) if keep else results
@@ -81,7 +82,7 @@ def verify_query(original: Original, asked: Reduced, stages: Sequence[Stage], cl
     results: list[Result] = []
     proofs: dict[int, Proof] = {}
     for cases in batches(asked):
-        task = replace(task_of_cases(original.model, cases, original.replay), keep=keep)
+        task = replace(task_of_cases(original.model, cases, original.replay), keep=keep, observe=Deadline(clock.deadline))
         standing = run(task, stages, clock, first=True)
         results += [result_of(standing, i, clock) for i in range(task.count)]
         proofs |= {cases.places[i]: proof for i, proof in standing.proofs.items()}
@@ -128,7 +129,7 @@ def attacked(task: Task, standing: Standing, how: PGD, clock: Clock) -> Standing
             break
         regions = take_regions(task.reachable, index)
         try:
-            found = attack(task.model, regions, task.spec.take(index), how, torch.Generator().manual_seed(0))
+            found = attack(task.model, regions, task.spec.take(index), how, torch.Generator().manual_seed(0), clock.deadline)
         except MissingRule as missing:  # a set whose points nobody knows
             standing = standing.note(dict.fromkeys(index.tolist(), f"attack: {missing}"))
             continue
@@ -146,38 +147,38 @@ def attacked(task: Task, standing: Standing, how: PGD, clock: Clock) -> Standing
 def bounded(task: Task, standing: Standing, method: Method, clock: Clock) -> Standing:
     """One method's bounds of the open problems; each row keeps the best that is known of it."""
     for index in chunks(task, standing.open):
-        if clock.over:
-            break
-        found, notes = attempt(task, index, method)
-        lower = standing.lower.index_copy(0, index, torch.maximum(standing.lower[index], found))
-        proven = index[task.spec.worst(lower[index]) > 0].tolist()
-        standing = replace(standing, lower=lower).note(notes)
-        standing = standing.decide(dict.fromkeys(proven), describe(method), clock.spent)
-        if task.keep:
-            standing = standing.show(at_once(task, lower, proven, method))
+        try:
+            parts, notes = attempt(task, index, method)
+        except OutOfTime as late:
+            return standing.note(dict.fromkeys(standing.open.tolist(), f"{describe(method)}: {late}"))
+        standing = standing.note(notes)
+        for own, found in parts:
+            lower = torch.maximum(standing.lower[own], found.lower)
+            proven = (task.spec.worst(lower) > 0).nonzero().flatten()
+            standing = replace(standing, lower=standing.lower.index_copy(0, own, lower))
+            standing = standing.decide(dict.fromkeys(own[proven].tolist()), describe(method), clock.spent)
+            if task.keep:
+                standing = standing.show(at_once(task, own, proven, lower, found))
     return standing
 
 
-def at_once(task: Task, lower: Tensor, proven: Sequence[int], method: Method) -> dict[int, Proof]:
-    """The proofs of problems that bounds (b, s) on whole sets have proven; for their lines they are bounded once more."""
-    if not proven:
+def at_once(task: Task, index: Tensor, proven: Tensor, lower: Tensor, found: Bounds) -> dict[int, Proof]:
+    """The proofs of those of the problems `index` that bounds of their rows on whole sets have `proven`."""
+    if len(proven) == 0:
         return {}
-    index = torch.tensor(proven, device=lower.device)
-    sets, spec = task.take(index)
-    again = bound(task.model, sets, method=method, spec=spec)
-    plain = plain_of(again.graph, again.env, torch.arange(len(index), device=index.device))
-    weights = best_rows(task.spec, lower[index]).transpose(0, 1)
-    return {problem: whole(weights[place], some(plain, torch.tensor([place]))) for place, problem in enumerate(proven)}
+    plain, weights = plain_of(found.graph, found.env, proven), best_rows(task.spec, lower[proven]).transpose(0, 1)
+    return {problem: whole(weights[place], some(plain, torch.tensor([place])))
+            for place, problem in enumerate(index[proven].tolist())}
 
 
-def attempt(task: Task, index: Tensor, method: Method) -> tuple[Tensor, dict[int, str]]:
-    """Lower bounds of the rows (m, s), -inf with a note where the method says nothing; one bad problem spoils no other."""
+def attempt(task: Task, index: Tensor, method: Method) -> tuple[list[tuple[Tensor, Bounds]], dict[int, str]]:
+    """Bounds of the rows for parts of the problems `index`, and notes where the method says nothing; one bad problem spoils no
+    other."""
     sets, spec = task.take(index)
     try:
-        return bound(task.model, sets, method=method, spec=spec).lower, {}
+        return [(index, bound(task.model, sets, method=method, spec=spec, observe=task.observe))], {}
     except (BoundError, MissingRule) as problem:
         if len(index) == 1 or isinstance(problem, MissingRule):
-            nothing = task.spec.offset.new_full((len(index), task.spec.rows.shape[1]), -torch.inf)
-            return nothing, dict.fromkeys(index.tolist(), f"{describe(method)}: {problem}")
-    parts = [attempt(task, half, method) for half in index.chunk(2)]
-    return torch.cat([lower for lower, _ in parts]), {i: note for _, notes in parts for i, note in notes.items()}
+            return [], dict.fromkeys(index.tolist(), f"{describe(method)}: {problem}")
+    halves = [attempt(task, half, method) for half in index.chunk(2)]
+    return [part for parts, _ in halves for part in parts], {i: note for _, notes in halves for i, note in notes.items()}
