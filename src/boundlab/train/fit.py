@@ -1,45 +1,204 @@
-"""The training loop: any loss, a schedule, one learning-rate drop."""
+"""The training loop, for every method: batches, schedules, the step, validation, checkpoints."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-Loss = Callable[[Tensor, Tensor, float], Tensor]
+from boundlab.capture.torch import capture
+from boundlab.data.examples import Examples
+from boundlab.errors import BoundError, ShapeError, SpecError
+from boundlab.graph import Model
+from boundlab.spec import checked_labels
+from boundlab.train.batch import Batch, Threat
+from boundlab.train.checkpoint import NAME, Run, fingerprint, load, save
+from boundlab.train.history import Epoch, write_history
+from boundlab.train.measure import measure
+from boundlab.train.methods import TrainingMethod
+from boundlab.train.plan import HeldOut, Plan, Statistics, TestSet
+from boundlab.train.statistics import update_running
+from boundlab.train.step import objective, running_statistics, with_statistics_of
+
+CHOICE, NOISE = 1, 2
+"""Added to the seed for the choice of validation examples, and for attacks and changed images."""
 
 
 @dataclass(frozen=True)
-class Pace:
-    """How long and how fast: the learning rate falls to a fifth after `drop` of the run, batches follow `seed`."""
+class Fitted:
+    """A trained module (in evaluation mode), captured without gradients, and a record for each epoch.
 
-    epochs: int
-    batch: int
-    rate: float
-    drop: float = 0.85
-    seed: int = 0
-
-
-def fit(module: nn.Module, loss: Loss, x: Tensor, labels: Tensor, pace: Pace) -> list[float]:
-    """Train a module in place with Adam; `loss(x, labels, progress)` sees batches and how far the run is, 0 to 1.
-
-    The result is the mean loss of each epoch. Batches come from a generator of their own, so equal seeds give equal runs.
+    `chosen` is the number of the epoch whose weights it has.
     """
-    optimizer = torch.optim.Adam(module.parameters(), lr=pace.rate)
-    generator = torch.Generator().manual_seed(pace.seed)
-    losses = []
-    for epoch in range(pace.epochs):
-        if epoch >= pace.drop * pace.epochs:
-            optimizer.param_groups[0]["lr"] = pace.rate / 5
-        parts = torch.randperm(len(x), generator=generator).split(pace.batch)
-        total = 0.0
-        for place, part in enumerate(parts):
-            optimizer.zero_grad()
-            value = loss(x[part], labels[part], (epoch + place / len(parts)) / pace.epochs)
-            value.backward()
-            optimizer.step()
-            total += float(value.detach()) * len(part)
-        losses.append(total / len(x))
-    return losses
+
+    module: nn.Module
+    model: Model
+    history: tuple[Epoch, ...]
+    chosen: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one run is about."""
+
+    model: Model
+    training: Examples
+    validation: Examples | None
+    method: TrainingMethod
+    threat: Threat
+    plan: Plan
+
+
+def fit(module: nn.Module, data: Examples, method: TrainingMethod, *, eps: float, norm: float = math.inf,
+        plan: Plan | None = None) -> Fitted:
+    """Train a classifier in place on labelled examples, so that bounds prove its labels on balls of radius `eps`.
+
+    The module maps (b, *shape) to logits (b, classes); it is captured once, in evaluation mode, in which it stays: batch norms
+    follow `Plan.statistics`, and dropout does nothing. eps is in the units of `data`: a normalisation belongs into the module.
+    ShapeError or SpecError where network, data and plan do not fit together, BoundError if the loss is no finite number,
+    CheckpointError for a checkpoint of another run.
+    """
+    plan = plan or Plan()
+    training, validation = divided(data, plan)
+    model = captured(module, training)
+    check_labels(model, training, validation)
+    task = Task(model, training, validation, method, Threat(eps, norm, plan.clip), plan)
+    run = begun(module, task)
+    about = "" if plan.keep is None else fingerprint(module, [*data.labelled()], method, task.threat, plan)
+    if plan.keep is not None:
+        plan.keep.folder.mkdir(parents=True, exist_ok=True)
+        if plan.keep.resume:
+            run = load(plan.keep.folder / NAME, run, about)
+    for epoch in range(len(run.history), plan.epochs):
+        run = remembered(run, task, one_epoch(run, task, epoch))
+        if plan.keep is not None and ((epoch + 1) % plan.keep.every == 0 or epoch + 1 == plan.epochs):
+            save(plan.keep.folder / NAME, run, about)
+            write_history(plan.keep.folder / "history.csv", run.history)
+    return finished(run, task)
+
+
+def divided(data: Examples, plan: Plan) -> tuple[Examples, Examples | None]:
+    """Training and validation examples; the latter are taken from the former unless a test set is named."""
+    source = None if plan.validation is None else plan.validation.source
+    if isinstance(source, TestSet):
+        return data, source.examples
+    if not isinstance(source, HeldOut) or source.share == 0:
+        return data, None
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(plan.seed + CHOICE))
+    count = round(source.share * len(data))
+    if not 0 < count < len(data):
+        raise SpecError(f"a share of {source.share:g} of {len(data)} examples leaves none for training or for validation.")
+    return data.take(order[count:].sort().values.tolist()), data.take(order[:count].sort().values.tolist())
+
+
+def check_labels(model: Model, *parts: Examples | None) -> None:
+    """ShapeError unless the network gives logits, SpecError unless labels are classes of it."""
+    shape = model.graph.output.shape
+    if len(shape) != 1 or shape[0] < 2:
+        raise ShapeError(f"training needs logits of shape (batch, classes), the network gives (batch, "
+                         f"{', '.join(map(str, shape))}).")
+    for part in parts:
+        if part is not None:
+            labels = part.labelled()[1]
+            if int(labels.max()) >= shape[0]:
+                raise SpecError(f"the data has the label {int(labels.max())}, and the network {shape[0]} classes, counted "
+                                "from 0.")
+            checked_labels(labels, shape[0])
+
+
+def captured(module: nn.Module, examples: Examples) -> Model:
+    """The module in evaluation mode as a model with live parameters."""
+    like = next(module.parameters(), examples.x)
+    return capture(module.eval(), examples.x[:2].to(like.device, like.dtype))
+
+
+def begun(module: nn.Module, task: Task) -> Run:
+    """A run before its first epoch: an optimiser over all parameters, and generators of batches and of attacks."""
+    parameters = [value for value in module.parameters() if value.requires_grad]
+    if not parameters:
+        raise SpecError("the module has no parameter that requires a gradient, so there is nothing to train.")
+    seeds = {"order": task.plan.seed, "noise": task.plan.seed + NOISE}
+    return Run(module, task.plan.optimiser.over(parameters),
+               {name: torch.Generator().manual_seed(seed) for name, seed in seeds.items()})
+
+
+def batches(task: Task, run: Run) -> Iterator[tuple[Tensor, Tensor]]:
+    """Inputs and labels of one epoch in random order, where the network is, changed at random if the plan says so."""
+    x, labels = task.training.labelled()
+    for part in torch.randperm(len(x), generator=run.generators["order"]).split(task.plan.batch):
+        chosen = x[part].to(task.model.dtype).to(task.model.device)
+        if task.plan.augmentation is not None:
+            chosen = task.plan.augmentation.applied(chosen, run.generators["noise"])
+        yield chosen, labels[part].to(task.model.device)
+
+
+def one_epoch(run: Run, task: Task, epoch: int) -> Epoch:
+    """A step on each batch; what is remembered of them."""
+    plan, started, total = task.plan, time.perf_counter(), 0.0
+    count = -(-len(task.training) // plan.batch)
+    share = rate = 0.0
+    for place, (x, labels) in enumerate(batches(task, run)):
+        moment = epoch + place / count
+        share, rate = plan.ramp.at(moment), plan.rate.at(moment)
+        total += step(run, task, Batch(task.model, x, labels, task.threat, share), rate) * len(x)
+    if plan.statistics is Statistics.POPULATION:
+        running_statistics(task.model, (x for x, _ in batches(task, replace_generators(run))))
+    return Epoch(epoch, total / len(task.training), task.threat.eps * share, rate, time.perf_counter() - started)
+
+
+def replace_generators(run: Run) -> Run:
+    """The run with copies of its generators, for a pass that leaves their order alone."""
+    return replace(run, generators={name: value.clone_state() for name, value in run.generators.items()})
+
+
+def step(run: Run, task: Task, batch: Batch, rate: float) -> float:
+    """One step of the optimiser; the loss before it. BoundError if it, or its gradient, is no finite number."""
+    plan = task.plan
+    for group in run.optimiser.param_groups:
+        group["lr"] = rate
+    run.optimiser.zero_grad()
+    batch = with_statistics_of(batch, plan.statistics)
+    loss = objective(batch, task.method, plan, run.generators["noise"])
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise BoundError(f"the loss is {value} in epoch {len(run.history)}; train with a smaller learning rate, a longer ramp "
+                         "of eps, or cut gradients.")
+    loss.backward()
+    if plan.gradient_norm is not None:
+        size = nn.utils.clip_grad_norm_(run.module.parameters(), plan.gradient_norm)
+        if not bool(torch.isfinite(size)):
+            raise BoundError(f"the gradient is not finite in epoch {len(run.history)}; train with a smaller learning rate or a "
+                             "longer ramp of eps.")
+    run.optimiser.step()
+    if plan.statistics is not Statistics.FROZEN:
+        update_running(task.model, batch.model, len(batch.x))
+    return value
+
+
+def remembered(run: Run, task: Task, epoch: Epoch) -> Run:
+    """The run with one more epoch, with what validation measures, and with its weights if they are the best."""
+    how = task.plan.validation
+    due = how is not None and ((epoch.epoch + 1) % how.every == 0 or epoch.epoch + 1 == task.plan.epochs)
+    if how is not None and due and task.validation is not None:
+        found = measure(task.model, task.validation, task.threat, {"bound": how.bound}, how.attack, task.plan.seed)
+        epoch = replace(epoch, clean=found.clean, attacked=found.attacked, verified=found.verified["bound"])
+        if how.best and task.plan.ramp.at(epoch.epoch) == 1 and found.verified["bound"] > run.score:
+            weights = {name: value.detach().clone() for name, value in run.module.state_dict().items()}
+            run = replace(run, score=found.verified["bound"], best=weights)
+    if task.plan.tell is not None:
+        task.plan.tell(epoch)
+    return replace(run, history=(*run.history, epoch))
+
+
+def finished(run: Run, task: Task) -> Fitted:
+    """The result, with the best weights if the plan chooses them."""
+    chosen = len(run.history) - 1
+    if run.best is not None:
+        run.module.load_state_dict(run.best)
+        chosen = next(epoch.epoch for epoch in run.history
+                      if epoch.verified == run.score and task.plan.ramp.at(epoch.epoch) == 1)
+    return Fitted(run.module, captured(run.module, task.training).detached(), run.history, chosen)
