@@ -20,7 +20,7 @@ from boundlab.train.checkpoint import NAME, Run, fingerprint, load, save
 from boundlab.train.history import Epoch, write_history
 from boundlab.train.measure import measure
 from boundlab.train.methods import TrainingMethod
-from boundlab.train.plan import HeldOut, Plan, Statistics, TestSet
+from boundlab.train.plan import HeldOut, OnTestSet, Plan, Statistics
 from boundlab.train.statistics import update_running
 from boundlab.train.step import objective, running_statistics, with_statistics_of
 
@@ -84,7 +84,7 @@ def fit(module: nn.Module, data: Examples, method: TrainingMethod, *, eps: float
 def divided(data: Examples, plan: Plan) -> tuple[Examples, Examples | None]:
     """Training and validation examples; the latter are taken from the former unless a test set is named."""
     source = None if plan.validation is None else plan.validation.source
-    if isinstance(source, TestSet):
+    if isinstance(source, OnTestSet):
         return data, source.examples
     if not isinstance(source, HeldOut) or source.share == 0:
         return data, None

@@ -59,7 +59,7 @@ def measure(model: Model, examples: Examples, threat: Threat, methods: Mapping[s
     """Clean, attacked and proven examples; NaN, ties and bounds that cannot be computed are not proven."""
     model, found = model.detached(), []
     inputs, classes = examples.labelled()[0], model.graph.output.shape[0]
-    for x, labels in parts(inputs.to(model.device), examples.labelled()[1].to(model.device), AT_ONCE):
+    for x, labels in parts(inputs.to(model.device, model.dtype), examples.labelled()[1].to(model.device), AT_ONCE):
         correct = evaluate(model, x).argmax(1) == labels
         generator = torch.Generator().manual_seed(seed)
         broken = attack(model, threat.around(x), margins(labels, classes, model.dtype), search, generator).violated

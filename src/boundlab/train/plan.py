@@ -72,7 +72,7 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
-class TestSet:
+class OnTestSet:
     """Validation on the test set, as published results have it: what is then chosen by it has seen the test set."""
 
     examples: Examples
@@ -86,7 +86,7 @@ class Validation:
     those of the last epoch.
     """
 
-    source: HeldOut | TestSet = field(default_factory=HeldOut)
+    source: HeldOut | OnTestSet = field(default_factory=HeldOut)
     every: int = 1
     bound: Method = field(default_factory=IBP)
     attack: PGD = field(default_factory=lambda: PGD(steps=10, restarts=1, targets=0))
