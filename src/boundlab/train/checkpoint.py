@@ -116,3 +116,10 @@ def fingerprint(module: nn.Module, tensors: Sequence[Tensor], *settings: object)
         found.update(repr(tuple(value.shape)).encode())
         found.update(value.detach().cpu().contiguous().numpy().tobytes())
     return found.hexdigest()
+
+
+def weights_file(module: nn.Module) -> bytes:
+    """A module's parameters and buffers by name, as a safetensors file."""
+    found: bytes = safetensors().save({name: value.detach().cpu().contiguous().clone()
+                                       for name, value in module.state_dict().items()})
+    return found
