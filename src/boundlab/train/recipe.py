@@ -33,6 +33,8 @@ from boundlab.train.regularisers import L1, Calm, Regulariser, initialise_for_ib
 from boundlab.train.schedule import Exponential, Linear, Ramp, Rate, Shape, Smooth
 
 FOLDER = "recipes"
+UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
+"""What pydantic calls keys that nobody reads."""
 Radius = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Percent = Annotated[float, Field(ge=0, le=100)]
 
@@ -224,10 +226,11 @@ def parsed(text: str, name: str) -> Recipe:
 
 
 def said(problem: ValidationError) -> str:
-    """What is wrong first, as a clause."""
-    first = problem.errors(include_url=False)[0]
+    """What is wrong first, as a clause; an unknown key before what it may stand for is missed."""
+    found = problem.errors(include_url=False)
+    first = next((one for one in found if one["type"] in UNKNOWN), found[0])
     where = ".".join(map(str, first["loc"])) or "it"
-    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+    if first["type"] in UNKNOWN:
         return f"'{where}' is no key that a recipe may have there"
     if first["type"] in ("missing", "missing_argument"):
         return f"'{where}' is missing"

@@ -1,0 +1,80 @@
+"""boundlab train: the verb, its files, and what it refuses."""
+
+import csv
+import json
+
+import pytest
+from safetensors.torch import load_file
+
+RECIPE = """
+title = "a test"
+source = "boundlab"
+network = "crown-ibp-a-mnist"
+data = "digits"
+eps = 0.05
+epochs = 3
+batch = 128
+examples = 300
+rate = { first = 5e-3 }
+ramp = { start = 1, end = 2 }
+[method.crown-ibp]
+[[published]]
+source = "nobody"
+eps = 0.05
+verified_error = 50
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text(RECIPE)
+    return path
+
+
+def test_the_list(run):
+    result = run("train", "--list")
+    assert result.exit_code == 0 and "crown-ibp-mnist-a-0.1" in result.stdout and "Zhang et al. 2020" in result.stdout
+    found = json.loads(run("train", "--list", "--json").stdout)
+    assert {"digits-smoke", "mnist-a-short"} <= {one["name"] for one in found["recipes"]}
+
+
+def test_a_run_and_going_on_with_one_that_is_done(run, tmp_path, recipe):
+    result = run("train", recipe, "--out", tmp_path / "out", "--test", 100, "--json")
+    assert result.exit_code == 0, result.output
+    said = json.loads(result.stdout)
+    errors = said["errors"]
+    with (tmp_path / "out" / "records.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 100 == said["test examples"] and len(said["history"]) == 3
+    for name in ("clean", "attacked", "verified IBP", "verified CROWN-IBP", "verified CROWN"):
+        key = name.replace("verified ", "verified, ")
+        assert errors[key] == pytest.approx(1 - sum(int(row[name]) for row in rows) / 100)
+    assert errors["clean"] <= errors["attacked"] <= min(errors[name] for name in errors if name.startswith("verified"))
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "weights.safetensors", "records.csv", "result.json", "checkpoint.safetensors", "history.csv"}
+    before = load_file(tmp_path / "out" / "weights.safetensors")
+    again = run("train", recipe, "--out", tmp_path / "out", "--test", 100, "--resume")
+    assert again.exit_code == 0 and "50 %" in again.stdout
+    after = load_file(tmp_path / "out" / "weights.safetensors")
+    assert all(bool((before[name] == value).all()) for name, value in after.items())
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    (("eps = 0.05", "eps = -1"), "greater than or equal to 0"),
+    (("batch", "bach"), "no key"),
+    (("crown-ibp-a-mnist", "mlp-z"), "no network 'mlp-z'"),
+    (("crown-ibp-a-mnist", "sst2-lstm"), "sst2"),
+    (('"digits"', '"mnist"'), "--data"),
+    (("crown-ibp-a-mnist", "8c2f-tiny"), "does not fit"),
+])
+def test_bad_recipes_end_in_a_sentence(run, tmp_path, recipe, change, said):
+    assert change[0] in RECIPE
+    recipe.write_text(RECIPE.replace(*change, 1))
+    result = run("train", recipe, "--out", tmp_path / "out")
+    assert result.exit_code == 2 and said in result.stderr and "Traceback" not in result.stderr, result.stderr
+    assert result.stderr.strip().count("\n") == 0
+
+
+def test_a_recipe_must_be_named(run):
+    assert "--list" in run("train").stderr
