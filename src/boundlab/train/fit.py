@@ -30,7 +30,7 @@ CHOICE, NOISE = 1, 2
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained module (in evaluation mode), captured without gradients, and a record for each epoch.
+    """A trained module (in evaluation mode), its model without gradients (the same tensors), and a record for each epoch.
 
     `chosen` is the number of the epoch whose weights it has.
     """
@@ -201,4 +201,4 @@ def finished(run: Run, task: Task) -> Fitted:
         run.module.load_state_dict(run.best)
         chosen = next(epoch.epoch for epoch in run.history
                       if epoch.verified == run.score and task.plan.ramp.at(epoch.epoch) == 1)
-    return Fitted(run.module, captured(run.module, task.training).detached(), run.history, chosen)
+    return Fitted(run.module, task.model.detached(), run.history, chosen)
