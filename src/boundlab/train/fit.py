@@ -145,12 +145,20 @@ def one_epoch(run: Run, task: Task, epoch: int) -> Epoch:
         moment = epoch + place / count
         share, rate = plan.ramp.at(moment), plan.rate.at(moment)
         total += step(run, task, Batch(task.model, x, labels, task.threat, share), rate) * len(x)
+    if not all(bool(torch.isfinite(value).all()) for value in run.module.parameters()):
+        raise diverged("a parameter", epoch)
     if plan.statistics is Statistics.POPULATION:
-        running_statistics(task.model, (x for x, _ in batches(task, replace_generators(run))))
+        running_statistics(task.model, (x for x, _ in batches(task, with_copies(run))))
     return Epoch(epoch, total / len(task.training), task.threat.eps * share, rate, time.perf_counter() - started)
 
 
-def replace_generators(run: Run) -> Run:
+def diverged(what: str, epoch: int) -> BoundError:
+    """That training has left the numbers."""
+    return BoundError(f"{what} is NaN or infinite in epoch {epoch + 1}; train with a smaller rate, a longer ramp of eps, "
+                      "or gradients that are cut (gradient_norm).")
+
+
+def with_copies(run: Run) -> Run:
     """The run with copies of its generators, for a pass that leaves their order alone."""
     return replace(run, generators={name: value.clone_state() for name, value in run.generators.items()})
 
@@ -165,14 +173,12 @@ def step(run: Run, task: Task, batch: Batch, rate: float) -> float:
     loss = objective(batch, task.method, plan, run.generators["noise"])
     value = float(loss.detach())
     if not math.isfinite(value):
-        raise BoundError(f"the loss is {value} in epoch {len(run.history)}; train with a smaller learning rate, a longer ramp "
-                         "of eps, or cut gradients.")
+        raise diverged("the loss", len(run.history))
     loss.backward()
     if plan.gradient_norm is not None:
         size = nn.utils.clip_grad_norm_(run.module.parameters(), plan.gradient_norm)
         if not bool(torch.isfinite(size)):
-            raise BoundError(f"the gradient is not finite in epoch {len(run.history)}; train with a smaller learning rate or a "
-                             "longer ramp of eps.")
+            raise diverged("the gradient", len(run.history))
     run.optimiser.step()
     if plan.statistics is not Statistics.FROZEN:
         update_running(task.model, batch.model, len(batch.x))
