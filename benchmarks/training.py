@@ -1,7 +1,7 @@
 """Seconds an epoch of each training method: `python -m benchmarks.training`, on random images of MNIST's size.
 
-Methods take turns at one step each, so that what else the machine does falls on all alike. Printed are processor seconds of the best
-round, times the steps of an epoch of 60,000 images in batches of 256; in brackets, how many times the natural loss's.
+Methods take turns at one step each, so that what else the machine does falls on all alike. Printed are processor seconds of the
+best round, times the steps of an epoch of 60,000 images in batches of 256; in brackets, how many times the natural loss's.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 import boundlab as bl
@@ -49,7 +49,7 @@ def test_training_by_bounds_proves_what_natural_training_does_not():
     test = clouds(150, seed=1)
     verified = {}
     for name, method in (("natural", Natural()), ("ibp", RobustIBP()), ("crown", CrownIBP())):
-        found = fit(network(), clouds(400), method, eps=0.2, plan=replace(SHORT, epochs=12, validation=None))
+        found = fit(network(), clouds(300), method, eps=0.2, plan=replace(SHORT, epochs=12, validation=None))
         measured = measure(found.model, test, Threat(0.2, clip=(0.0, 1.0)), METHODS, SEARCH)
         for proven in measured.proven.values():
             assert not (proven & ~measured.survived).any() and not (measured.survived & ~measured.correct).any()
@@ -79,45 +79,37 @@ def test_a_run_that_was_interrupted_goes_on_as_if_nothing_had_been(tmp_path, opt
     assert [float(row["loss"]) for row in rows] == [epoch.loss for epoch in whole.history]
 
 
+def killed(folder, epochs):
+    """A run that is kept, and goes on with what it finds: what a process does until it is killed, and after."""
+    return fit(network(norm=True), clouds(300), CrownIBP(), eps=0.05,
+               plan=replace(SHORT, epochs=epochs, keep=Keep(folder, resume=True)))
+
+
 RUN = """
-import sys, pathlib, torch
+import pathlib, sys, torch
 from boundlab.train.fit import fit
-from boundlab.train.methods import CrownIBP
-from safetensors.torch import save_file
-from tests.train.problems import clouds, network
-from boundlab.train.plan import Keep, Plan
-from boundlab.train.schedule import Ramp, Rate
-torch.set_num_threads(1)
-folder = pathlib.Path(sys.argv[1])
+from tests.train.test_fit import killed
+torch.set_num_threads(int(sys.argv[3]))
 print("begun", flush=True)
-found = fit(network(norm=True), clouds(300), CrownIBP(), eps=0.05,
-            plan=Plan(int(sys.argv[2]), 32, Rate(1e-2, (5,)), Ramp(1, 4), clip=(0.0, 1.0), keep=Keep(folder, resume=True)))
-save_file(found.module.state_dict(), folder / "result.safetensors")
+killed(pathlib.Path(sys.argv[1]), int(sys.argv[2]))
 """
 
 
-def run_once(folder, epochs, kill_after=None):
-    """The script in a process of its own, which is killed some seconds after it begins training."""
-    process = subprocess.Popen([sys.executable, "-c", RUN, str(folder), str(epochs)], stdout=subprocess.PIPE, cwd=ROOT)
-    process.stdout.readline()
-    if kill_after is not None:
-        time.sleep(kill_after)
-        process.kill()
-    process.wait(timeout=200)
-    process.stdout.close()
-    assert kill_after is not None or process.returncode == 0
-
-
 def killed_at_random(folder, epochs, kills, longest):
+    """Processes that are killed some seconds after they begin; then the run is ended here, and compared with a whole one."""
     for _ in range(kills):
-        run_once(folder, epochs, random.uniform(0.0, longest))  # any moment will do: no seed is wanted
-    run_once(folder, epochs)
-    found = fit(network(norm=True), clouds(300), CrownIBP(), eps=0.05, plan=replace(SHORT, epochs=epochs))
-    assert same(weights(found.module), load_file(folder / "result.safetensors"))
+        command = [sys.executable, "-c", RUN, str(folder), str(epochs), str(torch.get_num_threads())]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as process:
+            assert process.stdout.readline() == b"begun\n"
+            time.sleep(random.uniform(0.0, longest))  # any moment will do: no seed is wanted
+            process.kill()
+    found = killed(folder, epochs)
+    whole = fit(network(norm=True), clouds(300), CrownIBP(), eps=0.05, plan=replace(SHORT, epochs=epochs))
+    assert same(weights(found.module), weights(whole.module)) and timeless(found.history) == timeless(whole.history)
 
 
 def test_a_killed_run_ends_with_the_same_bits(tmp_path):
-    killed_at_random(tmp_path, 8, 1, 2.5)
+    killed_at_random(tmp_path, 8, 1, 4.0)
 
 
 @pytest.mark.slow
