@@ -36,7 +36,7 @@ def step(model: bl.Model, batch: tuple[torch.Tensor, torch.Tensor], method: bl.T
          optimiser: torch.optim.Optimizer) -> float:
     """Processor seconds of one step."""
     started = time.process_time()
-    plan = bl.Plan()
+    plan = bl.TrainingPlan()
     optimiser.zero_grad()
     asked = with_statistics_of(bl.Batch(model, *batch, THREAT, 0.5), plan.statistics)
     objective(asked, method, plan, torch.Generator().manual_seed(0)).backward()

@@ -74,7 +74,7 @@ from boundlab.train.methods import (
     TrainingMethod,
 )
 from boundlab.train.normalise import Normalise
-from boundlab.train.plan import SGD, Adam, HeldOut, Keep, OnTestSet, Plan, Statistics, Validation
+from boundlab.train.plan import SGD, Adam, HeldOut, Keep, OnTestSet, Statistics, TrainingPlan, Validation
 from boundlab.train.regularisers import L1, Calm, initialise_for_ibp
 from boundlab.train.schedule import Exponential, Linear, Ramp, Rate, Smooth
 from boundlab.verify.asked import spec
@@ -157,7 +157,6 @@ __all__ = [
     "Part",
     "Patches",
     "PerturbationSet",
-    "Plan",
     "Polytope",
     "Pool",
     "PrimalDual",
@@ -184,6 +183,7 @@ __all__ = [
     "Targeted",
     "Threat",
     "TrainingMethod",
+    "TrainingPlan",
     "Union",
     "UnsupportedOperator",
     "Validation",

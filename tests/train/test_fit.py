@@ -22,13 +22,13 @@ from boundlab.train.batch import Threat
 from boundlab.train.fit import divided, fit
 from boundlab.train.measure import measure
 from boundlab.train.methods import SABR, CrownIBP, Natural, RobustIBP
-from boundlab.train.plan import SGD, Adam, HeldOut, Keep, OnTestSet, Plan, Statistics, Validation
+from boundlab.train.plan import SGD, Adam, HeldOut, Keep, OnTestSet, Statistics, TrainingPlan, Validation
 from boundlab.train.regularisers import L1, Calm
 from boundlab.train.schedule import Ramp, Rate
 from tests.train.problems import clouds, network
 
 ROOT = Path(__file__).resolve().parents[2]
-SHORT = Plan(epochs=6, batch=32, rate=Rate(1e-2, (5,)), ramp=Ramp(1, 4), clip=(0.0, 1.0))
+SHORT = TrainingPlan(epochs=6, batch=32, rate=Rate(1e-2, (5,)), ramp=Ramp(1, 4), clip=(0.0, 1.0))
 METHODS = {"IBP": bl.IBP(), "CROWN-IBP": bl.CROWN(intermediate=bl.IBP()), "CROWN": bl.CROWN()}
 SEARCH = bl.PGD(steps=10, restarts=2, targets=2)
 
@@ -257,8 +257,8 @@ def test_bad_requests_are_refused():
         (ShapeError, "logits", lambda: fit(network()[:2], data, RobustIBP(), eps=0.1)),
         (DataError, "no labels", lambda: fit(network(), Examples(data.x), RobustIBP(), eps=0.1)),
         (SpecError, "nothing to train", lambda: fit(nn.Flatten(), data, RobustIBP(), eps=0.1)),
-        (SpecError, "epochs", lambda: Plan(epochs=0)), (SpecError, "micro", lambda: Plan(micro=0)),
-        (SpecError, "gradient_norm", lambda: Plan(gradient_norm=0.0)), (SpecError, "share", lambda: HeldOut(1.0)),
+        (SpecError, "epochs", lambda: TrainingPlan(epochs=0)), (SpecError, "micro", lambda: TrainingPlan(micro=0)),
+        (SpecError, "gradient_norm", lambda: TrainingPlan(gradient_norm=0.0)), (SpecError, "share", lambda: HeldOut(1.0)),
     ):
         with pytest.raises(error, match=match):
             ask()

@@ -11,7 +11,7 @@ from boundlab.errors import ShapeError, SpecError
 from boundlab.train.adversary import Ascent
 from boundlab.train.batch import Batch, Threat
 from boundlab.train.methods import CCIBP, MTLIBP, SABR, Adversarial, CrownIBP, ExpIBP, Natural, RobustIBP
-from boundlab.train.plan import Plan, Statistics
+from boundlab.train.plan import Statistics, TrainingPlan
 from boundlab.train.regularisers import L1, Calm, initialise_for_ibp
 from boundlab.train.step import objective, with_statistics_of
 from tests.train.directional import along_directions
@@ -78,7 +78,7 @@ def test_an_attack_stays_in_its_set_and_raises_the_loss(attack):
 @pytest.mark.parametrize("norm", [False, True], ids=["plain", "batch norm"])
 @pytest.mark.parametrize("method", ALL, ids=repr)
 def test_parts_of_a_batch_lose_nothing(method, norm):
-    plan = Plan(regularisers=(L1(1e-3), Calm()))
+    plan = TrainingPlan(regularisers=(L1(1e-3), Calm()))
     found = []
     for micro in (None, 4, 1):
         net, batch = problem(norm)
@@ -106,7 +106,7 @@ def test_without_perturbation_every_loss_is_the_natural_one(method):
     _, batch = problem(share=0.0)
     expected = Natural().loss(batch)
     assert torch.allclose(method.loss(searched(method, batch)), expected, rtol=1e-8)
-    assert torch.allclose(objective(batch, method, Plan(), torch.Generator()), expected, rtol=1e-12)
+    assert torch.allclose(objective(batch, method, TrainingPlan(), torch.Generator()), expected, rtol=1e-12)
 
 
 def test_weights_go_along_the_share_of_eps():

@@ -96,7 +96,7 @@ def answer(name: str, asked: Recipe, outcome: Outcome, where: Where, data: tuple
     """The errors beside those that are published, and the files."""
     measured, fitted = outcome.measured, outcome.fitted
     ours = {"clean": 1 - measured.clean, "attacked": 1 - measured.attacked} | {
-        f"verified, {proof}": 1 - share for proof, share in measured.verified.items()}
+        f"verified, {proof}": 1 - share for proof, share in measured.verified.items()} | {"verified, any": 1 - measured.by_any}
     paths = {part: where.out / part for part in ("weights.safetensors", "records.csv", "result.json")}
     paths["weights.safetensors"].write_bytes(weights_file(fitted.module))
     write_records(paths["records.csv"], data[1], measured)

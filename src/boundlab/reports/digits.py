@@ -24,7 +24,7 @@ from boundlab.train.batch import Threat
 from boundlab.train.fit import fit
 from boundlab.train.measure import Measured, measure
 from boundlab.train.methods import CrownIBP, Natural, TrainingMethod
-from boundlab.train.plan import Plan
+from boundlab.train.plan import TrainingPlan
 from boundlab.train.schedule import Ramp, Rate, Smooth
 from boundlab.train.sources import digits, permuted
 
@@ -50,10 +50,10 @@ class Settings:
     attack_restarts: int = 2
     attack_targets: int = 2
 
-    def plan(self, epochs: int) -> Plan:
+    def plan(self, epochs: int) -> TrainingPlan:
         """How a network is trained for so many epochs: eps grows along one smooth ramp, and the rate falls once."""
-        return Plan(epochs, self.batch, Rate(self.rate, (0.85 * epochs,), 0.2), Ramp(0.05 * epochs, 0.7 * epochs, Smooth()),
-                    clip=PIXELS, seed=self.seed, validation=None)
+        rate, ramp = Rate(self.rate, (0.85 * epochs,), 0.2), Ramp(0.05 * epochs, 0.7 * epochs, Smooth())
+        return TrainingPlan(epochs, self.batch, rate, ramp, clip=PIXELS, seed=self.seed, validation=None)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from boundlab.train.checkpoint import NAME, Run, fingerprint, load, save
 from boundlab.train.history import Epoch, write_history
 from boundlab.train.measure import measure
 from boundlab.train.methods import TrainingMethod
-from boundlab.train.plan import HeldOut, OnTestSet, Plan, Statistics
+from boundlab.train.plan import HeldOut, OnTestSet, Statistics, TrainingPlan
 from boundlab.train.statistics import update_running
 from boundlab.train.step import objective, running_statistics, with_statistics_of
 
@@ -50,19 +50,19 @@ class Task:
     validation: Examples | None
     method: TrainingMethod
     threat: Threat
-    plan: Plan
+    plan: TrainingPlan
 
 
 def fit(module: nn.Module, data: Examples, method: TrainingMethod, *, eps: float, norm: float = math.inf,
-        plan: Plan | None = None) -> Fitted:
+        plan: TrainingPlan | None = None) -> Fitted:
     """Train a classifier in place on labelled examples, so that bounds prove its labels on balls of radius `eps`.
 
     The module maps (b, *shape) to logits (b, classes); it is captured once, in evaluation mode, in which it stays: batch norms
-    follow `Plan.statistics`, and dropout does nothing. eps is in the units of `data`: a normalisation belongs into the module.
+    follow the plan's `statistics`, and dropout does nothing. eps is in the units of `data`: a normalisation is the first layer.
     ShapeError or SpecError where network, data and plan do not fit together, BoundError if the loss is no finite number,
     CheckpointError for a checkpoint of another run.
     """
-    plan = plan or Plan()
+    plan = plan or TrainingPlan()
     training, validation = divided(data, plan)
     model = captured(module, training)
     check_labels(model, training, validation)
@@ -81,7 +81,7 @@ def fit(module: nn.Module, data: Examples, method: TrainingMethod, *, eps: float
     return finished(run, task)
 
 
-def divided(data: Examples, plan: Plan) -> tuple[Examples, Examples | None]:
+def divided(data: Examples, plan: TrainingPlan) -> tuple[Examples, Examples | None]:
     """Training and validation examples; the latter are taken from the former unless a test set is named."""
     source = None if plan.validation is None else plan.validation.source
     if isinstance(source, OnTestSet):

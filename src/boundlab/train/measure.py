@@ -44,6 +44,11 @@ class Measured:
         return share(self.survived)
 
     @property
+    def by_any(self) -> float:
+        """The share of examples that some method proves."""
+        return share(torch.stack(list(self.proven.values())).any(0))
+
+    @property
     def verified(self) -> Mapping[str, float]:
         """The share of examples that each method proves."""
         return {name: share(held) for name, held in self.proven.items()}

@@ -106,7 +106,7 @@ class Keep:
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """How long, how fast, and along which schedules; times are in epochs.
 
     `ramp` is the share of eps. Gradients are cut to the norm `gradient_norm`. `micro` examples are bounded at a time: memory

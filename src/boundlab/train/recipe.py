@@ -28,7 +28,7 @@ from boundlab.train.methods import (
     TrainingMethod,
 )
 from boundlab.train.normalise import Normalise
-from boundlab.train.plan import SGD, Adam, HeldOut, Keep, Optimiser, Plan, Statistics, Validation
+from boundlab.train.plan import SGD, Adam, HeldOut, Keep, Optimiser, Statistics, TrainingPlan, Validation
 from boundlab.train.regularisers import L1, Calm, Regulariser, initialise_for_ibp
 from boundlab.train.schedule import Exponential, Linear, Ramp, Rate, Shape, Smooth
 
@@ -173,13 +173,13 @@ class Recipe(Part):
         """The radius at which the result is measured."""
         return self.eps if self.test_eps is None else self.test_eps
 
-    def plan(self, keep: Keep | None = None) -> Plan:
+    def plan(self, keep: Keep | None = None) -> TrainingPlan:
         """How the network is trained."""
         optimiser: Optimiser = self.optimiser.only("optimiser")
         validation = Validation(HeldOut(self.validation), best=self.best) if self.validation else None
-        return Plan(self.epochs, self.batch, self.rate, self.ramp.value(), optimiser, self.regularisers.values(),
-                    self.gradient_norm, Statistics[self.statistics.upper()], self.augmentation, self.clip, self.micro,
-                    self.seed, validation, keep)
+        return TrainingPlan(
+            self.epochs, self.batch, self.rate, self.ramp.value(), optimiser, self.regularisers.values(), self.gradient_norm,
+            Statistics[self.statistics.upper()], self.augmentation, self.clip, self.micro, self.seed, validation, keep)
 
     def built(self, training: Examples) -> nn.Module:
         """The network with its initial weights, which `seed` fixes, for inputs of the shape that the data have."""

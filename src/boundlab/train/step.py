@@ -12,13 +12,13 @@ from boundlab.graph import Model
 from boundlab.train.batch import Batch
 from boundlab.train.groups import even_groups, sum_over_groups
 from boundlab.train.methods import Natural, TrainingMethod
-from boundlab.train.plan import Plan, Statistics
+from boundlab.train.plan import Statistics, TrainingPlan
 from boundlab.train.statistics import clean_pass, update_running
 
 NATURAL = Natural()
 
 
-def objective(batch: Batch, method: TrainingMethod, plan: Plan, generator: torch.Generator) -> Tensor:
+def objective(batch: Batch, method: TrainingMethod, plan: TrainingPlan, generator: torch.Generator) -> Tensor:
     """The loss of a batch, a number. While eps is 0 every method's is the natural one, which is cheaper and the same."""
     terms = [value for one in plan.regularisers if (value := one.term(batch)) is not None]
     if batch.share * batch.threat.eps == 0:
