@@ -6,6 +6,9 @@ import json
 import pytest
 from safetensors.torch import load_file
 
+import boundlab as bl
+from boundlab.train.sources import training_and_test
+
 RECIPE = """
 title = "a test"
 source = "boundlab"
@@ -53,7 +56,11 @@ def test_a_run_and_going_on_with_one_that_is_done(run, tmp_path, recipe):
     assert errors["clean"] <= errors["attacked"] <= errors["verified, any"]
     assert errors["verified, any"] <= min(errors[f"verified, {proof}"] for proof in ("IBP", "CROWN-IBP", "CROWN"))
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "weights.safetensors", "records.csv", "result.json", "checkpoint.safetensors", "history.csv"}
+        "weights.safetensors", "network.onnx", "records.csv", "result.json", "checkpoint.safetensors", "history.csv"}
+    test = training_and_test(None, "digits", 0)[1].take(range(100))
+    network = bl.load_onnx(tmp_path / "out" / "network.onnx").detached()
+    wrong = (bl.evaluate(network, test.x).argmax(1) != test.labels).double().mean()
+    assert errors["clean"] == pytest.approx(float(wrong))
     before = load_file(tmp_path / "out" / "weights.safetensors")
     again = run("train", recipe, "--out", tmp_path / "out", "--test", 100, "--resume")
     assert again.exit_code == 0 and "50 %" in again.stdout

@@ -17,6 +17,7 @@ from boundlab.cli.answer import Answer, Table, jsonable
 from boundlab.cli.demo import narrator, percent
 from boundlab.cli.verb import Misuse, Session
 from boundlab.data.examples import Examples
+from boundlab.exchange.onnx_file import save_onnx
 from boundlab.train.checkpoint import weights_file
 from boundlab.train.history import Epoch
 from boundlab.train.measure import Measured
@@ -28,7 +29,7 @@ from boundlab.train.sources import training_and_test
 Name = Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="A TOML file, or the name of a recipe that --list shows.")]
 Listing = Annotated[bool, typer.Option("--list", help="Show the recipes that come with boundlab.")]
 Data = Annotated[Path | None, typer.Option(help="Folder or file with the data, as for other verbs; digits need none.")]
-Out = Annotated[Path, typer.Option(help="Folder for weights, checkpoint, history and records.")]
+Out = Annotated[Path, typer.Option(help="Folder for network, weights, checkpoint, history and records.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the folder, if there is one.")]
 Test = Annotated[int | None, typer.Option(min=1, help="Test examples to measure: the first ones; all if left out.")]
 LISTED = ("recipe", "network", "data", "eps", "epochs", "published: clean", "verified", "source")
@@ -97,8 +98,9 @@ def answer(name: str, asked: Recipe, outcome: Outcome, where: Where, data: tuple
     measured, fitted = outcome.measured, outcome.fitted
     ours = {"clean": 1 - measured.clean, "attacked": 1 - measured.attacked} | {
         f"verified, {proof}": 1 - share for proof, share in measured.verified.items()} | {"verified, any": 1 - measured.by_any}
-    paths = {part: where.out / part for part in ("weights.safetensors", "records.csv", "result.json")}
+    paths = {part: where.out / part for part in ("weights.safetensors", "network.onnx", "records.csv", "result.json")}
     paths["weights.safetensors"].write_bytes(weights_file(fitted.module))
+    save_onnx(fitted.model, paths["network.onnx"])
     write_records(paths["records.csv"], data[1], measured)
     record = jsonable({
         "recipe": name, "title": asked.title, "eps": asked.radius, "train eps": asked.eps, "norm": asked.norm, "errors": ours,
