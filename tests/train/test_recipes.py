@@ -96,13 +96,12 @@ def test_there_must_be_a_recipe(tmp_path):
 def test_a_recipe_is_carried_out():
     held = parsed(SMALL, "test")
     training, test = training_and_test(None, "digits", 0)
-    test = test.take(range(100))
+    test = test.take(range(60))
     outcome = carried_out(held, training, test)
-    again = carried_out(held, training, test)
     measured = outcome.measured
     assert measured.clean > 0.5 and len(outcome.fitted.history) == 4 and outcome.seconds_an_epoch > 0
     assert all(measured.clean >= measured.attacked >= share for share in measured.verified.values())
-    assert all(torch.equal(measured.proven[name], proven) for name, proven in again.measured.proven.items())
+    assert measured.by_any >= max(measured.verified.values()) > 0
     with pytest.raises(SpecError, match="label 12"):
         carried_out(held, Examples(training.x, training.labels + 3), test)
 

@@ -78,7 +78,7 @@ class Calm(Regulariser):
 
     def tightness(self, width: Tensor, value: Interval) -> Tensor:
         """Charged if intervals of a layer are wider than those of the input, `width` on average."""
-        return self.short(width / mean_radius(value).clamp(min=torch.finfo(width.dtype).tiny))
+        return self.short(width / above_rounding(mean_radius(value)))
 
     def balance(self, value: Interval) -> Tensor:
         """Charged if centers of settled neurons, or their spread, are larger on one side of 0."""
@@ -88,13 +88,19 @@ class Calm(Regulariser):
             return center.new_zeros(())
         spread = (center - center.mean()).square()
         pairs = ((center[active].sum(), -center[inactive].sum()), (spread[active].sum(), spread[inactive].sum()))
-        return torch.stack([self.short(torch.minimum(one / other, other / one)) for one, other in pairs]).sum()
+        safe = [(above_rounding(one), above_rounding(other)) for one, other in pairs]
+        return torch.stack([self.short(torch.minimum(one / other, other / one)) for one, other in safe]).sum()
 
 
 def mean_radius(value: Tensor | Interval) -> Tensor:
     """The mean half-width of a node's intervals."""
     assert isinstance(value, Interval)
     return value.radius.mean()
+
+
+def above_rounding(value: Tensor) -> Tensor:
+    """A divisor whose square is not lost: a quotient's gradient is finite even where its part is multiplied by 0."""
+    return value.clamp(min=torch.finfo(value.dtype).eps)
 
 
 def check_positive(weight: float) -> None:
