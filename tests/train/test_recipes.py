@@ -9,8 +9,9 @@ from torch import nn
 import boundlab as bl
 from boundlab.data.examples import Examples
 from boundlab.errors import DataError, RecipeError, SpecError
+from boundlab.train.fit import fit
 from boundlab.train.normalise import Normalise
-from boundlab.train.recipe import names, parsed, recipe
+from boundlab.train.recipe import RampTable, names, parsed, recipe
 from boundlab.train.run import carried_out
 from boundlab.train.sources import apart, digits, training_and_test
 
@@ -140,3 +141,15 @@ def test_normalisation_is_a_layer_and_bounds_go_through_it():
         assert (net(point) >= bounds.lower - 1e-5).all() and (net(point) <= bounds.upper + 1e-5).all()
     with pytest.raises(SpecError):
         Normalise((0.0,), (0.0,))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", names())
+def test_a_recipe_takes_a_step(name):
+    held, generator = recipe(name), torch.Generator().manual_seed(0)
+    few = Examples(torch.rand(3, *SHAPES[held.data], generator=generator), torch.tensor([0, 1, 9]))
+    short = held.model_copy(update={"epochs": 1, "batch": 3, "validation": 0.0, "micro": 2, "ramp": RampTable(start=0, end=0)})
+    net = short.built(few)
+    before = nn.utils.parameters_to_vector(net.parameters()).detach().clone()
+    fit(net, few, short.training_method, eps=short.eps, norm=short.norm, plan=short.plan())
+    assert (nn.utils.parameters_to_vector(net.parameters()) != before).double().mean() > 0.2
