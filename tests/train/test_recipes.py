@@ -153,3 +153,9 @@ def test_a_recipe_takes_a_step(name):
     before = nn.utils.parameters_to_vector(net.parameters()).detach().clone()
     fit(net, few, short.training_method, eps=short.eps, norm=short.norm, plan=short.plan())
     assert (nn.utils.parameters_to_vector(net.parameters()) != before).double().mean() > 0.2
+
+
+@pytest.mark.slow
+def test_the_smoke_recipe_proves_most_digits():
+    outcome = carried_out(recipe("digits-smoke"), *training_and_test(None, "digits", 0))
+    assert outcome.measured.clean > 0.9 and outcome.measured.verified["IBP"] > 0.65
