@@ -14,6 +14,11 @@ from boundlab.capture.onnx import OnnxFile, load_onnx, onnx_reference
 from boundlab.capture.torch import capture
 from boundlab.certificates.certificate import Argument, CaseProof, Certificate, Checked, Semantics
 from boundlab.certificates.check import check_certificate
+from boundlab.certify.certification import Certification
+from boundlab.certify.certify import certify
+from boundlab.certify.export import read_certification, save_certification
+from boundlab.certify.plan import Jobs, Plan
+from boundlab.certify.record import Record, Status
 from boundlab.check.check import check
 from boundlab.check.report import Bounding, Report
 from boundlab.data.examples import Examples, Part
@@ -116,6 +121,7 @@ __all__ = [
     "CaseProof",
     "Certificate",
     "CertificateError",
+    "Certification",
     "Checked",
     "CrownIBP",
     "Curve",
@@ -132,6 +138,7 @@ __all__ = [
     "Graph",
     "HeldOut",
     "Interval",
+    "Jobs",
     "Keep",
     "L0Ball",
     "Lagrangian",
@@ -157,6 +164,7 @@ __all__ = [
     "Part",
     "Patches",
     "PerturbationSet",
+    "Plan",
     "Polytope",
     "Pool",
     "PrimalDual",
@@ -165,6 +173,7 @@ __all__ = [
     "Ramp",
     "Rate",
     "Ray",
+    "Record",
     "Recorded",
     "Report",
     "Result",
@@ -179,6 +188,7 @@ __all__ = [
     "SpecError",
     "Specification",
     "Statistics",
+    "Status",
     "Substitution",
     "Targeted",
     "Threat",
@@ -196,6 +206,7 @@ __all__ = [
     "balls",
     "bound",
     "capture",
+    "certify",
     "check",
     "check_certificate",
     "chord",
@@ -221,11 +232,13 @@ __all__ = [
     "onnx_reference",
     "parallel",
     "radius",
+    "read_certification",
     "read_examples",
     "read_synonyms",
     "register",
     "register_rule",
     "renamed",
+    "save_certification",
     "save_onnx",
     "spec",
     "verify",

@@ -123,8 +123,8 @@ def text(name, content):
     return lambda folder: (folder / name).write_text(content)
 
 
-def cut(path):
-    path.write_bytes(path.read_bytes()[:45])
+def cut(path, size=45):
+    path.write_bytes(path.read_bytes()[:size])
 
 
 def a_picture_of(mode, size=(4, 3)):
@@ -152,6 +152,7 @@ BAD = {
     "another label": (lambda folder: (folder / "test_batch.bin").write_bytes(b"\x0b" * 3073), "", "has the label 11"),
     "no archive": (text("d.npz", "text"), "d.npz", "not a readable .npy or .npz"),
     "an empty archive": (text("d.npz", ""), "d.npz", "not a readable .npy or .npz"),
+    "an archive cut": (lambda folder: (saved(x=ONE)(folder), cut(folder / "d.npz", 100)), "d.npz", "not a readable .npy"),
     "no x": (saved(a=ONE, b=ONE), "d.npz", "name the inputs 'x'"),
     "words": (saved(x=np.array([["a"]])), "d.npz", "numbers are needed"),
     "no numbers": (saved(x=np.zeros((0, 2))), "d.npz", "numbers are needed"),

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from boundlab.cli import attack, bound, check, demo, ops, radius, reproduce, show, train, verify, vnncomp, zoo
+from boundlab.cli import attack, bound, certify, check, demo, ops, radius, reproduce, show, train, verify, vnncomp, zoo
 from boundlab.cli.verb import verb
 
 app = typer.Typer(
@@ -32,7 +32,7 @@ def root(show_version: Annotated[bool, typer.Option("--version", callback=print_
 
 
 for function in (
-    show.show, bound.bound, radius.radius, verify.verify, check.check, attack.attack, vnncomp.vnncomp, ops.ops, zoo.zoo,
-    demo.demo, reproduce.reproduce, train.train,
+    show.show, bound.bound, radius.radius, certify.certify, verify.verify, check.check, attack.attack, vnncomp.vnncomp, ops.ops,
+    zoo.zoo, demo.demo, reproduce.reproduce, train.train,
 ):
     app.command()(verb(function))

@@ -16,11 +16,10 @@ import typer
 
 from boundlab.cli.answer import Answer, Table, jsonable
 from boundlab.cli.demo import narrator
+from boundlab.cli.engines import EngineChoice, Kind
 from boundlab.cli.verb import Session
-from boundlab.engines.cluster import Ray
-from boundlab.engines.engine import Engine, Serial
+from boundlab.engines.engine import Engine
 from boundlab.engines.ledger import Recorded
-from boundlab.engines.pool import Pool
 from boundlab.reports.figure import save
 from boundlab.reports.tables import Reproduction, figure_of, of_distortions, of_errors, of_radii
 from boundlab.reproduce.barrier import Sample, Tell, distortion_table, error_table
@@ -35,9 +34,6 @@ Linear = Annotated[int, typer.Option(min=0, help="frown-3: images of linear prog
 Seconds = Annotated[float, typer.Option(min=0, help="barrier-1: seconds of an integer program; 0 leaves them out.")]
 Tolerance = Annotated[float, typer.Option(help="barrier-2: width of a radius's bracket at the end, as a share of it.")]
 Spread = Annotated[bool, typer.Option("--spread", help="barrier-1: images spread over the test set, not its first ones.")]
-Kind = Annotated[Literal["serial", "pool", "ray"], typer.Option(help="What runs linear programs.")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Processes of the engine.")]
-Address = Annotated[str | None, typer.Option(help="Of a Ray cluster that is there already.")]
 LedgerPath = Annotated[Path | None, typer.Option(help="File that keeps results of programs, so that a run can be resumed.")]
 Out = Annotated[Path, typer.Option(help="Folder for the JSON file and the figure.")]
 
@@ -62,29 +58,17 @@ class Effort:
 
 
 @dataclass(frozen=True)
-class Engines:
-    """What runs programs."""
+class Engines(EngineChoice):
+    """What runs programs, and what keeps their results."""
 
     engine: Kind = "serial"
-    workers: Workers = None
-    address: Address = None
     ledger: LedgerPath = None
 
     @contextmanager
     def open(self) -> Iterator[Engine]:
-        """The engine, with its processes, and its ledger if there is one."""
-        if self.engine == "serial":
-            yield self.recorded(Serial())
-        elif self.engine == "pool":
-            with Pool(self.workers or 2).open() as pool:
-                yield self.recorded(pool)
-        else:
-            with Ray(self.address, self.workers).open() as cluster:
-                yield self.recorded(cluster)
-
-    def recorded(self, engine: Engine) -> Engine:
-        """The engine with its ledger; results of another version of boundlab are not those of this one."""
-        return engine if self.ledger is None else Recorded(engine, self.ledger, version("boundlab"))
+        """The engine, with its processes, and its ledger if there is one; other versions have results of their own."""
+        with super().open() as engine:
+            yield engine if self.ledger is None else Recorded(engine, self.ledger, version("boundlab"))
 
 
 Run = Callable[[Sources, Effort, Engine, Tell], Reproduction]

@@ -86,8 +86,8 @@ def reported(debug: bool) -> Iterator[None]:
         raise typer.Exit(0) from None
     except (BoundlabError, OSError) as problem:
         fail(sentence(problem), MISUSE, debug)
-    except KeyboardInterrupt:
-        fail("interrupted.", INTERRUPTED, debug)
+    except KeyboardInterrupt as problem:
+        fail(str(problem) or "interrupted.", INTERRUPTED, debug)
     except typer.Exit:
         raise
     except Exception as problem:

@@ -53,13 +53,13 @@ def verify(session: Session, network: NetworksChoice, spec: Spec = None, region:
     certificate = output.certificate
     if certificate is not None and (spec is None or not Path(network.net).is_file()):
         raise Misuse("--certificate is for an ONNX file with a VNN-LIB file: the checker reads both by itself.")
-    if output.rigour == "float" and (certificate is not None or output.semantics != "real"):
-        raise Misuse("--certificate and --semantics are for proofs that count rounding; leave out --rigour float.")
+    if output.rigour == "float" and certificate is not None:
+        raise Misuse("--certificate is for proofs that count rounding; leave out --rigour float.")
     if certificate is not None and output.semantics != "real":
         raise Misuse("a certificate does not say what is proven: write it without --semantics, and check it with that.")
     if output.resume is not None and (output.resume.is_dir() or not output.resume.parent.is_dir()):
         raise Misuse(f"--resume is a file in a folder that exists; '{output.resume}' is none.")
-    rigour = Rigour.FLOAT32 if output.semantics == "float32" else Rigour[output.rigour.upper()]
+    rigour = rigour_of(output.rigour, output.semantics)
     question = ask(session, network, spec, region)
     if certificate is not None and not question.alone:
         raise Misuse("--certificate is for a property of one network's inputs and outputs: the checker takes no others yet.")
@@ -70,3 +70,10 @@ def verify(session: Session, network: NetworksChoice, spec: Spec = None, region:
     if certificate is not None and spec is not None and results[0].verdict is Verdict.VERIFIED:
         save(certificate_of(results[0], network.net, spec), certificate)
     return answer(question, results, output.form, named(network, spec, region))
+
+
+def rigour_of(rigour: Strict, semantics: Meaning) -> Rigour:
+    """The rigour that --rigour and --semantics ask for."""
+    if rigour == "float" and semantics != "real":
+        raise Misuse("--semantics is for proofs that count rounding; leave out --rigour float.")
+    return Rigour.FLOAT32 if semantics == "float32" else Rigour[rigour.upper()]

@@ -36,10 +36,10 @@ def numbers(values: np.ndarray) -> np.ndarray:
 def read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     """The inputs of a .npy file, or `x` of an .npz file with its labels `y`, as they are stored; DataError for other files."""
     try:
-        held = np.load(path, allow_pickle=False)
-        if isinstance(held, np.ndarray):
-            return numeric(held, path), None
-        with held:
+        with path.open("rb") as file:
+            held = np.load(file, allow_pickle=False)
+            if isinstance(held, np.ndarray):
+                return numeric(held, path), None
             named = {name: held[name] for name in held.files}
     except (ValueError, EOFError, zipfile.BadZipFile) as problem:
         raise DataError(f"'{path}' is not a readable .npy or .npz file of numbers.") from problem

@@ -1,0 +1,1 @@
+"""A data set certified: which inputs are provably safe, how far, and where the network fails."""

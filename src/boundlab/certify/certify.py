@@ -1,0 +1,206 @@
+"""certify: every example at every radius, by batches of cheap questions and searches of what they leave open."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import platform
+import re
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from numbers import Real
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from boundlab.certify.board import Board, Question
+from boundlab.certify.carried import as_array, carried
+from boundlab.certify.certification import Certification, Settings
+from boundlab.certify.contained import contained
+from boundlab.certify.plan import Jobs, Plan, Progress, Rung
+from boundlab.certify.record import Finding, Record, Status
+from boundlab.certify.task import Questions, decide, findings_of, task_of
+from boundlab.data.examples import Examples
+from boundlab.engines.engine import Engine
+from boundlab.engines.ledger import Recorded
+from boundlab.engines.task import Arrays
+from boundlab.errors import DataError, ShapeError, SpecError
+from boundlab.evaluate import evaluate
+from boundlab.graph import Model
+from boundlab.verify.sound import Original
+from boundlab.verify.verify import Stage
+
+CHUNK = 64
+"""Examples that are evaluated at once."""
+MOMENT = 0.5
+"""Seconds between two reports of progress."""
+LEDGER = "certify 1"
+"""Stands in the version of a ledger's results: another number where the same task would give another answer."""
+
+
+def certify(model: Model | Original, examples: Examples, eps: float | Sequence[float], plan: Plan | None = None,
+            jobs: Jobs | None = None) -> Certification:
+    """Which examples are proven to keep their label on balls of radii `eps`, which provably do not, and which are open.
+
+    Each question is decided by `verify`: proofs count rounding unless the plan's rigour is FLOAT, and counterexamples are
+    replayed. What fails, takes too long or needs too much memory is a record with its reason. With a ledger a run that was
+    killed goes on where it was. A misclassified example is never certified. DataError for data without labels, outside the
+    domain (`plan.clip`), or that does not fit the network; ShapeError if that has several inputs or no vector of scores.
+    """
+    plan, jobs = plan or Plan(), jobs or Jobs()
+    original, radii = (model if isinstance(model, Original) else Original(model)).detached(), radii_of(eps)
+    x, labels = fitting(original.model, examples, plan)
+    scores = scores_of(original.model, x, jobs.device)
+    network = carried(original)
+    work = Work(network, x, labels, plan, jobs, engine_of(jobs), time.perf_counter())
+    board = work.run(Board(len(x), radii, misclassified(scores, labels, len(radii))))
+    settings = Settings(digest(network), digest(as_array(x.numpy().tobytes() + labels.numpy().tobytes())), radii, plan.p,
+                        plan.clip, tuple(map(plainly, plan.stages)), plan.rigour.name.lower(), plan.timeout,
+                        plan.most_memory, versions())
+    predicted = scores.argmax(1).tolist()
+    names = examples.names or (None,) * len(x)
+    records = tuple(Record(index, names[index], int(labels[index]), predicted[index], radius, board.found[index, place])
+                    for place, radius in enumerate(radii) for index in range(len(x)))
+    return Certification(settings, scores.shape[1], records, time.perf_counter() - work.started)
+
+
+def radii_of(eps: float | Sequence[float]) -> tuple[float, ...]:
+    """The radii in ascending order, each once; SpecError if there is none, or one that is no radius."""
+    given = [eps] if isinstance(eps, Real) else list(eps)  # type: ignore[arg-type]
+    wrong = [one for one in given if not isinstance(one, Real) or not 0 <= float(one) < math.inf]
+    if wrong or not given:
+        raise SpecError(f"radii are finite numbers, 0 or more, and at least one; got {wrong[0] if wrong else 'none'}.")
+    return tuple(sorted({float(one) for one in given}))
+
+
+def fitting(model: Model, examples: Examples, plan: Plan) -> tuple[Tensor, Tensor]:
+    """Inputs in the network's type and labels, both checked against network and domain."""
+    inputs, shape = model.graph.inputs, model.graph.output.shape
+    if len(inputs) != 1 or len(shape) != 1 or shape[0] < 2:
+        raise ShapeError(f"data sets are for networks with one input and a vector of scores, one a class; this one has "
+                         f"{len(inputs)} inputs and an output of shape {list(shape)}.")
+    fitted = examples.fitted(inputs[0].shape)
+    if plan.clip is not None:
+        fitted = fitted.within(*plan.clip)
+    x, labels = fitted.labelled()
+    if int(labels.max()) >= shape[0]:
+        raise DataError(f"example {examples.name(int(labels.argmax()))} has the label {int(labels.max())}, and the network has "
+                        f"the classes 0 to {shape[0] - 1}.")
+    return x.to(model.dtype), labels
+
+
+@torch.no_grad()
+def scores_of(model: Model, x: Tensor, device: str) -> Tensor:
+    """The network's scores (n, classes) of all examples."""
+    moved = model.to(torch.device(device))
+    return torch.cat([evaluate(moved, part.to(moved.device)).cpu() for part in x.split(CHUNK)])
+
+
+def misclassified(scores: Tensor, labels: Tensor, radii: int) -> dict[Question, Finding]:
+    """The examples that the network does not give their label: another class has as high a score, or one is no number."""
+    own = scores.gather(1, labels[:, None])
+    others = scores.scatter(1, labels[:, None], -math.inf).amax(1, keepdim=True)
+    nan = torch.isnan(scores).any(1)
+    wrong = ~(own > others).flatten() | nan
+    return {(index, place): Finding(Status.MISCLASSIFIED, "prediction", reason="a score is NaN" if bool(nan[index]) else "")
+            for index in wrong.nonzero().flatten().tolist() for place in range(radii)}
+
+
+def engine_of(jobs: Jobs) -> Engine:
+    """The engine, beside a ledger if there is one; results of another version of boundlab are not those of this one."""
+    return jobs.engine if jobs.ledger is None else Recorded(jobs.engine, jobs.ledger, f"{LEDGER}, {version('boundlab')}")
+
+
+def digest(data: np.ndarray) -> str:
+    """The SHA-256 of bytes, in hexadecimal digits."""
+    return hashlib.sha256(data.tobytes()).hexdigest()
+
+
+def plainly(stage: Stage) -> str:
+    """A stage as text, the same in every run."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(stage))
+
+
+def versions() -> dict[str, str]:
+    """What computed the records."""
+    packages = {name: version(name) for name in ("boundlab", "torch", "numpy")}
+    return packages | {"python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
+
+
+@dataclass
+class Watch:
+    """When progress was last reported, and what the rung that runs has done so far."""
+
+    rung: int = 0
+    began: float = 0.0
+    done: int = 0
+    said: float = field(default=-math.inf)
+
+
+@dataclass(frozen=True)
+class Work:
+    """A network, its examples, and what decides the questions about them."""
+
+    network: np.ndarray
+    x: Tensor
+    labels: Tensor
+    plan: Plan
+    jobs: Jobs
+    engine: Engine
+    started: float
+
+    def run(self, board: Board) -> Board:
+        """All rungs on all questions that are open; every question has a finding at the end."""
+        watch = Watch()
+        for rung in self.plan.rungs:
+            tried: set[Question] = set()
+            watch.rung, watch.began, watch.done = watch.rung + 1, time.perf_counter(), 0
+            while asked := board.wave(tried):
+                for new in self.answers(asked, rung, board.eps):
+                    board = board.with_findings(new)
+                    tried.update(new)
+                    watch.done += len(new)
+                    self.report(board, watch, tried)
+        self.report(board, watch, tried=set(), last=True)
+        return board
+
+    def answers(self, asked: Sequence[Question], rung: Rung, eps: tuple[float, ...]) -> Iterator[dict[Question, Finding]]:
+        """Findings as they come. The questions of a batch that failed are asked again, each alone."""
+        waiting = [asked[start:start + rung.batch] for start in range(0, len(asked), rung.batch)]
+        while waiting:
+            again: list[Sequence[Question]] = []
+            tasks = [self.task(batch, rung, eps) for batch in waiting]
+            for place, answer in contained(self.engine, decide, tasks):
+                batch, found = waiting[place], answer if isinstance(answer, str) else findings_of(answer)
+                if not isinstance(found, str):
+                    yield dict(zip(batch, found, strict=True))
+                elif len(batch) > 1:
+                    again += [[question] for question in batch]
+                else:
+                    yield {batch[0]: Finding(Status.FAILED, reason=found)}
+            waiting = again
+
+    def task(self, batch: Sequence[Question], rung: Rung, eps: tuple[float, ...]) -> Arrays:
+        """The task of some questions."""
+        index = [example for example, _ in batch]
+        asked = Questions(self.x[index].numpy(), self.labels[index].numpy(), np.array([eps[place] for _, place in batch]))
+        return task_of(self.network, asked, rung, self.plan, self.jobs.device)
+
+    def report(self, board: Board, watch: Watch, tried: set[Question], last: bool = False) -> None:
+        """Tells who watches how far the run is, now and then."""
+        now = time.perf_counter()
+        if self.jobs.watch is None or (now - watch.said < MOMENT and not last):
+            return
+        watch.said = now
+        places, questions = range(len(board.eps)), board.count * len(board.eps)
+        open_ones = 0 if last else sum(board.open((example, place)) and (example, place) not in tried
+                                       for example in range(board.count) for place in places)
+        rate = watch.done / max(now - watch.began, 1e-9)
+        answered = questions - sum(board.open((example, place)) for example in range(board.count) for place in places)
+        self.jobs.watch(Progress(
+            watch.rung, len(self.plan.rungs), answered, questions, open_ones, now - self.started, rate,
+            open_ones / rate if rate else math.inf, tuple(board.share(place, Status.CERTIFIED) for place in places),
+            tuple(1 - board.share(place, Status.FALSIFIED, Status.MISCLASSIFIED) for place in places)))

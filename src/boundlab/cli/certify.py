@@ -1,0 +1,262 @@
+"""boundlab certify: which share of a data set is provably safe, how far, and where the network fails."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import statistics
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+import boundlab as bl
+from boundlab.certify.certification import Certification, Shares
+from boundlab.certify.certify import certify as library
+from boundlab.certify.export import save_certification
+from boundlab.certify.plan import Jobs, Plan, Progress
+from boundlab.cli.answer import FALSIFIED, OK, UNKNOWN, Answer, Table
+from boundlab.cli.engines import EngineChoice
+from boundlab.cli.loading import NetworkChoice, norm_of
+from boundlab.cli.methods import METHODS, NAMES, method_named
+from boundlab.cli.question import on_disk
+from boundlab.cli.verb import Misuse, Session
+from boundlab.cli.verify import Meaning, Strict, rigour_of
+from boundlab.data.examples import Examples, Part
+from boundlab.data.read import KINDS, read_examples
+from boundlab.verify.verify import LADDER, Stage
+
+Data = Annotated[Path, typer.Option(help=f"Labelled inputs: {KINDS}.")]
+Eps = Annotated[str, typer.Option(help="Radius of the balls, or several with commas between.")]
+Norm = Annotated[str, typer.Option(help="Norm of the balls: inf, 1, 2 or another p from 1 on.")]
+Half = Annotated[Literal["train", "test"], typer.Option("--part", help="Which part, if the data has both.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Only so many examples, the first ones.")]
+Domain = Annotated[tuple[float, float], typer.Option("--clip", metavar="LOW HIGH", help=(
+    "Between which numbers inputs lie; `--clip -inf inf` for any."))]
+Methods = Annotated[list[str] | None, typer.Option("--method", help=(
+    f"ladder, attack, complete, or one of {NAMES}; several times for several, cheap ones first. By default the ladder of "
+    "`verify`: attacks, ibp, crown-ibp, crown, and a complete search."))]
+Timeout = Annotated[float, typer.Option(help="Seconds for each question: an example at a radius.")]
+Memory = Annotated[str | None, typer.Option(help="What the process of a question may allocate, such as 4GB.")]
+Batch = Annotated[int, typer.Option(min=1, help=(
+    "Questions at a time for all but searches: more are faster, fewer are lost by a kill."))]
+Out = Annotated[Path, typer.Option(help="Folder for records, and for the ledger from which the same command goes on.")]
+FailUnder = Annotated[float | None, typer.Option(min=0, max=1, help=(
+    "Exit code 0 only if so large a share is certified at every radius; 10 if that is refuted, else 20."))]
+EXTRA: dict[str, Stage] = {"attack": bl.PGD(), "complete": bl.Race()}
+LEDGER = "ledger.sqlite"
+EVERY = 10.0
+"""Seconds between two lines of progress where no person watches."""
+MOST_CLASSES, MOST_CONFUSIONS = 20, 5
+"""Rows and entries that are shown to people."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The examples and the balls around them."""
+
+    data: Data
+    eps: Eps
+    norm: Norm = "inf"
+    clip: Domain = (0.0, 1.0)
+    part: Half = "test"
+    limit: Limit = None
+
+    def examples(self) -> Examples:
+        """The examples that are asked about."""
+        found = read_examples(self.data, Part(self.part))
+        return found if self.limit is None else found.take(range(min(self.limit, len(found))))
+
+    def radii(self) -> list[float]:
+        """The numbers of --eps."""
+        try:
+            return [float(part) for part in self.eps.split(",")]
+        except ValueError as problem:
+            raise Misuse(f"--eps '{self.eps}' is no number, nor numbers with commas between, such as 0.01,0.02.") from problem
+
+
+@dataclass(frozen=True)
+class How:
+    """How questions are decided."""
+
+    method: Methods = None
+    timeout: Timeout = 60.0
+    memory: Memory = None
+    rigour: Strict = "sound"
+    semantics: Meaning = "real"
+    batch: Batch = 32
+
+
+POOL = EngineChoice()
+"""Two processes of this machine."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where results go, and which share has to be certified."""
+
+    out: Out
+    fail_under: FailUnder = None
+
+
+def certify(session: Session, network: NetworkChoice, asked: Asked, output: Output, how: How = How(),
+            engines: EngineChoice = POOL) -> Answer:
+    """Certify a data set: which share of its inputs is provably safe, how far, and where the network fails.
+
+    The folder --out holds the records and a ledger: interrupted or killed at any time, the same command goes on from there.
+    Exit codes: 0 done (and with --fail-under proven), 10 refuted, 20 not decided, 2 bad request.
+    """
+    plan, radii, examples = plan_of(asked, how), asked.radii(), asked.examples()
+    model = network.load(session)
+    original = on_disk(network.net, model)
+    output.out.mkdir(parents=True, exist_ok=True)
+    with resumable(output.out), engines.open() as engine, watching(session, radii) as watch:
+        jobs = Jobs(engine, output.out / LEDGER, session.device, watch)
+        found = library(original, examples, radii, plan, jobs)
+    command = shlex.join(["boundlab", *sys.argv[1:]])
+    found = replace(found, settings=replace(found.settings, command=command))
+    written = save_certification(found, output.out)
+    return answer(found, written, output.fail_under)
+
+
+def plan_of(asked: Asked, how: How) -> Plan:
+    """The plan that the options ask for."""
+    if norm_of(asked.norm) == 0:
+        raise Misuse("certify is for balls of a norm from 1 on; for --norm 0 see `boundlab radius`.")
+    stages = LADDER if how.method is None else tuple(stage for name in how.method for stage in stage_named(name))
+    clip = None if asked.clip == (-math.inf, math.inf) else asked.clip
+    return Plan(norm_of(asked.norm), clip, stages, rigour_of(how.rigour, how.semantics), how.timeout, how.memory,
+                how.batch)
+
+
+def stage_named(name: str) -> tuple[Stage, ...]:
+    """The stages that a name of --method stands for."""
+    if name == "ladder":
+        return LADDER
+    if name in EXTRA:
+        return (EXTRA[name],)
+    if name not in METHODS:
+        raise Misuse(f"there is no method '{name}'; choose ladder, attack, complete, or one of {NAMES}.")
+    return (method_named(name),)
+
+
+@contextmanager
+def resumable(folder: Path) -> Iterator[None]:
+    """Ctrl-C is a sentence that says how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt as problem:
+        said = f"interrupted; what is done is kept in '{folder}', and the same command goes on there."
+        raise KeyboardInterrupt(said) from problem
+
+
+@contextmanager
+def watching(session: Session, radii: list[float]) -> Iterator[Callable[[Progress], None] | None]:
+    """What is told of progress: a line that changes where a person watches, else a line now and then; nothing for a program."""
+    if session.quiet:
+        yield None
+        return
+    with session.working("certifying") as say:
+        said = 0.0
+
+        def tell(progress: Progress) -> None:
+            nonlocal said
+            text = progress_text(progress, sorted(set(radii)))
+            say(text)
+            if not sys.stderr.isatty() and progress.seconds - said >= EVERY:
+                said = progress.seconds
+                print(text, file=sys.stderr, flush=True)
+
+        yield tell
+
+
+def progress_text(progress: Progress, radii: list[float]) -> str:
+    """How far a run is, in one line: answers, how fast, how long, and what is known of the robust accuracy so far."""
+    left = f" at {progress.rate:.1f}/s, about {duration(progress.left)}" if progress.waiting and progress.rate else ""
+    known = ", ".join(f"{100 * low:.1f} to {100 * high:.1f} % at {eps:g}" for eps, low, high in
+                      zip(radii, progress.certified, progress.attacked, strict=True))
+    return (f"{progress.seconds:.1f} s  {progress.answered}/{progress.questions} answered, step {progress.rung} of "
+            f"{progress.rungs}: {progress.waiting} waiting{left}; robust accuracy so far {known}")
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people."""
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def percent(share: float) -> str:
+    """A share for people."""
+    return f"{100 * share:.1f} %"
+
+
+def answer(found: Certification, written: tuple[Path, ...], fail_under: float | None) -> Answer:
+    """The tables, the sentences that answer the question, the files, and the exit code."""
+    data = found.record() | {"fail_under": fail_under, "files": [str(path) for path in written]}
+    said = [*sentences(found), *demanded(found, fail_under), f"Written: {', '.join(map(str, written))}"]
+    return Answer(data, (accuracies(found), by_method(found), by_class(found)), tuple(said), exit_code(found, fail_under))
+
+
+def accuracies(found: Certification) -> Table:
+    """A row a radius: between which shares the robust accuracy lies, and what is left open."""
+    columns = ("eps", "clean", "certified, at least", "robust, at most", "unknown", "failed", "seconds")
+    rows = [(f"{one.eps:g}", *map(percent, (one.clean, one.certified, one.attacked, one.unknown, one.failed)),
+             f"{one.seconds:.1f}") for one in found.shares]
+    return Table(columns, rows, f"Accuracy on {found.shares[0].examples} examples", frozenset(columns))
+
+
+def by_method(found: Certification) -> Table:
+    """What share each method has certified, at each radius."""
+    methods = list(dict.fromkeys(method for one in found.shares for method in one.methods))
+    columns = ("certified by", *(f"{one.eps:g}" for one in found.shares))
+    rows = [(method, *(percent(one.methods.get(method, 0.0)) for one in found.shares)) for method in methods]
+    return Table(columns, rows or [("nothing", *("-" for _ in found.shares))], "", frozenset(columns[1:]))
+
+
+def by_class(found: Certification) -> Table:
+    """Certified and possibly robust shares of each class, worst classes first if there are many."""
+    tables = [found.by_class(eps) for eps in found.settings.eps]
+    labels = sorted(tables[0], key=lambda label: sum(table[label].certified for table in tables))[:MOST_CLASSES]
+    columns = ("class", "examples", "clean", *(f"{eps:g}" for eps in found.settings.eps))
+    rows = [(str(label), str(tables[0][label].examples), percent(tables[0][label].clean),
+             *(between(table[label]) for table in tables)) for label in sorted(labels)]
+    return Table(columns, rows, "", frozenset(columns))
+
+
+def between(share: Shares) -> str:
+    """Between which shares the robust accuracy lies."""
+    low, high = f"{100 * share.certified:.0f}", f"{100 * share.attacked:.0f}"
+    return f"{low} %" if low == high else f"{low} to {high} %"
+
+
+def sentences(found: Certification) -> Iterator[str]:
+    """Which share is safe, how far, and where it fails."""
+    last = found.shares[-1]
+    rigour = "rounding not counted" if found.settings.rigour == "float" else "all rounding counted in"
+    yield (f"At eps {last.eps:g} between {percent(last.certified)} and {percent(last.attacked)} of {last.examples} inputs keep "
+           f"their label ({rigour}); {percent(last.clean)} have it without perturbation.")
+    reach = [one.certified or 0.0 for one in found.reach]
+    yield (f"Of the radii asked for, the median of the largest that is certified is {statistics.median_low(reach):g}; "
+           f"{percent(sum(one == last.eps for one in reach) / len(reach))} go as far as {last.eps:g}.")
+    confusions = sorted(found.confusions(last.eps).items(), key=lambda item: -item[1])[:MOST_CONFUSIONS]
+    if confusions:
+        yield "Counterexamples most often turn " + ", ".join(f"{a} into {b} ({count})" for (a, b), count in confusions) + "."
+    for reason, count in found.failures.items():
+        yield f"{count} failed: {reason}"
+
+
+def demanded(found: Certification, fail_under: float | None) -> Iterator[str]:
+    """What has become of --fail-under."""
+    if fail_under is not None:
+        words = {OK: "is certified", FALSIFIED: "is refuted", UNKNOWN: "is not decided"}
+        yield f"That {percent(fail_under)} are safe at every radius {words[exit_code(found, fail_under)]}."
+
+
+def exit_code(found: Certification, fail_under: float | None) -> int:
+    """0 unless a share is asked for: 10 if counterexamples refute it at some radius, 20 if it is not certified at every one."""
+    if fail_under is None or all(one.certified >= fail_under for one in found.shares):
+        return OK
+    return FALSIFIED if any(one.attacked < fail_under for one in found.shares) else UNKNOWN
