@@ -43,7 +43,7 @@ def test_the_list(run):
 
 
 def test_a_run_and_going_on_with_one_that_is_done(run, tmp_path, recipe):
-    result = run("train", recipe, "--out", tmp_path / "out", "--test", 100, "--json")
+    result = run("train", recipe, "--out", tmp_path / "out", "--limit", 100, "--json")
     assert result.exit_code == 0, result.output
     said = json.loads(result.stdout)
     errors = said["errors"]
@@ -62,7 +62,7 @@ def test_a_run_and_going_on_with_one_that_is_done(run, tmp_path, recipe):
     wrong = (bl.evaluate(network, test.x).argmax(1) != test.labels).double().mean()
     assert errors["clean"] == pytest.approx(float(wrong))
     before = load_file(tmp_path / "out" / "weights.safetensors")
-    again = run("train", recipe, "--out", tmp_path / "out", "--test", 100, "--resume")
+    again = run("train", recipe, "--out", tmp_path / "out", "--limit", 100, "--resume")
     assert again.exit_code == 0 and "50 %" in again.stdout
     after = load_file(tmp_path / "out" / "weights.safetensors")
     assert all(bool((before[name] == value).all()) for name, value in after.items())

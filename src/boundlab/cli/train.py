@@ -31,7 +31,7 @@ Listing = Annotated[bool, typer.Option("--list", help="Show the recipes that com
 Data = Annotated[Path | None, typer.Option(help="Folder or file with the data, as for other verbs; digits need none.")]
 Out = Annotated[Path, typer.Option(help="Folder for network, weights, checkpoint, history and records.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the folder, if there is one.")]
-Test = Annotated[int | None, typer.Option(min=1, help="Test examples to measure: the first ones; all if left out.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Only so many test examples, the first ones.")]
 LISTED = ("recipe", "network", "data", "eps", "epochs", "published: clean", "verified", "source")
 MEASURED = ("error", "ours", "published")
 
@@ -43,7 +43,7 @@ class Where:
     data: Data = None
     out: Out = Path("trained")
     resume: Resume = False
-    test: Test = None
+    limit: Limit = None
 
 
 def train(session: Session, name: Name = None, where: Where = Where(), show: Listing = False) -> Answer:
@@ -58,7 +58,7 @@ def train(session: Session, name: Name = None, where: Where = Where(), show: Lis
         raise Misuse("name a recipe, or list them with --list.")
     asked = recipe(name)
     training, test = training_and_test(where.data, asked.data, asked.seed)
-    test = test if where.test is None else test.take(range(min(where.test, len(test))))
+    test = test if where.limit is None else test.take(range(min(where.limit, len(test))))
     where.out.mkdir(parents=True, exist_ok=True)
     with session.working(f"training: {asked.title}") as say:
         tell = teller(session, asked, say)
