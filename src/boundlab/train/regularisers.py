@@ -9,7 +9,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from boundlab.bounds.backward import Env
 from boundlab.errors import SpecError
+from boundlab.graph import Graph
 from boundlab.interval import Interval
 from boundlab.train.batch import Batch
 
@@ -48,7 +50,8 @@ class Calm(Regulariser):
     """Shi et al. 2021, Sec. 4.3: intervals shall not widen from layer to layer, and ReLUs shall be active and inactive evenly.
 
     Both terms count at `weight` * (1 - share of eps), so only until the ramp of eps ends; `tolerance` is the ratio from which
-    nothing is charged.
+    nothing is charged. Widths are compared with that of what the first convolution or linear layer reads: a normalisation
+    before it counts as a part of the data, as in the paper.
     """
 
     weight: float = 0.5
@@ -65,7 +68,7 @@ class Calm(Regulariser):
         least = min(1.0, LEAST_EPS / batch.threat.eps)
         env = (batch if batch.share >= least else replace(batch, share=least)).question.env
         graph = batch.model.graph
-        width = mean_radius(env[graph.inputs[0].index])
+        width = mean_radius(env[first_read(graph, env)])
         layers = [value for node in graph if node.op == "relu" and isinstance(value := env[node.args[0]], Interval)]
         if not layers:
             return None
@@ -77,7 +80,7 @@ class Calm(Regulariser):
         return torch.where(torch.isfinite(ratio), torch.relu(self.tolerance - ratio) / self.tolerance, 0.0)
 
     def tightness(self, width: Tensor, value: Interval) -> Tensor:
-        """Charged if intervals of a layer are wider than those of the input, `width` on average."""
+        """Charged if intervals of a layer are wider than those that enter the first one, `width` on average."""
         return self.short(width / above_rounding(mean_radius(value)))
 
     def balance(self, value: Interval) -> Tensor:
@@ -90,6 +93,12 @@ class Calm(Regulariser):
         pairs = ((center[active].sum(), -center[inactive].sum()), (spread[active].sum(), spread[inactive].sum()))
         safe = [(above_rounding(one), above_rounding(other)) for one, other in pairs]
         return torch.stack([self.short(torch.minimum(one / other, other / one)) for one, other in safe]).sum()
+
+
+def first_read(graph: Graph, env: Env) -> int:
+    """The node whose intervals enter the first convolution or linear layer; the input where there is no such layer."""
+    reads = (node.args[0] for node in graph if node.op in ("conv", "linear"))
+    return next((index for index in reads if isinstance(env[index], Interval)), graph.inputs[0].index)
 
 
 def mean_radius(value: Tensor | Interval) -> Tensor:
