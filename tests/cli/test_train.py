@@ -68,6 +68,31 @@ def test_a_run_and_going_on_with_one_that_is_done(run, tmp_path, recipe):
     assert all(bool((before[name] == value).all()) for name, value in after.items())
 
 
+def test_results_are_never_replaced_without_a_word(run, tmp_path, recipe):
+    out = tmp_path / "out"
+    recipe.write_text(RECIPE.replace("epochs = 3", "epochs = 1").replace("end = 2", "end = 1"))
+    assert run("train", recipe, "--out", out, "--limit", 5).exit_code == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    again = run("train", recipe, "--out", out, "--limit", 5)
+    assert again.exit_code == 2 and "--resume" in again.stderr and again.stderr.count("\n") == 1
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    (out / "checkpoint.safetensors").unlink()
+    for more in ((), ("--resume",)):
+        foreign = run("train", recipe, "--out", out, "--limit", 5, *more)
+        assert foreign.exit_code == 2 and "network.onnx" in foreign.stderr and "another" in foreign.stderr
+
+
+def test_ctrl_c_says_how_to_go_on(run, tmp_path, recipe, monkeypatch):
+    def interrupted(*given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("boundlab.train.run.measure", interrupted)
+    result = run("train", recipe, "--out", tmp_path / "out", "--limit", 5)
+    assert result.exit_code == 130 and "--resume goes on" in result.stderr and "Traceback" not in result.stderr
+    monkeypatch.undo()
+    assert run("train", recipe, "--out", tmp_path / "out", "--limit", 5, "--resume").exit_code == 0
+
+
 @pytest.mark.parametrize(("change", "said"), [
     (("eps = 0.05", "eps = -1"), "greater than or equal to 0"),
     (("batch", "bach"), "no key"),
@@ -75,6 +100,10 @@ def test_a_run_and_going_on_with_one_that_is_done(run, tmp_path, recipe):
     (("crown-ibp-a-mnist", "sst2-lstm"), "sst2"),
     (('"digits"', '"mnist"'), "--data"),
     (("crown-ibp-a-mnist", "8c2f-tiny"), "does not fit"),
+    (("epochs = 3", "epochs = 3\nclip = [1.0, 0.0]"), "clip is"),
+    (("[method.crown-ibp]", "[augmentation]\nshift = -1\n[method.crown-ibp]"), "at least 0, got -1"),
+    (("[method.crown-ibp]", "[optimiser.adam]\ndecay = -1.0\n[method.crown-ibp]"), "decay"),
+    (("end = 2 }", "end = 2, smooth = { middle = 1.5 } }"), "middle"),
 ])
 def test_bad_recipes_end_in_a_sentence(run, tmp_path, recipe, change, said):
     assert change[0] in RECIPE

@@ -137,6 +137,38 @@ def test_a_checkpoint_is_for_its_run_only_and_damage_is_found(tmp_path):
         fit(network(), clouds(), RobustIBP(), eps=0.05, plan=plan)
 
 
+def test_a_run_is_never_replaced_by_another(tmp_path):
+    plan = replace(SHORT, epochs=1, validation=None, keep=Keep(tmp_path))
+    fit(network(), clouds(), RobustIBP(), eps=0.05, plan=plan)
+    path = tmp_path / "checkpoint.safetensors"
+    before = path.read_bytes()
+    with pytest.raises(CheckpointError, match="resume=True"):
+        fit(network(), clouds(), RobustIBP(), eps=0.05, plan=plan)
+    assert path.read_bytes() == before
+
+    def other(epoch):
+        if epoch.epoch == 1:
+            path.write_bytes(before)
+
+    path.unlink()
+    with pytest.raises(CheckpointError, match="another run"):
+        fit(network(), clouds(), RobustIBP(), eps=0.05, plan=replace(plan, epochs=3, tell=other))
+    assert path.read_bytes() == before
+
+
+def test_a_checkpoint_is_for_its_network_only(tmp_path):
+    # These networks have tensors of the same names and shapes.
+    def net(mean=0.3, layer=None):
+        return nn.Sequential(bl.Normalise((mean,), (0.2,)), network()[:1], layer or nn.ReLU(), *network()[2:])
+
+    plan = replace(SHORT, epochs=1, validation=None, keep=Keep(tmp_path, resume=True))
+    fit(net(), clouds(), RobustIBP(), eps=0.05, plan=plan)
+    fit(net(), clouds(), RobustIBP(), eps=0.05, plan=plan)
+    for other, keep in ((net(0.4), plan.keep), (net(layer=nn.Tanh()), plan.keep), (net(), replace(plan.keep, about="other"))):
+        with pytest.raises(CheckpointError, match="another network"):
+            fit(other, clouds(), RobustIBP(), eps=0.05, plan=replace(plan, keep=keep))
+
+
 def test_the_seed_fixes_everything_and_the_caller_s_random_numbers_are_left_alone():
     torch.manual_seed(3)
     expected = torch.rand(1)
@@ -213,6 +245,47 @@ def test_nan_ties_and_examples_beyond_bounds_are_not_proven():
     assert not any(proven.any() for proven in found.proven.values())
 
 
+def test_logits_that_are_no_numbers_are_neither_correct_nor_robust():
+    data = clouds(12)
+    steep = network()
+    with torch.no_grad():
+        steep[0].weight.mul_(1e3)
+    model = bl.capture(steep, data.x[:2])
+    beyond = Examples(data.x * 3e38, torch.zeros(12, dtype=torch.long))
+    assert not torch.isfinite(bl.evaluate(model, beyond.x)).all(1).any()
+    found = measure(model, beyond, Threat(0.01), METHODS, SEARCH)
+    assert found.clean == found.attacked == found.by_any == 0
+
+
+def test_what_cannot_be_measured_is_refused_and_no_method_proves_nothing():
+    data = clouds(12)
+    model, large = bl.capture(network(), data.x[:2]), torch.rand(12, 1, 7, 7)
+    assert measure(model, data, Threat(0.01), {}, SEARCH).by_any == 0
+    single = bl.capture(nn.Sequential(nn.Flatten(), nn.Linear(36, 1)), data.x[:2])
+    image = bl.capture(nn.Conv2d(1, 3, 3), data.x[:2])
+    zeros = torch.zeros(12, dtype=torch.long)
+    for error, match, ask in (
+        (ShapeError, "2 classes", lambda: measure(single, Examples(data.x, zeros), Threat(0.01), METHODS, SEARCH)),
+        (ShapeError, "logits", lambda: measure(image, data, Threat(0.01), METHODS, SEARCH)),
+        (ShapeError, "inputs of shape", lambda: measure(model, Examples(large, zeros), Threat(0.01), {}, SEARCH)),
+        (SpecError, "label 3", lambda: measure(model, Examples(data.x, zeros + 3), Threat(0.01), METHODS, SEARCH)),
+        (DataError, "outside", lambda: measure(model, Examples(data.x * 255, zeros), Threat(0.01, clip=(0, 1)), {}, SEARCH)),
+    ):
+        with pytest.raises(error, match=match):
+            ask()
+
+
+def test_what_a_method_cannot_do_is_said_before_the_first_epoch():
+    def told(epoch):
+        raise AssertionError(epoch)
+
+    data, plan = clouds(), replace(SHORT, tell=told)
+    with pytest.raises(SpecError, match="norm inf"):
+        fit(network(), data, SABR(), eps=0.1, norm=2.0, plan=plan)
+    with pytest.raises(DataError, match="outside"):
+        fit(network(), Examples(data.x + 1, data.labels), RobustIBP(), eps=0.1, plan=plan)
+
+
 def test_one_example_that_cannot_be_bounded_spoils_no_other(monkeypatch):
     net, data = network(), clouds(60)
     fit(net, data, RobustIBP(), eps=0.05, plan=replace(SHORT, epochs=12, validation=None))
@@ -259,6 +332,11 @@ def test_bad_requests_are_refused():
         (SpecError, "nothing to train", lambda: fit(nn.Flatten(), data, RobustIBP(), eps=0.1)),
         (SpecError, "epochs", lambda: TrainingPlan(epochs=0)), (SpecError, "micro", lambda: TrainingPlan(micro=0)),
         (SpecError, "gradient_norm", lambda: TrainingPlan(gradient_norm=0.0)), (SpecError, "share", lambda: HeldOut(1.0)),
+        (SpecError, "whole", lambda: TrainingPlan(epochs=1.5)), (SpecError, "every", lambda: Validation(every=0)),
+        (SpecError, "every", lambda: Keep(Path("x"), every=0)), (SpecError, "decay", lambda: Adam(decay=-1.0)),
+        (SpecError, "betas", lambda: Adam((0.9, 1.0))), (SpecError, "momentum", lambda: SGD(-0.1)),
+        (SpecError, "pixels", lambda: Augmentation(shift=-1)), (SpecError, "clip", lambda: Threat(0.1, clip=(1.0, 0.0))),
+        (SpecError, "middle", lambda: bl.Smooth(middle=1.5)), (SpecError, "power", lambda: bl.Smooth(power=0)),
     ):
         with pytest.raises(error, match=match):
             ask()

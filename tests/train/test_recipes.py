@@ -107,6 +107,16 @@ def test_a_recipe_is_carried_out():
         carried_out(held, Examples(training.x, training.labels + 3), test)
 
 
+@pytest.mark.parametrize(("error", "test"), [
+    (bl.ShapeError, Examples(torch.rand(4, 1, 9, 9), torch.zeros(4, dtype=torch.long))),
+    (SpecError, Examples(torch.rand(4, 1, 8, 8), torch.full((4,), 10))),
+    (DataError, Examples(torch.full((4, 1, 8, 8), 16.0), torch.zeros(4, dtype=torch.long))),
+], ids=["size", "label", "scale"])
+def test_a_test_set_that_does_not_fit_is_found_before_training(error, test):
+    with pytest.raises(error):
+        carried_out(parsed(SMALL, "test"), training_and_test(None, "digits", 0)[0], test, tell=pytest.fail)
+
+
 def test_training_and_test_examples_share_none(tmp_path):
     whole = digits()
     training, test = apart(whole, 0)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +19,7 @@ from boundlab.cli.demo import narrator, percent
 from boundlab.cli.verb import Misuse, Session
 from boundlab.data.examples import Examples
 from boundlab.exchange.onnx_file import save_onnx
+from boundlab.train.checkpoint import NAME as CHECKPOINT
 from boundlab.train.checkpoint import weights_file
 from boundlab.train.history import Epoch
 from boundlab.train.measure import Measured
@@ -33,6 +35,7 @@ Out = Annotated[Path, typer.Option(help="Folder for network, weights, checkpoint
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the folder, if there is one.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Only so many test examples, the first ones.")]
 LISTED = ("recipe", "network", "data", "eps", "epochs", "published: clean", "verified", "source")
+FILES = ("weights.safetensors", "network.onnx", "records.csv", "result.json")
 MEASURED = ("error", "ours", "published")
 
 
@@ -59,11 +62,35 @@ def train(session: Session, name: Name = None, where: Where = Where(), show: Lis
     asked = recipe(name)
     training, test = training_and_test(where.data, asked.data, asked.seed)
     test = test if where.limit is None else test.take(range(min(where.limit, len(test))))
+    refuse_results(where)
     where.out.mkdir(parents=True, exist_ok=True)
-    with session.working(f"training: {asked.title}") as say:
+    with resumable(where.out), session.working(f"training: {asked.title}") as say:
         tell = teller(session, asked, say)
         outcome = carried_out(asked, training, test, Keep(where.out, resume=where.resume), tell, torch.device(session.device))
     return answer(name, asked, outcome, where, (training, test))
+
+
+def refuse_results(where: Where) -> None:
+    """Misuse if there are results in the folder that would be replaced, unless their run goes on."""
+    kept = where.out / CHECKPOINT
+    if where.resume and kept.exists():
+        return
+    held = [name for name in (CHECKPOINT, "history.csv", *FILES) if (where.out / name).exists()]
+    if held:
+        resume = "go on with that run by --resume, or " if kept.exists() else ""
+        raise Misuse(f"'{where.out}' holds {', '.join(held)} already, which a new run would replace; {resume}choose another "
+                     "folder with --out.")
+
+
+@contextmanager
+def resumable(folder: Path) -> Iterator[None]:
+    """Ctrl-C is a sentence that says how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt as problem:
+        kept = folder / CHECKPOINT
+        said = f"its epochs are kept in '{folder}', and --resume goes on there." if kept.exists() else "no epoch was finished."
+        raise KeyboardInterrupt(f"interrupted; {said}") from problem
 
 
 def teller(session: Session, asked: Recipe, say: Callable[[str], None]) -> Callable[[Epoch], None]:
@@ -98,7 +125,7 @@ def answer(name: str, asked: Recipe, outcome: Outcome, where: Where, data: tuple
     measured, fitted = outcome.measured, outcome.fitted
     ours = {"clean": 1 - measured.clean, "attacked": 1 - measured.attacked} | {
         f"verified, {proof}": 1 - share for proof, share in measured.verified.items()} | {"verified, any": 1 - measured.by_any}
-    paths = {part: where.out / part for part in ("weights.safetensors", "network.onnx", "records.csv", "result.json")}
+    paths = {part: where.out / part for part in FILES}
     paths["weights.safetensors"].write_bytes(weights_file(fitted.module))
     save_onnx(fitted.model, paths["network.onnx"])
     write_records(paths["records.csv"], data[1], measured)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad as padded
 
-from boundlab.errors import ShapeError
+from boundlab.errors import ShapeError, SpecError
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,10 @@ class Augmentation:
     mirror: bool = True
     shift: int = 4
     edge: bool = False
+
+    def __post_init__(self) -> None:
+        if self.shift < 0:
+            raise SpecError(f"images are shifted by up to so many pixels, at least 0, got {self.shift}.")
 
     def applied(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Changed images (b, channels, height, width); ShapeError for others.

@@ -19,7 +19,7 @@ from boundlab.train.losses import Classification, classification
 class Threat:
     """Balls of radius `eps` of an l_p norm, in the inputs' own units, within the numbers `clip` (low, high) if there are any.
 
-    SpecError if eps is negative or not finite, or p is below 1.
+    SpecError if eps is negative or not finite, p is below 1, or `clip` is empty.
     """
 
     eps: float
@@ -31,6 +31,8 @@ class Threat:
             raise SpecError(f"eps must be finite and at least 0, got {self.eps}.")
         if not self.norm >= 1:
             raise SpecError(f"a ball needs a norm of order at least 1 (or inf), got {self.norm}.")
+        if self.clip is not None and not self.clip[0] < self.clip[1]:
+            raise SpecError(f"clip is the least and the greatest number of an input, got {self.clip[0]} and {self.clip[1]}.")
 
     def around(self, x: Tensor, scale: float = 1.0) -> LpBall:
         """The balls around x (b, *shape) with `scale` times the radius."""

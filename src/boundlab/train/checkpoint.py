@@ -7,12 +7,14 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as as_bytes
 from torch import Tensor, nn
 
-from boundlab.errors import CheckpointError, MissingPackage
+from boundlab.errors import CheckpointError
+from boundlab.graph import Model
 from boundlab.train.history import Epoch, replace_file
 
 FORMAT = "boundlab training 1"
@@ -62,23 +64,43 @@ def below(prefix: str, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Ten
 
 
 def save(path: Path, run: Run, about: str) -> None:
-    """Write a run, whole or not at all; `about` says which run it is."""
-    written = {"format": FORMAT, "about": about, "score": repr(run.score),
-               "history": json.dumps([asdict(epoch) for epoch in run.history])}
-    replace_file(path, safetensors().save(run.tensors(), written))
+    """Write a run, whole or not at all; `about` says which run it is. CheckpointError if another run writes there, too."""
+    history = [asdict(epoch) for epoch in run.history]
+    if path.is_file():
+        known = json.loads(opened(path)[0].get("history", "null"))
+        if not isinstance(known, list) or known != history[:len(known)]:
+            raise CheckpointError(f"'{path}' was written by another run while this one went on; give each a folder of its own.")
+    replace_file(path, as_bytes(run.tensors(), {"format": FORMAT, "about": about, "score": repr(run.score),
+                                                "history": json.dumps(history)}))
+
+
+def refuse(path: Path) -> None:
+    """CheckpointError if a file is there already: whoever begins anew must not lose a run by it."""
+    if path.exists():
+        raise CheckpointError(f"'{path}' is there already, and a new run would replace it; go on with that run (--resume, or "
+                              "Keep(folder, resume=True)), or choose another folder.")
+
+
+def opened(path: Path, tensors: bool = False) -> tuple[Mapping[str, str], Mapping[str, Tensor]]:
+    """What is written beside the tensors of a file, and these too if they are wanted; CheckpointError if it is damaged."""
+    try:
+        with safe_open(path, "pt") as file:
+            names = file.keys() if tensors else ()
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, OSError) as problem:
+        raise damaged(path, problem) from problem
+
+
+def damaged(path: Path, problem: Exception) -> CheckpointError:
+    """That a file cannot be used."""
+    return CheckpointError(f"the checkpoint '{path}' is damaged ({problem}); remove it to begin anew.")
 
 
 def load(path: Path, run: Run, about: str) -> Run:
     """The run as a file left it; itself if there is no file. CheckpointError for a damaged file, or one of another run."""
     if not path.is_file():
         return run
-    package = safetensors()
-    try:
-        with package.open(path) as file:
-            written = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (a file is no mapping)
-    except (package.error, OSError) as problem:
-        raise CheckpointError(f"the checkpoint '{path}' is damaged ({problem}); remove it to begin anew.") from problem
+    written, tensors = opened(path, tensors=True)
     if written.get("format") != FORMAT or written.get("about") != about:
         raise CheckpointError(f"'{path}' is of a training run with another network, other data or another plan; remove it, or "
                               "choose another folder.")
@@ -86,33 +108,21 @@ def load(path: Path, run: Run, about: str) -> Run:
         history = [Epoch(**record) for record in json.loads(written["history"])]
         return run.restored(tensors, history, float(written["score"]))
     except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as problem:
-        raise CheckpointError(f"the checkpoint '{path}' is damaged ({problem}); remove it to begin anew.") from problem
+        raise damaged(path, problem) from problem
 
 
-@dataclass(frozen=True)
-class Package:
-    """What is used of safetensors."""
+def fingerprint(model: Model, tensors: Sequence[Tensor], *settings: object) -> str:
+    """A hash of a network's graph and of what training leaves as it is in it, of data, and of settings.
 
-    save: Any
-    open: Any
-    error: type[Exception]
-
-
-def safetensors() -> Package:
-    """The package; MissingPackage without it."""
-    try:
-        from safetensors import SafetensorError, safe_open
-        from safetensors.torch import save as to_bytes
-    except ImportError as problem:
-        raise MissingPackage("keeping a training run needs a package: pip install 'boundlab[safetensors]'.") from problem
-    return Package(to_bytes, lambda path: safe_open(path, "pt"), SafetensorError)
-
-
-def fingerprint(module: nn.Module, tensors: Sequence[Tensor], *settings: object) -> str:
-    """A hash of the shapes of a network, of data, and of settings, which are values with a complete repr."""
+    Settings are values with a complete repr. Weights do not count: they are what a checkpoint holds.
+    """
+    graph = model.graph
+    moving = {graph[index].name for norm in graph.norms for index in (norm.mean, norm.variance)}
+    moving |= {name for name, value in model.params.items() if value.requires_grad}
     found = hashlib.sha256(repr(settings).encode())
-    found.update(repr([(name, tuple(value.shape), value.dtype) for name, value in module.state_dict().items()]).encode())
-    for value in tensors:
+    found.update(repr([(node.op, node.args, node.attrs, node.shape) for node in graph]).encode())
+    found.update(repr([(name, tuple(value.shape), value.dtype) for name, value in model.params.items()]).encode())
+    for value in (*(value for name, value in model.params.items() if name not in moving), *tensors):
         found.update(repr(tuple(value.shape)).encode())
         found.update(value.detach().cpu().contiguous().numpy().tobytes())
     return found.hexdigest()
@@ -120,6 +130,5 @@ def fingerprint(module: nn.Module, tensors: Sequence[Tensor], *settings: object)
 
 def weights_file(module: nn.Module) -> bytes:
     """A module's parameters and buffers by name, as a safetensors file."""
-    found: bytes = safetensors().save({name: value.detach().cpu().contiguous().clone()
-                                       for name, value in module.state_dict().items()})
+    found: bytes = as_bytes({name: value.detach().cpu().contiguous().clone() for name, value in module.state_dict().items()})
     return found

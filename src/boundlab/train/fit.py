@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Iterator
@@ -12,13 +13,12 @@ from torch import Tensor, nn
 
 from boundlab.capture.torch import capture
 from boundlab.data.examples import Examples
-from boundlab.errors import BoundError, ShapeError, SpecError
+from boundlab.errors import BoundError, SpecError
 from boundlab.graph import Model
-from boundlab.spec import checked_labels
 from boundlab.train.batch import Batch, Threat
-from boundlab.train.checkpoint import NAME, Run, fingerprint, load, save
+from boundlab.train.checkpoint import NAME, Run, fingerprint, load, refuse, save
 from boundlab.train.history import Epoch, write_history
-from boundlab.train.measure import measure
+from boundlab.train.measure import check_examples, measure
 from boundlab.train.methods import TrainingMethod
 from boundlab.train.plan import HeldOut, OnTestSet, Statistics, TrainingPlan
 from boundlab.train.statistics import update_running
@@ -60,19 +60,23 @@ def fit(module: nn.Module, data: Examples, method: TrainingMethod, *, eps: float
     The module maps (b, *shape) to logits (b, classes); it is captured once, in evaluation mode, in which it stays: batch norms
     follow the plan's `statistics`, and dropout does nothing. eps is in the units of `data`: a normalisation is the first layer.
     ShapeError or SpecError where network, data and plan do not fit together, BoundError if the loss is no finite number,
-    CheckpointError for a checkpoint of another run.
+    CheckpointError for a checkpoint of another run, and, without `resume`, for any.
     """
     plan = plan or TrainingPlan()
+    if plan.keep is not None and not plan.keep.resume:
+        refuse(plan.keep.folder / NAME)
     training, validation = divided(data, plan)
     model = captured(module, training)
-    check_labels(model, training, validation)
     task = Task(model, training, validation, method, Threat(eps, norm, plan.clip), plan)
+    for part in (training, validation):
+        if part is not None:
+            check_examples(model, part, task.threat)
     run = begun(module, task)
-    about = "" if plan.keep is None else fingerprint(module, [*data.labelled()], method, task.threat, plan)
+    tried(task)
+    about = "" if plan.keep is None else fingerprint(model, [*data.labelled()], method, task.threat, plan, plan.keep.about)
     if plan.keep is not None:
         plan.keep.folder.mkdir(parents=True, exist_ok=True)
-        if plan.keep.resume:
-            run = load(plan.keep.folder / NAME, run, about)
+        run = load(plan.keep.folder / NAME, run, about)
     for epoch in range(len(run.history), plan.epochs):
         run = remembered(run, task, one_epoch(run, task, epoch))
         if plan.keep is not None and ((epoch + 1) % plan.keep.every == 0 or epoch + 1 == plan.epochs):
@@ -95,19 +99,12 @@ def divided(data: Examples, plan: TrainingPlan) -> tuple[Examples, Examples | No
     return data.take(order[count:].sort().values.tolist()), data.take(order[:count].sort().values.tolist())
 
 
-def check_labels(model: Model, *parts: Examples | None) -> None:
-    """ShapeError unless the network gives logits, SpecError unless labels are classes of it."""
-    shape = model.graph.output.shape
-    if len(shape) != 1 or shape[0] < 2:
-        raise ShapeError(f"training needs logits of shape (batch, classes), the network gives (batch, "
-                         f"{', '.join(map(str, shape))}).")
-    for part in parts:
-        if part is not None:
-            labels = part.labelled()[1]
-            if int(labels.max()) >= shape[0]:
-                raise SpecError(f"the data has the label {int(labels.max())}, and the network {shape[0]} classes, counted "
-                                "from 0.")
-            checked_labels(labels, shape[0])
+def tried(task: Task) -> None:
+    """Ask for the loss at the full radius once: what the method cannot do is said now, and not when the ramp is over."""
+    x, labels = (part[:2].to(task.model.device) for part in task.training.labelled())
+    batch = Batch(task.model, x.to(task.model.dtype), labels, task.threat, 1.0)
+    with contextlib.suppress(BoundError):  # the network is not trained yet
+        objective(with_statistics_of(batch, task.plan.statistics), task.method, task.plan, torch.Generator())
 
 
 def captured(module: nn.Module, examples: Examples) -> Model:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,11 @@ class Adam(Optimiser):
     betas: tuple[float, float] = (0.9, 0.999)
     decay: float = 0.0
 
+    def __post_init__(self) -> None:
+        check_decay(self.decay)
+        for beta in self.betas:
+            check_memory(beta)
+
     def over(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
         return torch.optim.Adam(parameters, betas=self.betas, weight_decay=self.decay)
 
@@ -47,6 +53,10 @@ class SGD(Optimiser):
 
     momentum: float = 0.9
     decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_decay(self.decay)
+        check_memory(self.momentum)
 
     def over(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
         return torch.optim.SGD(parameters, lr=1.0, momentum=self.momentum, weight_decay=self.decay)
@@ -92,17 +102,25 @@ class Validation:
     attack: PGD = field(default_factory=lambda: PGD(steps=10, restarts=1, targets=0))
     best: bool = False
 
+    def __post_init__(self) -> None:
+        check_count("every", self.every)
+
 
 @dataclass(frozen=True)
 class Keep:
     """Where a run is kept: `folder` gets checkpoint.safetensors after every so many epochs, and history.csv.
 
-    With `resume` a run goes on from the checkpoint that it finds there, if it finds one.
+    With `resume` a run goes on from the checkpoint that it finds there, if it finds one; without, a folder that has one is
+    refused. `about` is what else the weights depend on, such as how they were drawn: another text is another run.
     """
 
     folder: Path
     every: int = 1
     resume: bool = False
+    about: str = ""
+
+    def __post_init__(self) -> None:
+        check_count("every", self.every)
 
 
 @dataclass(frozen=True)
@@ -133,7 +151,24 @@ class TrainingPlan:
     def __post_init__(self) -> None:
         counts = {"epochs": self.epochs, "batch": self.batch, "micro": 1 if self.micro is None else self.micro}
         for name, count in counts.items():
-            if count < 1:
-                raise SpecError(f"{name} must be at least 1, got {count}.")
+            check_count(name, count)
         if self.gradient_norm is not None and not self.gradient_norm > 0:
             raise SpecError(f"gradient_norm must be positive, got {self.gradient_norm}; None cuts no gradient.")
+
+
+def check_count(name: str, count: int) -> None:
+    """SpecError unless this is a whole number from 1 on."""
+    if not isinstance(count, int) or count < 1:
+        raise SpecError(f"{name} must be a whole number and at least 1, got {count}.")
+
+
+def check_decay(decay: float) -> None:
+    """SpecError for a decay of weights that makes them grow."""
+    if not 0 <= decay < math.inf:
+        raise SpecError(f"the decay of weights is finite and at least 0, got {decay}.")
+
+
+def check_memory(share: float) -> None:
+    """SpecError unless an optimiser forgets: what it keeps of its averages is a share below 1."""
+    if not 0 <= share < 1:
+        raise SpecError(f"momentum and betas are at least 0 and below 1, got {share}.")

@@ -13,9 +13,9 @@ from boundlab.bounds.methods import CROWN, IBP
 from boundlab.bounds.problem import Method
 from boundlab.data.examples import Examples
 from boundlab.train.batch import Threat
-from boundlab.train.fit import Fitted, fit
+from boundlab.train.fit import Fitted, captured, fit
 from boundlab.train.history import Epoch
-from boundlab.train.measure import Measured, measure
+from boundlab.train.measure import Measured, check_examples, measure
 from boundlab.train.plan import Keep
 from boundlab.train.recipe import Recipe
 
@@ -40,12 +40,16 @@ class Outcome:
 
 def carried_out(recipe: Recipe, training: Examples, test: Examples, keep: Keep | None = None,
                 tell: Callable[[Epoch], None] | None = None, device: torch.device | None = None) -> Outcome:
-    """Train the network of a recipe, and measure it on test examples at the recipe's test radius."""
+    """Train the network of a recipe, and measure it on test examples at the recipe's test radius.
+
+    Test examples that it could not be measured on are found before it is trained.
+    """
     chosen = training if recipe.examples is None else training.take(range(min(recipe.examples, len(training))))
-    plan = replace(recipe.plan(keep), tell=tell)
+    keep = keep and replace(keep, about=f"initialisation {recipe.initialisation}")
+    plan, threat = replace(recipe.plan(keep), tell=tell), Threat(recipe.radius, recipe.norm, recipe.clip)
     module = recipe.built(chosen).to(device or torch.device("cpu"))
+    check_examples(captured(module, chosen), test, threat)
     fitted = fit(module, chosen, recipe.training_method, eps=recipe.eps, norm=recipe.norm, plan=plan)
     started = time.perf_counter()
-    threat = Threat(recipe.radius, recipe.norm, recipe.clip)
     measured = measure(fitted.model, test, threat, PROOFS, SEARCH, recipe.seed)
     return Outcome(fitted, measured, time.perf_counter() - started)

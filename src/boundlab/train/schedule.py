@@ -69,6 +69,11 @@ class Smooth:
     middle: float = 0.25
     power: int = 4
 
+    def __post_init__(self) -> None:
+        if not (0 <= self.middle < 1 and self.power >= 1):
+            raise SpecError(f"a smooth ramp has its middle from 0 to below 1 and a power of at least 1, got {self.middle} and "
+                            f"{self.power}.")
+
     def share(self, progress: float) -> float:
         """Rises slowly at first, without a kink at the middle."""
         return smooth_ramp(progress, self.middle, self.power)
