@@ -103,6 +103,7 @@ def test_ctrl_c_says_how_to_go_on(run, tmp_path, recipe, monkeypatch):
     (("epochs = 3", "epochs = 3\nclip = [1.0, 0.0]"), "clip is"),
     (("[method.crown-ibp]", "[augmentation]\nshift = -1\n[method.crown-ibp]"), "at least 0, got -1"),
     (("[method.crown-ibp]", "[optimiser.adam]\ndecay = -1.0\n[method.crown-ibp]"), "decay"),
+    (("[method.crown-ibp]", "[normalise]\nmean = [0.1, 0.2]\ndeviation = [1.0, 1.0]\n[method.crown-ibp]"), "2 channels"),
     (("end = 2 }", "end = 2, smooth = { middle = 1.5 } }"), "middle"),
 ])
 def test_bad_recipes_end_in_a_sentence(run, tmp_path, recipe, change, said):

@@ -1,6 +1,8 @@
 """The training loop: equal seeds give equal runs, a killed run goes on as if nothing had been, validation is held out."""
 
 import csv
+import errno
+import os
 import random
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from boundlab.train.adversary import Ascent
 from boundlab.train.augmentation import Augmentation
 from boundlab.train.batch import Threat
 from boundlab.train.fit import divided, fit
+from boundlab.train.history import replace_file
 from boundlab.train.measure import measure
 from boundlab.train.methods import SABR, CrownIBP, Natural, RobustIBP
 from boundlab.train.plan import SGD, Adam, HeldOut, Keep, OnTestSet, Statistics, TrainingPlan, Validation
@@ -95,26 +98,18 @@ killed(pathlib.Path(sys.argv[1]), int(sys.argv[2]))
 """
 
 
-def killed_at_random(folder, epochs, kills, longest):
-    """Processes that are killed some seconds after they begin; then the run is ended here, and compared with a whole one."""
-    for _ in range(kills):
-        command = [sys.executable, "-c", RUN, str(folder), str(epochs), str(torch.get_num_threads())]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as process:
-            assert process.stdout.readline() == b"begun\n"
-            time.sleep(random.uniform(0.0, longest))  # any moment will do: no seed is wanted
-            process.kill()
-    found = killed(folder, epochs)
-    whole = fit(network(norm=True), clouds(300), CrownIBP(), eps=0.05, plan=replace(SHORT, epochs=epochs))
-    assert same(weights(found.module), weights(whole.module)) and timeless(found.history) == timeless(whole.history)
-
-
-def test_a_killed_run_ends_with_the_same_bits(tmp_path):
-    killed_at_random(tmp_path, 6, 1, 2.0)
-
-
 @pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(tmp_path):
-    killed_at_random(tmp_path, 60, 6, 8.0)
+    epochs = 60
+    for _ in range(6):
+        command = [sys.executable, "-c", RUN, str(tmp_path), str(epochs), str(torch.get_num_threads())]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as process:
+            assert process.stdout.readline() == b"begun\n"
+            time.sleep(random.uniform(0.0, 8.0))  # any moment will do: no seed is wanted
+            process.kill()
+    found = killed(tmp_path, epochs)
+    whole = fit(network(norm=True), clouds(300), CrownIBP(), eps=0.05, plan=replace(SHORT, epochs=epochs))
+    assert same(weights(found.module), weights(whole.module)) and timeless(found.history) == timeless(whole.history)
 
 
 def test_a_checkpoint_is_for_its_run_only_and_damage_is_found(tmp_path):
@@ -154,6 +149,18 @@ def test_a_run_is_never_replaced_by_another(tmp_path):
     with pytest.raises(CheckpointError, match="another run"):
         fit(network(), clouds(), RobustIBP(), eps=0.05, plan=replace(plan, epochs=3, tell=other))
     assert path.read_bytes() == before
+
+
+def test_a_full_disk_leaves_the_file_that_is_there(tmp_path, monkeypatch):
+    def full(number):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "kept"
+    replace_file(path, b"before")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"No space left.*kept"):
+        replace_file(path, b"after")
+    assert path.read_bytes() == b"before" and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_checkpoint_is_for_its_network_only(tmp_path):

@@ -37,10 +37,14 @@ def write_history(path: Path, history: Sequence[Epoch]) -> None:
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """A file's new content, whole or not at all, even if the process or the machine dies."""
+    """A file's new content, whole or not at all, even if the process or the machine dies; OSError names the file."""
     new = path.with_name(path.name + ".new")
-    with new.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
+    try:
+        with new.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+    except OSError as problem:  # a disk that is full says so without a name
+        new.unlink(missing_ok=True)
+        raise OSError(problem.errno, problem.strerror, str(path)) from problem

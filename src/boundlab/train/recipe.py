@@ -190,6 +190,8 @@ class Recipe(Part):
             initialise_for_ibp(net, self.seed)
         if self.normalise is None:
             return net
+        if len(self.normalise.mean) != training.x.shape[1]:
+            raise RecipeError(f"'normalise' has {len(self.normalise.mean)} channels, and the data {training.x.shape[1]}.")
         return nn.Sequential(Normalise(self.normalise.mean, self.normalise.deviation), net)
 
 
