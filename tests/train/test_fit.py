@@ -237,6 +237,15 @@ def test_policies_of_batch_norm():
     assert moved == {Statistics.CLEAN: True, Statistics.POPULATION: True, Statistics.FROZEN: False}
 
 
+def test_a_batch_norm_of_one_number_is_refused():
+    # Its variance is 0, so that intervals would grow by 1 / sqrt(1e-5).
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+    for batch in (1, 32):
+        with pytest.raises(SpecError, match="alone in its batch"):
+            fit(flat, clouds(33), RobustIBP(), eps=0.05, plan=replace(SHORT, batch=batch, validation=None))
+    fit(network(norm=True), clouds(33), RobustIBP(), eps=0.05, plan=replace(SHORT, epochs=1, validation=None))
+
+
 def test_nan_ties_and_examples_beyond_bounds_are_not_proven():
     data = clouds(40)
     tied = network()

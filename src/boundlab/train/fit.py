@@ -71,6 +71,7 @@ def fit(module: nn.Module, data: Examples, method: TrainingMethod, *, eps: float
     for part in (training, validation):
         if part is not None:
             check_examples(model, part, task.threat)
+    check_batches(task)
     run = begun(module, task)
     tried(task)
     about = "" if plan.keep is None else fingerprint(model, [*data.labelled()], method, task.threat, plan, plan.keep.about)
@@ -97,6 +98,15 @@ def divided(data: Examples, plan: TrainingPlan) -> tuple[Examples, Examples | No
     if not 0 < count < len(data):
         raise SpecError(f"a share of {source.share:g} of {len(data)} examples leaves none for training or for validation.")
     return data.take(order[count:].sort().values.tolist()), data.take(order[:count].sort().values.tolist())
+
+
+def check_batches(task: Task) -> None:
+    """SpecError if a batch norm would have the statistics of one number, whose variance is 0."""
+    smallest = min(len(task.training), len(task.training) % task.plan.batch or task.plan.batch)
+    single = any(math.prod(norm.value.shape[1:]) == 1 for norm in task.model.graph.norms)
+    if smallest == 1 and single and task.plan.statistics is not Statistics.FROZEN:
+        raise SpecError(f"{len(task.training)} training examples in batches of {task.plan.batch} leave one alone in its "
+                        "batch, and the network has a batch norm of one number an example; choose another batch.")
 
 
 def tried(task: Task) -> None:
