@@ -45,6 +45,10 @@ class CheckpointError(BoundlabError):
     """A checkpoint is damaged, or is about another network."""
 
 
+class RecipeError(BoundlabError):
+    """A recipe of training is missing, or is not valid."""
+
+
 class MissingPackage(BoundlabError):
     """An optional package, or its licence, is needed; the message says what installs it."""
 

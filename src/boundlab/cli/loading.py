@@ -12,6 +12,8 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import boundlab as bl
@@ -19,7 +21,6 @@ from boundlab import zoo
 from boundlab.cli.verb import Misuse, Session, sentence
 from boundlab.data.arrays import ARRAYS, read_arrays
 from boundlab.data.read import read_examples
-from boundlab.errors import MissingPackage
 from boundlab.perturbations.altered import L0Ball
 from boundlab.perturbations.ball import LpBall
 from boundlab.perturbations.sets import PerturbationSet
@@ -177,11 +178,6 @@ def fill(module: nn.Module, weights: Path) -> None:
 def read_weights(weights: Path) -> Mapping[str, Tensor]:
     """Tensors by name from a .safetensors file or a checkpoint of torch.save."""
     if weights.suffix == ".safetensors":
-        try:
-            from safetensors import SafetensorError
-            from safetensors.torch import load_file
-        except ImportError as problem:
-            raise MissingPackage("reading .safetensors needs a package: pip install 'boundlab[safetensors]'.") from problem
         try:
             return dict(load_file(weights))
         except SafetensorError as problem:

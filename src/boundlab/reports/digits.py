@@ -12,26 +12,27 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from boundlab.attack.pgd import PGD, attack
-from boundlab.bounds.methods import CROWN, IBP, bound
+from boundlab.attack.pgd import PGD
+from boundlab.bounds.methods import CROWN, IBP
 from boundlab.bounds.problem import Method, Rigour
-from boundlab.capture.torch import capture
-from boundlab.errors import MissingPackage
-from boundlab.evaluate import evaluate
+from boundlab.data.examples import Examples
 from boundlab.graph import Model
-from boundlab.perturbations.ball import LpBall
-from boundlab.spec import margins
-from boundlab.train.fit import Pace, fit
-from boundlab.train.losses import crown_ibp_loss, natural_loss
-from boundlab.train.schedule import between, progress, smooth_ramp
+from boundlab.train.batch import Threat
+from boundlab.train.fit import fit
+from boundlab.train.measure import Measured, measure
+from boundlab.train.methods import CrownIBP, Natural, TrainingMethod
+from boundlab.train.plan import TrainingPlan
+from boundlab.train.schedule import Ramp, Rate, Smooth
+from boundlab.train.sources import digits, permuted
 
 METHODS: Mapping[str, Method] = {"IBP": IBP(), "CROWN-IBP": CROWN(intermediate=IBP()), "CROWN": CROWN()}
 ORDINARY, CERTIFIED = "ordinary", "certified"
 CLASSES = 10
+PIXELS = (0.0, 1.0)
+"""Every pixel stays between these two."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +50,10 @@ class Settings:
     attack_restarts: int = 2
     attack_targets: int = 2
 
-    def pace(self, epochs: int) -> Pace:
-        """The pace of a training run of so many epochs."""
-        return Pace(epochs, self.batch, self.rate, seed=self.seed)
-
-
-@dataclass(frozen=True)
-class Split:
-    """Images x (n, 1, 8, 8) in [0, 1] with labels (n,)."""
-
-    x: Tensor
-    labels: Tensor
+    def plan(self, epochs: int) -> TrainingPlan:
+        """How a network is trained for so many epochs: eps grows along one smooth ramp, and the rate falls once."""
+        rate, ramp = Rate(self.rate, (0.85 * epochs,), 0.2), Ramp(0.05 * epochs, 0.7 * epochs, Smooth())
+        return TrainingPlan(epochs, self.batch, rate, ramp, clip=PIXELS, seed=self.seed, validation=None)
 
 
 @dataclass(frozen=True)
@@ -90,20 +84,12 @@ class Study:
         return asdict(self)
 
 
-def load_splits(seed: int) -> dict[str, Split]:
+def load_splits(seed: int) -> dict[str, Examples]:
     """Training (60 %), validation and test images (20 % each), by a permutation that `seed` fixes."""
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as problem:
-        raise MissingPackage("the demonstration needs scikit-learn and matplotlib: pip install 'boundlab[demo]'.") from problem
-    digits = load_digits()
-    x = torch.from_numpy(digits.images.astype(np.float32)).unsqueeze(1) / 16
-    labels = torch.from_numpy(digits.target.astype(np.int64))
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
-    ends = [0, round(0.6 * len(x)), round(0.8 * len(x)), len(x)]
+    whole = permuted(digits(), seed)
+    ends = [0, round(0.6 * len(whole)), round(0.8 * len(whole)), len(whole)]
     names = ("train", "validation", "test")
-    parts = {name: order[start:end] for name, start, end in zip(names, ends, ends[1:], strict=False)}
-    return {name: Split(x[part], labels[part]) for name, part in parts.items()}
+    return {name: whole.take(range(start, end)) for name, start, end in zip(names, ends, ends[1:], strict=False)}
 
 
 def build_network(seed: int) -> nn.Module:
@@ -114,64 +100,28 @@ def build_network(seed: int) -> nn.Module:
                              nn.Linear(512, 100), nn.ReLU(), nn.Linear(100, CLASSES))
 
 
-def pixels_within(x: Tensor, eps: float) -> LpBall:
-    """Every pixel may move by eps but stays in [0, 1]."""
-    return LpBall(x, eps, clip=(0.0, 1.0))
+def measured(model: Model, split: Examples, eps: float, settings: Settings) -> Measured:
+    """Which images are labelled correctly, under attack too, and proven by which method."""
+    search = PGD(settings.attack_steps, settings.attack_restarts, targets=settings.attack_targets)
+    return measure(model, split, Threat(eps, clip=PIXELS), METHODS, search, settings.seed)
 
 
-def train_ordinary(network: nn.Module, split: Split, settings: Settings) -> list[float]:
-    """Cross-entropy on clean images."""
-    def loss(x: Tensor, labels: Tensor, done: float) -> Tensor:
-        return natural_loss(network, x, labels)
-
-    return fit(network, loss, split.x, split.labels, settings.pace(settings.ordinary_epochs))
-
-
-def train_certified(network: nn.Module, split: Split, settings: Settings) -> list[float]:
-    """CROWN-IBP (Zhang et al. 2020): eps grows and the weight of CROWN-IBP margins falls along one smooth ramp."""
-    model = capture(network, split.x[:2])
-
-    def loss(x: Tensor, labels: Tensor, done: float) -> Tensor:
-        ramp = smooth_ramp(progress(round(1000 * done), 50, 700))
-        return crown_ibp_loss(model, pixels_within(x, settings.train_eps * ramp), labels, between(1.0, 0.0, ramp))
-
-    return fit(network, loss, split.x, split.labels, settings.pace(settings.certified_epochs))
-
-
-def certified_accuracy(model: Model, split: Split, eps: float, method: Method) -> float:
-    """The share of images whose every margin is proven positive on the whole ball (the image itself included)."""
-    lower = bound(model, pixels_within(split.x, eps), method=method, spec=margins(split.labels, CLASSES)).lower
-    return float((lower > 0).all(1).double().mean())
-
-
-def clean_accuracy(model: Model, split: Split) -> float:
-    """The share of images that the network labels correctly."""
-    return float((evaluate(model, split.x).argmax(1) == split.labels).double().mean())
-
-
-def attacked_accuracy(model: Model, split: Split, eps: float, settings: Settings) -> float:
-    """The share of images for which projected gradient descent finds no counterexample."""
-    generator = torch.Generator().manual_seed(settings.seed)
-    method = PGD(settings.attack_steps, settings.attack_restarts, targets=settings.attack_targets)
-    found = attack(model, pixels_within(split.x, eps), margins(split.labels, CLASSES), method, generator)
-    return float((~found.violated).double().mean())
-
-
-def measure(name: str, model: Model, split: Split, eps: float, settings: Settings) -> Point:
+def point(name: str, found: Measured, eps: float) -> Point:
     """One network's accuracies at one radius."""
-    proven = {title: certified_accuracy(model, split, eps, method) for title, method in METHODS.items()}
-    return Point(name, eps, clean_accuracy(model, split), attacked_accuracy(model, split, eps, settings), proven)
+    return Point(name, eps, found.clean, found.attacked, found.verified)
 
 
-def trained(splits: Mapping[str, Split], settings: Settings, tell: Callable[[str], None]) -> Iterator[tuple[str, Model, float]]:
+def trained(splits: Mapping[str, Examples], settings: Settings, tell: Callable[[str], None]
+            ) -> Iterator[tuple[str, Model, float]]:
     """Both networks, from the same initial weights, with the seconds that their training took."""
-    plans = ((ORDINARY, "ordinarily", train_ordinary, settings.ordinary_epochs),
-             (CERTIFIED, "with the CROWN-IBP loss", train_certified, settings.certified_epochs))
-    for name, way, train, epochs in plans:
+    plans: tuple[tuple[str, str, TrainingMethod, int], ...] = (
+        (ORDINARY, "ordinarily", Natural(), settings.ordinary_epochs),
+        (CERTIFIED, "with the CROWN-IBP loss", CrownIBP(), settings.certified_epochs))
+    for name, way, method, epochs in plans:
         tell(f"training the network {way}, {epochs} epochs")
         network, started = build_network(settings.seed), time.perf_counter()
-        train(network, splits["train"], settings)
-        yield name, capture(network.eval(), splits["train"].x[:2]).detached(), time.perf_counter() - started
+        found = fit(network, splits["train"], method, eps=settings.train_eps, plan=settings.plan(epochs))
+        yield name, found.model, time.perf_counter() - started
 
 
 def run_study(settings: Settings, tell: Callable[[str], None]) -> Study:
@@ -181,18 +131,16 @@ def run_study(settings: Settings, tell: Callable[[str], None]) -> Study:
     seconds: dict[str, float] = {}
     for name, model, spent in trained(splits, settings, tell):
         seconds[f"training, {name}"] = spent
-        validation[name] = {
-            "clean": clean_accuracy(model, splits["validation"]),
-            f"certified by CROWN-IBP at {settings.train_eps:g}": certified_accuracy(
-                model, splits["validation"], settings.train_eps, METHODS["CROWN-IBP"]),
-        }
+        known = measured(model, splits["validation"], settings.train_eps, settings)
+        validation[name] = {"clean": known.clean,
+                            f"certified by CROWN-IBP at {settings.train_eps:g}": known.verified["CROWN-IBP"]}
         started = time.perf_counter()
         for eps in settings.grid:
             tell(f"attacking and certifying the {name} network at eps {eps:g}")
-            points.append(measure(name, model, splits["test"], eps, settings))
+            points.append(point(name, measured(model, splits["test"], eps, settings), eps))
         seconds[f"attacks and bounds, {name}"] = time.perf_counter() - started
     return Study(settings, tuple(points), validation, seconds, surroundings(),
-                 {name: len(split.labels) for name, split in splits.items()}, Rigour.FLOAT.name.lower())
+                 {name: len(split) for name, split in splits.items()}, Rigour.FLOAT.name.lower())
 
 
 def surroundings() -> dict[str, str]:

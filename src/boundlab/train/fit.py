@@ -1,45 +1,217 @@
-"""The training loop: any loss, a schedule, one learning-rate drop."""
+"""The training loop, for every method: batches, schedules, the step, validation, checkpoints."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import contextlib
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-Loss = Callable[[Tensor, Tensor, float], Tensor]
+from boundlab.capture.torch import capture
+from boundlab.data.examples import Examples
+from boundlab.errors import BoundError, SpecError
+from boundlab.graph import Model
+from boundlab.train.batch import Batch, Threat
+from boundlab.train.checkpoint import NAME, Run, fingerprint, load, refuse, save
+from boundlab.train.history import Epoch, write_history
+from boundlab.train.measure import check_examples, measure
+from boundlab.train.methods import TrainingMethod
+from boundlab.train.plan import HeldOut, OnTestSet, Statistics, TrainingPlan
+from boundlab.train.statistics import update_running
+from boundlab.train.step import objective, running_statistics, with_statistics_of
+
+CHOICE, NOISE = 1, 2
+"""Added to the seed for the choice of validation examples, and for attacks and changed images."""
 
 
 @dataclass(frozen=True)
-class Pace:
-    """How long and how fast: the learning rate falls to a fifth after `drop` of the run, batches follow `seed`."""
+class Fitted:
+    """A trained module (in evaluation mode), its model without gradients (the same tensors), and a record for each epoch.
 
-    epochs: int
-    batch: int
-    rate: float
-    drop: float = 0.85
-    seed: int = 0
-
-
-def fit(module: nn.Module, loss: Loss, x: Tensor, labels: Tensor, pace: Pace) -> list[float]:
-    """Train a module in place with Adam; `loss(x, labels, progress)` sees batches and how far the run is, 0 to 1.
-
-    The result is the mean loss of each epoch. Batches come from a generator of their own, so equal seeds give equal runs.
+    `chosen` is the number of the epoch whose weights it has.
     """
-    optimizer = torch.optim.Adam(module.parameters(), lr=pace.rate)
-    generator = torch.Generator().manual_seed(pace.seed)
-    losses = []
-    for epoch in range(pace.epochs):
-        if epoch >= pace.drop * pace.epochs:
-            optimizer.param_groups[0]["lr"] = pace.rate / 5
-        parts = torch.randperm(len(x), generator=generator).split(pace.batch)
-        total = 0.0
-        for place, part in enumerate(parts):
-            optimizer.zero_grad()
-            value = loss(x[part], labels[part], (epoch + place / len(parts)) / pace.epochs)
-            value.backward()
-            optimizer.step()
-            total += float(value.detach()) * len(part)
-        losses.append(total / len(x))
-    return losses
+
+    module: nn.Module
+    model: Model
+    history: tuple[Epoch, ...]
+    chosen: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one run is about."""
+
+    model: Model
+    training: Examples
+    validation: Examples | None
+    method: TrainingMethod
+    threat: Threat
+    plan: TrainingPlan
+
+
+def fit(module: nn.Module, data: Examples, method: TrainingMethod, *, eps: float, norm: float = math.inf,
+        plan: TrainingPlan | None = None) -> Fitted:
+    """Train a classifier in place on labelled examples, so that bounds prove its labels on balls of radius `eps`.
+
+    The module maps (b, *shape) to logits (b, classes); it is captured once, in evaluation mode, in which it stays: batch norms
+    follow the plan's `statistics`, and dropout does nothing. eps is in the units of `data`: a normalisation is the first layer.
+    ShapeError or SpecError where network, data and plan do not fit together, BoundError if the loss is no finite number,
+    CheckpointError for a checkpoint of another run, and, without `resume`, for any.
+    """
+    plan = plan or TrainingPlan()
+    if plan.keep is not None and not plan.keep.resume:
+        refuse(plan.keep.folder / NAME)
+    training, validation = divided(data, plan)
+    model = captured(module, training)
+    task = Task(model, training, validation, method, Threat(eps, norm, plan.clip), plan)
+    for part in (training, validation):
+        if part is not None:
+            check_examples(model, part, task.threat)
+    check_batches(task)
+    run = begun(module, task)
+    tried(task)
+    about = "" if plan.keep is None else fingerprint(model, [*data.labelled()], method, task.threat, plan, plan.keep.about)
+    if plan.keep is not None:
+        plan.keep.folder.mkdir(parents=True, exist_ok=True)
+        run = load(plan.keep.folder / NAME, run, about)
+    for epoch in range(len(run.history), plan.epochs):
+        run = remembered(run, task, one_epoch(run, task, epoch))
+        if plan.keep is not None and ((epoch + 1) % plan.keep.every == 0 or epoch + 1 == plan.epochs):
+            save(plan.keep.folder / NAME, run, about)
+            write_history(plan.keep.folder / "history.csv", run.history)
+    return finished(run, task)
+
+
+def divided(data: Examples, plan: TrainingPlan) -> tuple[Examples, Examples | None]:
+    """Training and validation examples; the latter are taken from the former unless a test set is named."""
+    source = None if plan.validation is None else plan.validation.source
+    if isinstance(source, OnTestSet):
+        return data, source.examples
+    if not isinstance(source, HeldOut) or source.share == 0:
+        return data, None
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(plan.seed + CHOICE))
+    count = round(source.share * len(data))
+    if not 0 < count < len(data):
+        raise SpecError(f"a share of {source.share:g} of {len(data)} examples leaves none for training or for validation.")
+    return data.take(order[count:].sort().values.tolist()), data.take(order[:count].sort().values.tolist())
+
+
+def check_batches(task: Task) -> None:
+    """SpecError if a batch norm would have the statistics of one number, whose variance is 0."""
+    smallest = min(len(task.training), len(task.training) % task.plan.batch or task.plan.batch)
+    single = any(math.prod(norm.value.shape[1:]) == 1 for norm in task.model.graph.norms)
+    if smallest == 1 and single and task.plan.statistics is not Statistics.FROZEN:
+        raise SpecError(f"{len(task.training)} training examples in batches of {task.plan.batch} leave one alone in its "
+                        "batch, and the network has a batch norm of one number an example; choose another batch.")
+
+
+def tried(task: Task) -> None:
+    """Ask for the loss at the full radius once: what the method cannot do is said now, and not when the ramp is over."""
+    x, labels = (part[:2].to(task.model.device) for part in task.training.labelled())
+    batch = Batch(task.model, x.to(task.model.dtype), labels, task.threat, 1.0)
+    with contextlib.suppress(BoundError):  # the network is not trained yet
+        objective(with_statistics_of(batch, task.plan.statistics), task.method, task.plan, torch.Generator())
+
+
+def captured(module: nn.Module, examples: Examples) -> Model:
+    """The module in evaluation mode as a model with live parameters."""
+    like = next(module.parameters(), examples.x)
+    return capture(module.eval(), examples.x[:2].to(like.device, like.dtype))
+
+
+def begun(module: nn.Module, task: Task) -> Run:
+    """A run before its first epoch: an optimiser over all parameters, and generators of batches and of attacks."""
+    parameters = [value for value in module.parameters() if value.requires_grad]
+    if not parameters:
+        raise SpecError("the module has no parameter that requires a gradient, so there is nothing to train.")
+    seeds = {"order": task.plan.seed, "noise": task.plan.seed + NOISE}
+    return Run(module, task.plan.optimiser.over(parameters),
+               {name: torch.Generator().manual_seed(seed) for name, seed in seeds.items()})
+
+
+def batches(task: Task, run: Run) -> Iterator[tuple[Tensor, Tensor]]:
+    """Inputs and labels of one epoch in random order, where the network is, changed at random if the plan says so."""
+    x, labels = task.training.labelled()
+    for part in torch.randperm(len(x), generator=run.generators["order"]).split(task.plan.batch):
+        chosen = x[part].to(task.model.dtype).to(task.model.device)
+        if task.plan.augmentation is not None:
+            chosen = task.plan.augmentation.applied(chosen, run.generators["noise"])
+        yield chosen, labels[part].to(task.model.device)
+
+
+def one_epoch(run: Run, task: Task, epoch: int) -> Epoch:
+    """A step on each batch; what is remembered of them."""
+    plan, started, total = task.plan, time.perf_counter(), 0.0
+    count = -(-len(task.training) // plan.batch)
+    share = rate = 0.0
+    for place, (x, labels) in enumerate(batches(task, run)):
+        moment = epoch + place / count
+        share, rate = plan.ramp.at(moment), plan.rate.at(moment)
+        total += step(run, task, Batch(task.model, x, labels, task.threat, share), rate) * len(x)
+    if not all(bool(torch.isfinite(value).all()) for value in run.module.parameters()):
+        raise diverged("a parameter", epoch)
+    if plan.statistics is Statistics.POPULATION:
+        running_statistics(task.model, (x for x, _ in batches(task, with_copies(run))))
+    return Epoch(epoch, total / len(task.training), task.threat.eps * share, rate, time.perf_counter() - started)
+
+
+def diverged(what: str, epoch: int) -> BoundError:
+    """That training has left the numbers."""
+    return BoundError(f"{what} is NaN or infinite in epoch {epoch + 1}; train with a smaller rate, a longer ramp of eps, "
+                      "or gradients that are cut (gradient_norm).")
+
+
+def with_copies(run: Run) -> Run:
+    """The run with copies of its generators, for a pass that leaves their order alone."""
+    return replace(run, generators={name: value.clone_state() for name, value in run.generators.items()})
+
+
+def step(run: Run, task: Task, batch: Batch, rate: float) -> float:
+    """One step of the optimiser; the loss before it. BoundError if it, or its gradient, is no finite number."""
+    plan = task.plan
+    for group in run.optimiser.param_groups:
+        group["lr"] = rate
+    run.optimiser.zero_grad()
+    batch = with_statistics_of(batch, plan.statistics)
+    loss = objective(batch, task.method, plan, run.generators["noise"])
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise diverged("the loss", len(run.history))
+    loss.backward()
+    if plan.gradient_norm is not None:
+        size = nn.utils.clip_grad_norm_(run.module.parameters(), plan.gradient_norm)
+        if not bool(torch.isfinite(size)):
+            raise diverged("the gradient", len(run.history))
+    run.optimiser.step()
+    if plan.statistics is not Statistics.FROZEN:
+        update_running(task.model, batch.model, len(batch.x))
+    return value
+
+
+def remembered(run: Run, task: Task, epoch: Epoch) -> Run:
+    """The run with one more epoch, with what validation measures, and with its weights if they are the best."""
+    how = task.plan.validation
+    due = how is not None and ((epoch.epoch + 1) % how.every == 0 or epoch.epoch + 1 == task.plan.epochs)
+    if how is not None and due and task.validation is not None:
+        found = measure(task.model, task.validation, task.threat, {"bound": how.bound}, how.attack, task.plan.seed)
+        epoch = replace(epoch, clean=found.clean, attacked=found.attacked, verified=found.verified["bound"])
+        if how.best and task.plan.ramp.at(epoch.epoch) == 1 and found.verified["bound"] > run.score:
+            weights = {name: value.detach().clone() for name, value in run.module.state_dict().items()}
+            run = replace(run, score=found.verified["bound"], best=weights)
+    if task.plan.tell is not None:
+        task.plan.tell(epoch)
+    return replace(run, history=(*run.history, epoch))
+
+
+def finished(run: Run, task: Task) -> Fitted:
+    """The result, with the best weights if the plan chooses them."""
+    chosen = len(run.history) - 1
+    if run.best is not None:
+        run.module.load_state_dict(run.best)
+        chosen = next(epoch.epoch for epoch in run.history
+                      if epoch.verified == run.score and task.plan.ramp.at(epoch.epoch) == 1)
+    return Fitted(run.module, task.model.detached(), run.history, chosen)

@@ -63,22 +63,30 @@ def crown_ibp_loss(model: Model, sets: Sets, labels: Tensor, crown_weight: float
     margins are. Zhang et al. 2020 (CROWN-IBP), Eq. 9. `intermediate` bounds the layers (IBP() if left out); the rows of
     `problems` examples are pulled at a time, which changes memory and not results.
     """
+    return mixed_loss(classification(model, sets, labels, intermediate), crown_weight, problems)
+
+
+def mixed_loss(question: Classification, crown_weight: float, problems: int | None = None) -> Tensor:
+    """`crown_ibp_loss` of a question whose intervals are there already."""
     check_weight(crown_weight)
 
     def total(problem: Problem, env: Env, labels: Tensor) -> Tensor:
-        classes = problem.target.shape[0]
         mixed: Tensor | None = None
         if crown_weight > 0:
-            mixed = crown_weight * rows_below(problem, env, margins(labels, classes, problem.model.dtype).rows)
+            mixed = crown_weight * rows_below(problem, env, margins(labels, problem.target.shape[0], problem.model.dtype).rows)
         if crown_weight < 1:
-            plain = margin_interval(problem, env, labels).lower[one_hot(labels, classes) == 0].reshape(len(labels), classes - 1)
-            mixed = plus(mixed, (1 - crown_weight) * plain)
+            mixed = plus(mixed, (1 - crown_weight) * interval_margins(problem, env, labels))
         assert mixed is not None
         return robust_cross_entropy(mixed) * len(labels)
 
-    question = classification(model, sets, labels, intermediate)
     rows = 0 if crown_weight == 0 else question.problem.target.shape[0] - 1
     return question.averaged(total, problems or question.group_size(rows))
+
+
+def interval_margins(problem: Problem, env: Env, labels: Tensor) -> Tensor:
+    """Lower bounds by intervals of the label's logit minus each other one, (b, classes - 1)."""
+    lower = margin_interval(problem, env, labels).lower
+    return lower[one_hot(labels, lower.shape[1]) == 0].reshape(len(labels), lower.shape[1] - 1)
 
 
 def fused_crown_ibp_loss(model: Model, sets: Sets, labels: Tensor, crown_weight: float, intermediate: Method | None = None,
@@ -90,13 +98,17 @@ def fused_crown_ibp_loss(model: Model, sets: Sets, labels: Tensor, crown_weight:
     the IBP bound of S as w * CROWN-IBP + (1 - w) * IBP, before the logarithm: weight 0 is `ibp_loss`, other weights are not
     `crown_ibp_loss`. Xu et al. 2020, Sec. 3.3 and Theorem 3. `intermediate` and `problems` as there.
     """
+    return fused_loss(classification(model, sets, labels, intermediate), crown_weight, problems)
+
+
+def fused_loss(question: Classification, crown_weight: float, problems: int | None = None) -> Tensor:
+    """`fused_crown_ibp_loss` of a question whose intervals are there already."""
     check_weight(crown_weight)
 
     def total(problem: Problem, env: Env, labels: Tensor) -> Tensor:
         fused = fused_sum(problem, env, labels, crown_weight)
         return (fused.total.log() + fused.shift).sum()
 
-    question = classification(model, sets, labels, intermediate)
     return question.averaged(total, problems or question.group_size(0 if crown_weight == 0 else 1))
 
 

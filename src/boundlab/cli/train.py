@@ -1,0 +1,167 @@
+"""boundlab train: a network trained by a recipe so that its labels can be proven, and what is proven of it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from boundlab.cli.answer import Answer, Table, jsonable
+from boundlab.cli.demo import narrator, percent
+from boundlab.cli.verb import Misuse, Session
+from boundlab.data.examples import Examples
+from boundlab.exchange.onnx_file import save_onnx
+from boundlab.train.checkpoint import NAME as CHECKPOINT
+from boundlab.train.checkpoint import weights_file
+from boundlab.train.history import Epoch
+from boundlab.train.measure import Measured
+from boundlab.train.plan import Keep
+from boundlab.train.recipe import Recipe, names, recipe
+from boundlab.train.run import Outcome, carried_out
+from boundlab.train.sources import training_and_test
+
+Name = Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="A TOML file, or the name of a recipe that --list shows.")]
+Listing = Annotated[bool, typer.Option("--list", help="Show the recipes that come with boundlab.")]
+Data = Annotated[Path | None, typer.Option(help="Folder or file with the data, as for other verbs; digits need none.")]
+Out = Annotated[Path, typer.Option(help="Folder for network, weights, checkpoint, history and records.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the folder, if there is one.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Only so many test examples, the first ones.")]
+LISTED = ("recipe", "network", "data", "eps", "epochs", "published: clean", "verified", "source")
+FILES = ("weights.safetensors", "network.onnx", "records.csv", "result.json")
+MEASURED = ("error", "ours", "published")
+
+
+@dataclass(frozen=True)
+class Where:
+    """Data and results."""
+
+    data: Data = None
+    out: Out = Path("trained")
+    resume: Resume = False
+    limit: Limit = None
+
+
+def train(session: Session, name: Name = None, where: Where = Where(), show: Listing = False) -> Answer:
+    """Train a network by a recipe, and certify it on the test set.
+
+    The same recipe gives the same weights; a run that was killed goes on with --resume as if nothing had been. Examples for
+    validation are taken from the training data. What an attack breaks, ties and NaN are never counted as verified.
+    """
+    if show:
+        return listing()
+    if name is None:
+        raise Misuse("name a recipe, or list them with --list.")
+    asked = recipe(name)
+    training, test = training_and_test(where.data, asked.data, asked.seed)
+    test = test if where.limit is None else test.take(range(min(where.limit, len(test))))
+    refuse_results(where)
+    where.out.mkdir(parents=True, exist_ok=True)
+    with resumable(where.out), session.working(f"training: {asked.title}") as say:
+        tell = teller(session, asked, say)
+        outcome = carried_out(asked, training, test, Keep(where.out, resume=where.resume), tell, torch.device(session.device))
+    return answer(name, asked, outcome, where, (training, test))
+
+
+def refuse_results(where: Where) -> None:
+    """Misuse if there are results in the folder that would be replaced, unless their run goes on."""
+    kept = where.out / CHECKPOINT
+    if where.resume and kept.exists():
+        return
+    held = [name for name in (CHECKPOINT, "history.csv", *FILES) if (where.out / name).exists()]
+    if held:
+        resume = "go on with that run by --resume, or " if kept.exists() else ""
+        raise Misuse(f"'{where.out}' holds {', '.join(held)} already, which a new run would replace; {resume}choose another "
+                     "folder with --out.")
+
+
+@contextmanager
+def resumable(folder: Path) -> Iterator[None]:
+    """Ctrl-C is a sentence that says how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt as problem:
+        kept = folder / CHECKPOINT
+        said = f"its epochs are kept in '{folder}', and --resume goes on there." if kept.exists() else "no epoch was finished."
+        raise KeyboardInterrupt(f"interrupted; {said}") from problem
+
+
+def teller(session: Session, asked: Recipe, say: Callable[[str], None]) -> Callable[[Epoch], None]:
+    """What is said after each epoch: in the spinner if a person watches, else a line on standard error."""
+    narrate = say if sys.stderr.isatty() else narrator(session)
+
+    def tell(epoch: Epoch) -> None:
+        shares = [f"{name} {percent(value)}" for name, value in (
+            ("clean", epoch.clean), ("attacked", epoch.attacked), ("verified", epoch.verified)) if value is not None]
+        narrate(f"epoch {epoch.epoch + 1} of {asked.epochs}: " + ", ".join([f"loss {epoch.loss:.4f}", f"eps {epoch.eps:.4g}",
+                                                                         *shares, f"{epoch.seconds:.1f} s"]))
+
+    return tell
+
+
+def listing() -> Answer:
+    """The recipes that come with boundlab."""
+    rows, data = [], []
+    for name in names():
+        held = recipe(name)
+        known = held.published[0] if held.published else None
+        errors = tuple("-" if value is None else f"{value:g} %" for value in (
+            (known.clean_error, known.verified_error) if known else (None, None)))
+        rows.append((name, held.network, held.data, f"{held.eps:.4g}", str(held.epochs), *errors, held.source))
+        data.append({"name": name, **held.model_dump(mode="json", exclude_none=True)})
+    return Answer({"recipes": data}, (Table(LISTED, rows, numbers=frozenset(LISTED[3:7])),),
+                  (f"{len(rows)} recipes; `boundlab train NAME --data FOLDER --out FOLDER` carries one out.",))
+
+
+def answer(name: str, asked: Recipe, outcome: Outcome, where: Where, data: tuple[Examples, Examples]) -> Answer:
+    """The errors beside those that are published, and the files."""
+    measured, fitted = outcome.measured, outcome.fitted
+    ours = {"clean": 1 - measured.clean, "attacked": 1 - measured.attacked} | {
+        f"verified, {proof}": 1 - share for proof, share in measured.verified.items()} | {"verified, any": 1 - measured.by_any}
+    paths = {part: where.out / part for part in FILES}
+    paths["weights.safetensors"].write_bytes(weights_file(fitted.module))
+    save_onnx(fitted.model, paths["network.onnx"])
+    write_records(paths["records.csv"], data[1], measured)
+    record = jsonable({
+        "recipe": name, "title": asked.title, "eps": asked.radius, "train eps": asked.eps, "norm": asked.norm, "errors": ours,
+        "published": [one.model_dump() for one in asked.published], "training examples": len(data[0]),
+        "test examples": len(data[1]), "chosen epoch": fitted.chosen, "seconds an epoch": outcome.seconds_an_epoch,
+        "seconds of certification": outcome.seconds, "threads": torch.get_num_threads(), "rigour": "float",
+        "history": [asdict(epoch) for epoch in fitted.history]})
+    paths["result.json"].write_text(json.dumps(record, indent=2) + "\n")
+    rows = [(error, percent(value), published(asked, error)) for error, value in ours.items()]
+    said = [f"{len(data[1])} test examples, eps {asked.radius:g}, norm {asked.norm:g}; proven in floating point (float).",
+            f"{len(fitted.history)} epochs of {outcome.seconds_an_epoch:.1f} s; weights of epoch {fitted.chosen + 1}; "
+            f"attack and proofs took {outcome.seconds:.0f} s.",
+            f"Written: {', '.join(str(path) for path in paths.values())}"]
+    return Answer(record | {"files": [str(path) for path in paths.values()]},
+                  (Table(MEASURED, rows, asked.title, frozenset(MEASURED[1:])),), tuple(said))
+
+
+def published(asked: Recipe, error: str) -> str:
+    """What is printed for an error at the radius of the test, with the verifier that was used."""
+    kind, _, proof = error.partition(", ")
+    found = []
+    for known in asked.published:
+        value = {"clean": known.clean_error, "verified": known.verified_error if known.verifier == proof else None}.get(kind)
+        if value is not None and abs(known.eps - asked.radius) < 1e-9:
+            found.append(f"{value:g} %")
+    return ", ".join(found) or "-"
+
+
+def write_records(path: Path, test: Examples, measured: Measured) -> None:
+    """What was found of each test example, 1 for true."""
+    columns: dict[str, Any] = {"label": test.labelled()[1], "clean": measured.correct, "attacked": measured.survived,
+                               **{f"verified {proof}": held for proof, held in measured.proven.items()}}
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["example", *columns])
+        rows = zip(*(column.int().tolist() for column in columns.values()), strict=True)
+        writer.writerows((place, *row) for place, row in enumerate(rows))

@@ -1,0 +1,239 @@
+"""Recipes: what is trained, as a TOML file, with the figures that were published for it."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from torch import nn
+
+from boundlab import zoo
+from boundlab.data.examples import Examples
+from boundlab.errors import RecipeError
+from boundlab.train.augmentation import Augmentation
+from boundlab.train.methods import (
+    CCIBP,
+    MTLIBP,
+    SABR,
+    Adversarial,
+    CrownIBP,
+    ExpIBP,
+    Natural,
+    RobustIBP,
+    TrainingMethod,
+)
+from boundlab.train.normalise import Normalise
+from boundlab.train.plan import SGD, Adam, HeldOut, Keep, Optimiser, Statistics, TrainingPlan, Validation
+from boundlab.train.regularisers import L1, Calm, Regulariser, initialise_for_ibp
+from boundlab.train.schedule import Exponential, Linear, Ramp, Rate, Shape, Smooth
+
+FOLDER = "recipes"
+UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
+"""What pydantic calls keys that nobody reads."""
+Radius = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Percent = Annotated[float, Field(ge=0, le=100)]
+
+
+class Part(BaseModel):
+    """A table of a recipe: keys that it does not know are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    def only(self, what: str) -> Any:
+        """The one entry that is given; ValueError if there is none, or more than one."""
+        given = [name for name in type(self).model_fields if vars(self)[name] is not None]
+        if len(given) != 1:
+            known = ", ".join(field.alias or name for name, field in type(self).model_fields.items())
+            raise ValueError(f"a recipe has one {what}, of {known}; found {len(given)}")
+        return vars(self)[given[0]]
+
+
+class MethodTable(Part):
+    """The method, as a table of its own settings below its name."""
+
+    natural: Natural | None = None
+    pgd: Adversarial | None = None
+    ibp: RobustIBP | None = None
+    crown_ibp: CrownIBP | None = Field(None, alias="crown-ibp")
+    sabr: SABR | None = None
+    mtl_ibp: MTLIBP | None = Field(None, alias="mtl-ibp")
+    cc_ibp: CCIBP | None = Field(None, alias="cc-ibp")
+    exp_ibp: ExpIBP | None = Field(None, alias="exp-ibp")
+
+    @model_validator(mode="after")
+    def one(self) -> MethodTable:
+        """Exactly one method."""
+        self.only("method")
+        return self
+
+
+class OptimiserTable(Part):
+    """The optimiser, as a table of its own settings below its name."""
+
+    adam: Adam | None = None
+    sgd: SGD | None = None
+
+    @model_validator(mode="after")
+    def one(self) -> OptimiserTable:
+        """Exactly one optimiser."""
+        self.only("optimiser")
+        return self
+
+
+class RampTable(Part):
+    """The ramp of eps in epochs: linear, or of the shape that is given."""
+
+    start: float
+    end: float
+    smooth: Smooth | None = None
+    exponential: Exponential | None = None
+
+    def value(self) -> Ramp:
+        """The ramp."""
+        shape: Shape = self.smooth or self.exponential or Linear()
+        return Ramp(self.start, self.end, shape)
+
+
+class RegulariserTable(Part):
+    """What is added to the loss."""
+
+    l1: L1 | None = None
+    calm: Calm | None = None
+
+    def values(self) -> tuple[Regulariser, ...]:
+        """Those that are given."""
+        return tuple(one for one in (self.l1, self.calm) if one is not None)
+
+
+class NormaliseTable(Part):
+    """Mean and deviation of each channel."""
+
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+
+
+class Published(Part):
+    """Errors in percent that a paper prints, at the radius `eps` of the test."""
+
+    source: str
+    eps: Radius
+    clean_error: Percent | None = None
+    verified_error: Percent | None = None
+    verifier: str = "IBP"
+    note: str = ""
+
+
+class Recipe(Part):
+    """One training run. Times are in epochs from 0, eps is in the units of the data.
+
+    `test_eps` is the radius at which the result is measured (`eps` if left out). `validation` is the share of the training
+    examples that is held out; with `best` the weights of its best epoch are kept.
+    """
+
+    title: str
+    source: str
+    network: str
+    data: Literal["mnist", "fashion-mnist", "cifar10", "digits"]
+    eps: Radius
+    test_eps: Radius | None = None
+    norm: Annotated[float, Field(ge=1)] = math.inf
+    clip: tuple[float, float] | None = (0.0, 1.0)
+    epochs: Annotated[int, Field(ge=1)]
+    batch: Annotated[int, Field(ge=1)]
+    examples: Annotated[int, Field(ge=2)] | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+    initialisation: Literal["torch", "ibp"] = "torch"
+    normalise: NormaliseTable | None = None
+    method: MethodTable
+    optimiser: OptimiserTable = OptimiserTable(adam=Adam())
+    rate: Rate
+    ramp: RampTable
+    regularisers: RegulariserTable = RegulariserTable()
+    gradient_norm: Annotated[float, Field(gt=0)] | None = None
+    statistics: Literal["clean", "population", "frozen"] = "clean"
+    augmentation: Augmentation | None = None
+    micro: Annotated[int, Field(ge=1)] | None = None
+    validation: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    best: bool = False
+    published: tuple[Published, ...] = ()
+
+    @property
+    def training_method(self) -> TrainingMethod:
+        """The method."""
+        found: TrainingMethod = self.method.only("method")
+        return found
+
+    @property
+    def radius(self) -> float:
+        """The radius at which the result is measured."""
+        return self.eps if self.test_eps is None else self.test_eps
+
+    def plan(self, keep: Keep | None = None) -> TrainingPlan:
+        """How the network is trained."""
+        optimiser: Optimiser = self.optimiser.only("optimiser")
+        validation = Validation(HeldOut(self.validation), best=self.best) if self.validation else None
+        return TrainingPlan(
+            self.epochs, self.batch, self.rate, self.ramp.value(), optimiser, self.regularisers.values(), self.gradient_norm,
+            Statistics[self.statistics.upper()], self.augmentation, self.clip, self.micro, self.seed, validation, keep)
+
+    def built(self, training: Examples) -> nn.Module:
+        """The network with its initial weights, which `seed` fixes, for inputs of the shape that the data have."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            net = zoo.build(self.network, tuple(training.x.shape[1:]))
+        if self.initialisation == "ibp":
+            initialise_for_ibp(net, self.seed)
+        if self.normalise is None:
+            return net
+        if len(self.normalise.mean) != training.x.shape[1]:
+            raise RecipeError(f"'normalise' has {len(self.normalise.mean)} channels, and the data {training.x.shape[1]}.")
+        return nn.Sequential(Normalise(self.normalise.mean, self.normalise.deviation), net)
+
+
+def names() -> tuple[str, ...]:
+    """The names of the recipes that come with boundlab."""
+    held = (place.name for place in files("boundlab.train").joinpath(FOLDER).iterdir())
+    return tuple(sorted(name.removesuffix(".toml") for name in held if name.endswith(".toml")))
+
+
+def recipe(name: str | Path) -> Recipe:
+    """A recipe by its name, or from a file; RecipeError, in one sentence, if there is none or it is not valid."""
+    if str(name) in names():
+        return parsed(files("boundlab.train").joinpath(FOLDER, f"{name}.toml").read_text(encoding="utf-8"), str(name))
+    path = Path(name)
+    if not path.is_file():
+        raise RecipeError(f"there is no recipe '{name}': it is neither a file nor one of {', '.join(names())}.")
+    try:
+        return parsed(path.read_text(encoding="utf-8"), str(path))
+    except UnicodeDecodeError as problem:
+        raise RecipeError(f"the recipe '{path}' is not a text file.") from problem
+
+
+def parsed(text: str, name: str) -> Recipe:
+    """A recipe from TOML."""
+    try:
+        found = Recipe.model_validate(tomllib.loads(text))
+        zoo.record(found.network)
+        found.plan()
+    except tomllib.TOMLDecodeError as problem:
+        raise RecipeError(f"the recipe '{name}' is no TOML: {problem}.") from problem
+    except ValidationError as problem:
+        raise RecipeError(f"the recipe '{name}' is not valid: {said(problem)}.") from problem
+    return found
+
+
+def said(problem: ValidationError) -> str:
+    """What is wrong first, as a clause; an unknown key before what it may stand for is missed."""
+    found = problem.errors(include_url=False)
+    first = next((one for one in found if one["type"] in UNKNOWN), found[0])
+    where = ".".join(map(str, first["loc"])) or "it"
+    if first["type"] in UNKNOWN:
+        return f"'{where}' is no key that a recipe may have there"
+    if first["type"] in ("missing", "missing_argument"):
+        return f"'{where}' is missing"
+    return f"'{where}': {first['msg'].removeprefix('Value error, ')}, got {str(first['input'])[:60]}"

@@ -1,0 +1,55 @@
+"""A recipe carried out: a network trained, and what it is worth on the test set."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+
+from boundlab.attack.pgd import PGD
+from boundlab.bounds.methods import CROWN, IBP
+from boundlab.bounds.problem import Method
+from boundlab.data.examples import Examples
+from boundlab.train.batch import Threat
+from boundlab.train.fit import Fitted, captured, fit
+from boundlab.train.history import Epoch
+from boundlab.train.measure import Measured, check_examples, measure
+from boundlab.train.plan import Keep
+from boundlab.train.recipe import Recipe
+
+PROOFS: Mapping[str, Method] = {"IBP": IBP(), "CROWN-IBP": CROWN(intermediate=IBP()), "CROWN": CROWN()}
+"""By what a finished network is certified."""
+SEARCH = PGD(steps=40, restarts=1, targets=1)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A trained network, what was measured on the test set, and the seconds of that."""
+
+    fitted: Fitted
+    measured: Measured
+    seconds: float
+
+    @property
+    def seconds_an_epoch(self) -> float:
+        """The mean over epochs, validation left out."""
+        return sum(epoch.seconds for epoch in self.fitted.history) / len(self.fitted.history)
+
+
+def carried_out(recipe: Recipe, training: Examples, test: Examples, keep: Keep | None = None,
+                tell: Callable[[Epoch], None] | None = None, device: torch.device | None = None) -> Outcome:
+    """Train the network of a recipe, and measure it on test examples at the recipe's test radius.
+
+    Test examples that it could not be measured on are found before it is trained.
+    """
+    chosen = training if recipe.examples is None else training.take(range(min(recipe.examples, len(training))))
+    keep = keep and replace(keep, about=f"initialisation {recipe.initialisation}")
+    plan, threat = replace(recipe.plan(keep), tell=tell), Threat(recipe.radius, recipe.norm, recipe.clip)
+    module = recipe.built(chosen).to(device or torch.device("cpu"))
+    check_examples(captured(module, chosen), test, threat)
+    fitted = fit(module, chosen, recipe.training_method, eps=recipe.eps, norm=recipe.norm, plan=plan)
+    started = time.perf_counter()
+    measured = measure(fitted.model, test, threat, PROOFS, SEARCH, recipe.seed)
+    return Outcome(fitted, measured, time.perf_counter() - started)
