@@ -27,7 +27,7 @@ from boundlab.cli.engines import EngineChoice
 from boundlab.cli.loading import NetworkChoice, find_network, norm_of
 from boundlab.cli.methods import METHODS, NAMES, method_named
 from boundlab.cli.question import on_disk
-from boundlab.cli.verb import Misuse, Session
+from boundlab.cli.verb import Misuse, Session, resumable
 from boundlab.cli.verify import Meaning, Strict, rigour_of
 from boundlab.data.examples import Examples, Part
 from boundlab.data.read import KINDS, read_examples
@@ -137,7 +137,8 @@ def certify(session: Session, network: NetworkChoice, asked: Asked, output: Outp
     plan, radii, examples = plan_of(asked, how), asked.radii(), asked.examples()
     output.out.mkdir(parents=True, exist_ok=True)
     original = original_of(session, network, asked.normalisation(), output.out)
-    with resumable(output.out), engines.open() as engine, watching(session, radii) as watch:
+    kept = f"what is done is kept in '{output.out}', and the same command goes on there."
+    with resumable(lambda: kept), engines.open() as engine, watching(session, radii) as watch:
         jobs = Jobs(engine, output.out / LEDGER, session.device, watch)
         found = library(original, examples, radii, plan, jobs)
     named = replace(found.settings, command=shlex.join(["boundlab", *sys.argv[1:]]), network_name=Path(network.net).name,
@@ -184,16 +185,6 @@ def stage_named(name: str) -> tuple[Stage, ...]:
     if name not in METHODS:
         raise Misuse(f"there is no method '{name}'; choose ladder, attack, complete, or one of {NAMES}.")
     return (method_named(name),)
-
-
-@contextmanager
-def resumable(folder: Path) -> Iterator[None]:
-    """Ctrl-C is a sentence that says how to go on."""
-    try:
-        yield
-    except KeyboardInterrupt as problem:
-        said = f"interrupted; what is done is kept in '{folder}', and the same command goes on there."
-        raise KeyboardInterrupt(said) from problem
 
 
 @contextmanager

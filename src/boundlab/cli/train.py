@@ -5,8 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +15,7 @@ import typer
 
 from boundlab.cli.answer import Answer, Table, jsonable
 from boundlab.cli.demo import narrator, percent
-from boundlab.cli.verb import Misuse, Session
+from boundlab.cli.verb import Misuse, Session, resumable
 from boundlab.data.examples import Examples
 from boundlab.exchange.onnx_file import save_onnx
 from boundlab.train.checkpoint import NAME as CHECKPOINT
@@ -64,7 +63,7 @@ def train(session: Session, name: Name = None, where: Where = Where(), show: Lis
     test = test if where.limit is None else test.take(range(min(where.limit, len(test))))
     refuse_results(where)
     where.out.mkdir(parents=True, exist_ok=True)
-    with resumable(where.out), session.working(f"training: {asked.title}") as say:
+    with resumable(lambda: kept(where.out)), session.working(f"training: {asked.title}") as say:
         tell = teller(session, asked, say)
         outcome = carried_out(asked, training, test, Keep(where.out, resume=where.resume), tell, torch.device(session.device))
     return answer(name, asked, outcome, where, (training, test))
@@ -82,15 +81,11 @@ def refuse_results(where: Where) -> None:
                      "folder with --out.")
 
 
-@contextmanager
-def resumable(folder: Path) -> Iterator[None]:
-    """Ctrl-C is a sentence that says how to go on."""
-    try:
-        yield
-    except KeyboardInterrupt as problem:
-        kept = folder / CHECKPOINT
-        said = f"its epochs are kept in '{folder}', and --resume goes on there." if kept.exists() else "no epoch was finished."
-        raise KeyboardInterrupt(f"interrupted; {said}") from problem
+def kept(folder: Path) -> str:
+    """What an interrupted run leaves, and how to go on."""
+    if (folder / CHECKPOINT).exists():
+        return f"its epochs are kept in '{folder}', and --resume goes on there."
+    return "no epoch was finished."
 
 
 def teller(session: Session, asked: Recipe, say: Callable[[str], None]) -> Callable[[Epoch], None]:

@@ -95,6 +95,15 @@ def reported(debug: bool) -> Iterator[None]:
         fail(f"{said} This is a defect of boundlab; --debug shows where.", INTERNAL, debug)
 
 
+@contextmanager
+def resumable(kept: Callable[[], str]) -> Iterator[None]:
+    """Ctrl-C as a sentence that says what is kept, asked for when it comes, and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt as problem:
+        raise KeyboardInterrupt(f"interrupted; {kept()}") from problem
+
+
 def fail(text: str, code: int, debug: bool) -> None:
     """Say what went wrong and leave."""
     if debug:

@@ -129,8 +129,8 @@ class SABR(TrainingMethod):
 
 
 @dataclass(frozen=True)
-class MTLIBP(TrainingMethod):
-    """w * robust cross-entropy by IBP + (1 - w) * cross-entropy under attack, w = `ibp_weight` (De Palma et al. 2024).
+class Expressive(TrainingMethod):
+    """Losses between attack and IBP, at `ibp_weight` of the way (De Palma et al. 2024, "expressive" losses).
 
     The attack may go `attack_scale` times as far as the set.
     """
@@ -145,23 +145,18 @@ class MTLIBP(TrainingMethod):
     def search(self, batch: Batch, generator: torch.Generator) -> Tensor | None:
         return attacked(batch, self.attack, self.attack_scale, generator)
 
+
+@dataclass(frozen=True)
+class MTLIBP(Expressive):
+    """w * robust cross-entropy by IBP + (1 - w) * cross-entropy under attack, w = `ibp_weight` (De Palma et al. 2024)."""
+
     def loss(self, batch: Batch) -> Tensor:
         return torch.lerp(cross_entropy(batch.attacked, batch.labels), mixed_loss(batch.question, 0.0), self.ibp_weight)
 
 
 @dataclass(frozen=True)
-class CCIBP(TrainingMethod):
+class CCIBP(Expressive):
     """Cross-entropy of the margins w * IBP + (1 - w) * under attack, w = `ibp_weight` (De Palma et al. 2024)."""
-
-    ibp_weight: float = 0.5
-    attack_scale: float = 1.0
-    attack: Ascent = field(default_factory=Ascent)
-
-    def __post_init__(self) -> None:
-        check_expressive(self.ibp_weight, self.attack_scale)
-
-    def search(self, batch: Batch, generator: torch.Generator) -> Tensor | None:
-        return attacked(batch, self.attack, self.attack_scale, generator)
 
     def loss(self, batch: Batch) -> Tensor:
         question = batch.question
@@ -170,18 +165,8 @@ class CCIBP(TrainingMethod):
 
 
 @dataclass(frozen=True)
-class ExpIBP(TrainingMethod):
+class ExpIBP(Expressive):
     """(robust cross-entropy by IBP)^w * (cross-entropy under attack)^(1 - w) of each example (De Palma et al. 2024)."""
-
-    ibp_weight: float = 0.5
-    attack_scale: float = 1.0
-    attack: Ascent = field(default_factory=Ascent)
-
-    def __post_init__(self) -> None:
-        check_expressive(self.ibp_weight, self.attack_scale)
-
-    def search(self, batch: Batch, generator: torch.Generator) -> Tensor | None:
-        return attacked(batch, self.attack, self.attack_scale, generator)
 
     def loss(self, batch: Batch) -> Tensor:
         question = batch.question
