@@ -30,9 +30,10 @@ def test_it_is_the_network_of_normalised_inputs(name, dtype, tmp_path):
     (tmp_path / "normalised.onnx").write_bytes(normalised_onnx(tmp_path / "net.onnx", normalisation))
     file = bl.load_original(tmp_path / "normalised.onnx")
     (given,) = file.model.graph.inputs
+    close = {"rtol": 1e-12, "atol": 1e-12} if dtype == torch.float64 else {"rtol": 1e-5, "atol": 1e-6}
     for found in (bl.evaluate(file.model, x), torch.cat([file.replay({given.name: one[None]}) for one in x]),
                   Normalised(net, normalisation, shape)(x).detach()):
-        assert torch.allclose(found, wanted, rtol=1e-5, atol=1e-6)
+        assert torch.allclose(found, wanted, **close)
 
 
 @pytest.mark.parametrize(("mean", "std", "words"), [

@@ -39,10 +39,10 @@ class Normalisation:
 
 
 def placed(numbers: Sequence[float], shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
-    """One number as it is, or one for each channel along the first axis or else the last; ShapeError if neither fits."""
+    """One number along the last axis, or one a channel along the first axis or else the last; ShapeError if neither fits."""
     found = np.array(numbers, dtype)
-    if len(found) == 1:
-        return found.reshape(())
+    if len(found) == 1:  # a scalar would become an attribute of a product in onnxruntime, and those are float32
+        return np.repeat(found, shape[-1] if shape else 1)
     if shape and shape[0] == len(found):
         return found.reshape(-1, *[1] * (len(shape) - 1))
     if shape and shape[-1] == len(found):
