@@ -10,7 +10,7 @@ from boundlab.capture.normalised import Normalisation, Normalised, normalised_on
 from boundlab.errors import BoundlabError
 
 CASES = {"first": ((3, 4, 5), (0.1, 0.2, 0.3), (0.5, 1.0, 2.0)), "last": ((4, 5, 3), (0.1, 0.2, 0.3), (2.0,)),
-         "one": ((6,), (0.5,), (0.25,)), "each": ((2,), (0.5, -1.0), (1.0, 3.0))}
+         "one": ((6,), (0.5,), (0.3081,)), "each": ((2,), (0.5, -1.0), (1.0, 3.0))}
 
 
 @pytest.mark.parametrize("name", CASES)
