@@ -32,7 +32,8 @@ SAFE = ("--data", "labelled.npz", "--clip", "-1", "1", "--out", "out", "--engine
 ANY = ("--data", "labelled.npz", "--clip", "-inf", "inf", "--out", "out", "--engine", "serial")
 
 
-def test_it_prints_shares_and_keeps_records(folder, run):
+def test_it_prints_shares_and_keeps_records(folder, run, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["boundlab", "certify", "my net.onnx"])
     result = run("certify", "net.onnx", *ANY, "--eps", "0.1,10")
     assert result.exit_code == 0 and result.stderr == "", result.output
     lines = result.stdout.splitlines()
@@ -43,7 +44,7 @@ def test_it_prints_shares_and_keeps_records(folder, run):
     assert [(row["eps"], row["status"], row["rigour"]) for row in rows] == [("0.1", "certified", "checked"),
                                                                           ("10.0", "falsified", "")]
     kept = json.loads((folder / "out/certification.json").read_text())
-    assert kept["format"] == "boundlab certification 1" and "certify" in kept["settings"]["command"]
+    assert kept["format"] == "boundlab certification 1" and kept["settings"]["command"] == "boundlab certify 'my net.onnx'"
     assert [row["status"] for row in kept["records"]] == ["certified", "falsified"] and kept["settings"]["clip"] is None
     with np.load(folder / "out/counterexamples.npz") as points:
         assert points["x"].shape == (1, 2) and points["index"].tolist() == [0] and points["eps"].tolist() == [10.0]

@@ -40,7 +40,7 @@ def read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
             if isinstance(held, np.ndarray):
                 return numeric(held, path), None
             named = {name: held[name] for name in held.files}
-    except OSError:
+    except (OSError, DataError):
         raise
     except Exception as problem:  # numpy and zipfile have many kinds, and MemoryError for a size that is none
         raise DataError(f"'{path}' is not a readable .npy or .npz file of numbers.") from problem
