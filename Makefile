@@ -12,6 +12,7 @@ demo: .venv/installed
 test: .venv/installed
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/mypy
+	$(BIN)/python -m compileall -q src  # so that the processes that tests start need not compile, each for itself
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 slow: .venv/installed

@@ -171,7 +171,7 @@ def uninterrupted(seed):
 
 
 def test_a_killed_verification_goes_on(tmp_path):
-    output, kills = survived(3, tmp_path / "file", random.Random(0), 0.5)
+    output, kills = survived(3, tmp_path / "file", random.Random(0), 3.0)
     assert output == uninterrupted(3) and kills > 0
 
 
