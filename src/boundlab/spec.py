@@ -72,6 +72,12 @@ def checked_labels(labels: Tensor | Sequence[int], classes: int) -> Tensor:
     return labels
 
 
+def labelled_right(scores: Tensor, labels: Tensor) -> Tensor:
+    """Whether the label of each example has the highest of its scores (b, classes), alone, and all are finite numbers, (b,)."""
+    own, others = scores.gather(1, labels[:, None]), scores.scatter(1, labels[:, None], -torch.inf)
+    return (own > others).all(1) & torch.isfinite(scores).all(1)
+
+
 def margins(labels: Tensor | Sequence[int], classes: int, dtype: torch.dtype = torch.float32) -> Specification:
     """Every other class stays below the label: row y minus row j for each j != y, one clause each, (b, classes - 1).
 

@@ -147,7 +147,7 @@ def test_a_tie_is_no_right_answer_and_nan_no_answer():
     name, = tied.params
     broken = tied.with_params({name: torch.full_like(weight, math.nan)})
     found = bl.certify(broken, bl.Examples(torch.tensor([[0.5, 0.5]]), torch.tensor([0])), 0.1)
-    assert found.records[0].status is Status.MISCLASSIFIED and found.records[0].finding.reason == "a score is NaN"
+    assert found.records[0].status is Status.MISCLASSIFIED and found.records[0].finding.reason == "a score is NaN or infinite"
     assert (found.shares[0].certified, found.shares[0].clean) == (0, 0)
 
 

@@ -20,10 +20,11 @@ import torch
 import boundlab as bl
 from boundlab.capture.normalised import Normalisation, normalised_onnx
 from boundlab.certify.certification import Shares
-from boundlab.certify.export import write
 from boundlab.cli import certify as command
 from boundlab.reports.certified.tables import between
-from boundlab.reports.certified.words import percent, radius
+from boundlab.reports.certified.words import radius
+from boundlab.reports.table import percent
+from boundlab.whole_file import write_whole
 from tests.certify.cases import EPS, examples, model
 
 ROOT = Path(__file__).parents[2]
@@ -103,9 +104,9 @@ def test_two_runs_in_one_folder_do_not_mix_their_normalisations(folder, run, mon
     def late(path, content):
         if path.suffix == ".onnx":  # another run writes its own right after
             content = normalised_onnx(folder / "net.onnx", Normalisation((9.0,), (1.0,)))
-        return write(path, content)
+        return write_whole(path, content)
 
-    monkeypatch.setattr(command, "write", late)
+    monkeypatch.setattr(command, "write_whole", late)
     options = ("--eps", "0.001", "--mean", "0", "--std", "1", "--json")
     one, other = (json.loads(run("certify", "net.onnx", *ANY, *more).stdout) for more in (options, options[:2] + options[-1:]))
     assert [row["margin"] for row in one["records"]] == [row["margin"] for row in other["records"]]

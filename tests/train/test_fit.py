@@ -22,12 +22,12 @@ from boundlab.train.adversary import Ascent
 from boundlab.train.augmentation import Augmentation
 from boundlab.train.batch import Threat
 from boundlab.train.fit import divided, fit
-from boundlab.train.history import replace_file
 from boundlab.train.measure import measure
 from boundlab.train.methods import SABR, CrownIBP, Natural, RobustIBP
 from boundlab.train.plan import SGD, Adam, HeldOut, Keep, OnTestSet, Statistics, TrainingPlan, Validation
 from boundlab.train.regularisers import L1, Calm
 from boundlab.train.schedule import Ramp, Rate
+from boundlab.whole_file import write_whole
 from tests.train.problems import clouds, network
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -156,10 +156,10 @@ def test_a_full_disk_leaves_the_file_that_is_there(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     path = tmp_path / "kept"
-    replace_file(path, b"before")
+    write_whole(path, b"before")
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match=r"No space left.*kept"):
-        replace_file(path, b"after")
+        write_whole(path, b"after")
     assert path.read_bytes() == b"before" and list(tmp_path.iterdir()) == [path]
 
 

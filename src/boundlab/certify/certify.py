@@ -31,6 +31,7 @@ from boundlab.engines.task import Arrays
 from boundlab.errors import DataError, ShapeError, SpecError
 from boundlab.evaluate import evaluate
 from boundlab.graph import Model
+from boundlab.spec import labelled_right
 from boundlab.verify.sound import Original
 from boundlab.verify.verify import Stage
 
@@ -107,11 +108,9 @@ def scores_of(model: Model, x: Tensor, device: str) -> Tensor:
 
 def misclassified(scores: Tensor, labels: Tensor, radii: int) -> dict[Question, Finding]:
     """The examples that the network does not give their label: another class has as high a score, or one is no number."""
-    own = scores.gather(1, labels[:, None])
-    others = scores.scatter(1, labels[:, None], -math.inf).amax(1, keepdim=True)
-    nan = torch.isnan(scores).any(1)
-    wrong = ~(own > others).flatten() | nan
-    return {(index, place): Finding(Status.MISCLASSIFIED, "prediction", reason="a score is NaN" if bool(nan[index]) else "")
+    wrong, endless = ~labelled_right(scores, labels), ~torch.isfinite(scores).all(1)
+    said = "a score is NaN or infinite"
+    return {(index, place): Finding(Status.MISCLASSIFIED, "prediction", reason=said if bool(endless[index]) else "")
             for index in wrong.nonzero().flatten().tolist() for place in range(radii)}
 
 

@@ -7,9 +7,7 @@ import importlib
 import io
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from boundlab.certify.certification import FORMAT, Certification, Inputs, Settin
 from boundlab.certify.explained import explained_of
 from boundlab.certify.record import Adversary, Finding, Record, Status, adversary_of
 from boundlab.errors import DataError, MissingPackage, SpecError
+from boundlab.whole_file import write_whole
 
 JSON, CSV, POINTS, INPUTS = "certification.json", "records.csv", "counterexamples.npz", "extremes.npz"
 """What `save_certification` writes into a folder."""
@@ -33,7 +32,7 @@ def save_certification(found: Certification, folder: str | Path) -> tuple[Path, 
     place = Path(folder)
     contents = {CSV: csv_of(found).encode(), POINTS: archive(found.counterexamples()), INPUTS: archive(extremes_of(found)),
                 JSON: (json.dumps(plain(found.record()), indent=1, allow_nan=False) + "\n").encode()}
-    return tuple(write(place / name, content) for name, content in contents.items())
+    return tuple(write_whole(place / name, content) for name, content in contents.items())
 
 
 def archive(arrays: Mapping[str, np.ndarray]) -> bytes:
@@ -54,7 +53,7 @@ def save_records(found: Certification, path: str | Path) -> Path:
     """Writes the records as one table, .csv or .parquet by the name; MissingPackage for Parquet without pyarrow."""
     place = Path(path)
     if place.suffix == ".csv":
-        return write(place, csv_of(found).encode())
+        return write_whole(place, csv_of(found).encode())
     if place.suffix != ".parquet":
         raise SpecError(f"records are saved as .csv or .parquet, not as '{place.name}'.")
     try:
@@ -63,7 +62,7 @@ def save_records(found: Certification, path: str | Path) -> Path:
         raise MissingPackage("writing Parquet needs a package: pip install pyarrow; or save a .csv file.") from problem
     held = io.BytesIO()
     parquet.write_table(arrow.Table.from_pylist([record.row() for record in found.records]), held)
-    return write(place, held.getvalue())
+    return write_whole(place, held.getvalue())
 
 
 def read_certification(folder: str | Path) -> Certification:
@@ -131,20 +130,6 @@ def csv_of(found: Certification) -> str:
         writer.writerow({name: value.replace("\r", " ") if isinstance(value, str) else value
                          for name, value in record.row().items()})
     return text.getvalue()
-
-
-def write(path: Path, content: bytes) -> Path:
-    """Writes a file, whole or not at all, whoever else writes it at the same time."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(content)
-        os.replace(part, path)
-    except OSError as problem:  # what a full disk says does not name the file
-        with suppress(OSError):
-            part.unlink()
-        raise OSError(problem.errno, problem.strerror, str(path)) from problem
-    return path
 
 
 def plain(value: Any) -> Any:

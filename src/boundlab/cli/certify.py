@@ -20,7 +20,7 @@ from boundlab.capture.normalised import Normalisation, Normalised, normalised_on
 from boundlab.certify.carried import of_onnx
 from boundlab.certify.certification import Certification
 from boundlab.certify.certify import certify as library
-from boundlab.certify.export import save_certification, write
+from boundlab.certify.export import save_certification
 from boundlab.certify.plan import Jobs, Plan, Progress
 from boundlab.cli.answer import FALSIFIED, OK, UNKNOWN, Answer
 from boundlab.cli.engines import EngineChoice
@@ -34,9 +34,11 @@ from boundlab.data.read import KINDS, read_examples
 from boundlab.errors import MissingPackage
 from boundlab.reports.certified.page import save_report
 from boundlab.reports.certified.tables import accuracies, by_class, by_method
-from boundlab.reports.certified.words import Names, percent, radius
+from boundlab.reports.certified.words import Names, radius
+from boundlab.reports.table import percent
 from boundlab.verify.sound import Original
 from boundlab.verify.verify import LADDER, Stage
+from boundlab.whole_file import write_whole
 
 Data = Annotated[Path, typer.Option(help=f"Labelled inputs: {KINDS}.")]
 Eps = Annotated[str, typer.Option(help="Radius of the balls, or several with commas between.")]
@@ -160,7 +162,7 @@ def original_of(session: Session, network: NetworkChoice, normalisation: Normali
     found = find_network(network)
     if isinstance(found.net, Path):
         content = normalised_onnx(found.net, normalisation)
-        write(folder / NORMALISED, content)
+        write_whole(folder / NORMALISED, content)
         return of_onnx(content)  # not of the file, which another run with the same folder may write
     module = Normalised(found.net, normalisation, found.example[0].shape[1:])
     return Original(bl.capture(module.eval(), *found.example).detached().to(torch.device(session.device)))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -14,18 +12,14 @@ import torch
 import typer
 
 from boundlab.cli.answer import Answer, Table, jsonable
-from boundlab.cli.verb import Session
+from boundlab.cli.verb import Session, narrator
 from boundlab.reports.digits import METHODS, Settings, Study, run_study
 from boundlab.reports.figure import save_figure
+from boundlab.reports.table import percent
 
 Seed = Annotated[int, typer.Option(help="Fixes the split, the initial weights, the batches and the attack.", min=0)]
 Out = Annotated[Path, typer.Option(help="Folder for the figure and the JSON file.")]
 COLUMNS = ("network", "eps", "clean", "attacked", *(f"certified {name}" for name in METHODS))
-
-
-def percent(share: float) -> str:
-    """A share for people."""
-    return f"{100 * share:.1f} %"
 
 
 def accuracies(study: Study) -> Table:
@@ -34,17 +28,6 @@ def accuracies(study: Study) -> Table:
              *(percent(point.certified[name]) for name in METHODS)) for point in study.points]
     title = f"Accuracy on {study.sizes['test']} test images ({study.rigour})"
     return Table(COLUMNS, rows, title, frozenset(COLUMNS[1:]))
-
-
-def narrator(session: Session) -> Callable[[str], None]:
-    """Lines on standard error that say what is being done and how long it has run."""
-    started = time.perf_counter()
-
-    def tell(text: str) -> None:
-        if not session.quiet:
-            print(f"{time.perf_counter() - started:5.1f} s  {text}", file=sys.stderr, flush=True)
-
-    return tell
 
 
 def demo(session: Session, seed: Seed = 0, out: Out = Path("demo-results")) -> Answer:

@@ -15,9 +15,8 @@ import torch
 import typer
 
 from boundlab.cli.answer import Answer, Table, jsonable
-from boundlab.cli.demo import narrator
 from boundlab.cli.engines import EngineChoice, Kind
-from boundlab.cli.verb import Session
+from boundlab.cli.verb import Session, narrator
 from boundlab.engines.engine import Engine
 from boundlab.engines.ledger import Recorded
 from boundlab.reports.figure import save

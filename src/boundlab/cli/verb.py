@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -93,6 +94,17 @@ def reported(debug: bool) -> Iterator[None]:
     except Exception as problem:
         said = f"internal error, {type(problem).__name__}: {sentence(problem)}"
         fail(f"{said} This is a defect of boundlab; --debug shows where.", INTERNAL, debug)
+
+
+def narrator(session: Session) -> Callable[[str], None]:
+    """Lines on standard error that say what is being done and how long it has run."""
+    started = time.perf_counter()
+
+    def tell(text: str) -> None:
+        if not session.quiet:
+            print(f"{time.perf_counter() - started:5.1f} s  {text}", file=sys.stderr, flush=True)
+
+    return tell
 
 
 @contextmanager

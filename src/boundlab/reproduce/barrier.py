@@ -28,7 +28,7 @@ from boundlab.radii.radius import radius
 from boundlab.radii.search import Search
 from boundlab.reproduce.files import named_tensors, network_of, weights_in
 from boundlab.reproduce.published import BARRIER_1, BARRIER_2, Distortions, Errors
-from boundlab.spec import margins
+from boundlab.spec import labelled_right, margins
 
 GREEDY = CROWN(alpha=parallel)
 DUAL = Dual(GREEDY, steps=100)
@@ -97,7 +97,7 @@ def error_row(name: str, eps: float, model: Model, data: tuple[Tensor, Tensor], 
     So an image that greedy bounds prove counts as proven by programs, too: their relaxations are no larger.
     """
     x, labels = data
-    right = evaluate(model, {model.graph.inputs[0].name: x}).argmax(1) == labels
+    right = labelled_right(evaluate(model, {model.graph.inputs[0].name: x}), labels)
     found = attack(model, LpBall(x, eps, clip=(0, 1)), margins(labels, 10, x.dtype), ATTACK)
     state = State(right, found.violated, torch.zeros_like(right))
     for method_name, method in methods.items():

@@ -34,6 +34,7 @@ from boundlab.radii.search import Search
 from boundlab.reproduce.barrier import Tell
 from boundlab.reproduce.files import named_tensors, network_of, weights_in
 from boundlab.reproduce.published import FROWN_3, Gains
+from boundlab.spec import labelled_right
 
 NETWORKS: dict[str, type[nn.Module]] = {"net_3_100_relu": nn.ReLU, "net_3_100_sigmoid": nn.Sigmoid}
 NORMS = (1.0, 2.0, float("inf"))
@@ -91,7 +92,7 @@ class RadiusRow:
 def classified(model: Model, data: tuple[Tensor, Tensor], images: int) -> tuple[Tensor, Targeted]:
     """The first images that are classified right, and the statement that their label beats one random other class."""
     x, labels = data
-    right = (evaluate(model, {model.graph.inputs[0].name: x}).argmax(1) == labels).nonzero().flatten()[:images]
+    right = labelled_right(evaluate(model, {model.graph.inputs[0].name: x}), labels).nonzero().flatten()[:images]
     away = torch.randint(1, 10, (len(right),), generator=torch.Generator().manual_seed(0))
     return x[right], Targeted(labels[right], (labels[right] + away) % 10)
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from boundlab.errors import CheckpointError
 from boundlab.graph import Model
-from boundlab.train.history import Epoch, replace_file
+from boundlab.train.history import Epoch
+from boundlab.whole_file import write_whole
 
 FORMAT = "boundlab training 1"
 NAME = "checkpoint.safetensors"
@@ -70,7 +71,7 @@ def save(path: Path, run: Run, about: str) -> None:
         known = json.loads(opened(path)[0].get("history", "null"))
         if not isinstance(known, list) or known != history[:len(known)]:
             raise CheckpointError(f"'{path}' was written by another run while this one went on; give each a folder of its own.")
-    replace_file(path, as_bytes(run.tensors(), {"format": FORMAT, "about": about, "score": repr(run.score),
+    write_whole(path, as_bytes(run.tensors(), {"format": FORMAT, "about": about, "score": repr(run.score),
                                                 "history": json.dumps(history)}))
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+
+from boundlab.whole_file import write_whole
 
 
 @dataclass(frozen=True)
@@ -33,18 +34,4 @@ def write_history(path: Path, history: Sequence[Epoch]) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([one.name for one in fields(Epoch)])
     writer.writerows(["" if value is None else value for value in asdict(epoch).values()] for epoch in history)
-    replace_file(path, text.getvalue().encode())
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """A file's new content, whole or not at all, even if the process or the machine dies; OSError names the file."""
-    new = path.with_name(path.name + ".new")
-    try:
-        with new.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
-    except OSError as problem:  # a disk that is full says so without a name
-        new.unlink(missing_ok=True)
-        raise OSError(problem.errno, problem.strerror, str(path)) from problem
+    write_whole(path, text.getvalue().encode())

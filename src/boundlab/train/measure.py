@@ -15,7 +15,7 @@ from boundlab.data.examples import Examples
 from boundlab.errors import BoundError, ShapeError, SpecError
 from boundlab.evaluate import evaluate
 from boundlab.graph import Model
-from boundlab.spec import margins
+from boundlab.spec import labelled_right, margins
 from boundlab.train.batch import Threat
 
 AT_ONCE = 500
@@ -71,7 +71,7 @@ def measure(model: Model, examples: Examples, threat: Threat, methods: Mapping[s
     inputs, classes = examples.labelled()[0], model.graph.output.shape[0]
     for x, labels in parts(inputs.to(model.device, model.dtype), examples.labelled()[1].to(model.device), AT_ONCE):
         logits = evaluate(model, x)
-        correct = (logits.argmax(1) == labels) & torch.isfinite(logits).all(1)
+        correct = labelled_right(logits, labels)
         generator = torch.Generator().manual_seed(seed)
         broken = attack(model, threat.around(x), margins(labels, classes, model.dtype), search, generator).violated
         survived = correct & ~broken

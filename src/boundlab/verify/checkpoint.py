@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
-import os
 import pickle
 import zipfile
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from torch import Tensor
 from boundlab.bounds.groups import Ground, ground_of
 from boundlab.errors import CheckpointError
 from boundlab.verify.task import Task
+from boundlab.whole_file import write_whole
 
 FORMAT = "boundlab checkpoint 1"
 """The member that says which network a file is about."""
@@ -152,11 +152,11 @@ class Checkpoint:
         np.savez(file, *arrays)
         members = self.members() | {FORMAT: self.network.encode(), f"{self.question}.pickle": data,
                                     f"{self.question}.npz": file.getvalue()}
-        part = self.path.with_name(self.path.name + ".part")
-        with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        whole = io.BytesIO()
+        with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
             for name, content in members.items():
                 archive.writestr(name, content)
-        os.replace(part, self.path)
+        write_whole(self.path, whole.getvalue())
 
     def members(self) -> dict[str, bytes]:
         """The file's members; none where there is no file."""

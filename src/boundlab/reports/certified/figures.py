@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from boundlab.certify.certification import Certification
 from boundlab.reports.certified.tables import ends
-from boundlab.reports.certified.words import percent, radius
+from boundlab.reports.certified.words import radius
 from boundlab.reports.figure import empty_figure, reproducible
+from boundlab.reports.table import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,13 +10,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from boundlab.certify.certification import Certification
-from boundlab.certify.export import write
 from boundlab.certify.record import Status
 from boundlab.reports.certified import examples, tables, words
 from boundlab.reports.certified.figures import accuracy_figure, reach_figure
 from boundlab.reports.certified.tables import Bar, Matrix
 from boundlab.reports.certified.words import Names
 from boundlab.reports.table import Table
+from boundlab.whole_file import write_whole
 
 HTML, MARKDOWN = "report.html", "report.md"
 """What `save_report` writes into a folder."""
@@ -55,7 +55,7 @@ def save_report(found: Certification, folder: str | Path, classes: Sequence[str]
     """
     names, place = Names(classes), Path(folder)
     contents = {HTML: html_of(found, names), MARKDOWN: markdown_of(found, names)}
-    return tuple(write(place / name, content.encode()) for name, content in contents.items())
+    return tuple(write_whole(place / name, content.encode()) for name, content in contents.items())
 
 
 def html_of(found: Certification, names: Names) -> str:

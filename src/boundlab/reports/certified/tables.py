@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from boundlab.certify.certification import Certification, Shares
 from boundlab.certify.explained import Explained
 from boundlab.certify.record import Record, Status
-from boundlab.reports.certified.words import Names, called, counted, domain, percent, radius, reasons, statuses
-from boundlab.reports.table import Table
+from boundlab.reports.certified.words import Names, called, counted, domain, radius, reasons, statuses
+from boundlab.reports.table import Table, percent
 
 MOST_CLASSES, MOST_PAIRS, MOST_OPEN, MOST_REASONS = 40, 20, 12, 10
 """Rows at most, of many; what is left out is said."""

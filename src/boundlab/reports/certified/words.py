@@ -13,6 +13,7 @@ from boundlab.certify.certification import Certification, Settings
 from boundlab.certify.explained import Explained
 from boundlab.certify.record import Record, Status
 from boundlab.reports.certified.pictures import is_picture
+from boundlab.reports.table import percent
 
 ABOUT = {
     Rigour.CHECKED: ("with all rounding counted in, about the ONNX file itself as a function of real numbers, and derived "
@@ -34,11 +35,6 @@ class Names:
     def of(self, label: int) -> str:
         """The name of a class."""
         return self.classes[label] if 0 <= label < len(self.classes) else str(label)
-
-
-def percent(share: float) -> str:
-    """A share for people: 0.0 % and 100.0 % say none and all, whatever is between is rounded to what is between."""
-    return f"{100 * share if share in (0, 1) else min(max(100 * share, 0.1), 99.9):.1f} %"
 
 
 def radius(eps: float) -> str:
