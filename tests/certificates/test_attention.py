@@ -11,6 +11,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from boundlab.certificates import network as network_module
+from boundlab.certificates.certificate import Argument
 from boundlab.certificates.checker import case_bounds
 from boundlab.certificates.known import Slopes, derive
 from boundlab.certificates.leaves import places_of
@@ -72,7 +73,7 @@ def test_bounds_hold_at_samples(scale: float, radius: float) -> None:
         proof, y = proof_of(network, case, [Leaf(0), Leaf(1)]), values["y"].reshape(-1, 2)
         size = {one: places.size(one) for one in arguments(network) if places.bends(one)}
         given = {one: (slopes(rng, 2, count), slopes(rng, 2, count)) for one, count in size.items()}
-        order = sorted(places.goals)
+        order = sorted(goal for goal in places.goals if goal is not None)
         inner = {(goal, one): (slopes(rng, proof.frames, 2, places.size(goal), count), slopes(rng, 1, 1, 1, count))
                  for goal in order for one, count in size.items() if rng.uniform() < 0.3}
         for one in (proof, dataclasses.replace(proof, lines=given), dataclasses.replace(proof, thorough=True),
@@ -98,7 +99,25 @@ def test_entries_that_a_product_repeats_are_bounded_once() -> None:
         for end, own in zip(known.ends[names[copy]], known.ends[source], strict=True):
             assert (end == own[repeats]).all()
     assert repeated(network, names["p:exp"]) == (names["p:exp"], None)
-    assert {"a", "b", "z"} <= {goal.step for goal in places_of(network).goals}
+    assert {"a", "b", "z"} <= {goal.step for goal in places_of(network).goals if goal is not None}
+
+
+def test_a_name_that_two_steps_have_is_that_of_no_interval() -> None:
+    """A file may call a factor as the checker calls a step of its own: slopes for that one are not taken for the factor."""
+    content = attention(0, 1.0)
+    held = onnx.ModelProto.FromString(content)
+    for node in held.graph.node:
+        node.input[:], node.output[:] = ([{"a": "l:log"}.get(name, name) for name in names] for names in
+                                         (node.input, node.output))
+    network, x = read_network(held.SerializeToString()), np.random.default_rng(0).normal(size=12)
+    places, query = places_of(network), parse_vnnlib(query_text(x - 0.1, x + 0.1, 2, "(<= Y_0 -9)"))
+    count, size = places.size(Argument("l:log")), places.size(Argument("p:exp"))
+    proof = proof_of(network, query.cases[0], [Leaf(0)])
+    few = {(Argument("l:log"), Argument("p:exp")): (np.zeros((1, 2, count, size)), np.zeros((1, 2, count, size)))}
+    assert None in places.goals
+    bounds = [case_bounds(network, query.cases[0], dataclasses.replace(proof, inner=inner, thorough=True), places)
+              for inner in ({}, few)]
+    assert np.isfinite(bounds[0]).all() and np.isfinite(bounds[1]).all()
 
 
 def stored(content: bytes) -> dict[str, np.ndarray]:

@@ -186,7 +186,8 @@ def derive_frames(network: Network, batch: Batch, places: Places, members: Membe
     def given(step: int, rows: Rows) -> Sequence[Ends | None] | None:
         found, goal = network.steps[step], places.goal(rows.target)
         assert isinstance(found, Nonlinear)
-        pairs = [proof.inner.get((goal, Argument(found.name, number))) for number in range(len(found.arguments))]
+        pairs = [None if goal is None else proof.inner.get((goal, Argument(found.name, number)))
+                 for number in range(len(found.arguments))]
         slopes = [pair and inner_slopes(pair, rows, frames[rows.frame]) for pair in pairs]
         return slopes if any(pair is not None for pair in slopes) else None
 
