@@ -27,8 +27,10 @@ Setting = tuple[str, Mapping[str, Tensor] | None]
 
 
 BETWEEN = 4
-"""So many times the largest error that few points in single precision show, an error may be elsewhere: near -6.5 GELU by tanh has
-lost all its digits there (its tanh is -1 exactly), while in double precision it loses more than near -4, as x is larger."""
+"""So many times the largest error that a few points in single precision show, an error between them may be.
+
+Near -6.5, GELU by tanh has lost all its digits (its tanh is -1 exactly); in double precision it loses more there than near -4.
+"""
 UNDERFLOWS = 8
 """So many results on the way may be off by the smallest number there is, near zero (Higham 2002, Eq. 2.8)."""
 
