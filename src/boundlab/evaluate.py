@@ -26,19 +26,20 @@ def source_value(model: Model, node: Node, inputs: Mapping[str, Tensor]) -> Tens
     return model.params[node.name].unsqueeze(0)
 
 
-def evaluate_all(model: Model, inputs: Mapping[str, Tensor]) -> dict[int, Tensor]:
-    """Every node's value (b or 1, *shape) for inputs (b, *shape) by name."""
+def evaluate_all(model: Model, inputs: Mapping[str, Tensor], guided: bool = False) -> dict[int, Tensor]:
+    """Every node's value (b or 1, *shape) for inputs (b, *shape) by name; `guided` says whose slopes jumps have, see `Op`."""
     values: dict[int, Tensor] = {}
     for node in model.graph:
         if node.source:
             values[node.index] = source_value(model, node, inputs)
         else:
             arguments = (values[arg] for arg in node.args)
-            values[node.index] = lookup(node.op).evaluate(*arguments, **node.attrs)
+            op = lookup(node.op)
+            values[node.index] = (op.guided if guided else op.evaluate)(*arguments, **node.attrs)
     return values
 
 
-def evaluate(model: Model, inputs: Mapping[str, Tensor] | Tensor) -> Tensor:
+def evaluate(model: Model, inputs: Mapping[str, Tensor] | Tensor, guided: bool = False) -> Tensor:
     """The network's only output (b, *shape); a lone tensor feeds a network with one input."""
     named = {model.graph.inputs[0].name: inputs} if isinstance(inputs, Tensor) else inputs
-    return evaluate_all(model, named)[model.graph.output.index]
+    return evaluate_all(model, named, guided)[model.graph.output.index]

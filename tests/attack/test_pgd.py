@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import boundlab as bl
+from boundlab.attack.pgd import ranking
 from boundlab.capture.builder import Builder
 from boundlab.maps import Dense
 
@@ -199,3 +200,48 @@ def test_a_network_without_slopes_is_attacked_by_samples_alone():
     found = bl.attack(model, box, never_two, generator=seeded())
     assert bool(found.violated.all()) and int(bl.evaluate(model, found.points["x"])) == 2
     assert not bool(bl.attack(model, box, never_three, generator=seeded()).violated.any())
+
+
+class Thresholds(nn.Module):
+    """A network of signs whose scores end in a softmax that gives one class all the weight."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second, self.last = nn.Linear(800, 60), nn.Linear(60, 60), nn.Linear(60, 4)
+
+    def forward(self, x):
+        hidden = torch.sign(self.second(torch.sign(self.first(x))))
+        return torch.softmax(40 * self.last(hidden), dim=1)
+
+
+def test_counterexamples_are_found_through_jumps_and_a_softmax():
+    """Both have slopes of zero; 200 random points of the same balls find far fewer."""
+    net, x = Thresholds().double(), torch.rand(20, 800, generator=seeded(3), dtype=torch.float64)
+    model, spec = bl.capture(net, x).detached(), bl.margins(net(x).argmax(1), 4, torch.float64)
+    region = bl.LpBall(x, 0.006)
+    result = bl.attack(model, region, spec, bl.PGD(), seeded())
+    found = result.points[model.graph.inputs[0].name]
+    label = net(x).argmax(1)
+    assert (net(found).argmax(1) != label)[result.violated & (result.worst < 0)].all()
+    samples = torch.stack([spec.worst(spec.values(net(point))) for point in region.sample(200, seeded(4))])
+    assert result.violated.sum() > (samples.amin(0) <= 0).sum() + 5 > 5
+
+
+def test_margins_of_scores_before_a_softmax_are_never_reported():
+    net = nn.Sequential(nn.Linear(3, 4), nn.Softmax(1)).double()
+    x = torch.rand(2, 3, dtype=torch.float64)
+    model, spec = bl.capture(net, x).detached(), bl.margins(torch.tensor([0, 1]), 4, torch.float64)
+    result = bl.attack(model, bl.LpBall(x, 0.3), spec, bl.PGD(steps=5), seeded())
+    assert torch.allclose(result.margins, spec.values(net(result.points[model.graph.inputs[0].name])))
+
+
+@pytest.mark.parametrize("rows", [[[1.0, -1, 0, 0]], [[1.0, -0.5, 0, 0]], [[2.0, -1, -1, 0]]])
+def test_scores_before_a_softmax_stand_in_for_it_only_where_two_of_them_are_compared(rows):
+    net = nn.Sequential(nn.Linear(3, 4), nn.Softmax(1)).double()
+    model = bl.capture(net, torch.rand(2, 3, dtype=torch.float64)).detached()
+    rows = torch.tensor([rows], dtype=torch.float64)
+    plain = ranking(model, bl.at_least(rows, torch.zeros(1, 1, dtype=torch.float64)))
+    assert (plain.graph.output.op == "linear") == (rows.tolist() == [[[1.0, -1, 0, 0]]])
+    shifted = ranking(model, bl.at_least(rows, torch.full((1, 1), 0.1, dtype=torch.float64)))
+    assert shifted is model

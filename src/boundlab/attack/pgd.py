@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from torch import Tensor
 from boundlab.errors import ShapeError
 from boundlab.evaluate import evaluate
 from boundlab.graph import Model
+from boundlab.ops import lookup
 from boundlab.perturbations.joint import Key, Regions, apart, names_of
 from boundlab.perturbations.sets import PerturbationSet
 from boundlab.spec import Specification
@@ -72,7 +73,7 @@ class Arena:
         count = next(iter(points.values())).shape[0]
         inputs = {name: value.flatten(0, 1) for name, value in self.by_name(points).items()}
         inputs |= {name: value.repeat(count, *[1] * (value.dim() - 1)) for name, value in self.constants.items()}
-        return evaluate(self.model, inputs).unflatten(0, (count, -1))
+        return evaluate(self.model, inputs, guided=True).unflatten(0, (count, -1))
 
     def by_name(self, points: Points) -> Mapping[str, Tensor]:
         """The same points with vectors of joint sets taken apart."""
@@ -135,7 +136,8 @@ def attack(model: Model, sets: PerturbationSet | Regions, spec: Specification,
     are searched for each problem on its own. A problem that is not violated is not thereby proven. Random starts come from
     `generator`. After the deadline, in seconds of `time.perf_counter`, no further step is taken.
     """
-    method, arena = method or PGD(), arena_of(model, sets, spec)
+    method, whole = method or PGD(), arena_of(model, sets, spec)
+    arena = replace(whole, model=ranking(whole.model, spec))
     centers = {name: region.project(region.box().center) for name, region in arena.regions.items()}
     some = next(iter(centers.values()))
     best = Best(centers, torch.full_like(some.flatten(1)[:, 0], torch.inf))
@@ -146,7 +148,7 @@ def attack(model: Model, sets: PerturbationSet | Regions, spec: Specification,
                 break
             part, start = arena.take(open_ones), best.take(open_ones)
             best = best.put(open_ones, descend(part, start, turn, method, generator, deadline))
-        margins = spec.values(arena.outputs({name: value[None] for name, value in best.points.items()})[0])
+        margins = spec.values(whole.outputs({name: value[None] for name, value in best.points.items()})[0])
     return AttackResult(arena.by_name(best.points), margins, spec.worst(margins))
 
 
@@ -170,6 +172,19 @@ def descend(arena: Arena, best: Best, turn: int, method: PGD, generator: torch.G
 def starts(region: PerturbationSet, first: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
     """`first` (b, *shape) and samples of the set, (count, b, *shape)."""
     return torch.cat([first.unsqueeze(0), region.sample(count, generator)[1:]])
+
+
+def ranking(model: Model, spec: Specification) -> Model:
+    """The network before its last softmax, where all that is asked is which of two scores is larger.
+
+    The answer is the same there, with slopes that do not vanish where one score has all the weight.
+    """
+    last, rows = model.graph.output, spec.rows
+    if last.source or not lookup(last.op).ranks or bool((spec.offset != 0).any()):
+        return model
+    axis = last.attrs["dim"] % len(last.shape) + 2
+    pairs = ((rows != 0).flatten(2).sum(2) == 2) & (rows.sum(axis, keepdim=True) == 0).flatten(2).all(2)
+    return model.up_to(model.graph.nodes[last.args[0]].name) if bool(pairs.all()) else model
 
 
 def arena_of(model: Model, sets: PerturbationSet | Regions, spec: Specification) -> Arena:

@@ -124,7 +124,8 @@ def relax_softmax(x: Interval, alpha: Alpha = None, *, dim: int) -> LinearBound:
 
 softmax = register(elementwise_op(
     "softmax", lambda x, *, dim: torch.softmax(x, dim + 1), softmax_interval, relax_softmax,
-    alpha={"lower": Free(LEAST_SHARE, 1.0, half), "upper": Free(0.0, 1.0, half)}, meaning="softmax along an axis",
+    alpha={"lower": Free(LEAST_SHARE, 1.0, half), "upper": Free(0.0, 1.0, half)}, ranks=True,
+    meaning="softmax along an axis",
 ))
 
 
@@ -169,5 +170,5 @@ def relax_log_softmax(x: Interval, alpha: Alpha = None, *, dim: int) -> LinearBo
 log_softmax = register(elementwise_op(
     "log_softmax", lambda x, *, dim: torch.log_softmax(x, dim + 1), lambda x, *, dim: log_softmax_ends(x, dim),
     relax_log_softmax, alpha={"lower": Free(LEAST_SHARE, 1.0, half), "upper": Free(0.0, 1.0, half)},
-    meaning="log of softmax along an axis",
+    ranks=True, meaning="log of softmax along an axis",
 ))

@@ -47,6 +47,18 @@ def number_of(choice: Choice, arguments: Sequence[Argument], attributes: Mapping
     return like.new_full((1, 1, *shape), choice)
 
 
+class Guided(torch.autograd.Function):
+    """A value with the gradient of another."""
+
+    @staticmethod
+    def forward(context: Any, value: Tensor, guide: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[None, Tensor]:
+        return None, gradients[0]
+
+
 @dataclass(frozen=True)
 class Op:
     """One primitive: its meaning, its interval, its relaxation, and what solvers and searches may use.
@@ -74,8 +86,15 @@ class Op:
     balls: bool = False
     prepared: Callable[..., Callable[[Alpha], LinearBound]] | None = None
     support: Callable[..., Support] | None = None
+    guide: Callable[..., Tensor] | None = None
+    ranks: bool = False
     sources: tuple[str, ...] = ()
     meaning: str = ""
+
+    def guided(self, *arguments: Tensor, **attributes: Any) -> Tensor:
+        """`evaluate`, with the slopes of `guide` where there is one (Bengio et al. 2013, the straight-through estimator)."""
+        value = self.evaluate(*arguments, **attributes)
+        return value if self.guide is None else Guided.apply(value.detach(), self.guide(*arguments, **attributes))
 
     def lines(self, *arguments: Argument, alpha: Mapping[str, Tensor] | None = None, **attributes: Any) -> LinearBound:
         """The relaxation around a call, with `alpha` for its free variables; without one, the ends of the interval."""

@@ -118,6 +118,17 @@ def flat(x: Tensor) -> Tensor:
     return torch.zeros_like(x)
 
 
+def soft(x: Tensor) -> Tensor:
+    """x / (|x| + s), with s the mean size of a problem's entries: it rises everywhere, most around zero."""
+    scale = x.detach().abs().flatten(1).mean(1).clamp(min=torch.finfo(x.dtype).tiny).reshape(-1, *[1] * (x.dim() - 1))
+    return x / (x.abs() + scale)
+
+
+def same(x: Tensor) -> Tensor:
+    """x itself: what a staircase rises by on average."""
+    return x.clone()
+
+
 def fixed(*places: float) -> Callable[[Tensor, Tensor], list[Tensor]]:
     """Breaks at known places."""
     return lambda l, u: [torch.full_like(l, place) for place in places]
@@ -138,9 +149,10 @@ def jump(low: float, at: float, high: float) -> Steps:
                  lambda x: between(x, x < 0, x >= 0), flat, fixed(0.0))
 
 
-sign = register(step_op("sign", lambda: jump(-1.0, 0.0, 1.0), breaks=(0.0,), piecewise=True, meaning="-1, 0 or 1",
+sign = register(step_op("sign", lambda: jump(-1.0, 0.0, 1.0), breaks=(0.0,), piecewise=True, guide=soft, meaning="-1, 0 or 1",
                         sources=("aten.sign.default", "aten.sgn.default", "onnx:Sign")))
 heaviside = register(step_op("heaviside", lambda *, at_zero=0.0: jump(0.0, at_zero, 1.0), breaks=(0.0,), piecewise=True,
+                             guide=lambda x, *, at_zero=0.0: soft(x) / 2,
                              meaning="0 below zero, 1 above: comparisons, the slope of ReLU"))
 
 
@@ -202,9 +214,9 @@ def trunc_steps() -> Steps:
                  lambda l, u: [torch.floor(l) + 1, torch.ceil(u) - 1, torch.full_like(l, -1.0), torch.full_like(l, 1.0)])
 
 
-floor = register(step_op("floor", floor_steps, breaks=(), meaning="largest whole number up to x",
+floor = register(step_op("floor", floor_steps, breaks=(), guide=same, meaning="largest whole number up to x",
                          sources=("aten.floor.default", "onnx:Floor")))
-round_ = register(step_op("round", round_steps, breaks=(), meaning="nearest whole number, of two the even one",
+round_ = register(step_op("round", round_steps, breaks=(), guide=same, meaning="nearest whole number, of two the even one",
                           sources=("aten.round.default", "onnx:Round")))
-trunc = register(step_op("trunc", trunc_steps, breaks=(), meaning="x without its fraction",
+trunc = register(step_op("trunc", trunc_steps, breaks=(), guide=same, meaning="x without its fraction",
                          sources=("aten.trunc.default", "aten.fix.default")))

@@ -40,6 +40,7 @@ def check_operator(name: str, cases: Sequence[Case] | None = None, *, compiled: 
             check_batching(trial, plain)
             check_derivative(trial)
             check_gradients(trial)
+            check_guide(trial)
             if compiled:
                 check_compiled(trial)
 
@@ -128,6 +129,22 @@ def check_batching(trial: Trial, bound: LinearBound) -> None:
             gaps.append(((line_at(side, one.points) - line[:, problem:problem + 1]).abs() - near).amax(2).amax(0))
         for gap in gaps:
             refuse(one, "the bounds of one problem depend on the others in its batch", gap.unsqueeze(0))
+
+
+def check_guide(trial: Trial) -> None:
+    """What searches follow has the operator's values, finite slopes, and the same for a problem alone as in a batch."""
+    if trial.op.guide is None:
+        return
+    points = [value[0].clone().requires_grad_() for value in trial.points]
+    value = trial.op.guided(*points, **trial.attributes)
+    slopes = torch.autograd.grad(value.sum(), points)
+    if not torch.equal(value, trial.op.evaluate(*points, **trial.attributes)):
+        raise ConformanceError(f"{title(trial)}: Op.guided has other values than the operator.")
+    alone = [point.detach()[-1:].requires_grad_() for point in points]
+    same = torch.autograd.grad(trial.op.guided(*alone, **trial.attributes).sum(), alone)
+    for slope, own in zip(slopes, same, strict=True):
+        if not bool(torch.isfinite(slope).all()) or not torch.allclose(slope[-1:], own):
+            raise ConformanceError(f"{title(trial)}: slopes of Op.guide are NaN, infinite, or depend on other problems.")
 
 
 def check_derivative(trial: Trial) -> None:

@@ -72,6 +72,11 @@ class Clock:
         """Whether the time is over."""
         return time.perf_counter() >= self.deadline
 
+    def part(self, share: float) -> float:
+        """When a share of the time that is left will be over, in seconds of `time.perf_counter`."""
+        now = time.perf_counter()
+        return now + share * (self.deadline - now)
+
 
 def result_of(standing: Standing, problem: int, clock: Clock) -> Result:
     """What is known of one problem, as a result."""

@@ -34,8 +34,8 @@ from boundlab.verify.verdict import Result, Verdict
 
 CHUNK = 2**25
 """Numbers that the rows of one chunk of problems may hold at the widest node."""
-
-
+OF_BOUNDS = 0.8
+"""The share of the time left that bounds may take: attacks that come later decide networks that are too large for bounds."""
 Stage = PGD | Method | Bisection | Branching | Race
 LADDER: tuple[Stage, ...] = (IBP(), PGD(steps=10, targets=0), CROWN(IBP()), CROWN(), PGD(), Race())
 """What `verify` tries by default, in this order."""
@@ -111,7 +111,8 @@ def run(task: Task, stages: Sequence[Stage], clock: Clock, first: bool) -> Stand
         elif isinstance(stage, Race | Bisection | Branching):
             standing = race(task, standing, stage if isinstance(stage, Race) else Race((stage,)), clock, first)
         else:
-            standing = bounded(task, standing, stage, clock)
+            ends = clock.part(OF_BOUNDS) if stage is not stages[-1] else clock.deadline
+            standing = bounded(replace(task, observe=Deadline(ends)), standing, stage, clock)
     return standing
 
 
