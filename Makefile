@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test slow lint clean
+.PHONY: demo test slow wheel clean
 
 demo: .venv/installed
 	$(BIN)/boundlab demo
@@ -19,10 +19,13 @@ slow: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints/cpu.txt -e ".[dev,ray]"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
+wheel: .venv/installed
+	$(BIN)/python -m build --outdir dist
+
 .venv/installed: pyproject.toml constraints/cpu.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints/cpu.txt -e ".[dev]"
 	touch $@
 
 clean:
-	rm -rf .venv demo-results
+	rm -rf .venv demo-results dist

@@ -107,7 +107,7 @@ def told(entries: Iterable[dict[str, Any]], total: int) -> Iterator[dict[str, An
 def save(results: Mapping[str, Any], out: Path | None) -> None:
     """Write what there is so far."""
     if out is not None:
-        out.write_text(json.dumps(jsonable(results), indent=1) + "\n")
+        out.write_text(json.dumps(jsonable(results), indent=1) + "\n", encoding="utf-8")
 
 
 @app.callback(invoke_without_command=True)
@@ -147,7 +147,7 @@ def step_network(known: Mapping[str, Network]) -> Network | None:
 @app.command()
 def table(files: Files) -> None:
     """Print results as Markdown, for a page: what a run or `scaling` wrote."""
-    parts = [json.loads(file.read_text()) for file in files]
+    parts = [json.loads(file.read_text(encoding="utf-8")) for file in files]
     runs, laws = [part for part in parts if "bounds" in part], [part for part in parts if "points" in part]
     print("\n\n".join([*([page(merged(runs))] if runs else []), *(laws_page(part) for part in laws)]))
 

@@ -17,7 +17,7 @@ import torch
 def processor() -> str:
     """The processor's name."""
     names = Path("/proc/cpuinfo")
-    lines = names.read_text().splitlines() if names.exists() else []
+    lines = names.read_text(encoding="utf-8").splitlines() if names.exists() else []
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 

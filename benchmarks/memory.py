@@ -18,7 +18,7 @@ def held_and_peak() -> tuple[int, int]:
     if not STATUS.exists():
         most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         return most, most
-    fields = dict(line.split(":", 1) for line in STATUS.read_text().splitlines() if line.startswith("Vm"))
+    fields = dict(line.split(":", 1) for line in STATUS.read_text(encoding="utf-8").splitlines() if line.startswith("Vm"))
     held, peak = (int(fields[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
     return held, peak
 
@@ -32,7 +32,7 @@ def start(device: str) -> int:
         return torch.cuda.memory_allocated(device)
     if sys.platform == "linux":
         ctypes.CDLL(None).malloc_trim(0)
-        RESET.write_text("5")
+        RESET.write_text("5", encoding="utf-8")
     return held_and_peak()[0]
 
 

@@ -5,6 +5,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from safetensors.torch import save_file
 from torch import nn
 from typer.testing import CliRunner
 
@@ -29,6 +30,15 @@ def wrong_kind():
 
 def broken():
     raise ValueError("the factory itself is broken")
+
+def leaves():
+    raise SystemExit(3)
+
+def lacks_a_key():
+    return {}["width"]
+
+def wide(width):
+    return nn.Linear(2, width)
 
 def unsupported():
     class Odd(nn.Module):
@@ -98,8 +108,14 @@ def folder(tmp_path, monkeypatch):
     np.savez("nameless.npz", a=np.zeros((1, 2)), b=np.zeros((1, 2)))
     (tmp_path / "broken.npy").write_bytes(b"\x93NUMPY not really")
     (tmp_path / "factory_of_test.py").write_text(FACTORY)
+    (tmp_path / "needy_of_test.py").write_text("import no_module_of_this_name")
+    (tmp_path / "garbled_of_test.py").write_text("def make(:")
     torch.save({"0.weight": torch.zeros(3)}, "other.pt")
-    torch.save(nn.Linear(2, 2), "pickled.pt")
+    torch.save([torch.zeros(3)], "list.pt")
+    for name in ("pickled.pt", "pickled.safetensors"):
+        torch.save(nn.Linear(2, 2), name)
+    weights = {"0.weight": torch.rand(8, 2, dtype=torch.float64), "0.bias": torch.zeros(8), "2.weight": torch.zeros(2, 8)}
+    save_file(weights | {"2.bias": torch.zeros(2)}, "double.safetensors")
     (tmp_path / "noise.safetensors").write_bytes(b"noise" * 9)
     (tmp_path / "noise.pt").write_bytes(b"noise")
     return tmp_path

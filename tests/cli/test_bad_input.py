@@ -64,15 +64,30 @@ BAD = {
     "factory with another shape": (("show", "factory_of_test:make", "--input-shape", "5"), "does not take"),
     "shape in words": (("show", "factory_of_test:make", "--input-shape", "a,b"), "--input-shape"),
     "no such network of the zoo": (("show", "zoo:4c3f"), "near it are 4c3f-mnist, 4c3f-cifar"),
-    "weights of another network": (("show", "zoo:mlp-b", "--weights", "other.pt"), "do not fit"),
+    "weights of another network": (("show", "zoo:mlp-b", "--weights", "other.pt"), "no '1.weight' in the file"),
+    "weights of another network by its bare name": (("show", "mlp-b", "--weights", "other.pt"), "do not fit 'mlp-b'"),
     "an image for a zoo of sentences": (("show", "zoo:lstm-sst2", "--input-shape", "1,28,28"), "sentences"),
-    "no such module": (("show", "no_module_of_this_name:make", "--input-shape", "2"), "ModuleNotFoundError"),
+    "no such module": (("show", "no_module_of_this_name:make", "--input-shape", "2"), "is no module 'no_module_of_this_name'"),
+    "a module that lacks another": (("show", "needy_of_test:make", "--input-shape", "2"), "raised ModuleNotFoundError"),
+    "a module that is no Python": (("show", "garbled_of_test:make", "--input-shape", "2"), "raised SyntaxError"),
+    "no such package": (("show", "no_package.nets:make", "--input-shape", "2"), "module 'no_package',"),
     "no such factory": (("show", "factory_of_test:none", "--input-shape", "2"), "no 'none'"),
     "not a module": (("show", "factory_of_test:wrong_kind", "--input-shape", "2"), "gave a int"),
     "broken factory": (("show", "factory_of_test:broken", "--input-shape", "2"), "itself is broken"),
+    "a factory that ends the program": (("show", "factory_of_test:leaves", "--input-shape", "2"), "raised SystemExit: 3"),
+    "a factory with a KeyError": (("show", "factory_of_test:lacks_a_key", "--input-shape", "2"), "raised KeyError: 'width'"),
+    "a factory that wants arguments": (("show", "factory_of_test:wide", "--input-shape", "2"), "raised TypeError"),
+    "a factory for data of another shape": (("bound", "factory_of_test:make", "--data", "wide.npy", "--eps", "0"),
+                                            "of shape (batch, 5), see --input-shape"),
     "unsupported module": (("bound", "factory_of_test:unsupported", "--input-shape", "2", *BALL), "fft"),
-    "weights that do not fit": (("show", "factory_of_test:make", "--input-shape", "2", "--weights", "other.pt"), "do not fit"),
-    "weights with code": (("show", "factory_of_test:make", "--input-shape", "2", "--weights", "pickled.pt"), "tensors"),
+    "weights that do not fit": (("show", "factory_of_test:make", "--input-shape", "2", "--weights", "other.pt"),
+                                "'0.weight' is [3] in the file and [8, 2] in the network"),
+    "weights of more precision": (
+        ("show", "factory_of_test:make", "--input-shape", "2", "--weights", "double.safetensors"), "which float32 in"),
+    "safetensors that are a pickle": (
+        ("show", "factory_of_test:make", "--input-shape", "2", "--weights", "pickled.safetensors"), "not a readable"),
+    "a list of tensors": (("show", "factory_of_test:make", "--input-shape", "2", "--weights", "list.pt"), "tensors by name"),
+    "weights with code": (("show", "factory_of_test:make", "--input-shape", "2", "--weights", "pickled.pt"), "could run code"),
     "weights of noise": (("show", "factory_of_test:make", "--input-shape", "2", "--weights", "noise.pt"), "tensors"),
     "safetensors of noise": (
         ("show", "factory_of_test:make", "--input-shape", "2", "--weights", "noise.safetensors"), "not a readable safetensors"),
@@ -125,7 +140,7 @@ def test_the_program_itself(folder):
     command = [sys.executable, "-c", "from boundlab.cli import main; main()", "bound", "none.onnx", *BALL]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (2, "") and done.stderr == "boundlab: the network 'none.onnx' does not exist; " \
-        "give an ONNX file, zoo:NAME or module:factory.\n"
+        "give an ONNX file, a name that `boundlab zoo` lists, or module:factory.\n"
 
 
 def test_a_reader_that_goes_away_is_no_error(folder):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from xml.etree import ElementTree
 
 import pytest
 
@@ -59,3 +61,41 @@ def test_without_matplotlib_everything_but_the_page_is_written(folder, run, monk
     result = run(*CERTIFY, "--eps", "10")
     assert result.exit_code == 0 and "There is no report: figures need matplotlib. Then: boundlab report out" in result.stdout
     assert (folder / "out/records.csv").exists() and not (folder / "out/report.html").exists()
+
+
+def test_files_for_other_programs(folder, run):
+    run(*CERTIFY, "--eps", "0.1,10")
+    asked = ("--junit", "j.xml", "--sarif", "s.sarif", "--card", "README.md", "--parquet", "r.csv", "--classes", "safe,broken")
+    result = run("report", "out", *asked)
+    assert result.exit_code == 0 and result.stdout.rstrip().endswith("j.xml, s.sarif, README.md, r.csv"), result.output
+    cases = ElementTree.parse("j.xml").getroot().findall(".//testcase")
+    assert [[child.tag for child in case] for case in cases] == [[], ["failure"]] and "class safe" in cases[0].get("name")
+    one, = json.loads((folder / "s.sarif").read_text())["runs"][0]["results"]
+    assert one["ruleId"] == "BL1" and one["properties"]["eps"] == [10]
+    assert "class broken instead of safe" in one["message"]["text"]
+    assert one["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == "labelled.npz"
+    assert (folder / "README.md").read_text().startswith('---\ntags:\n  - "boundlab"\n')
+    assert (folder / "r.csv").read_bytes() == (folder / "out/records.csv").read_bytes()
+
+
+def test_files_for_other_programs_need_no_matplotlib(folder, run, monkeypatch):
+    run(*CERTIFY, "--eps", "10")
+
+    def lacking(*_):
+        raise MissingPackage("figures need matplotlib.")
+
+    monkeypatch.setattr("boundlab.cli.report.save_report", lacking)
+    result = run("report", "out", "--junit", "j.xml")
+    assert result.exit_code == 0 and "There is no report: figures need matplotlib." in result.stdout
+    assert "Written: j.xml" in result.stdout and (folder / "j.xml").exists()
+    assert run("report", "out").exit_code == 2
+
+
+def test_files_that_cannot_be_written_are_one_sentence(folder, run, monkeypatch):
+    run(*CERTIFY, "--eps", "10")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    for arguments, words in ((("--junit", "none/j.xml"), "none/j.xml"), (("--sarif", "."), "is a folder"),
+                             (("--parquet", "r.xlsx"), ".csv or .parquet"), (("--parquet", "r.parquet"), "install pyarrow")):
+        result = run("report", "out", *arguments)
+        assert result.exit_code == 2 and result.stdout == "" and words in result.stderr, result.output
+        assert result.stderr.startswith("boundlab: ") and result.stderr.count("\n") == 1

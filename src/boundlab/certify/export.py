@@ -69,7 +69,7 @@ def read_certification(folder: str | Path) -> Certification:
     """What `save_certification` wrote into a folder; DataError if it is not there, or not whole."""
     place = Path(folder)
     try:
-        held = json.loads((place / JSON).read_text())
+        held = json.loads((place / JSON).read_text(encoding="utf-8"))
         if held["format"] != FORMAT:
             raise ValueError(f"its format is {held['format']!r:.60}")
         adversaries, kept = adversaries_of(arrays_in(place / POINTS)), arrays_in(place / INPUTS)

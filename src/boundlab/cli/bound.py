@@ -15,7 +15,7 @@ import typer
 import boundlab as bl
 from boundlab.bounds.observe import Recorder
 from boundlab.cli.answer import Answer, Table, number
-from boundlab.cli.loading import Clip, NetworkChoice, Norm, ball_of, load_examples, margins_of
+from boundlab.cli.loading import Clip, NetworkChoice, Norm, ball_of, load_examples, margins_of, shape_in
 from boundlab.cli.methods import NAMES, method_named
 from boundlab.cli.profile import profile_data, profile_table
 from boundlab.cli.verb import Session
@@ -65,7 +65,7 @@ def bound(session: Session, network: NetworkChoice, balls: Balls, method: Method
           profile: Profile = False) -> Answer:
     """Bound the outputs of a network, or with labels its margins, over a ball around each input."""
     how = method_named(method, memory)
-    model = network.load(session)
+    model = network.load(session, like=lambda: shape_in(balls.data))
     examples = load_examples(balls.data, model, balls.label)
     ball = ball_of(examples.x, balls.eps, balls.norm, balls.clip)
     spec = None if examples.labels is None else margins_of(model, examples.labels)

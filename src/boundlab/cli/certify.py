@@ -26,6 +26,7 @@ from boundlab.cli.answer import FALSIFIED, OK, UNKNOWN, Answer
 from boundlab.cli.engines import EngineChoice
 from boundlab.cli.loading import NetworkChoice, find_network, norm_of
 from boundlab.cli.methods import METHODS, NAMES, method_named
+from boundlab.cli.modules import Shape
 from boundlab.cli.question import on_disk
 from boundlab.cli.verb import Misuse, Session, resumable
 from boundlab.cli.verify import Meaning, Strict, rigour_of
@@ -138,7 +139,7 @@ def certify(session: Session, network: NetworkChoice, asked: Asked, output: Outp
     """
     plan, radii, examples = plan_of(asked, how), asked.radii(), asked.examples()
     output.out.mkdir(parents=True, exist_ok=True)
-    original = original_of(session, network, asked.normalisation(), output.out)
+    original = original_of(session, network, asked.normalisation(), output.out, lambda: tuple(examples.x.shape[1:]))
     kept = f"what is done is kept in '{output.out}', and the same command goes on there."
     with resumable(lambda: kept), engines.open() as engine, watching(session, radii) as watch:
         jobs = Jobs(engine, output.out / LEDGER, session.device, watch)
@@ -155,11 +156,12 @@ def certify(session: Session, network: NetworkChoice, asked: Asked, output: Outp
     return answer(found, written, output.fail_under, lacking)
 
 
-def original_of(session: Session, network: NetworkChoice, normalisation: Normalisation | None, folder: Path) -> Original:
+def original_of(session: Session, network: NetworkChoice, normalisation: Normalisation | None, folder: Path,
+                like: Callable[[], Shape]) -> Original:
     """The network, behind the normalisation of its input if one is asked for: of an ONNX file a copy that has it is written."""
     if normalisation is None:
-        return on_disk(network.net, network.load(session))
-    found = find_network(network)
+        return on_disk(network.net, network.load(session, like=like))
+    found = find_network(network, like)
     if isinstance(found.net, Path):
         content = normalised_onnx(found.net, normalisation)
         write_whole(folder / NORMALISED, content)

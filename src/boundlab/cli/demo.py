@@ -40,7 +40,7 @@ def demo(session: Session, seed: Seed = 0, out: Out = Path("demo-results")) -> A
     figures = save_figure(study, out)
     record = jsonable(study.record() | {"total seconds": time.perf_counter() - started})
     results = out / "digits.json"
-    results.write_text(json.dumps(record, indent=2) + "\n")
+    results.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     kept = ", ".join(str(path) for path in (*figures, results))
     return Answer(record | {"files": [str(path) for path in (*figures, results)]}, (accuracies(study),), (
         f"Certified accuracies are proven in ordinary floating point ({study.rigour}); {record['total seconds']:.0f} s in all.",

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -12,12 +10,10 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import boundlab as bl
-from boundlab import zoo
+from boundlab.cli.modules import Shape, filled, is_factory, made, zoo_module, zoo_name
 from boundlab.cli.verb import Misuse, Session, sentence
 from boundlab.data.arrays import ARRAYS, read_arrays
 from boundlab.data.read import read_examples
@@ -25,11 +21,13 @@ from boundlab.perturbations.altered import L0Ball
 from boundlab.perturbations.ball import LpBall
 from boundlab.perturbations.sets import PerturbationSet
 
-ZOO = "zoo:"
-Net = Annotated[str, typer.Argument(
-    metavar="NET", help="An ONNX file, zoo:NAME, or module:factory, where factory() gives an nn.Module.")]
-Weights = Annotated[Path | None, typer.Option(help="Weights for a module: .safetensors, or .pt with tensors only.")]
-InputShape = Annotated[str | None, typer.Option(help="Shape of a module's input without the batch, such as 1,28,28.")]
+Net = Annotated[str, typer.Argument(metavar="NET", help=(
+    "An ONNX file, a name that `boundlab zoo` lists, or module:factory, where factory() gives an nn.Module. Naming a module "
+    "runs its code: name only files that you trust."))]
+Weights = Annotated[Path | None, typer.Option(help=(
+    "Weights for a name of the zoo or a module: .safetensors, also what `boundlab train` writes, or .pt with tensors only."))]
+InputShape = Annotated[str | None, typer.Option(help=(
+    "Shape of a module's input without the batch, such as 1,28,28; default: the network's own, or that of the data."))]
 
 Norm = Annotated[str, typer.Option(help="Norm of the ball: inf, 1, 2 or another p from 1 on, or 0.")]
 Clip = Annotated[tuple[float, float] | None, typer.Option(metavar="LOW HIGH", help="Keep inputs between these two numbers.")]
@@ -43,9 +41,12 @@ class NetworkChoice:
     weights: Weights = None
     input_shape: InputShape = None
 
-    def load(self, session: Session, also: Sequence[str] = ()) -> bl.Model:
-        """The network, captured, without gradients, on the session's device; `also` are an ONNX file's values as outputs."""
-        found = find_network(self)
+    def load(self, session: Session, also: Sequence[str] = (), like: Callable[[], Shape] | None = None) -> bl.Model:
+        """The network, captured, without gradients, on the session's device.
+
+        `also` are an ONNX file's values as outputs; `like` is asked for the shape of an example where nothing else says it.
+        """
+        found = find_network(self, like)
         if also and not isinstance(found.net, Path):
             raise Misuse(f"'{self.net}' is no ONNX file, and only these have values inside that a property can name.")
         model = bl.load_onnx(found.net, also=also) if isinstance(found.net, Path) else bl.capture(found.net, *found.example)
@@ -86,37 +87,27 @@ class Network:
     example: tuple[Tensor, ...] = ()
 
 
-def find_network(choice: NetworkChoice) -> Network:
-    """The network that NET names, not yet captured; a module is in evaluation mode and holds its weights."""
-    net, weights, input_shape = choice.net, choice.weights, choice.input_shape
-    shape = None if input_shape is None else shape_of(input_shape)
-    if net.startswith(ZOO):
-        module, own = zoo_module(net.removeprefix(ZOO), shape)
-        return prepared(net, module, weights, own)
+def find_network(choice: NetworkChoice, like: Callable[[], Shape] | None = None) -> Network:
+    """The network that NET names, not yet captured; a module is in evaluation mode and holds its weights.
+
+    `like` is asked for the shape of an example if neither --input-shape nor the network says which inputs it takes.
+    """
+    net, name = choice.net, zoo_name(choice.net)
+    shape = None if choice.input_shape is None else shape_of(choice.input_shape)
+    if name is not None:
+        module, shape = zoo_module(name, shape, like)
+        return prepared(net, filled(net, module, choice.weights), shape)
     if is_factory(net):
-        if shape is None:
+        module = filled(net, made(net), choice.weights)
+        if shape is None and like is None:
             raise Misuse(f"'{net}' is a Python factory, which does not say the shape of its input; add --input-shape 1,28,28.")
-        return prepared(net, made(net), weights, shape)
-    if weights is not None or input_shape is not None:
-        raise Misuse("--weights and --input-shape belong to a module:factory; an ONNX file holds its own.")
+        return prepared(net, module, like() if shape is None and like is not None else shape or ())
+    if choice.weights is not None or choice.input_shape is not None:
+        raise Misuse("--weights and --input-shape belong to a name of the zoo or a module:factory; an ONNX file holds its own.")
     if not Path(net).is_file():
         what = "is a directory" if Path(net).is_dir() else "does not exist"
-        raise Misuse(f"the network '{net}' {what}; give an ONNX file, zoo:NAME or module:factory.")
+        raise Misuse(f"the network '{net}' {what}; give an ONNX file, a name that `boundlab zoo` lists, or module:factory.")
     return Network(Path(net))
-
-
-def zoo_module(name: str, shape: tuple[int, ...] | None) -> tuple[nn.Module, tuple[int, ...]]:
-    """A network of the papers with weights drawn from seed 0, and the shape of its input."""
-    own = zoo.record(name).shape if shape is None else shape
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return zoo.build(name, own), own
-
-
-def is_factory(net: str) -> bool:
-    """Whether NET reads module:factory."""
-    module, _, factory = net.partition(":")
-    return factory.isidentifier() and all(part.isidentifier() for part in module.split(".")) and not Path(net).exists()
 
 
 def shape_of(text: str) -> tuple[int, ...]:
@@ -127,70 +118,16 @@ def shape_of(text: str) -> tuple[int, ...]:
     return tuple(map(int, parts))
 
 
-def made(net: str) -> nn.Module:
-    """The module that a factory in an importable file makes."""
-    name, _, attribute = net.partition(":")
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        module = vars(importlib.import_module(name))[attribute]()
-    except KeyError as problem:
-        raise Misuse(f"module '{name}' has no '{attribute}'.") from problem
-    except Exception as problem:  # whatever the user's own file raises
-        raise Misuse(f"'{net}' raised {type(problem).__name__}: {sentence(problem)}") from problem
-    finally:
-        sys.path.pop(0)
-    if not isinstance(module, nn.Module):
-        raise Misuse(f"'{net}' gave a {type(module).__name__}, not a torch.nn.Module.")
-    return module
-
-
-def prepared(net: str, module: nn.Module, weights: Path | None, shape: tuple[int, ...]) -> Network:
-    """A module with its weights, in evaluation mode, and an example; Misuse if it does not take inputs of that shape."""
-    if weights is not None:
-        fill(module, weights)
-    refuse_nan(net, module)
-    module.eval()
+def prepared(net: str, module: nn.Module, shape: Shape) -> Network:
+    """A module with an example of its input; Misuse if it does not take inputs of that shape."""
     dtype = next((parameter.dtype for parameter in module.parameters()), torch.float32)
     example = torch.zeros(2, *shape, dtype=dtype)
     try:
         module(example)
     except Exception as problem:
-        raise Misuse(f"'{net}' does not take inputs of shape (batch, {', '.join(map(str, shape))}): "
+        raise Misuse(f"'{net}' does not take inputs of shape (batch, {', '.join(map(str, shape))}), see --input-shape: "
                      f"{sentence(problem)}") from problem
     return Network(module, (example,))
-
-
-def refuse_nan(net: str, module: nn.Module) -> None:
-    """Misuse if a weight is NaN; `load_onnx` sees to files."""
-    bad = [name for name, value in module.state_dict().items() if bool(torch.isnan(value).any())]
-    if bad:
-        raise Misuse(f"the weights of '{net}' hold NaN, in '{bad[0]}'" + (f" and {len(bad) - 1} more." if bad[1:] else "."))
-
-
-def fill(module: nn.Module, weights: Path) -> None:
-    """Put a file's tensors into a module; the file can hold nothing but tensors."""
-    try:
-        module.load_state_dict(read_weights(weights))
-    except RuntimeError as problem:
-        raise Misuse(f"the weights in '{weights}' do not fit the network: {sentence(problem)}") from problem
-
-
-def read_weights(weights: Path) -> Mapping[str, Tensor]:
-    """Tensors by name from a .safetensors file or a checkpoint of torch.save."""
-    if weights.suffix == ".safetensors":
-        try:
-            return dict(load_file(weights))
-        except SafetensorError as problem:
-            raise Misuse(f"'{weights}' is not a readable safetensors file: {sentence(problem)}") from problem
-    try:
-        held = torch.load(weights, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as problem:  # torch.load raises many kinds for a file that is not one of its own
-        raise Misuse(f"'{weights}' is not a file of tensors written by torch.save.") from problem
-    if not isinstance(held, dict) or not all(isinstance(value, Tensor) for value in held.values()):
-        raise Misuse(f"'{weights}' does not hold tensors by name; save module.state_dict().")
-    return held
 
 
 @dataclass(frozen=True)
@@ -213,6 +150,12 @@ def load_examples(path: Path, model: bl.Model, labels: list[int] | None) -> Exam
     if not bool(torch.isfinite(x).all()):
         raise Misuse(f"'{path}' holds NaN or infinite numbers.")
     return Examples(x, label_tensor(labels or (None if found is None else found.tolist()), len(x), model))
+
+
+def shape_in(path: Path) -> Shape:
+    """The shape of an example in a file or folder."""
+    held = read_arrays(path)[0] if path.suffix in ARRAYS else None
+    return tuple(read_examples(path).x.shape[1:] if held is None or held.dtype == np.uint8 else held.shape[1:])
 
 
 def stored(path: Path, shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:

@@ -12,7 +12,7 @@ import typer
 import boundlab as bl
 from boundlab.capture.onnx import onnx_reference
 from boundlab.cli.answer import FALSIFIED, OK, UNKNOWN, Answer, Table, number
-from boundlab.cli.loading import Clip, NetworkChoice, NetworksChoice, Norm, ball_of, load_examples, margins_of
+from boundlab.cli.loading import Clip, NetworkChoice, NetworksChoice, Norm, ball_of, load_examples, margins_of, shape_in
 from boundlab.cli.verb import Misuse, Session
 from boundlab.perturbations.sets import PerturbationSet
 from boundlab.question.exact import Query
@@ -72,14 +72,15 @@ def ask(session: Session, network: NetworksChoice, spec: Path | None, region: Re
         assert isinstance(question.sets, Query)
         problems(question.sets, question.model)  # refuses one about another number of inputs or outputs, before anything is run
         return question
-    assert region.data is not None
+    data = region.data
+    assert data is not None
     if network.network:
         raise Misuse("--network names the networks of a VNN-LIB 2.0 file, and --data has one, NET.")
-    model = network.load(session)
+    model = network.load(session, like=lambda: shape_in(data))
     original = on_disk(network.net, model)
     if region.eps is None:
         raise Misuse("--data needs --eps, the radius of the ball around each input.")
-    examples = load_examples(region.data, model, region.label)
+    examples = load_examples(data, model, region.label)
     if examples.labels is None:
         raise Misuse("--data needs labels: give --label, or labels y in an .npz file.")
     ball = ball_of(examples.x, region.eps, region.norm, region.clip)

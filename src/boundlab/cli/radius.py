@@ -15,7 +15,7 @@ from torch import Tensor
 
 import boundlab as bl
 from boundlab.cli.answer import Answer, Table, number
-from boundlab.cli.loading import Clip, NetworkChoice, Norm, domain_of, load_examples, margins_of, norm_of
+from boundlab.cli.loading import Clip, NetworkChoice, Norm, domain_of, load_examples, margins_of, norm_of, shape_in
 from boundlab.cli.methods import NAMES, method_named
 from boundlab.cli.verb import Misuse, Session
 
@@ -58,7 +58,7 @@ def radius(session: Session, network: NetworkChoice, growing: Growing, how: How 
     was found, rounded up.
     """
     method, family = methods_of(how), family_of(growing)
-    model = network.load(session)
+    model = network.load(session, like=lambda: shape_in(growing.data))
     examples = load_examples(growing.data, model, growing.label)
     outputs = bl.evaluate(model, {model.graph.inputs[0].name: examples.x})
     labels = examples.labels if examples.labels is not None else outputs.flatten(1).argmax(1)

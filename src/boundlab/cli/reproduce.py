@@ -104,7 +104,7 @@ def reproduce(session: Session, table: Which, sources: Sources, effort: Effort =
     seconds = time.perf_counter() - started
     record = jsonable({"table": table, "rows": found.data, "total seconds": seconds, "rigour": "float"})
     kept = out / f"{table}.json", out / f"{table}.svg"
-    kept[0].write_text(json.dumps(record, indent=2) + "\n")
+    kept[0].write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     save(figure_of(found.panels), kept[1])
     said = f"Ours, and in brackets what is published; proven in float64 or float32 arithmetic (float); {seconds:.0f} s in all."
     return Answer(record | {"files": [str(path) for path in kept]},

@@ -130,7 +130,7 @@ def answer(name: str, asked: Recipe, outcome: Outcome, where: Where, data: tuple
         "test examples": len(data[1]), "chosen epoch": fitted.chosen, "seconds an epoch": outcome.seconds_an_epoch,
         "seconds of certification": outcome.seconds, "threads": torch.get_num_threads(), "rigour": "float",
         "history": [asdict(epoch) for epoch in fitted.history]})
-    paths["result.json"].write_text(json.dumps(record, indent=2) + "\n")
+    paths["result.json"].write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     rows = [(error, percent(value), published(asked, error)) for error, value in ours.items()]
     said = [f"{len(data[1])} test examples, eps {asked.radius:g}, norm {asked.norm:g}; proven in floating point (float).",
             f"{len(fitted.history)} epochs of {outcome.seconds_an_epoch:.1f} s; weights of epoch {fitted.chosen + 1}; "
@@ -155,7 +155,7 @@ def write_records(path: Path, test: Examples, measured: Measured) -> None:
     """What was found of each test example, 1 for true."""
     columns: dict[str, Any] = {"label": test.labelled()[1], "clean": measured.correct, "attacked": measured.survived,
                                **{f"verified {proof}": held for proof, held in measured.proven.items()}}
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["example", *columns])
         rows = zip(*(column.int().tolist() for column in columns.values()), strict=True)

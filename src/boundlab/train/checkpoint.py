@@ -92,6 +92,16 @@ def opened(path: Path, tensors: bool = False) -> tuple[Mapping[str, str], Mappin
         raise damaged(path, problem) from problem
 
 
+def weights_of(written: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights in a safetensors file: of a run's checkpoint those that the run would end with, else all that it holds.
+
+    `written` is what stands beside the tensors.
+    """
+    if written.get("format") != FORMAT:
+        return dict(tensors)
+    return dict(below(BEST, tensors)) or dict(below(MODULE, tensors))
+
+
 def damaged(path: Path, problem: Exception) -> CheckpointError:
     """That a file cannot be used."""
     return CheckpointError(f"the checkpoint '{path}' is damaged ({problem}); remove it to begin anew.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -27,3 +27,12 @@ class Normalise(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The normalised inputs."""
         return (x - self.mean) * self.scale
+
+
+def behind_normalisation(net: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
+    """The network behind the normalisation that a recipe has put in front of it, if its weights hold one; not yet filled."""
+    own, names = net.state_dict(), ("0.mean", "0.scale")
+    if any(name not in weights or name in own for name in names):
+        return net
+    channels = weights["0.mean"].numel()
+    return nn.Sequential(Normalise([0.0] * channels, [1.0] * channels), net)

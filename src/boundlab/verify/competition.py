@@ -91,7 +91,7 @@ def read_instances(folder: Path, families: Sequence[str] = ()) -> list[Instance]
     listed = folder / "instances.csv"
     if not listed.is_file():
         raise SpecError(f"{folder} has no instances.csv, so it lists no instances.")
-    lines = [line for line in csv.reader(listed.read_text().splitlines()) if line]
+    lines = [line for line in csv.reader(listed.read_text(encoding="utf-8").splitlines()) if line]
     header = lines[0] if lines and "onnx" in lines[0] else ["onnx", "vnnlib", "timeout"]
     rows = [dict(zip(header, line, strict=False)) for line in (lines[1:] if header is lines[0] else lines)]
     broken = [number for number, row in enumerate(rows, 1) if not {"onnx", "vnnlib", "timeout"} <= set(row)]

@@ -55,7 +55,7 @@ def save_report(found: Certification, folder: str | Path, classes: Sequence[str]
     """
     names, place = Names(classes), Path(folder)
     contents = {HTML: html_of(found, names), MARKDOWN: markdown_of(found, names)}
-    return tuple(write_whole(place / name, content.encode()) for name, content in contents.items())
+    return tuple(write_whole(place / name, content.encode(errors="replace")) for name, content in contents.items())
 
 
 def html_of(found: Certification, names: Names) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from boundlab.certify.certification import Certification, Shares
 from boundlab.certify.explained import Explained
 from boundlab.certify.record import Record, Status
-from boundlab.reports.certified.words import Names, called, counted, domain, radius, reasons, statuses
+from boundlab.reports.certified.words import Names, called, counted, domain, one_line, radius, reasons, statuses
 from boundlab.reports.table import Table, percent
 
 MOST_CLASSES, MOST_PAIRS, MOST_OPEN, MOST_REASONS = 40, 20, 12, 10
@@ -246,5 +246,5 @@ def markdown(table: Table) -> str:
 def plain(text: str) -> str:
     """Text that Markdown shows as it is."""
     escaped = "".join(f"\\{sign}" if sign in "\\`*_[]<>#|~$" else sign for sign in text)
-    return " ".join(escaped.replace("&", "&amp;").split())
+    return one_line(escaped.replace("&", "&amp;"))
 

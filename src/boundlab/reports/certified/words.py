@@ -161,3 +161,21 @@ def reasons(found: Certification, status: Status) -> Iterator[tuple[str, int]]:
             kinds.setdefault(NUMBER.sub("…", text), Counter())[text] += 1
     for kind, texts in sorted(kinds.items(), key=lambda item: -item[1].total()):
         yield next(iter(texts)) if len(texts) == 1 else kind, texts.total()
+
+
+def one_line(text: str) -> str:
+    """Text in one line of characters that XML, YAML and JSON all can hold; others become spaces."""
+    return " ".join("".join(sign if sign.isprintable() and not "\ud800" <= sign <= "\udfff" else " " for sign in text).split())
+
+
+def outcome(record: Record, names: Names) -> str:
+    """What became of a question that is not certified, in one clause."""
+    label, adversary = names.of(record.label), record.finding.adversary
+    if record.status is Status.FALSIFIED:
+        other = "another class" if adversary is None else f"class {names.of(adversary.label)}"
+        return f"an input of the ball is given {other} instead of {label}; it was replayed, and judged in exact arithmetic"
+    if record.status is Status.MISCLASSIFIED:
+        said = "another class the same score" if record.predicted == record.label else f"class {names.of(record.predicted)}"
+        return f"the example itself is given {said}; its label is {label}"
+    what = "neither proven nor refuted" if record.status is Status.UNKNOWN else "the computation failed, so nothing is claimed"
+    return f"{what}: {record.finding.reason or 'no reason was given'}"

@@ -1,0 +1,62 @@
+"""The library runs wherever Python does: text is UTF-8, and importing needs no module of one operating system."""
+
+import ast
+import sys
+
+import pytest
+
+from tests.test_layers import MODULES, names, part_of, tree_of
+
+READERS = ("read_text", "write_text", "open", "TextIOWrapper")
+POSIX = {"fcntl", "grp", "posix", "pwd", "pty", "resource", "syslog", "termios", "tty"}
+POSIX_NAMES = {"fork", "forkpty", "getuid", "killpg", "setsid", "statvfs", "uname", "SIGALRM", "SIGKILL", "sched_getaffinity"}
+ALLOWED = {("certify/limits.py", "SIGALRM")}
+"""Asked for only where the system has such alarms."""
+
+
+def called(node):
+    """The bare name of what a call calls."""
+    return node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id if isinstance(node.func, ast.Name) else ""
+
+
+def as_text(node):
+    """Whether a call that opens a file opens it as text; a context manager called `open` has no mode."""
+    method = isinstance(node.func, ast.Attribute)
+    if called(node) != "open":
+        return method
+    modes = [argument.value for argument in node.args if isinstance(argument, ast.Constant) and isinstance(argument.value, str)]
+    return any(set(mode) <= set("rwxat+") for mode in modes) or (not method and not any("b" in mode for mode in modes))
+
+
+def openings(tree):
+    return [node for node in ast.walk(tree) if isinstance(node, ast.Call) and called(node) in READERS and as_text(node)]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=names(MODULES))
+def test_text_files_are_utf_8(path):
+    for node in openings(tree_of(path)):
+        given = {keyword.arg: keyword.value for keyword in node.keywords}
+        assert "encoding" in given and ast.unparse(given["encoding"]) == "'utf-8'", (
+            f"line {node.lineno} leaves the encoding to the operating system; say encoding=\"utf-8\"")
+
+
+def test_that_test_can_fail():
+    bad = ("p.read_text()", "open(p)", "p.open('w', newline='')", "p.write_text('')")
+    assert all(openings(ast.parse(text)) for text in bad)
+    assert not any(openings(ast.parse(text)) for text in ("p.open('rb')", "open(p, 'rb')", "engines.open()"))
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if part_of(path) != "benchmarks"],
+                         ids=names([path for path in MODULES if part_of(path) != "benchmarks"]))
+def test_nothing_of_one_operating_system(path):
+    for node in tree_of(path).body:
+        found = [alias.name for alias in node.names] if isinstance(node, ast.Import) else (
+            [node.module] if isinstance(node, ast.ImportFrom) else [])
+        assert not POSIX & set(found), f"line {node.lineno}: import it where it is needed, and only where it is there"
+    place = "/".join(path.parts[-2:])
+    used = {node.attr for node in ast.walk(tree_of(path)) if isinstance(node, ast.Attribute)} & POSIX_NAMES
+    assert all((place, name) in ALLOWED for name in used), f"{used} are not everywhere"
+
+
+def test_the_lists_are_of_this_python():
+    assert sys.stdlib_module_names >= POSIX
