@@ -4,13 +4,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test slow lint clean
+.PHONY: demo test slow docs clean
 
 demo: .venv/installed
 	$(BIN)/boundlab demo
 
 test: .venv/installed
-	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks docs examples
 	$(BIN)/mypy
 	$(BIN)/python -m compileall -q src  # so that the processes that tests start need not compile, each for itself
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
@@ -19,10 +19,14 @@ slow: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints/cpu.txt -e ".[dev,ray]"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
+docs: .venv/installed
+	$(BIN)/python docs/tools/reference.py
+	$(BIN)/python -m mkdocs build --strict
+
 .venv/installed: pyproject.toml constraints/cpu.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints/cpu.txt -e ".[dev]"
 	touch $@
 
 clean:
-	rm -rf .venv demo-results
+	rm -rf .venv demo-results build
