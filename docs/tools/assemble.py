@@ -16,7 +16,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("*.md", "docs/**/*.md", "vnncomp/*.md", "LICENSE")
+PAGES = ("*.md", "docs/**/*.md", "examples/*.md", "vnncomp/*.md", "LICENSE")
 ASSETS = ("docs/images/*.png", "docs/images/*.svg", "docs/tools/*.css")
 NOTEBOOKS = "examples/*.ipynb"
 NOTEBOOK_LINK = re.compile(r"(\]\([^)\s]+)\.ipynb\)")
