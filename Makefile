@@ -4,13 +4,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test slow wheel clean
+.PHONY: demo test slow docs wheel clean
 
 demo: .venv/installed
 	$(BIN)/boundlab demo
 
 test: .venv/installed
-	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks docs examples
 	$(BIN)/mypy
 	$(BIN)/python -m compileall -q src  # so that the processes that tests start need not compile, each for itself
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
@@ -18,6 +18,10 @@ test: .venv/installed
 slow: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints/cpu.txt -e ".[dev,ray]"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m slow
+
+docs: .venv/installed
+	$(BIN)/python docs/tools/reference.py
+	$(BIN)/python -m mkdocs build --strict
 
 wheel: .venv/installed
 	$(BIN)/python -m build --outdir dist
@@ -28,4 +32,4 @@ wheel: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv demo-results dist
+	rm -rf .venv demo-results dist build

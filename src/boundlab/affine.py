@@ -17,7 +17,7 @@ Number = Tensor | float
 
 @dataclass(frozen=True)
 class Affine:
-    """sum_i maps[i](x_i) + bias, one map for each perturbed argument; `bias` broadcasts to (b, s, *out), None means none."""
+    """`sum_i maps[i](x_i) + bias`, one map for each perturbed argument; `bias` broadcasts to (b, s, *out), None means none."""
 
     maps: tuple[LinearMap, ...]
     bias: Tensor | None = None

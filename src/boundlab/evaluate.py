@@ -40,6 +40,10 @@ def evaluate_all(model: Model, inputs: Mapping[str, Tensor], guided: bool = Fals
 
 
 def evaluate(model: Model, inputs: Mapping[str, Tensor] | Tensor, guided: bool = False) -> Tensor:
-    """The network's only output (b, *shape); a lone tensor feeds a network with one input."""
+    """The network's only output (b, *shape) at inputs (b, *shape) by name; a lone tensor feeds a network with one input.
+
+    A parameter may be given another value by its name. ShapeError if an input is missing or of another shape, or the network
+    has several outputs. `guided` says whose slopes jumps have, see `Op`.
+    """
     named = {model.graph.inputs[0].name: inputs} if isinstance(inputs, Tensor) else inputs
     return evaluate_all(model, named, guided)[model.graph.output.index]

@@ -132,7 +132,11 @@ class Graph:
 
 @dataclass(frozen=True)
 class Model:
-    """A graph with the tensors that its parameter nodes name; captured parameters are the user's live ones."""
+    """A graph with the tensors (*shape) that its parameter nodes name: the network, as every method takes it.
+
+    `capture` and `load_onnx` make one. Captured parameters are the user's live ones, so that gradients of bounds reach them;
+    `detached` has none.
+    """
 
     graph: Graph
     params: Mapping[str, Tensor] = field(default_factory=dict)

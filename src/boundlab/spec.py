@@ -18,7 +18,8 @@ class Specification:
     """Safe at a point if in every clause some row has rows . y + offset > 0.
 
     `rows` (b, s, *out) and `offset` (b, s), with b = 1 if all problems share them; `clause` (s,) names each row's clause,
-    0 to the number of clauses - 1.
+    0 to the number of clauses - 1. SpecError if shapes do not fit together, a clause has no row, or rows are no floating
+    numbers.
     """
 
     rows: Tensor
@@ -81,7 +82,8 @@ def labelled_right(scores: Tensor, labels: Tensor) -> Tensor:
 def margins(labels: Tensor | Sequence[int], classes: int, dtype: torch.dtype = torch.float32) -> Specification:
     """Every other class stays below the label: row y minus row j for each j != y, one clause each, (b, classes - 1).
 
-    SpecError if a label is no whole number or outside 0 .. classes - 1.
+    Labels are (b,). `dtype` is the network's type of numbers. SpecError if a label is no whole number or outside
+    0 .. classes - 1.
     """
     labels = checked_labels(labels, classes)
     eye = torch.eye(classes, dtype=dtype, device=labels.device)
@@ -92,7 +94,10 @@ def margins(labels: Tensor | Sequence[int], classes: int, dtype: torch.dtype = t
 
 
 def at_least(rows: Tensor, offset: Tensor | None = None) -> Specification:
-    """rows . y + offset > 0 for every row, each its own clause; `rows` (b, s, *out), `offset` (b, s) or none."""
+    """rows . y + offset > 0 for every row, each its own clause; `rows` (b or 1, s, *out), `offset` (b or 1, s) or none.
+
+    SpecError if shapes do not fit together, or there is no row.
+    """
     filled = rows.new_zeros(rows.shape[:2]) if offset is None else offset
     return Specification(rows, filled, torch.arange(rows.shape[1], device=rows.device))
 

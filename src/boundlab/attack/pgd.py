@@ -134,7 +134,8 @@ def attack(model: Model, sets: PerturbationSet | Regions, spec: Specification,
 
     `sets` is as for `bound`: the set of the only input, or sets (varying) and tensors (constant) by source name; parameters
     are searched for each problem on its own. A problem that is not violated is not thereby proven. Random starts come from
-    `generator`. After the deadline, in seconds of `time.perf_counter`, no further step is taken.
+    `generator`. After the deadline, in seconds of `time.perf_counter`, no further step is taken. ShapeError if sets,
+    constants and specification do not fit the network or each other; MissingRule for a set without `project`.
     """
     method, whole = method or PGD(), arena_of(model, sets, spec)
     arena = replace(whole, model=ranking(whole.model, spec))

@@ -37,7 +37,7 @@ class LinearForm:
 
 @dataclass(frozen=True)
 class LinearForms:
-    """A node's value lies between `lower` and `upper` everywhere on the sets."""
+    """A node's value (b, *node) lies between `lower` and `upper` everywhere on the sets; rounding is not counted."""
 
     lower: LinearForm
     upper: LinearForm
@@ -47,7 +47,9 @@ def linear_bounds(model: Model, sets: PerturbationSet | Regions, *, node: str | 
                   method: Method | None = None) -> LinearForms:
     """Affine lower and upper functions of the perturbed sources for one node (the output, if left out).
 
-    MissingRule if the method has no linear bounds in the sources (IBP). Xu et al. 2020 (auto_LiRPA), Sec. 3.
+    They bound the node on the sets, and say nothing outside. `method` is CROWN if left out. MissingRule if it has no linear
+    bounds in the sources (IBP); ShapeError for a node that the network has not, with those that it has. Xu et al. 2020
+    (auto_LiRPA), Sec. 3.
     """
     part = model if node is None else model.up_to(node)
     shape = part.graph.output.shape

@@ -139,7 +139,7 @@ class IBP:
 
 @dataclass(frozen=True)
 class Forward:
-    """Forward LiRPA, met with intervals (Xu et al. 2020, Sec. 3.1).
+    """Forward LiRPA, met with intervals (Xu et al. 2020, Sec. 3.1): every node between two affine functions of the sources.
 
     `memory` ("4GB", or bytes) may be held at once, by as many `problems` at a time as it has room for: that changes the size of
     parts, not results.
@@ -354,7 +354,9 @@ def bound(model: Model, sets: PerturbationSet | Regions, *, method: Method | Non
     `sets` is the set of the only input, or a mapping from input or parameter names to sets (perturbed) or tensors
     (constant inputs); a tuple of names stands for one set that they share. `known` are intervals by node name that are
     already proven; `observe` is told of the work by node. Without `spec` the output's lower and upper bounds (b, *out);
-    with it lower bounds of its rows (b, s). BoundError if a bound is NaN or infinite.
+    with it lower bounds of its rows (b, s). `method` is CROWN if left out. ShapeError if sets, inputs, known bounds and
+    specification do not fit the network or each other; MissingRule for an operator or set that the method cannot take;
+    BoundError if a bound is NaN or infinite. Xu et al. 2020 (auto_LiRPA) for general graphs.
     """
     problem = replace(problem_of(model, sets, spec, known), observe=observe)
     return for_each(method_value(method or CROWN()).run(problem), problem.batch)

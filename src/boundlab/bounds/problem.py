@@ -99,7 +99,7 @@ class Bounds:
     """Proven bounds: of the output (b, *out), or of a specification's rows (b, s), where `upper` is None.
 
     `env` holds every node's interval by index, `linear` the rows pulled to the sources (None where a method has none),
-    `variables` are where an optimiser ended, for another one to start at.
+    `rigour` says what is claimed about rounding, `variables` are where an optimiser ended, for another one to start at.
     """
 
     lower: Tensor
@@ -126,7 +126,10 @@ class Bounds:
 
 @runtime_checkable
 class Method(Protocol):
-    """A way to bound: anything with these two functions."""
+    """A way to bound: anything with these two functions.
+
+    A method of your own is a frozen dataclass; `bound`, `verify`, `radius` and `certify` take it like those of the library.
+    """
 
     def environment(self, problem: Problem) -> Env:
         """Intervals of every node."""

@@ -12,7 +12,10 @@ from boundlab.ops.op import number_of
 
 
 def parallel(op: Any, *arguments: Any, **attributes: Any) -> Mapping[str, Tensor] | None:
-    """Fast-Lin and CAP slopes: a free lower slope is set to the upper line's (Weng et al. 2018; Wong and Kolter 2018)."""
+    """Fast-Lin and CAP slopes: a free lower slope is set to the upper line's (Weng et al. 2018; Wong and Kolter 2018).
+
+    A `Policy`: `CROWN(alpha=parallel)`.
+    """
     if "slope" not in op.alpha:
         return None
     return {"slope": op.lines(*arguments, **attributes).upper.maps[0].scale}
@@ -32,4 +35,6 @@ def constant_slope(value: float) -> Policy:
 
 
 zero_slope = constant_slope(0.0)
+"""Every free lower slope at its low end: the line 0 below an unstable ReLU. A `Policy`: `CROWN(alpha=zero_slope)`."""
 one_slope = constant_slope(1.0)
+"""Every free lower slope at its high end: the line x below an unstable ReLU. A `Policy`: `CROWN(alpha=one_slope)`."""

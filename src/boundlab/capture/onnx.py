@@ -49,6 +49,7 @@ def load_onnx(path: str | Path, *, also: Sequence[str] = ()) -> Model:
     One problem is one run of the file at batch size 1, so a batch that the file bakes in does no harm. An input of ONNX
     shape (1 or unknown, *rest) takes (b, *rest) and any other input (b, *shape); outputs likewise. `onnx_reference` gives
     the shapes of the file itself and replays it in onnxruntime. `also` names values inside that become further outputs.
+    UnsupportedOperator names the node that cannot be read, CaptureError a file that is none, or a node that is malformed.
     """
     return load(Path(path), run, also=also)
 

@@ -72,7 +72,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class Record:
-    """One example at one radius: its place and name, label, what the network says of it, and what was found."""
+    """One example at one radius: its place and name, label, what the network says of it, and what was found.
+
+    `eps` is in the units of the inputs. `finding` has the status with its method, rigour, seconds, best lower bound of the
+    least margin, reason, and counterexample.
+    """
 
     index: int
     name: str | None

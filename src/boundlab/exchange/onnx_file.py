@@ -44,7 +44,11 @@ def onnx_of(model: Model, dtype: torch.dtype | None = None) -> bytes:
 
 
 def save_onnx(model: Model, path: str | Path, dtype: torch.dtype | None = None) -> None:
-    """`onnx_of`, written to a file."""
+    """Write a network as an ONNX file that computes it for a batch of one; nodes keep their names.
+
+    `dtype` is float32 or float64 (default: the model's own). Inputs and outputs have a leading axis of 1. ShapeError for
+    another type, UnsupportedOperator for an operator that ONNX has no counterpart of, OSError if it cannot be written.
+    """
     Path(path).write_bytes(onnx_of(model, dtype))
 
 

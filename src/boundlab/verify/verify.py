@@ -51,7 +51,9 @@ def verify(model: Model | Original, sets: PerturbationSet | Regions | Query, spe
     proven is VERIFIED as it is. `sets` as for `bound`, with `spec` (b or 1, s, *out); a query brings its own.
     `stages` are attacks, methods and searches, tried in turn on the problems that are still open. `timeout` in seconds is for
     all problems together and is looked at between steps. The result of a query is FALSIFIED if one of its cases is. Of an
-    Original (see load_original) witnesses are replayed in its own runtime, and proofs are about its file.
+    Original (see load_original) witnesses are replayed in its own runtime, and proofs are about its file. SpecError for sets
+    without a specification, a query with one, and a limit that is no number of seconds; ShapeError as for `bound`. What a
+    stage cannot do is no error but a note of the result.
     """
     if timeout is not None and not timeout >= 0:
         raise SpecError(f"a time limit is a number of seconds, 0 or more; got {timeout}.")
