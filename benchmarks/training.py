@@ -14,7 +14,7 @@ import torch
 
 import boundlab as bl
 from boundlab import zoo
-from boundlab.check.report import columns
+from boundlab.table import aligned
 from boundlab.train.step import objective, with_statistics_of
 
 NETWORKS = ("crown-ibp-a-mnist", "crown-ibp-b-mnist")
@@ -61,7 +61,7 @@ def main() -> None:
     found = {network: measured(network) for network in NETWORKS}
     rows = [[name, *(f"{seconds[name]:.1f} ({seconds[name] / seconds['natural']:.1f})" for seconds in found.values())]
             for name in METHODS]
-    print(columns([["method", *NETWORKS], *rows], [False, *[True] * len(NETWORKS)]))
+    print(aligned([["method", *NETWORKS], *rows], [False, *[True] * len(NETWORKS)]))
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ from boundlab.train.schedule import Exponential, Linear, Ramp, Rate, Smooth
 from boundlab.verify.asked import spec
 from boundlab.verify.options import Bisection, Branching, Race
 from boundlab.verify.sound import Original, load_original
-from boundlab.verify.verdict import Result, Verdict, Witness
+from boundlab.verify.verdict import Result, Results, Verdict, Witness
 from boundlab.verify.verify import LADDER, verify
 
 __all__ = [
@@ -182,6 +182,7 @@ __all__ = [
     "Recorded",
     "Report",
     "Result",
+    "Results",
     "Rigour",
     "RobustIBP",
     "Search",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from boundlab.errors import CaptureError, ShapeError
+from boundlab.table import FEW, Shown, Table, shortened
 
 INPUT, PARAMETER = "input", "parameter"
 
@@ -130,8 +132,8 @@ class Graph:
         raise ShapeError(f"the network has no node '{name}'; it has {known}.")
 
 
-@dataclass(frozen=True)
-class Model:
+@dataclass(frozen=True, repr=False)
+class Model(Shown):
     """A graph with the tensors (*shape) that its parameter nodes name: the network, as every method takes it.
 
     `capture` and `load_onnx` make one. Captured parameters are the user's live ones, so that gradients of bounds reach them;
@@ -145,7 +147,15 @@ class Model:
         taken = ", ".join(f"{node.name} {list(node.shape)}" for node in self.graph.inputs)
         given = ", ".join(f"{name} {list(node.shape)}" for name, node in self.outputs.items())
         numbers = sum(tensor.numel() for tensor in self.params.values())
-        return f"Model({taken} -> {given}; {len(self.graph.nodes)} nodes, {numbers} numbers, {self.dtype})"
+        return shortened(f"Model({taken} -> {given}; {len(self.graph.nodes)} nodes, {numbers} numbers, {self.dtype})")
+
+    def shown(self) -> Table:
+        """What it takes and gives, and how often it has each operator, frequent ones first."""
+        ends = [*((f"input {node.name}", str(list(node.shape))) for node in self.graph.inputs[:FEW]),
+                *((f"output {name}", str(list(node.shape))) for name, node in list(self.outputs.items())[:FEW])]
+        counts = Counter(node.op for node in self.graph if not node.source)
+        rows = [*ends, *((name, str(count)) for name, count in counts.most_common(FEW))]
+        return Table(("part", "shape or number"), rows, repr(self), more=max(0, len(counts) - FEW))
 
     @property
     def dtype(self) -> torch.dtype:

@@ -22,8 +22,7 @@ from boundlab.capture.normalised import Normalisation, normalised_onnx
 from boundlab.certify.certification import Shares
 from boundlab.cli import certify as command
 from boundlab.reports.certified.tables import between
-from boundlab.reports.certified.words import radius
-from boundlab.reports.table import percent
+from boundlab.table import percent, radius
 from boundlab.whole_file import write_whole
 from tests.certify.cases import EPS, examples, model
 

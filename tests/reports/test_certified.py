@@ -21,7 +21,7 @@ from boundlab.reports.certified.page import html_of, markdown_of
 from boundlab.reports.certified.pictures import LARGEST, amplification, is_picture, pixels, png, smaller
 from boundlab.reports.certified.tables import MOST_CLASSES, bars, markdown, plain
 from boundlab.reports.certified.words import Names
-from boundlab.reports.table import Table
+from boundlab.table import Table, percent, radius
 from tests.reports.cases import CASES, EVIL, certification
 from tests.reports.reading import read, table_of
 
@@ -41,7 +41,7 @@ def numbers(cell):
 def test_the_bars_count_every_example_once(page):
     found, _, root = page
     head, *rows = table_of(root, "What became of")
-    assert [row[0] for row in rows] == [words.radius(eps) for eps in found.settings.eps]
+    assert [row[0] for row in rows] == [radius(eps) for eps in found.settings.eps]
     for row, eps in zip(rows, found.settings.eps, strict=True):
         number = Counter(record.status for record in found.by_eps[eps])
         own = dict(zip(head[2:], map(numbers, row[2:]), strict=True))
@@ -57,7 +57,7 @@ def test_the_headline_counts_what_is_certified_at_the_ends(page):
     lead, = (one.text() for one in root.every("p") if one.attributes.get("class") == "lead")
     for eps in (found.settings.eps[0], found.settings.eps[-1]):
         number = sum(record.status is Status.CERTIFIED for record in found.by_eps[eps])
-        assert f"{number:,} ({100 * number / len(found.by_eps[eps]):.1f} %)" in lead and words.radius(eps) in lead
+        assert f"{number:,} ({100 * number / len(found.by_eps[eps]):.1f} %)" in lead and radius(eps) in lead
     assert ("pixel" in lead) == (len(found.inputs.shape) > 1 and found.settings.p == np.inf)
 
 
@@ -189,10 +189,10 @@ def test_what_is_said_of_rounding():
 
 def test_radii_and_shares_say_no_more_than_is_so():
     for eps in (0.0, 0.1, 1 / 255, 8 / 255, 1 / 3, 1e-9, 0.30000000000000004):
-        text = words.radius(eps)
+        text = radius(eps)
         top, _, bottom = text.partition("/")
         assert float(top) / float(bottom or 1) == eps and (len(text) <= 7 or eps in (1 / 3, 0.30000000000000004))
-    assert [words.percent(share) for share in (0, 1e-6, 0.5, 1 - 1e-6, 1)] == ["0.0 %", "0.1 %", "50.0 %", "99.9 %", "100.0 %"]
+    assert [percent(share) for share in (0, 1e-6, 0.5, 1 - 1e-6, 1)] == ["0.0 %", "0.1 %", "50.0 %", "99.9 %", "100.0 %"]
 
 
 def test_reasons_that_differ_in_numbers_are_one():

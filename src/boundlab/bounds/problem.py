@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,6 +26,7 @@ from boundlab.ops import lookup
 from boundlab.perturbations.joint import Key, Member, Regions, members, names_of
 from boundlab.perturbations.sets import PerturbationSet
 from boundlab.spec import Specification
+from boundlab.table import FEW, Shown, Table, above, below, number, plural
 
 
 class Rigour(enum.Enum):
@@ -94,8 +96,8 @@ class Problem:
         return replace(self, sets=sets, inputs=inputs, spec=spec, known=known)
 
 
-@dataclass(frozen=True)
-class Bounds:
+@dataclass(frozen=True, repr=False)
+class Bounds(Shown):
     """Proven bounds: of the output (b, *out), or of a specification's rows (b, s), where `upper` is None.
 
     `env` holds every node's interval by index, `linear` the rows pulled to the sources (None where a method has none),
@@ -122,6 +124,30 @@ class Bounds:
     def intermediate(self) -> Mapping[str, Interval]:
         """The interval of every perturbed node, by name."""
         return {node.name: interval for node in self.graph if isinstance(interval := self.env.get(node.index), Interval)}
+
+    def shown(self) -> Table:
+        """The first few numbers, and how far the ends are apart."""
+        lower, upper, out = self.lower.detach(), self.upper, list(self.lower.shape[1:])
+        asked = f"{plural(len(lower), 'problem')}, rigour {self.rigour.name}"
+        if upper is None:
+            title = f"Lower bounds of rows {out} for {asked}: the least is {below(float(lower.amin()))}"
+        else:
+            width = upper.detach() - lower
+            title = (f"Bounds of outputs {out} for {asked}: {number(float(width.amin()))} to {number(float(width.amax()))} "
+                     f"apart, {number(float(width.mean()))} on average")
+        ends = [lower] if upper is None else [lower, upper.detach(), width]
+        few = [end.flatten()[:FEW].tolist() for end in ends]
+        places = [place_of(flat, self.lower.shape) for flat in range(len(few[0]))]
+        columns = ("problem", "output", "lower", "upper", "width") if upper is not None else ("problem", "row", "lower")
+        words = [map(shown, values) for shown, values in zip((below, above, above), few, strict=False)]
+        rows = [(*place, *texts) for place, texts in zip(places, zip(*words, strict=True), strict=True)]
+        return Table(columns, rows, title, frozenset(columns), lower.numel() - len(rows))
+
+
+def place_of(flat: int, shape: Sequence[int]) -> tuple[str, str]:
+    """The problem, and the place in its output, of a number in the bounds' order; the only output is in place 0."""
+    problem, *inner = map(int, np.unravel_index(flat, tuple(shape)))
+    return str(problem), ",".join(map(str, inner)) or "0"
 
 
 @runtime_checkable

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from boundlab.certify.explained import Explained
 from boundlab.certify.record import Record, Status
+from boundlab.table import FEW, Shown, Table, percent, plural, radius
 
 FORMAT = "boundlab certification 1"
 
@@ -87,8 +88,8 @@ class Inputs:
     shape: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Certification:
+@dataclass(frozen=True, repr=False)
+class Certification(Shown):
     """Records by radius and then by example, with what they depend on; `seconds` is how long this run took.
 
     `inputs` are those of all examples, or if it was read from files those of the `extremes`. `explained` says of the most
@@ -111,6 +112,20 @@ class Certification:
     def shares(self) -> tuple[Shares, ...]:
         """What became of all examples, at each radius."""
         return tuple(shares(eps, records) for eps, records in self.by_eps.items())
+
+    def accuracies(self, most: int | None = None) -> Table:
+        """A row a radius, of all or of so many: between which shares the robust accuracy lies, and what is left open."""
+        columns = ("eps", "clean", "certified, at least", "robust, at most", "unknown", "failed", "seconds")
+        rows = [(radius(one.eps), *map(percent, (one.clean, one.certified, one.attacked, one.unknown, one.failed)),
+                 f"{one.seconds:.1f}") for one in self.shares[:most]]
+        return Table(columns, rows, f"Accuracy on {self.shares[0].examples} examples", frozenset(columns),
+                     len(self.shares) - len(rows))
+
+    def shown(self) -> Table:
+        """Between which shares the robust accuracy lies, at a few radii."""
+        name = self.settings.network_name or "Network"
+        title = f"{name} certified on {plural(self.shares[0].examples, 'example')}, rigour {self.settings.rigour.upper()}"
+        return replace(self.accuracies(FEW), title=title)
 
     def by_class(self, eps: float) -> Mapping[int, Shares]:
         """What became of the examples of each class at a radius; classes without examples are left out."""

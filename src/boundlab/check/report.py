@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from boundlab.check.tally import Work
 from boundlab.graph import INPUT
+from boundlab.table import aligned
 
 MOST_LINES = 60
 """Nodes that a printed report lists; of longer networks it leaves out the middle, but nothing that is wrong."""
@@ -100,8 +101,8 @@ class Report:
 
     def __repr__(self) -> str:
         listed = moving(self.nodes)
-        parts = [self.summary(), columns([NODE_COLUMNS, *shortened(listed)]) if listed else "",
-                 "\n\n".join(self.findings()), columns([COST_COLUMNS, *map(cost_cells, self.costs)]) if self.costs else "",
+        parts = [self.summary(), aligned([NODE_COLUMNS, *shortened(listed)]) if listed else "",
+                 "\n\n".join(self.findings()), aligned([COST_COLUMNS, *map(cost_cells, self.costs)]) if self.costs else "",
                  "\n".join(self.notes)]
         return "\n\n".join(part for part in parts if part)
 
@@ -172,12 +173,3 @@ def scaled(number: float) -> str:
 def duration(seconds: float) -> str:
     """Seconds with two digits, since they are not known better."""
     return f"{seconds:.2g}" if seconds < 100 else f"{round(seconds, 2 - len(str(int(seconds)))):.0f}"
-
-
-def columns(lines: Sequence[Sequence[str]], right: Sequence[bool] = ()) -> str:
-    """Text in columns two spaces apart; those marked in `right` end flush."""
-    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
-    aligned = [str.rjust if place < len(right) and right[place] else str.ljust for place in range(len(widths))]
-    return "\n".join(
-        "  ".join(align(cell, width) for align, cell, width in zip(aligned, line, widths, strict=True)).rstrip()
-        for line in lines)

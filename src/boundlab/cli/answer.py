@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from boundlab.reports.table import Table
+from boundlab.table import Table
 
 OK, MISUSE, FALSIFIED, UNKNOWN, INTERRUPTED = 0, 2, 10, 20, 130
 """Exit codes: done or verified; bad request; falsified; not decided; Ctrl-C. An internal error ends with 1."""
@@ -27,11 +27,6 @@ class Answer:
     sentences: tuple[str, ...] = ()
     code: int = OK
     text: str | None = field(default=None)
-
-
-def number(value: float) -> str:
-    """A number for people."""
-    return f"{value:.5g}"
 
 
 def jsonable(value: Any) -> Any:
@@ -72,6 +67,8 @@ def show_rich(answer: Answer) -> None:
             drawn.add_column(name, justify="right" if name in table.numbers else "left", overflow="fold")
         for row in table.rows:
             drawn.add_row(*(cell.replace("[", r"\[") for cell in row))
+        if table.more:
+            drawn.add_row(table.left_out)
         console.print(drawn)
     for sentence in answer.sentences:
         console.print(sentence, markup=False)

@@ -14,11 +14,12 @@ import typer
 
 import boundlab as bl
 from boundlab.bounds.observe import Recorder
-from boundlab.cli.answer import Answer, Table, number
+from boundlab.cli.answer import Answer
 from boundlab.cli.loading import Clip, NetworkChoice, Norm, ball_of, load_examples, margins_of, shape_in
 from boundlab.cli.methods import NAMES, method_named
 from boundlab.cli.profile import profile_data, profile_table
 from boundlab.cli.verb import Session
+from boundlab.table import Table, above, below, number
 
 Data = Annotated[Path, typer.Option(help="Inputs (batch, ...) in a .npy file, or as x (with labels y) in an .npz file.")]
 Eps = Annotated[float, typer.Option(help="Radius of the ball around each input; for norm 0, how many coordinates.")]
@@ -44,7 +45,7 @@ def output_rows(bounds: bl.Bounds) -> Table:
     assert bounds.upper is not None
     lower, upper = bounds.lower.flatten(1).tolist(), bounds.upper.flatten(1).tolist()
     places = list(itertools.product(*map(range, bounds.lower.shape[1:])))
-    rows = [(str(example), ",".join(map(str, place)) or "0", number(low), number(high), number(high - low))
+    rows = [(str(example), ",".join(map(str, place)) or "0", below(low), above(high), above(high - low))
             for example, (lows, highs) in enumerate(zip(lower, upper, strict=True))
             for place, low, high in zip(places, lows, highs, strict=True)]
     columns = ("input", "output", "lower", "upper", "width")

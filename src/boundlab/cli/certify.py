@@ -34,9 +34,9 @@ from boundlab.data.examples import Examples, Part
 from boundlab.data.read import KINDS, read_examples
 from boundlab.errors import MissingPackage
 from boundlab.reports.certified.page import save_report
-from boundlab.reports.certified.tables import accuracies, by_class, by_method
-from boundlab.reports.certified.words import Names, radius
-from boundlab.reports.table import percent
+from boundlab.reports.certified.tables import by_class, by_method
+from boundlab.reports.certified.words import Names
+from boundlab.table import percent, radius
 from boundlab.verify.sound import Original
 from boundlab.verify.verify import LADDER, Stage
 from boundlab.whole_file import write_whole
@@ -229,7 +229,7 @@ def answer(found: Certification, written: tuple[Path, ...], fail_under: float | 
     """The tables, the sentences that answer the question, the files, and the exit code."""
     data = found.record() | {"fail_under": fail_under, "files": [str(path) for path in written]}
     said = [*sentences(found), *demanded(found, fail_under), *more, f"Written: {', '.join(map(str, written))}"]
-    tables = (accuracies(found), by_method(found), by_class(found, MOST_CLASSES, Names()))
+    tables = (found.accuracies(), by_method(found), by_class(found, MOST_CLASSES, Names()))
     return Answer(data, tables, tuple(said), exit_code(found, fail_under))
 
 

@@ -11,8 +11,9 @@ import typer
 
 from boundlab.certificates.certificate import Semantics
 from boundlab.certificates.check import check_certificate
-from boundlab.cli.answer import OK, UNKNOWN, Answer, number
+from boundlab.cli.answer import OK, UNKNOWN, Answer
 from boundlab.cli.verb import Session
+from boundlab.table import number
 
 Proof = Annotated[Path, typer.Argument(metavar="CERTIFICATE", help="A certificate file.")]
 Network = Annotated[Path, typer.Argument(metavar="NETWORK", help="The ONNX file it is about (.onnx or .onnx.gz).")]

@@ -15,7 +15,7 @@ from boundlab.cli.answer import Answer, Table, jsonable
 from boundlab.cli.verb import Session, narrator
 from boundlab.reports.digits import METHODS, Settings, Study, run_study
 from boundlab.reports.figure import save_figure
-from boundlab.reports.table import percent
+from boundlab.table import percent
 
 Seed = Annotated[int, typer.Option(help="Fixes the split, the initial weights, the batches and the attack.", min=0)]
 Out = Annotated[Path, typer.Option(help="Folder for the figure and the JSON file.")]

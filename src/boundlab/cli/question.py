@@ -11,13 +11,14 @@ import typer
 
 import boundlab as bl
 from boundlab.capture.onnx import onnx_reference
-from boundlab.cli.answer import FALSIFIED, OK, UNKNOWN, Answer, Table, number
+from boundlab.cli.answer import FALSIFIED, OK, UNKNOWN, Answer
 from boundlab.cli.loading import Clip, NetworkChoice, NetworksChoice, Norm, ball_of, load_examples, margins_of, shape_in
 from boundlab.cli.verb import Misuse, Session
 from boundlab.perturbations.sets import PerturbationSet
 from boundlab.question.exact import Query
 from boundlab.question.vnnlib import is_second, parse_vnnlib, read_text
 from boundlab.question.vnnlib2 import parse_statement
+from boundlab.table import Table, number
 from boundlab.verify.networks import model_of
 from boundlab.verify.query import flat_values, problems
 from boundlab.verify.sound import Original, Part, original_of

@@ -14,10 +14,11 @@ import typer
 from torch import Tensor
 
 import boundlab as bl
-from boundlab.cli.answer import Answer, Table, number
+from boundlab.cli.answer import Answer
 from boundlab.cli.loading import Clip, NetworkChoice, Norm, domain_of, load_examples, margins_of, norm_of, shape_in
 from boundlab.cli.methods import NAMES, method_named
 from boundlab.cli.verb import Misuse, Session
+from boundlab.table import Table, number
 
 Data = Annotated[Path, typer.Option(help="Inputs (batch, ...) in a .npy file, or as x (with labels y) in an .npz file.")]
 Label = Annotated[list[int] | None, typer.Option(help="Class to keep, once for all inputs or once for each; else the file's "

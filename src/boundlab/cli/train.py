@@ -17,7 +17,7 @@ from boundlab.cli.answer import Answer, Table, jsonable
 from boundlab.cli.verb import Misuse, Session, narrator, resumable
 from boundlab.data.examples import Examples
 from boundlab.exchange.onnx_file import save_onnx
-from boundlab.reports.table import percent
+from boundlab.table import percent
 from boundlab.train.checkpoint import NAME as CHECKPOINT
 from boundlab.train.checkpoint import weights_file
 from boundlab.train.history import Epoch

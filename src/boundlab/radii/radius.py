@@ -16,11 +16,12 @@ from boundlab.graph import Model
 from boundlab.radii.family import Family, balls
 from boundlab.radii.problems import Problems, Statement, Targeted, problems_of
 from boundlab.radii.search import COARSE, NEXT, Bracket, Search, narrowed, untried
+from boundlab.table import FEW, Shown, Table, Tone, above, below, plural
 from boundlab.verify.verdict import Witness
 
 
-@dataclass(frozen=True)
-class Radius:
+@dataclass(frozen=True, repr=False)
+class Radius(Shown):
     """Radii by example (b,), or by example and target (b, t).
 
     The statement was proven on the set of radius `proven` itself (0: on none), and a witness refutes it on that of radius
@@ -40,6 +41,20 @@ class Radius:
     def gap(self) -> Tensor:
         """What lies between proof and counterexample, `attacked - proven`; inf where no attack succeeded."""
         return self.attacked - self.proven
+
+    def shown(self) -> Table:
+        """The first few radii, and between which they all lie."""
+        kind, flat = "input" if self.proven.dim() == 1 else "input and target", self.proven.flatten()
+        broken = int((~self.holds).sum())
+        title = (f"Radii of {plural(len(flat), kind)}, rigour {self.rigour.name}: proven {below(float(flat.amin()))} to "
+                 f"{below(float(flat.amax()))}, {below(float(flat.median()))} in the middle"
+                 + (f"; {broken:,} broken without a change" if broken else ""))
+        columns = (kind, "holds", "proven", "attacked", "gap")
+        few = [part.flatten()[:FEW].tolist() for part in (self.holds, self.proven, self.attacked, self.gap)]
+        rows = [(",".join(map(str, np.unravel_index(place, tuple(self.proven.shape)))), "yes" if holds else "no",
+                 below(proven), *(above(value) if np.isfinite(value) else "-" for value in values))
+                for place, (holds, proven, *values) in enumerate(zip(*few, strict=True))]
+        return Table(columns, rows, title, frozenset(columns) - {"holds"}, len(flat) - len(rows), {"no": Tone.BROKEN})
 
 
 @torch.no_grad()

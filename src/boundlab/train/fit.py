@@ -15,6 +15,7 @@ from boundlab.capture.torch import capture
 from boundlab.data.examples import Examples
 from boundlab.errors import BoundError, SpecError
 from boundlab.graph import Model
+from boundlab.table import FEW, Shown, Table, number, percent, plural
 from boundlab.train.batch import Batch, Threat
 from boundlab.train.checkpoint import NAME, Run, fingerprint, load, refuse, save
 from boundlab.train.history import Epoch, write_history
@@ -28,8 +29,8 @@ CHOICE, NOISE = 1, 2
 """Added to the seed for the choice of validation examples, and for attacks and changed images."""
 
 
-@dataclass(frozen=True)
-class Fitted:
+@dataclass(frozen=True, repr=False)
+class Fitted(Shown):
     """A trained module (in evaluation mode), its model without gradients (the same tensors), and a record for each epoch.
 
     `chosen` is the number of the epoch whose weights it has.
@@ -39,6 +40,15 @@ class Fitted:
     model: Model
     history: tuple[Epoch, ...]
     chosen: int
+
+    def shown(self) -> Table:
+        """The last few epochs; shares are of the validation examples."""
+        title = (f"{type(self.module).__name__} trained for {plural(len(self.history), 'epoch')}, with the weights of epoch "
+                 f"{self.chosen}; the last epochs:")
+        columns = ("epoch", "loss", "eps", "clean", "attacked", "verified", "seconds")
+        rows = [(str(one.epoch), number(one.loss), number(one.eps), *("-" if share is None else percent(share) for share in (
+            one.clean, one.attacked, one.verified)), f"{one.seconds:.1f}") for one in self.history[-FEW:]]
+        return Table(columns, rows, title, frozenset(columns), len(self.history) - len(rows))
 
 
 @dataclass(frozen=True)

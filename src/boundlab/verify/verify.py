@@ -30,7 +30,7 @@ from boundlab.verify.race import race
 from boundlab.verify.sound import Original, exact_query, exactly, sounded, written
 from boundlab.verify.standing import Clock, Standing, describe, result_of
 from boundlab.verify.task import Task, take_regions, task_of_cases, task_of_sets
-from boundlab.verify.verdict import Result, Verdict
+from boundlab.verify.verdict import Result, Results, Verdict
 
 CHUNK = 2**25
 """Numbers that the rows of one chunk of problems may hold at the widest node."""
@@ -43,7 +43,7 @@ LADDER: tuple[Stage, ...] = (IBP(), PGD(steps=10, targets=0), CROWN(IBP()), CROW
 
 def verify(model: Model | Original, sets: PerturbationSet | Regions | Query, spec: Specification | None = None, *,
            stages: Sequence[Stage] = LADDER, timeout: float | None = None, rigour: Rigour = Rigour.SOUND
-           ) -> tuple[Result, ...]:
+           ) -> Results:
     """Prove or refute a specification on every problem of a batch of sets, or a query (one result for all its cases).
 
     What is proven in floating point is derived again with rounding counted in, and FLOAT_ONLY where that does not succeed. With
@@ -66,7 +66,7 @@ def verify(model: Model | Original, sets: PerturbationSet | Regions | Query, spe
             raise SpecError("a query states its own specification; leave out `spec`.")
         asked = reduced(sets, model)
         found = verify_query(original, asked, stages, clock, keep)
-        return sounded(written(original, asked), [found], [exact_query(asked)], clock, rigour) if keep else (found,)
+        return Results(sounded(written(original, asked), [found], [exact_query(asked)], clock, rigour) if keep else (found,))
     if spec is None:
         raise SpecError("sets alone are no question: give a specification, for example margins(labels, classes).")
     named = sets if isinstance(sets, Mapping) else {model.graph.inputs[0].name: sets}
@@ -76,7 +76,7 @@ def verify(model: Model | Original, sets: PerturbationSet | Regions | Query, spe
     task = replace(task, keep=any(isinstance(query, Query) for query in exact), observe=Deadline(clock.deadline))
     standing = run(task, stages, clock, first=False)
     results = tuple(result_of(standing, i, clock) for i in range(task.count))
-    return sounded(original, results, exact, clock, rigour) if keep else results
+    return Results(sounded(original, results, exact, clock, rigour) if keep else results)
 
 
 def verify_query(original: Original, asked: Reduced, stages: Sequence[Stage], clock: Clock, keep: bool) -> Result:

@@ -34,7 +34,7 @@ def card_of(found: Certification) -> str:
     kept = tables.Table(table.columns, [row for row in table.rows if row[0] in SETTINGS], "Protocol")
     body = [f"# {tables.plain(name)}: certified robustness", f"**{tables.plain(headline(found))}**",
             tables.plain(remainder(found)), tables.plain(rigour_sentence(found)), tables.plain(limits_sentence(found)),
-            tables.markdown(tables.accuracies(found)), tables.markdown(kept)]
+            tables.markdown(found.accuracies()), tables.markdown(kept)]
     return "\n".join(["---", *yaml_of(metadata(found, name)), "---", ""]) + "\n" + "\n\n".join(body) + "\n"
 
 

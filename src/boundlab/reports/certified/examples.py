@@ -10,8 +10,8 @@ import numpy as np
 from boundlab.certify.certification import Certification
 from boundlab.certify.record import Adversary, Record, Status
 from boundlab.reports.certified.pictures import amplification, is_picture, pixels, shown
-from boundlab.reports.certified.words import Names, called, radius
-from boundlab.reports.table import Table
+from boundlab.reports.certified.words import Names, called
+from boundlab.table import Table, radius
 
 MOST = 6
 """Examples that are shown of each kind."""

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 from boundlab.certify.certification import Certification
 from boundlab.reports.certified.tables import ends
-from boundlab.reports.certified.words import radius
 from boundlab.reports.figure import empty_figure, reproducible
-from boundlab.reports.table import percent
+from boundlab.table import percent, radius
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,7 +15,7 @@ from boundlab.reports.certified import examples, tables, words
 from boundlab.reports.certified.figures import accuracy_figure, reach_figure
 from boundlab.reports.certified.tables import Bar, Matrix
 from boundlab.reports.certified.words import Names
-from boundlab.reports.table import Table
+from boundlab.table import Table, percent, plural
 from boundlab.whole_file import write_whole
 
 HTML, MARKDOWN = "report.html", "report.md"
@@ -63,7 +63,7 @@ def html_of(found: Certification, names: Names) -> str:
     page = page_of(found, names, figures=True)
     loader = PackageLoader("boundlab.reports.certified", ".")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.get_template("page.html").render(page=page, Markup=Markup, percent=words.percent)
+    return environment.get_template("page.html").render(page=page, Markup=Markup, percent=percent)
 
 
 def markdown_of(found: Certification, names: Names) -> str:
@@ -81,7 +81,7 @@ def page_of(found: Certification, names: Names, figures: bool) -> Page:
     """What is on the page."""
     chosen = found.settings
     title = f"{chosen.network_name or 'Network'}: which inputs are proven safe"
-    count = words.plural(len(found.by_eps[chosen.eps[0]]), "example")
+    count = plural(len(found.by_eps[chosen.eps[0]]), "example")
     subtitle = (f"{count} of {chosen.data_name or 'a data set'}, {words.domain(chosen)}, norm {chosen.p:g}, boundlab "
                 f"{chosen.versions.get('boundlab', '')}")
     sentences = (words.remainder(found), words.rigour_sentence(found), words.limits_sentence(found))
@@ -135,7 +135,7 @@ def work(found: Certification) -> Section:
     """What decided, what it took, and why the rest has no answer."""
     why = [tables.why(found, status) for status in (Status.FAILED, Status.UNKNOWN)]
     return Section("What decided", (tables.work(found), *(table for table in why if table.rows)), (
-        f"{words.plural(round(sum(one.seconds for one in found.shares)), 'second')} of work for all questions, in this run or "
+        f"{plural(round(sum(one.seconds for one in found.shares)), 'second')} of work for all questions, in this run or "
         "in those that it went on from."))
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from boundlab.certify.certification import Certification, Shares
 from boundlab.certify.explained import Explained
 from boundlab.certify.record import Record, Status
-from boundlab.reports.certified.words import Names, called, counted, domain, one_line, radius, reasons, statuses
-from boundlab.reports.table import Table, percent
+from boundlab.reports.certified.words import Names, called, counted, domain, one_line, reasons, statuses
+from boundlab.table import Table, percent, radius
 
 MOST_CLASSES, MOST_PAIRS, MOST_OPEN, MOST_REASONS = 40, 20, 12, 10
 """Rows at most, of many; what is left out is said."""
@@ -49,14 +49,6 @@ def outcomes(found: Certification) -> Table:
     count = len(found.by_eps[found.settings.eps[0]])
     rows = [(bar.eps, *(counted(number, count) for _, number, _ in bar.parts)) for bar in held]
     return Table(columns, rows, f"What became of {count:,} inputs", frozenset(columns))
-
-
-def accuracies(found: Certification) -> Table:
-    """A row a radius: between which shares the robust accuracy lies, and what is left open."""
-    columns = ("eps", "clean", "certified, at least", "robust, at most", "unknown", "failed", "seconds")
-    rows = [(radius(one.eps), *map(percent, (one.clean, one.certified, one.attacked, one.unknown, one.failed)),
-             f"{one.seconds:.1f}") for one in found.shares]
-    return Table(columns, rows, f"Accuracy on {found.shares[0].examples} examples", frozenset(columns))
 
 
 def lines(found: Certification) -> Table:

@@ -13,7 +13,7 @@ from boundlab.certify.certification import Certification, Settings
 from boundlab.certify.explained import Explained
 from boundlab.certify.record import Record, Status
 from boundlab.reports.certified.pictures import is_picture
-from boundlab.reports.table import percent
+from boundlab.table import percent, plural, radius
 
 ABOUT = {
     Rigour.CHECKED: ("with all rounding counted in, about the ONNX file itself as a function of real numbers, and derived "
@@ -37,21 +37,11 @@ class Names:
         return self.classes[label] if 0 <= label < len(self.classes) else str(label)
 
 
-def radius(eps: float) -> str:
-    """A radius for people, exactly: as a short decimal, as a number of 255ths, or with all its digits."""
-    steps = round(eps * 255)
-    text = f"{eps:g}"
-    return text if float(text) == eps else f"{steps}/255" if steps / 255 == eps else repr(eps)
-
 
 def counted(number: int, whole: int) -> str:
     """A number of a whole, with its share."""
     return f"{number:,} ({percent(number / whole)})"
 
-
-def plural(number: int, word: str) -> str:
-    """A number of things."""
-    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
 
 
 def be(number: int) -> str:
