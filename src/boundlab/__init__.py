@@ -4,6 +4,7 @@ from boundlab.affine import Affine, LinearBound, chord, exact, lines, where3
 from boundlab.attack.pgd import PGD, AttackResult, attack
 from boundlab.bounds.dual import Dual
 from boundlab.bounds.linear import LinearForm, LinearForms, linear_bounds
+from boundlab.bounds.lipschitz import BCP, LMT
 from boundlab.bounds.methods import CROWN, IBP, Forward, bound
 from boundlab.bounds.observe import Deadline
 from boundlab.bounds.optimise import Optimised
@@ -92,11 +93,13 @@ from boundlab.verify.verdict import Result, Verdict, Witness
 from boundlab.verify.verify import LADDER, verify
 
 __all__ = [
+    "BCP",
     "CCIBP",
     "CROWN",
     "IBP",
     "L1",
     "LADDER",
+    "LMT",
     "LP",
     "MILP",
     "MTLIBP",
