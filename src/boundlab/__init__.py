@@ -70,6 +70,7 @@ from boundlab.train.adversary import Ascent
 from boundlab.train.augmentation import Augmentation
 from boundlab.train.batch import Batch, Threat
 from boundlab.train.fit import Fitted, fit
+from boundlab.train.lipschitz import CAP, GloRo, RobustBCP, RobustLMT
 from boundlab.train.measure import Measured, measure
 from boundlab.train.methods import (
     CCIBP,
@@ -94,6 +95,7 @@ from boundlab.verify.verify import LADDER, verify
 
 __all__ = [
     "BCP",
+    "CAP",
     "CCIBP",
     "CROWN",
     "IBP",
@@ -142,6 +144,7 @@ __all__ = [
     "Forward",
     "Free",
     "Full",
+    "GloRo",
     "Graph",
     "HeldOut",
     "Interval",
@@ -186,7 +189,9 @@ __all__ = [
     "Report",
     "Result",
     "Rigour",
+    "RobustBCP",
     "RobustIBP",
+    "RobustLMT",
     "Search",
     "Semantics",
     "Serial",

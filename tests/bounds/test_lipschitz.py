@@ -14,7 +14,8 @@ from scipy.optimize import minimize
 from torch import nn
 
 import boundlab as bl
-from boundlab.bounds.lipschitz import Around, caught, cut_ball
+from boundlab.bounds.around import Around
+from boundlab.bounds.lipschitz import caught, cut_ball
 from boundlab.bounds.problem import problem_of
 from boundlab.errors import BoundError
 from boundlab.interval import Interval

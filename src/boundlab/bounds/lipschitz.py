@@ -7,47 +7,25 @@ for the least value of a specification on ball and box together (Lee et al. 2020
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from boundlab.affine import Affine
-from boundlab.bounds.backward import Env, Relaxer, backward, concretize
-from boundlab.bounds.intermediate import Refine, bending, is_affine, propagate, relaxer
+from boundlab.bounds.around import Around, Norm, box_after, radius_after, through_slopes
+from boundlab.bounds.backward import Env, backward, concretize
+from boundlab.bounds.intermediate import Evaluator, bending, by_operator, fill, is_affine, relaxer, source_environment
 from boundlab.bounds.methods import refiner
 from boundlab.bounds.observe import watch
 from boundlab.bounds.problem import Bounds, Problem, finite_rows
 from boundlab.errors import BoundError
 from boundlab.graph import Node
-from boundlab.interval import Interval, around, point
-from boundlab.maps import Dense, LinearMap, disjoint, flat, row_norms, spectral_bound
+from boundlab.interval import Interval, point
+from boundlab.maps import Dense, spectral_bound
 from boundlab.ops import lookup
 from boundlab.perturbations.ball import LpBall
 from boundlab.perturbations.sets import PerturbationSet, farthest
-
-Norm = Callable[[LinearMap, Tensor], Tensor]
-"""A spectral norm, (b or 1,), of a map with numbers of a tensor's type: `spectral_bound`, or `trainable_bound` with a gradient."""
-
-
-@dataclass(frozen=True)
-class Around:
-    """A value at one input, (b or 1, *shape), and how far in l_2 the values at all others are from it at most, (b or 1,)."""
-
-    center: Tensor
-    radius: Tensor
-
-    @property
-    def wide(self) -> Tensor:
-        """The radius beside the center."""
-        return self.radius.reshape(-1, *[1] * (self.center.dim() - 1))
-
-    def box(self) -> Interval:
-        """The box around the ball."""
-        return around(self.center, self.wide.expand_as(self.center) if len(self.radius) == 1 else self.wide)
-
 
 Balls = dict[int, Around]
 
@@ -89,7 +67,14 @@ class BCP:
     def run(self, problem: Problem) -> Bounds:
         """Bounds of the output or of the specification's rows."""
         env, balls = caught(problem, self.norm, boxes=True)
-        return worst_rows(problem, env, {index: cut_ball(ball, env[index]) for index, ball in balls.items()})
+        ends = [node.index for node in ends_of(problem)]
+        return worst_rows(problem, env, {index: cut_ball(balls[index], env[index]) for index in ends})
+
+
+def ends_of(problem: Problem) -> list[Node]:
+    """The perturbed nodes at which the rows of a specification stop."""
+    stop = bending(problem.model.graph, problem.sets)
+    return [node for node in problem.model.graph if not node.source and stop(node)]
 
 
 def cut_ball(ball: Around, box: Tensor | Interval) -> LpBall:
@@ -101,17 +86,9 @@ def cut_ball(ball: Around, box: Tensor | Interval) -> LpBall:
 
 def caught(problem: Problem, norm: Norm, *, boxes: bool) -> tuple[Env, Balls]:
     """The interval of every node, and a ball of every perturbed one. BoundError if one is NaN or infinite."""
-    env: dict[int, Any] = {}
+    env: dict[int, Any] = source_environment(problem.model, problem.sets, problem.inputs)
     balls = {index: Around(*region.l2_ball()) for index, region in problem.sets.items()}
-    carry = carrier(problem, balls, relaxer(env), norm)
-
-    def refine(node: Node, env: dict[int, Any]) -> Interval | None:
-        balls[node.index], box = carry(node, env)
-        if not boxes:
-            env[node.index] = balls[node.index].box()
-        return box if boxes else None
-
-    propagate(problem.model, problem.sets, problem.inputs, env, refiner(problem, refine), problem.observe)
+    fill(problem.model.graph, env, refiner(problem), problem.observe, carrier(balls, env, norm, boxes))
     for index, ball in balls.items():
         if not bool(torch.isfinite(ball.radius).all()):
             raise BoundError(f"the ball around {problem.model.graph[index].describe()} has a radius that is NaN or infinite; "
@@ -119,60 +96,33 @@ def caught(problem: Problem, norm: Norm, *, boxes: bool) -> tuple[Env, Balls]:
     return env, balls
 
 
-Carrier = Callable[[Node, Env], tuple[Around, Interval | None]]
+def carrier(balls: Balls, env: dict[int, Any], norm: Norm, boxes: bool) -> Evaluator:
+    """A node's interval, beside which its ball is put among the others.
 
+    With `boxes` it is the operator's own, met with the box around the ball's image under a layer; else the box around the ball.
+    An operator without a Lipschitz constant has the ball around the operator's interval.
+    """
+    relax = relaxer(env)
 
-def carrier(problem: Problem, balls: Balls, relax: Relaxer, norm: Norm) -> Carrier:
-    """The ball of a node, and a box from the balls of its arguments where there is one that its own box may be wider than."""
-
-    def carry(node: Node, env: Env) -> tuple[Around, Interval | None]:
-        op, places = lookup(node.op), [arg for arg in node.args if isinstance(env[arg], Interval)]
-        center = op.evaluate(*(balls[arg].center if arg in places else env[arg] for arg in node.args), **node.attrs)
+    def evaluate(node: Node, env: dict[int, Any]) -> Tensor | Interval:
+        places = [arg for arg in node.args if isinstance(env[arg], Interval)]
+        if not places:
+            return by_operator(node, env)
         before = [balls[arg] for arg in places]
-        if is_affine(node, env):
-            return through_affine(relax(node).lower, before, center, norm)
-        radius = through_slopes(node, env, before)
+        center = lookup(node.op).evaluate(*(balls[arg].center if arg in places else env[arg] for arg in node.args), **node.attrs)
+        layer = relax(node).lower if is_affine(node, env) else None
+        radius = through_slopes(node, env, before) if layer is None else radius_after(layer, before, norm)
+        interval = by_operator(node, env) if boxes or radius is None else None
         if radius is None:
-            interval = env[node.index]
             assert isinstance(interval, Interval)
             radius = farthest(center, interval.hull(point(center)))
-        return Around(center, radius), None
+        balls[node.index] = Around(center, radius)
+        if not boxes or interval is None or isinstance(interval, Tensor):
+            return balls[node.index].box()
+        better = None if layer is None else box_after(layer, before, center)
+        return interval if better is None else interval.meet(better)
 
-    return carry
-
-
-def through_affine(affine: Affine, before: list[Around], center: Tensor, norm: Norm) -> tuple[Around, Interval]:
-    """The ball after an affine operator, and the box around the image of the balls before it.
-
-    Of a residual sum the radii add; parts of a concatenation stand at right angles.
-    """
-    like = before[0].center
-    parts = [norm(layer, like) * ball.radius for layer, ball in zip(affine.maps, before, strict=True)]
-    apart = len(parts) > 1 and disjoint(list(affine.maps), like)
-    whole = torch.stack(torch.broadcast_tensors(*parts))
-    radius = torch.linalg.vector_norm(whole, dim=0) if apart else whole.sum(0)
-    spread = [row_norms(layer, like) * ball.radius.reshape(-1, *[1] * (center.dim() - 1))
-              for layer, ball in zip(affine.maps, before, strict=True)]
-    reach = torch.stack(torch.broadcast_tensors(*spread)).sum(0)
-    return Around(center, radius), around(*torch.broadcast_tensors(center, reach))
-
-
-def through_slopes(node: Node, env: Env, before: list[Around]) -> Tensor | None:
-    """The radius after a nonlinear operator with a known Lipschitz constant, (b or 1,); None for others.
-
-    A function of each coordinate lengthens a step by its steepest slope on the interval at most, which holds both ends of it.
-    """
-    op = lookup(node.op)
-    if op.lipschitz is not None:
-        whole = torch.stack(torch.broadcast_tensors(*(ball.radius for ball in before)))
-        return op.lipschitz * torch.linalg.vector_norm(whole, dim=0)
-    if op.derivative is None or len(node.args) > 1:
-        return None
-    interval = env[node.args[0]]
-    assert isinstance(interval, Interval)
-    slope = op.derivative(interval.hull(point(before[0].center)), **node.attrs)
-    steepest = torch.maximum(-slope.lower, slope.upper)
-    return before[0].radius * flat(steepest, 1).amax(1)
+    return evaluate
 
 
 def worst_rows(problem: Problem, env: Env, regions: dict[int, LpBall]) -> Bounds:
