@@ -53,9 +53,9 @@ class RobustLMT(TrainingMethod):
 
 @dataclass(frozen=True)
 class GloRo(TrainingMethod):
-    """Cross-entropy with one more logit: the most that another class may reach where the largest has its value (Leino et al. 2021).
+    """Cross-entropy with one more logit, the most that a class beside the chosen one may reach (Leino et al. 2021, GloRo).
 
-    With the Lipschitz margins of the class that the network chooses, it is that class's logit minus the smallest of them.
+    By the Lipschitz margins of the class that the network chooses, it is that class's logit minus the smallest of them.
     """
 
     def loss(self, batch: Batch) -> Tensor:

@@ -54,5 +54,6 @@ def carried_out(recipe: Recipe, training: Examples, test: Examples, keep: Keep |
     check_examples(captured(module, chosen), test, threat)
     fitted = fit(module, chosen, recipe.training_method, eps=recipe.eps, norm=recipe.norm, plan=plan)
     started = time.perf_counter()
-    measured = measure(fitted.model, test, threat, PROOFS_L2 if recipe.norm == 2 else PROOFS, SEARCH, recipe.seed)
+    proofs = PROOFS_L2 if recipe.norm == 2 else PROOFS
+    measured = measure(fitted.model, test, threat, proofs, SEARCH, recipe.seed)
     return Outcome(fitted, measured, time.perf_counter() - started)
