@@ -105,7 +105,8 @@ def test_each_trains(method):
     assert held.verified["BCP"] > 0.5
 
 
-@pytest.mark.parametrize("name", ["bcp-mnist-small", "lmt-mnist-small", "ibp-mnist-small-l2", "cap-mnist-small", "gloro-mnist-small"])
+@pytest.mark.parametrize("name", ["bcp-mnist-small", "lmt-mnist-small", "ibp-mnist-small-l2", "cap-mnist-small",
+                                  "gloro-mnist-small"])
 def test_small_recipes_differ_in_their_method_alone(name):
     def rest(which):
         return recipe(which).model_dump(exclude={"method", "title", "source"})

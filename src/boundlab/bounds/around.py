@@ -16,7 +16,7 @@ from boundlab.maps import LinearMap, disjoint, flat, moves, row_norms
 from boundlab.ops import lookup
 
 Norm = Callable[[LinearMap, Tensor], Tensor]
-"""A spectral norm, (b or 1,), of a map with numbers of a tensor's type: `spectral_bound`, or `trainable_bound` with a gradient."""
+"""A spectral norm, (b or 1,), of a map with numbers of a tensor's type: `spectral_bound`, `trainable_bound`."""
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,13 @@
-"""Bounds by Lipschitz constants in l_2: a ball around the value at one input is carried through the network, alone or with a box.
+"""Bounds by Lipschitz constants in l_2: a ball around the value at one input is carried through the network.
 
 The ball is scaled by the spectral norm of each affine operator and by the steepest slope of each nonlinear one. `LMT` knows
-nothing else (Tsuzuku et al. 2018). `BCP` carries a box as well, which is met with the box around the image of the ball, and asks
-for the least value of a specification on ball and box together (Lee et al. 2020, box constraint propagation).
+nothing else (Tsuzuku et al. 2018). `BCP` carries a box as well, met with the box around the ball's image, and asks for the
+least value of a specification on ball and box together (Lee et al. 2020, box constraint propagation).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +48,7 @@ class LMT:
     def run(self, problem: Problem) -> Bounds:
         """Bounds of the output or of the specification's rows."""
         env, balls = caught(problem, self.norm, boxes=False)
-        return worst_rows(problem, env, {index: LpBall(ball.center, ball.radius, 2.0) for index, ball in balls.items()})
+        return worst_rows(problem, env, lambda index: LpBall(balls[index].center, balls[index].radius, 2.0))
 
 
 @dataclass(frozen=True)
@@ -67,14 +68,7 @@ class BCP:
     def run(self, problem: Problem) -> Bounds:
         """Bounds of the output or of the specification's rows."""
         env, balls = caught(problem, self.norm, boxes=True)
-        ends = [node.index for node in ends_of(problem)]
-        return worst_rows(problem, env, {index: cut_ball(balls[index], env[index]) for index in ends})
-
-
-def ends_of(problem: Problem) -> list[Node]:
-    """The perturbed nodes at which the rows of a specification stop."""
-    stop = bending(problem.model.graph, problem.sets)
-    return [node for node in problem.model.graph if not node.source and stop(node)]
+        return worst_rows(problem, env, lambda index: cut_ball(balls[index], env[index]))
 
 
 def cut_ball(ball: Around, box: Tensor | Interval) -> LpBall:
@@ -109,7 +103,8 @@ def carrier(balls: Balls, env: dict[int, Any], norm: Norm, boxes: bool) -> Evalu
         if not places:
             return by_operator(node, env)
         before = [balls[arg] for arg in places]
-        center = lookup(node.op).evaluate(*(balls[arg].center if arg in places else env[arg] for arg in node.args), **node.attrs)
+        arguments = [balls[arg].center if arg in places else env[arg] for arg in node.args]
+        center = lookup(node.op).evaluate(*arguments, **node.attrs)
         layer = relax(node).lower if is_affine(node, env) else None
         radius = through_slopes(node, env, before) if layer is None else radius_after(layer, before, norm)
         interval = by_operator(node, env) if boxes or radius is None else None
@@ -117,24 +112,28 @@ def carrier(balls: Balls, env: dict[int, Any], norm: Norm, boxes: bool) -> Evalu
             assert isinstance(interval, Interval)
             radius = farthest(center, interval.hull(point(center)))
         balls[node.index] = Around(center, radius)
-        if not boxes or interval is None or isinstance(interval, Tensor):
+        if not boxes:
             return balls[node.index].box()
+        assert isinstance(interval, Interval)
         better = None if layer is None else box_after(layer, before, center)
         return interval if better is None else interval.meet(better)
 
     return evaluate
 
 
-def worst_rows(problem: Problem, env: Env, regions: dict[int, LpBall]) -> Bounds:
-    """The output's interval, or a specification's rows pulled through affine nodes and minimised on `regions` where they end."""
+def worst_rows(problem: Problem, env: Env, region: Callable[[int], LpBall]) -> Bounds:
+    """The output's interval, or a specification's rows pulled through affine nodes, and minimised where they end.
+
+    That is the set of a source, and `region` of another node.
+    """
     graph, spec = problem.model.graph, problem.spec
     if spec is None:
         interval = env[problem.target.index]
         assert isinstance(interval, Interval)
         return Bounds(interval.lower, interval.upper, graph, env)
     rows = Dense(problem.target.shape, None, spec.rows)
-    sets: dict[int, PerturbationSet] = {**regions, **problem.sets}
     with watch(problem.observe, problem.target, "rows", spec.rows.shape[0] * spec.rows.shape[1]):
         pulled = backward(graph, env, relaxer(env), problem.target.index, rows, stop=bending(graph, problem.sets))
-        lower = concretize(pulled, env, sets) + spec.offset
+        inner: dict[int, PerturbationSet] = {index: region(index) for index in pulled.coefficients if index not in problem.sets}
+        lower = concretize(pulled, env, {**problem.sets, **inner}) + spec.offset
     return Bounds(finite_rows(lower, problem), None, graph, env, pulled)

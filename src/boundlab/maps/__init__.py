@@ -20,6 +20,6 @@ __all__ = [
     "Identity", "LinearMap", "Local", "MatmulLeft", "MatmulRight", "Matrix", "Origin", "Outer", "OwnConv", "Partial",
     "Permute", "Pieces", "RankOne", "Reduce", "Reshape", "Rows", "Select", "Shape", "Slice", "Sum", "Table", "Transposed",
     "Windows", "Zero",
-    "add", "at_owner", "chain", "channels_last", "compose", "conv_out_space", "diagonal", "disjoint", "dot", "entries", "flat", "identity",
-    "moves", "norm", "power_estimate", "row_norms", "spectral_bound", "trainable_bound", "transposed",
+    "add", "at_owner", "chain", "channels_last", "compose", "conv_out_space", "diagonal", "disjoint", "dot", "entries",
+    "flat", "identity", "moves", "norm", "power_estimate", "row_norms", "spectral_bound", "trainable_bound", "transposed",
 ]

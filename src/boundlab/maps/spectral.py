@@ -39,7 +39,7 @@ Rule = Callable[[Any], Tensor]
 def row_norms(layer: LinearMap, like: Tensor) -> Tensor:
     """The l_2 norm of each row of a map, (b or 1, *out), or an upper bound of it where its entries are sums of products.
 
-    `like` has the type of its numbers. A row of zeros has the root of the smallest number instead, so that gradients are finite.
+    `like` has the type of its numbers. A row of zeros counts as the smallest number, so that gradients are finite.
     """
     if isinstance(layer, Sum):
         return functools.reduce(operator.add, (row_norms(term, like) for term in layer.terms))
@@ -148,7 +148,7 @@ def written_out(layer: LinearMap, like: Tensor) -> Tensor:
 
 
 def largest_singular_value(matrix: Tensor) -> Tensor:
-    """The root of the largest eigenvalue of the Gram matrices of (..., m, n), on their smaller side; infinite for no numbers."""
+    """The root of the largest eigenvalue of the smaller Gram matrices of (..., m, n); infinite where they are no numbers."""
     wide = matrix if matrix.shape[-2] <= matrix.shape[-1] else matrix.mH
     gram = wide @ wide.mH
     if not bool(torch.isfinite(gram).all()):
