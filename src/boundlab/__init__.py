@@ -4,6 +4,7 @@ from boundlab.affine import Affine, LinearBound, chord, exact, lines, where3
 from boundlab.attack.pgd import PGD, AttackResult, attack
 from boundlab.bounds.dual import Dual
 from boundlab.bounds.linear import LinearForm, LinearForms, linear_bounds
+from boundlab.bounds.lipschitz import BCP, LMT
 from boundlab.bounds.methods import CROWN, IBP, Forward, bound
 from boundlab.bounds.observe import Deadline
 from boundlab.bounds.optimise import Optimised
@@ -69,6 +70,7 @@ from boundlab.train.adversary import Ascent
 from boundlab.train.augmentation import Augmentation
 from boundlab.train.batch import Batch, Threat
 from boundlab.train.fit import Fitted, fit
+from boundlab.train.lipschitz import CAP, GloRo, RobustBCP, RobustLMT
 from boundlab.train.measure import Measured, measure
 from boundlab.train.methods import (
     CCIBP,
@@ -92,11 +94,14 @@ from boundlab.verify.verdict import Result, Results, Verdict, Witness
 from boundlab.verify.verify import LADDER, verify
 
 __all__ = [
+    "BCP",
+    "CAP",
     "CCIBP",
     "CROWN",
     "IBP",
     "L1",
     "LADDER",
+    "LMT",
     "LP",
     "MILP",
     "MTLIBP",
@@ -139,6 +144,7 @@ __all__ = [
     "Forward",
     "Free",
     "Full",
+    "GloRo",
     "Graph",
     "HeldOut",
     "Interval",
@@ -184,7 +190,9 @@ __all__ = [
     "Result",
     "Results",
     "Rigour",
+    "RobustBCP",
     "RobustIBP",
+    "RobustLMT",
     "Search",
     "Semantics",
     "Serial",

@@ -2,7 +2,7 @@
 
 import torch
 
-from boundlab import CROWN, IBP, Box, Dual, Forward, Full, Optimised, bound, one_slope, parallel, zero_slope
+from boundlab import BCP, CROWN, IBP, Box, Dual, Forward, Full, Optimised, bound, one_slope, parallel, zero_slope
 from boundlab.evaluate import evaluate, evaluate_all
 from boundlab.interval import Interval
 from boundlab.perturbations.ball import LpBall
@@ -15,6 +15,7 @@ METHODS = {
     "one": CROWN(alpha=one_slope), "Forward parallel": Forward(alpha=parallel), "CROWN by two rows": CROWN(max_rows=2),
     "Optimised": Optimised(steps=3), "FROWN in groups": Optimised(steps=2, inner=True, group=3, rate=0.4),
     "FROWN, all slopes": Optimised(steps=2, inner=True, space=Full(), rate=0.4), "Dual": Dual(steps=3, rate=0.5),
+    "BCP": BCP(),
 }
 """Every method under test; slopes by policy wherever an operator has one called `slope`."""
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from boundlab.bounds.around import Around, box_after
 from boundlab.bounds.backward import Env, Pulled, Relaxer, Sets, backward, concretize
 from boundlab.bounds.budget import bytes_of, problems_at_once
 from boundlab.bounds.forward import Found, forms_at_once, forms_batch, forward_refinement, rows_of_forms
@@ -90,6 +91,11 @@ def first_layer(problem: Problem, pulling: Pulling) -> Refine:
             return None
         interval = env[node.index]
         assert isinstance(interval, Interval)
+        places = [arg for arg in node.args if isinstance(env[arg], Interval)]
+        ball = env[places[0]]
+        if len(places) == 1 and isinstance(ball, Ball) and ball.p == 2:  # rows of all problems have the same norms
+            value = lookup(node.op).evaluate(*(ball.center if arg in places else env[arg] for arg in node.args), **node.attrs)
+            return box_after(relaxer(env)(node).lower, [Around(ball.center, ball.eps.flatten())], value)
         return tighten(pulling, node, torch.ones_like(interval.lower, dtype=torch.bool))
 
     return refine

@@ -7,7 +7,7 @@ from dataclasses import replace
 import boundlab as bl
 from boundlab.cli.verb import Misuse
 
-METHODS: dict[str, bl.IBP | bl.Forward | bl.CROWN | bl.Optimised | bl.Dual | bl.LP | bl.MILP] = {
+METHODS: dict[str, bl.IBP | bl.Forward | bl.CROWN | bl.Optimised | bl.Dual | bl.LP | bl.MILP | bl.LMT | bl.BCP] = {
     "ibp": bl.IBP(),
     "crown-ibp": bl.CROWN(intermediate=bl.IBP()),
     "crown": bl.CROWN(),
@@ -17,6 +17,8 @@ METHODS: dict[str, bl.IBP | bl.Forward | bl.CROWN | bl.Optimised | bl.Dual | bl.
     "optimised": bl.Optimised(),
     "frown": bl.Optimised(inner=True),
     "dual": bl.Dual(),
+    "lmt": bl.LMT(),
+    "bcp": bl.BCP(),
     "lp-last": bl.LP(inner=False),
     "lp": bl.LP(),
     "milp": bl.MILP(),
@@ -31,6 +33,6 @@ def method_named(name: str, memory: str | None = None) -> bl.Method:
     method = METHODS[name]
     if memory is None:
         return method
-    if isinstance(method, bl.LP | bl.MILP):
+    if isinstance(method, bl.LP | bl.MILP | bl.LMT | bl.BCP):
         raise Misuse(f"'{name}' keeps no budget of memory; leave out --memory, or bound fewer inputs at once.")
     return replace(method, memory=memory)

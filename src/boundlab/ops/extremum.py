@@ -96,7 +96,7 @@ def either(x: Argument, y: Argument) -> tuple[Affine, Affine]:
 
 
 maximum = register(Op(
-    "maximum", torch.maximum, max_interval, relax_maximum, never, breaks=(), integers=either,
+    "maximum", torch.maximum, max_interval, relax_maximum, never, lipschitz=1.0, breaks=(), integers=either,
     alpha={"lower": Free(0.0, 1.0, start_max_lower), "upper": Free(0.0, 1.0, half)}, meaning="the larger of x and y",
 ))
 
@@ -185,6 +185,6 @@ def entries_along(x: Interval, *, dim: int, keepdim: bool = False, absent: Tenso
 
 
 reduce_max = register(elementwise_op(
-    "reduce_max", max_values, reduce_max_interval, relax_reduce_max, breaks=(), integers=entries_along,
+    "reduce_max", max_values, reduce_max_interval, relax_reduce_max, lipschitz=1.0, breaks=(), integers=entries_along,
     alpha={"lower": Free(0.0, 1.0, ones_of_output)}, meaning="the largest entry along an axis",
 ))

@@ -59,6 +59,7 @@ def relax_norm(x: Interval, alpha: Mapping[str, Tensor] | None = None, *, dim: i
 
 
 norm = register(elementwise_op(
-    "norm", norm_values, norm_interval, relax_norm, alpha={"lower": Free(0.0, 1.0, 0.5), "upper": Free(0.0, 1.0, 0.5)},
+    "norm", norm_values, norm_interval, relax_norm, lipschitz=1.0,
+    alpha={"lower": Free(0.0, 1.0, 0.5), "upper": Free(0.0, 1.0, 0.5)},
     meaning="Euclidean norm along an axis",
 ))

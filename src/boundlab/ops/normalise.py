@@ -123,7 +123,7 @@ def relax_softmax(x: Interval, alpha: Alpha = None, *, dim: int) -> LinearBound:
 
 
 softmax = register(elementwise_op(
-    "softmax", lambda x, *, dim: torch.softmax(x, dim + 1), softmax_interval, relax_softmax,
+    "softmax", lambda x, *, dim: torch.softmax(x, dim + 1), softmax_interval, relax_softmax, lipschitz=1.0,
     alpha={"lower": Free(LEAST_SHARE, 1.0, half), "upper": Free(0.0, 1.0, half)}, ranks=True,
     meaning="softmax along an axis",
 ))
@@ -151,6 +151,7 @@ def relax_logsumexp(x: Interval, alpha: Alpha = None, *, dim: int, keepdim: bool
 logsumexp = register(elementwise_op(
     "logsumexp", lambda x, *, dim, keepdim=False: torch.logsumexp(x, dim + 1, keepdim=keepdim),
     lambda x, *, dim, keepdim=False: x.map(lambda end: torch.logsumexp(end, dim + 1, keepdim=keepdim)), relax_logsumexp,
+    lipschitz=1.0,
     alpha={"lower": Free(0.0, 1.0, 0.5), "upper": Free(LEAST_SHARE, 1.0, 0.5)},
     meaning="log of the sum of exponentials along an axis",
 ))

@@ -5,6 +5,7 @@ Hinges (relu, leaky_relu, prelu, abs) have one break at zero; clip has one at ea
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -102,6 +103,12 @@ def hinge_interval(x: Interval, slope: Number) -> Interval:
     return Interval(torch.where(crossing, low.clamp(max=0), low), high)
 
 
+def hinge_slopes(x: Interval, left: float) -> Interval:
+    """The slope of each side that x reaches; at zero both count, whichever a framework takes there."""
+    before, after = torch.where(x.lower <= 0, left, 1.0).to(x.lower), torch.where(x.upper >= 0, 1.0, left).to(x.lower)
+    return Interval(torch.minimum(before, after), torch.maximum(before, after))
+
+
 def start_hinge(x: Interval, left: Number) -> Tensor:
     """Slope 1 or `left`, whichever line has the smaller area."""
     side = steeper_side(x)
@@ -125,6 +132,7 @@ leaky_relu = register(elementwise_op(
     alpha={"slope": Free(lambda x, negative_slope=0.01: filled(x, min(negative_slope, 1.0)),
                          lambda x, negative_slope=0.01: filled(x, max(negative_slope, 1.0)),
                          lambda x, negative_slope=0.01: start_hinge(x, negative_slope))},
+    derivative=lambda x, negative_slope=0.01: hinge_slopes(x, negative_slope),
     support=lambda x, negative_slope=0.01: corner_support(lambda value: leak(value, negative_slope), x, (0.0,)),
     breaks=(0.0,), piecewise=True, meaning="x above 0, a fixed multiple below",
     sources=("aten.leaky_relu.default",),
@@ -185,7 +193,7 @@ def relax_abs(x: Interval, alpha: Alpha = None) -> LinearBound:
 
 abs_ = register(elementwise_op(
     "abs", torch.abs, abs_interval, relax_abs, alpha={"slope": Free(-1.0, 1.0, start_abs)},
-    support=lambda x: corner_support(torch.abs, x, (0.0,)),
+    derivative=lambda x: hinge_slopes(x, -1.0), support=lambda x: corner_support(torch.abs, x, (0.0,)),
     breaks=(0.0,), piecewise=True, meaning="size of x", sources=("aten.abs.default", "onnx:Abs"),
 ))
 
@@ -255,6 +263,13 @@ def relax_clip(x: Interval, alpha: Alpha = None, min: float | None = None, max: 
     return lines(below, above)
 
 
+def clip_slopes(x: Interval, min: float | None = None, max: float | None = None) -> Interval:
+    """1 where nothing is cut off, 0 where all is; at the ends themselves either."""
+    low, high = -math.inf if min is None else min, math.inf if max is None else max
+    whole, none = (low < x.lower) & (x.upper < high), (x.upper < low) | (high < x.lower)
+    return Interval(whole.to(x.lower), (~none).to(x.lower))
+
+
 def clip_breaks(min: float | None = None, max: float | None = None) -> tuple[float, ...]:
     """The ends that cut something off."""
     return tuple(place for place in (min, max) if place is not None)
@@ -263,6 +278,7 @@ def clip_breaks(min: float | None = None, max: float | None = None) -> tuple[flo
 clip = register(elementwise_op(
     "clip", clip_values, lambda x, **ends: x.map(lambda value: clip_values(value, **ends)), relax_clip,
     alpha={"lower": Free(0.0, steepest_lower, start_clip_lower), "upper": Free(0.0, steepest_upper, start_clip_upper)},
+    derivative=clip_slopes,
     support=lambda x, **ends: corner_support(lambda value: clip_values(value, **ends), x, clip_breaks(**ends)),
     breaks=clip_breaks, piecewise=True,
 ))

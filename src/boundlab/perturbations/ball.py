@@ -13,7 +13,7 @@ from boundlab.errors import SpecError
 from boundlab.interval import Ball, Interval, dual_order
 from boundlab.maps import Rows, at_owner, flat
 from boundlab.perturbations.reach import Reach
-from boundlab.perturbations.sets import Box, PerturbationSet, as_batch, as_like, box_fall, box_minimum, uniform
+from boundlab.perturbations.sets import Box, PerturbationSet, as_batch, as_like, box_fall, box_minimum, farthest, uniform
 
 TOP_SHARE = 0.01
 """Share of the coordinates that one l_1 ascent step moves (Tramèr and Boneh 2019, sparse l_1 descent)."""
@@ -111,6 +111,15 @@ class LpBall(PerturbationSet):
 
     def box(self) -> Interval:
         return self.span
+
+    def l2_ball(self) -> tuple[Tensor, Tensor]:
+        """The point of the clip box nearest to the center, from which no point of the ball is farther than from the center.
+
+        An l_p ball in N coordinates lies in the l_2 ball of N^(1/2 - 1/p) times the radius, of the radius itself for p <= 2.
+        """
+        center, count = self.nearest, self.center[0].numel()
+        wide = self.radius.flatten() * count ** (0.5 - 1 / max(self.p, 2.0))
+        return center, torch.minimum(wide, farthest(center, self.span))
 
     def within(self) -> Reach:
         """Ball and box around the center, (b, 1, k), drawn in by more than rounding so that projections are feasible."""

@@ -128,7 +128,8 @@ def minimum_between(c: Tensor, reach: Reach) -> Tensor:
         size = c.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(c.dtype).tiny)
         gain = (c.abs() / size) ** q
         s = budget_root(gain, reach.share(reach.forced), reach.share(corner), reach.left.unsqueeze(-1))
-        stationary = torch.where(s.isinf(), corner, -c.sign() * unit * (s * gain) ** (1 / p))
+        beyond = corner - c.sign() * unit  # at the corner itself gradients would be shared between it and the point
+        stationary = torch.where(s.isinf(), beyond, -c.sign() * unit * (s * gain) ** (1 / p))
         multiplier = size * unit / (p * s ** (1 / q))
     v = reach.clip(stationary)
     return torch.linalg.vecdot(c, v) + multiplier.squeeze(-1) * reach.overspent(v)

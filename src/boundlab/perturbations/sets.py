@@ -12,7 +12,7 @@ from torch import Tensor
 
 from boundlab.errors import MissingRule, SpecError
 from boundlab.interval import Interval
-from boundlab.maps import Dense, Rows
+from boundlab.maps import Dense, Rows, flat
 
 LONG = 0.25
 """Radii of a long step of an attack: sets that can jump to the best point for a gradient do so at such a step."""
@@ -38,6 +38,11 @@ class PerturbationSet(Protocol):
     @abstractmethod
     def concretize(self, rows: Rows) -> Tensor:
         """The minimum over the set (or a lower bound of it) of each row, (n, s)."""
+
+    def l2_ball(self) -> tuple[Tensor, Tensor]:
+        """A point (b, *shape), and how far from it in l_2 the set reaches at most, (b,)."""
+        center = self.box().center
+        return center, farthest(center, self.box())
 
     def fall(self, rows: Rows) -> Tensor:
         """The minimum of each row minus the row at the center of the box, (n, s): what rows about a reference need."""
@@ -78,6 +83,12 @@ class PerturbationSet(Protocol):
         return Taken(self, index.to(self.box().lower.device))
 
 
+def farthest(point: Tensor, box: Interval) -> Tensor:
+    """How far in l_2 the farthest corner of a box is from a point of it (b, *shape), (b,)."""
+    room = torch.maximum(box.upper - point, point - box.lower)
+    return torch.linalg.vector_norm(flat(room, 1), dim=1)
+
+
 @dataclass(frozen=True)
 class Taken(PerturbationSet):
     """The sets of the problems `index` (m,) among those of `of`: the problems of a batch that rows with owners ask about."""
@@ -97,6 +108,10 @@ class Taken(PerturbationSet):
             return self.of.concretize(rows.owned_by(self.index[rows.owner]))
         dense = rows.dense()
         return self.of.concretize(Dense(rows.shape, self.index, dense.expand(len(self.index), *dense.shape[1:])))
+
+    def l2_ball(self) -> tuple[Tensor, Tensor]:
+        center, radius = self.of.l2_ball()
+        return center[self.index], radius[self.index]
 
     def project(self, point: Tensor) -> Tensor:
         return self.among_all(self.of.project, point)

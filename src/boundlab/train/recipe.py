@@ -13,9 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from torch import nn
 
 from boundlab import zoo
+from boundlab.bounds.lipschitz import BCP
+from boundlab.bounds.methods import IBP
 from boundlab.data.examples import Examples
 from boundlab.errors import RecipeError
 from boundlab.train.augmentation import Augmentation
+from boundlab.train.lipschitz import CAP, GloRo, RobustBCP, RobustLMT
 from boundlab.train.methods import (
     CCIBP,
     MTLIBP,
@@ -64,6 +67,10 @@ class MethodTable(Part):
     mtl_ibp: MTLIBP | None = Field(None, alias="mtl-ibp")
     cc_ibp: CCIBP | None = Field(None, alias="cc-ibp")
     exp_ibp: ExpIBP | None = Field(None, alias="exp-ibp")
+    bcp: RobustBCP | None = None
+    lmt: RobustLMT | None = None
+    gloro: GloRo | None = None
+    cap: CAP | None = None
 
     @model_validator(mode="after")
     def one(self) -> MethodTable:
@@ -173,13 +180,19 @@ class Recipe(Part):
         """The radius at which the result is measured."""
         return self.eps if self.test_eps is None else self.test_eps
 
+    @property
+    def limits(self) -> tuple[float, float] | None:
+        """The numbers that inputs stay between; None where `clip` is infinite, so that balls are whole."""
+        return self.clip if self.clip is not None and any(map(math.isfinite, self.clip)) else None
+
     def plan(self, keep: Keep | None = None) -> TrainingPlan:
-        """How the network is trained."""
+        """How the network is trained; validated by BCP where balls are in l_2, else by IBP."""
         optimiser: Optimiser = self.optimiser.only("optimiser")
-        validation = Validation(HeldOut(self.validation), best=self.best) if self.validation else None
+        bound = BCP() if self.norm == 2 else IBP()
+        validation = Validation(HeldOut(self.validation), bound=bound, best=self.best) if self.validation else None
         return TrainingPlan(
             self.epochs, self.batch, self.rate, self.ramp.value(), optimiser, self.regularisers.values(), self.gradient_norm,
-            Statistics[self.statistics.upper()], self.augmentation, self.clip, self.micro, self.seed, validation, keep)
+            Statistics[self.statistics.upper()], self.augmentation, self.limits, self.micro, self.seed, validation, keep)
 
     def built(self, training: Examples) -> nn.Module:
         """The network with its initial weights, which `seed` fixes, for inputs of the shape that the data have."""

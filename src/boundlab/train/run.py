@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from boundlab.attack.pgd import PGD
+from boundlab.bounds.lipschitz import BCP, LMT
 from boundlab.bounds.methods import CROWN, IBP
 from boundlab.bounds.problem import Method
 from boundlab.data.examples import Examples
@@ -20,7 +21,9 @@ from boundlab.train.plan import Keep
 from boundlab.train.recipe import Recipe
 
 PROOFS: Mapping[str, Method] = {"IBP": IBP(), "CROWN-IBP": CROWN(intermediate=IBP()), "CROWN": CROWN()}
-"""By what a finished network is certified."""
+"""By what a finished network is certified,"""
+PROOFS_L2: Mapping[str, Method] = {"BCP": BCP(), "LMT": LMT(), "IBP": IBP(), "CROWN-BCP": CROWN(intermediate=BCP())}
+"""and on balls in l_2."""
 SEARCH = PGD(steps=40, restarts=1, targets=1)
 
 
@@ -46,10 +49,11 @@ def carried_out(recipe: Recipe, training: Examples, test: Examples, keep: Keep |
     """
     chosen = training if recipe.examples is None else training.take(range(min(recipe.examples, len(training))))
     keep = keep and replace(keep, about=f"initialisation {recipe.initialisation}")
-    plan, threat = replace(recipe.plan(keep), tell=tell), Threat(recipe.radius, recipe.norm, recipe.clip)
+    plan, threat = replace(recipe.plan(keep), tell=tell), Threat(recipe.radius, recipe.norm, recipe.limits)
     module = recipe.built(chosen).to(device or torch.device("cpu"))
     check_examples(captured(module, chosen), test, threat)
     fitted = fit(module, chosen, recipe.training_method, eps=recipe.eps, norm=recipe.norm, plan=plan)
     started = time.perf_counter()
-    measured = measure(fitted.model, test, threat, PROOFS, SEARCH, recipe.seed)
+    proofs = PROOFS_L2 if recipe.norm == 2 else PROOFS
+    measured = measure(fitted.model, test, threat, proofs, SEARCH, recipe.seed)
     return Outcome(fitted, measured, time.perf_counter() - started)

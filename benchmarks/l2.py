@@ -1,0 +1,83 @@
+"""Training for l_2 balls: `python -m benchmarks.l2` for seconds of a step by method, on random images of MNIST's size.
+
+`python -m benchmarks.l2 NETWORK.onnx MNIST-FOLDER` for the tightness of BCP's worst logits on a trained network: for each test
+image the mean translation of a logit over all pairs of classes, as a share of what the ball alone gives (Lee et al. 2020,
+Fig. 3).
+
+Methods take turns at one step each, so that what else the machine does falls on all alike; printed is the best round.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+import boundlab as bl
+from boundlab import zoo
+from boundlab.check.report import columns
+from boundlab.train.step import objective
+
+NETWORK, BATCH, ROUNDS, EPS, IMAGES = "cnn-small-mnist", 50, 5, 1.58, 500
+METHODS: Mapping[str, bl.TrainingMethod] = {
+    "natural": bl.Natural(), "IBP": bl.RobustIBP(), "LMT": bl.RobustLMT((0.0, 0.0)), "GloRo": bl.GloRo(),
+    "BCP": bl.RobustBCP((0.0, 0.0)), "BCP and natural": bl.RobustBCP((0.5, 0.5)), "CAP, 50 projections": bl.CAP(50),
+}
+
+
+def step(model: bl.Model, batch: tuple[torch.Tensor, torch.Tensor], method: bl.TrainingMethod) -> float:
+    """Processor seconds of one loss and its gradient, at half the radius."""
+    for parameter in model.params.values():
+        parameter.grad = None
+    started = time.process_time()
+    objective(bl.Batch(model, *batch, bl.Threat(EPS, 2.0), 0.5), method, bl.TrainingPlan(), torch.Generator()).backward()
+    return time.process_time() - started
+
+
+def seconds() -> dict[str, float]:
+    """The best seconds of a step by method."""
+    torch.manual_seed(0)
+    batch = torch.rand(BATCH, *zoo.record(NETWORK).shape), torch.randint(10, (BATCH,))
+    model = bl.capture(zoo.build(NETWORK).eval(), batch[0][:2])
+    rounds = [{name: step(model, batch, method) for name, method in METHODS.items()} for _ in range(ROUNDS)]
+    return {name: min(one[name] for one in rounds) for name in METHODS}
+
+
+def translations(model: bl.Model, x: torch.Tensor, method: bl.Method) -> torch.Tensor:
+    """The mean over ordered pairs of classes of how far their margin falls below the one at x, (b,)."""
+    classes = model.graph.output.shape[0]
+    eye = torch.eye(classes)
+    pairs = (eye[:, None] - eye)[~torch.eye(classes, dtype=torch.bool)]
+    spec = bl.at_least(pairs[None])
+    with torch.no_grad():
+        lower = bl.bound(model, bl.LpBall(x, EPS, 2.0), method=method, spec=spec).lower
+        return (spec.values(bl.evaluate(model, x)) - lower).mean(1)
+
+
+def tightness(network: Path, folder: Path) -> torch.Tensor:
+    """BCP's mean translation over LMT's for the first test images, (IMAGES,)."""
+    model = bl.load_onnx(network).detached()
+    x = bl.read_examples(folder, bl.Part.TEST).take(range(IMAGES)).labelled()[0]
+    return translations(model, x, bl.BCP()) / translations(model, x, bl.LMT())
+
+
+def main(arguments: list[str]) -> None:
+    """Print one of the two."""
+    torch.set_num_threads(1)
+    if arguments:
+        shares = tightness(*map(Path, arguments))
+        least, low, high, most = torch.quantile(shares, torch.tensor([0.0, 0.25, 0.75, 1.0])).tolist()
+        print(f"{IMAGES} images: {float(shares.mean()):.3f} on average, {least:.3f} to {most:.3f}; half of them {low:.3f} to "
+              f"{high:.3f}")
+        return
+    found = seconds()
+    rows = [[name, f"{1000 * value:.0f}", f"{value / found['natural']:.1f}", f"{value / found['BCP']:.2f}"]
+            for name, value in found.items()]
+    print(columns([["method", "ms", "times natural", "times BCP"], *rows], [False, True, True, True]))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
