@@ -21,7 +21,7 @@ class Part(enum.Enum):
 
 @dataclass(frozen=True)
 class Examples:
-    """Inputs x (n, *shape) in float32, labels (n,) int64 or None, and a name for each where its source has one.
+    """Inputs x (n, *shape) in float32 (int64 for numbers of words), labels (n,) int64 or None, and names where there are any.
 
     DataError if there is no example, if lengths do not fit, for numbers that are not finite, and for negative labels.
     """
@@ -31,9 +31,9 @@ class Examples:
     names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.x.dtype != torch.float32 or self.x.dim() < 2 or self.x.numel() == 0:
-            raise DataError(f"examples are a float32 tensor (n, ...) with at least one number, got {self.x.dtype} of shape "
-                            f"{list(self.x.shape)}.")
+        if self.x.dtype not in (torch.float32, torch.int64) or self.x.dim() < 2 or self.x.numel() == 0:
+            raise DataError(f"examples are a float32 tensor (n, ...) with at least one number, or int64 numbers of words; got "
+                            f"{self.x.dtype} of shape {list(self.x.shape)}.")
         finite = torch.isfinite(self.x).flatten(1).all(1)
         if not bool(finite.all()):
             raise DataError(f"example {self.name(int((~finite).nonzero()[0]))} holds NaN or infinite numbers.")

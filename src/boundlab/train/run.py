@@ -48,7 +48,7 @@ def carried_out(recipe: Recipe, training: Examples, test: Examples, keep: Keep |
     keep = keep and replace(keep, about=f"initialisation {recipe.initialisation}")
     plan, threat = replace(recipe.plan(keep), tell=tell), Threat(recipe.radius, recipe.norm, recipe.clip)
     module = recipe.built(chosen).to(device or torch.device("cpu"))
-    check_examples(captured(module, chosen), test, threat)
+    check_examples(captured(module, chosen, threat), test, threat)
     fitted = fit(module, chosen, recipe.training_method, eps=recipe.eps, norm=recipe.norm, plan=plan)
     started = time.perf_counter()
     measured = measure(fitted.model, test, threat, PROOFS, SEARCH, recipe.seed)
