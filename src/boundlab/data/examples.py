@@ -55,6 +55,12 @@ class Examples:
         return Examples(self.x[chosen], None if self.labels is None else self.labels[chosen],
                         None if self.names is None else tuple(self.names[place] for place in chosen))
 
+    def first_of_each(self, count: int) -> Examples:
+        """The first `count` examples of each class, in their order; DataError without labels."""
+        labels = self.labelled()[1]
+        places = [(labels == label).nonzero().flatten()[:count] for label in labels.unique()]
+        return self.take(torch.cat(places).sort().values.tolist())
+
     def labelled(self) -> tuple[Tensor, Tensor]:
         """Inputs and labels; DataError if there are none."""
         if self.labels is None:

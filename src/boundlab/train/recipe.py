@@ -16,6 +16,7 @@ from boundlab import zoo
 from boundlab.data.examples import Examples
 from boundlab.errors import RecipeError
 from boundlab.train.augmentation import Augmentation
+from boundlab.train.batch import Threat
 from boundlab.train.methods import (
     CCIBP,
     MTLIBP,
@@ -31,6 +32,7 @@ from boundlab.train.normalise import Normalise
 from boundlab.train.plan import SGD, Adam, HeldOut, Keep, Optimiser, Statistics, TrainingPlan, Validation
 from boundlab.train.regularisers import L1, Calm, Regulariser, initialise_for_ibp
 from boundlab.train.schedule import Exponential, Linear, Ramp, Rate, Shape, Smooth
+from boundlab.train.weights import WeightThreat
 
 FOLDER = "recipes"
 UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
@@ -117,6 +119,14 @@ class NormaliseTable(Part):
     deviation: tuple[float, ...]
 
 
+class WeightsTable(Part):
+    """Weights that vary, in balls of radius eps and of the recipe's norm, in place of inputs; see `WeightThreat`."""
+
+    names: tuple[str, ...] = ("*.weight",)
+    relative: bool = False
+    joint: bool = False
+
+
 class Published(Part):
     """Errors in percent that a paper prints, at the radius `eps` of the test."""
 
@@ -131,7 +141,8 @@ class Published(Part):
 class Recipe(Part):
     """One training run. Times are in epochs from 0, eps is in the units of the data.
 
-    `test_eps` is the radius at which the result is measured (`eps` if left out). `validation` is the share of the training
+    `test_eps` is the radius at which the result is measured (`eps` if left out). Inputs vary in balls, or the `weights` do.
+    With `each_class` only the first so many examples of each class are trained on. `validation` is the share of the training
     examples that is held out; with `best` the weights of its best epoch are kept.
     """
 
@@ -146,9 +157,11 @@ class Recipe(Part):
     epochs: Annotated[int, Field(ge=1)]
     batch: Annotated[int, Field(ge=1)]
     examples: Annotated[int, Field(ge=2)] | None = None
+    each_class: Annotated[int, Field(ge=1)] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     initialisation: Literal["torch", "ibp"] = "torch"
     normalise: NormaliseTable | None = None
+    weights: WeightsTable | None = None
     method: MethodTable
     optimiser: OptimiserTable = OptimiserTable(adam=Adam())
     rate: Rate
@@ -172,6 +185,18 @@ class Recipe(Part):
     def radius(self) -> float:
         """The radius at which the result is measured."""
         return self.eps if self.test_eps is None else self.test_eps
+
+    def threat(self, eps: float) -> Threat | WeightThreat:
+        """What varies, with the radius `eps`."""
+        if self.weights is None:
+            return Threat(eps, self.norm, self.clip)
+        return WeightThreat(eps, self.weights.names, self.norm, self.weights.relative, self.weights.joint)
+
+    def chosen(self, training: Examples) -> Examples:
+        """The examples that are trained on."""
+        if self.each_class is not None:
+            training = training.first_of_each(self.each_class)
+        return training if self.examples is None else training.take(range(min(self.examples, len(training))))
 
     def plan(self, keep: Keep | None = None) -> TrainingPlan:
         """How the network is trained."""

@@ -12,8 +12,7 @@ from boundlab.attack.pgd import PGD
 from boundlab.bounds.methods import CROWN, IBP
 from boundlab.bounds.problem import Method
 from boundlab.data.examples import Examples
-from boundlab.train.batch import Threat
-from boundlab.train.fit import Fitted, captured, fit
+from boundlab.train.fit import Fitted, captured, fit_against
 from boundlab.train.history import Epoch
 from boundlab.train.measure import Measured, check_examples, measure
 from boundlab.train.plan import Keep
@@ -22,6 +21,9 @@ from boundlab.train.recipe import Recipe
 PROOFS: Mapping[str, Method] = {"IBP": IBP(), "CROWN-IBP": CROWN(intermediate=IBP()), "CROWN": CROWN()}
 """By what a finished network is certified."""
 SEARCH = PGD(steps=40, restarts=1, targets=1)
+QUICK_PROOFS: Mapping[str, Method] = {"IBP": IBP(), "CROWN-IBP": CROWN(intermediate=IBP())}
+"""Where weights vary, every example has weights of its own to be searched and bounded."""
+QUICK_SEARCH = PGD(steps=5, restarts=1, targets=0)
 
 
 @dataclass(frozen=True)
@@ -44,12 +46,13 @@ def carried_out(recipe: Recipe, training: Examples, test: Examples, keep: Keep |
 
     Test examples that it could not be measured on are found before it is trained.
     """
-    chosen = training if recipe.examples is None else training.take(range(min(recipe.examples, len(training))))
+    chosen = recipe.chosen(training)
     keep = keep and replace(keep, about=f"initialisation {recipe.initialisation}")
-    plan, threat = replace(recipe.plan(keep), tell=tell), Threat(recipe.radius, recipe.norm, recipe.clip)
+    plan, threat = replace(recipe.plan(keep), tell=tell), recipe.threat(recipe.radius)
     module = recipe.built(chosen).to(device or torch.device("cpu"))
     check_examples(captured(module, chosen, threat), test, threat)
-    fitted = fit(module, chosen, recipe.training_method, eps=recipe.eps, norm=recipe.norm, plan=plan)
+    fitted = fit_against(module, chosen, recipe.training_method, recipe.threat(recipe.eps), plan)
     started = time.perf_counter()
-    measured = measure(fitted.model, test, threat, PROOFS, SEARCH, recipe.seed)
+    proofs, search = (PROOFS, SEARCH) if recipe.weights is None else (QUICK_PROOFS, QUICK_SEARCH)
+    measured = measure(fitted.model, test, threat, proofs, search, recipe.seed)
     return Outcome(fitted, measured, time.perf_counter() - started)

@@ -82,7 +82,7 @@ def flatness(model: Model, examples: Examples, threat: WeightThreat, steps: int 
         right.append(labelled_right(evaluate(model, some), own))
         with torch.no_grad():
             certified += float(fused_crown_ibp_loss(model, threat.sets(model, some), own, 1.0)) * len(own) / len(labels)
-    natural, _ = loss_and_slopes(model, (x, labels), {})
+    natural = float(mean_loss(model, (x, labels), {}))
     return Flatness(share(torch.cat(right)), natural, max(natural, climbed(model, (x, labels), threat, steps)), certified)
 
 
@@ -101,14 +101,18 @@ def climbed(model: Model, data: tuple[Tensor, Tensor], threat: WeightThreat, ste
 def loss_and_slopes(model: Model, data: tuple[Tensor, Tensor], place: Mapping[Key, Tensor]) -> tuple[float, dict[Key, Tensor]]:
     """The mean loss with parameters at `place`, tensors (1, *shape) or of a joint set (1, d), and its gradient there."""
     leaves = {key: value.detach().requires_grad_() for key, value in place.items()}
-    given = dict(named_values(model, leaves))
-    total = torch.zeros((), dtype=model.dtype, device=model.device)
     with torch.enable_grad():
-        for x, labels in parts(*data, AT_ONCE):
-            logits = evaluate(model, {model.graph.inputs[0].name: x, **given})
-            total = total + cross_entropy(logits, labels, reduction="sum") / len(data[1])
-    found = torch.autograd.grad(total, list(leaves.values())) if leaves else ()
+        total = mean_loss(model, data, leaves)
+    found = torch.autograd.grad(total, list(leaves.values()))
     return float(total.detach()), dict(zip(leaves, found, strict=True))
+
+
+def mean_loss(model: Model, data: tuple[Tensor, Tensor], place: Mapping[Key, Tensor]) -> Tensor:
+    """The mean cross-entropy of inputs and labels with parameters at `place`, a number."""
+    given = dict(named_values(model, place))
+    losses = [cross_entropy(evaluate(model, {model.graph.inputs[0].name: x, **given}), labels, reduction="sum")
+              for x, labels in parts(*data, AT_ONCE)]
+    return torch.stack(losses).sum() / len(data[1])
 
 
 def named_values(model: Model, place: Mapping[Key, Tensor]) -> Iterator[tuple[str, Tensor]]:
