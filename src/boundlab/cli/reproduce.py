@@ -20,17 +20,19 @@ from boundlab.cli.verb import Misuse, Session, narrator
 from boundlab.engines.engine import Engine
 from boundlab.engines.ledger import Recorded
 from boundlab.reports.figure import save
-from boundlab.reports.tables import Reproduction, figure_of, of_distortions, of_errors, of_flatness, of_radii
+from boundlab.reports.tables import Reproduction, figure_of, of_distortions, of_errors, of_flatness, of_radii, of_sentences
 from boundlab.reproduce.barrier import Sample, Tell, distortion_table, error_table
 from boundlab.reproduce.flatness import flat_rows
 from boundlab.reproduce.frown import radius_table
+from boundlab.reproduce.sentences import word_rows
 
-Which = Annotated[Literal["frown-3", "barrier-1", "barrier-2", "lirpa-figure-3"], typer.Argument(metavar="TABLE", help=(
+Known = Literal["frown-3", "barrier-1", "barrier-2", "lirpa-figure-3", "lirpa-5"]
+Which = Annotated[Known, typer.Argument(metavar="TABLE", help=(
     "frown-3: certified radii (Lyu et al. 2020); barrier-1, barrier-2: certified errors and radii (Salman et al. 2019); "
-    "lirpa-figure-3: Figure 3 of Xu et al. 2020, two networks trained."))]
-Weights = Annotated[Path | None, typer.Option(help="Folder with the published weights as .npz archives, for tables about them.")]
-Data = Annotated[Path, typer.Option(help="Folder with MNIST's four IDX files.")]
-Images = Annotated[int | None, typer.Option(min=1, help="Test examples; by default 100, 500 and 10 for frown and barrier, else all.")]
+    "lirpa-figure-3: Figure 3 of Xu et al. 2020, two networks trained; lirpa-5: its Table 5, four networks for sentences."))]
+Weights = Annotated[Path | None, typer.Option(help="Folder with the published weights as .npz archives, where it needs them.")]
+Data = Annotated[Path, typer.Option(help="Folder with MNIST's four IDX files, or for lirpa-5 with sentences.")]
+Images = Annotated[int | None, typer.Option(min=1, help="Test examples; by default 100, 500, 10 for the first three.")]
 Linear = Annotated[int, typer.Option(min=0, help="frown-3: images of linear programs.")]
 Seconds = Annotated[float, typer.Option(min=0, help="barrier-1: seconds of an integer program; 0 leaves them out.")]
 Tolerance = Annotated[float, typer.Option(help="barrier-2: width of a radius's bracket at the end, as a share of it.")]
@@ -104,7 +106,13 @@ def flat(sources: Sources, effort: Effort, engine: Engine, tell: Tell) -> Reprod
     return of_flatness(flat_rows(sources.data, effort.images, tell))
 
 
-TABLES: dict[str, Run] = {"frown-3": radii, "barrier-1": errors, "barrier-2": distortions, "lirpa-figure-3": flat}
+def sentences(sources: Sources, effort: Effort, engine: Engine, tell: Tell) -> Reproduction:
+    """lirpa-5."""
+    return of_sentences(word_rows(sources.data, effort.images, tell))
+
+
+TABLES: dict[str, Run] = {"frown-3": radii, "barrier-1": errors, "barrier-2": distortions, "lirpa-figure-3": flat,
+                          "lirpa-5": sentences}
 
 
 def reproduce(session: Session, table: Which, sources: Sources, effort: Effort = Effort(), engines: Engines = Engines(),

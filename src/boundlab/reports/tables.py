@@ -11,6 +11,7 @@ from boundlab.reports.landscape import landscape_figure
 from boundlab.reproduce.barrier import DistortionRow, ErrorRow
 from boundlab.reproduce.flatness import FlatRow
 from boundlab.reproduce.frown import RadiusRow
+from boundlab.reproduce.sentences import WordRow
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -109,6 +110,22 @@ def of_flatness(rows: Sequence[FlatRow]) -> Reproduction:
                      "steps": row.around.steps.tolist(), "landscape": row.around.loss.tolist()})
     picture = landscape_figure({f"trained: {row.method}": row.around for row in rows})
     return Reproduction(columns, text, panels, data, {"landscape": picture})
+
+
+def of_sentences(rows: Sequence[WordRow]) -> Reproduction:
+    """Table 5 of Xu et al. 2020: accuracies in percent, the published ones in brackets."""
+    text, panels, budgets = [], [], list(next(iter(rows[0].found.verified.values()))) if rows else []
+    for row in rows:
+        for method, shares in row.found.verified.items():
+            known = row.published.get(method)
+            theirs = dict(zip(budgets, known.by_budget if known else [None] * len(budgets), strict=True))
+            ours = {budget: 100 * share for budget, share in shares.items()}
+            text.append((row.network, row.trained, method, beside(100 * row.found.clean, known.clean if known else None, ".1f"),
+                         *(beside(ours[budget], theirs[budget], ".1f") for budget in budgets)))
+            panels.append(Bars(f"{row.network}, {row.trained}: {method}", "verified accuracy, %",
+                               {str(budget): (ours[budget], theirs[budget]) for budget in budgets}))
+    columns = ("network", "trained", "proven by", "accuracy", *(f"{budget} words" for budget in budgets))
+    return Reproduction(columns, text, panels, [asdict(row) for row in rows])
 
 
 def figure_of(panels: Sequence[Bars]) -> Figure:

@@ -43,7 +43,7 @@ def flat_rows(data: Path, images: int | None, tell: Callable[[str], None]) -> li
 def flat_row(method: str, asked: Recipe, data: tuple[Examples, Examples]) -> FlatRow:
     """One network, trained and measured."""
     training, test = data
-    threat = asked.threat(asked.eps)
+    threat = asked.threat(asked.eps, training)
     assert isinstance(threat, WeightThreat)
     fitted = fit_against(asked.built(training), training, asked.training_method, threat, asked.plan())
     around = landscape(fitted.model, training, threat, REACH, POINTS)

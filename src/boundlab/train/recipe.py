@@ -16,7 +16,7 @@ from boundlab import zoo
 from boundlab.data.examples import Examples
 from boundlab.errors import RecipeError
 from boundlab.train.augmentation import Augmentation
-from boundlab.train.batch import Threat
+from boundlab.train.batch import Threat, ThreatModel
 from boundlab.train.methods import (
     CCIBP,
     MTLIBP,
@@ -33,6 +33,7 @@ from boundlab.train.plan import SGD, Adam, HeldOut, Keep, Optimiser, Statistics,
 from boundlab.train.regularisers import L1, Calm, Regulariser, initialise_for_ibp
 from boundlab.train.schedule import Exponential, Linear, Ramp, Rate, Shape, Smooth
 from boundlab.train.weights import WeightThreat
+from boundlab.train.words import WordThreat
 
 FOLDER = "recipes"
 UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
@@ -127,6 +128,22 @@ class WeightsTable(Part):
     joint: bool = False
 
 
+class WordsTable(Part):
+    """Sentences whose words may be replaced, in place of inputs in balls; see `WordThreat`.
+
+    `length` words are read of each sentence, of which `start` says whether a special one comes first; sentences that are longer
+    are cut, or left out. Words that training sentences have less than `least` times are unknown. Word vectors are drawn with
+    the standard deviation `deviation`.
+    """
+
+    length: Annotated[int, Field(ge=2)] = 32
+    budget: Annotated[int, Field(ge=0)] = 6
+    least: Annotated[int, Field(ge=1)] = 2
+    start: bool = False
+    longer: Literal["cut", "left out"] = "cut"
+    deviation: Annotated[float, Field(gt=0)] = 1.0
+
+
 class Published(Part):
     """Errors in percent that a paper prints, at the radius `eps` of the test."""
 
@@ -149,7 +166,7 @@ class Recipe(Part):
     title: str
     source: str
     network: str
-    data: Literal["mnist", "fashion-mnist", "cifar10", "digits"]
+    data: Literal["mnist", "fashion-mnist", "cifar10", "digits", "sst2"]
     eps: Radius
     test_eps: Radius | None = None
     norm: Annotated[float, Field(ge=1)] = math.inf
@@ -162,6 +179,7 @@ class Recipe(Part):
     initialisation: Literal["torch", "ibp"] = "torch"
     normalise: NormaliseTable | None = None
     weights: WeightsTable | None = None
+    words: WordsTable | None = None
     method: MethodTable
     optimiser: OptimiserTable = OptimiserTable(adam=Adam())
     rate: Rate
@@ -175,6 +193,15 @@ class Recipe(Part):
     best: bool = False
     published: tuple[Published, ...] = ()
 
+    @model_validator(mode="after")
+    def one_kind(self) -> Recipe:
+        """Words vary in sentences and nowhere else, and weights do not vary beside them."""
+        if (self.words is None) == (self.data == "sst2"):
+            raise ValueError("data 'sst2' and the table 'words' go together")
+        if self.words is not None and (self.weights is not None or self.eps > 1):
+            raise ValueError("where words vary, weights do not, and eps is at most 1, the whole way to the candidates")
+        return self
+
     @property
     def training_method(self) -> TrainingMethod:
         """The method."""
@@ -186,8 +213,10 @@ class Recipe(Part):
         """The radius at which the result is measured."""
         return self.eps if self.test_eps is None else self.test_eps
 
-    def threat(self, eps: float) -> Threat | WeightThreat:
-        """What varies, with the radius `eps`."""
+    def threat(self, eps: float, training: Examples) -> ThreatModel:
+        """What varies, with the radius `eps`; words have the candidates that the lexicon of the examples lists."""
+        if self.words is not None and training.lexicon is not None:
+            return WordThreat(training.lexicon.candidates, self.words.budget, eps)
         if self.weights is None:
             return Threat(eps, self.norm, self.clip)
         return WeightThreat(eps, self.weights.names, self.norm, self.weights.relative, self.weights.joint)
@@ -210,7 +239,12 @@ class Recipe(Part):
         """The network with its initial weights, which `seed` fixes, for inputs of the shape that the data have."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            net = zoo.build(self.network, tuple(training.x.shape[1:]))
+            if self.words is None or training.lexicon is None:
+                net = zoo.build(self.network, tuple(training.x.shape[1:]))
+            else:
+                shape = training.x.shape[1], zoo.record(self.network).shape[1]
+                net = zoo.Worded(zoo.build(self.network, shape), len(training.lexicon.words), shape[1])
+                nn.init.normal_(net.embedding.weight, std=self.words.deviation)
         if self.initialisation == "ibp":
             initialise_for_ibp(net, self.seed)
         if self.normalise is None:

@@ -17,12 +17,14 @@ from boundlab.train.history import Epoch
 from boundlab.train.measure import Measured, check_examples, measure
 from boundlab.train.plan import Keep
 from boundlab.train.recipe import Recipe
+from boundlab.train.words import HullIBP
 
 PROOFS: Mapping[str, Method] = {"IBP": IBP(), "CROWN-IBP": CROWN(intermediate=IBP()), "CROWN": CROWN()}
 """By what a finished network is certified."""
 SEARCH = PGD(steps=40, restarts=1, targets=1)
 QUICK_PROOFS: Mapping[str, Method] = {"IBP": IBP(), "CROWN-IBP": CROWN(intermediate=IBP())}
 """Where weights vary, every example has weights of its own to be searched and bounded."""
+WORD_PROOFS: Mapping[str, Method] = {"IBP": HullIBP(), "IBP+Backward": CROWN(intermediate=HullIBP())}
 QUICK_SEARCH = PGD(steps=5, restarts=1, targets=0)
 
 
@@ -40,6 +42,13 @@ class Outcome:
         return sum(epoch.seconds for epoch in self.fitted.history) / len(self.fitted.history)
 
 
+def how_measured(recipe: Recipe) -> tuple[Mapping[str, Method], PGD]:
+    """By what the network of a recipe is proven, and attacked."""
+    if recipe.words is not None:
+        return WORD_PROOFS, QUICK_SEARCH
+    return (PROOFS, SEARCH) if recipe.weights is None else (QUICK_PROOFS, QUICK_SEARCH)
+
+
 def carried_out(recipe: Recipe, training: Examples, test: Examples, keep: Keep | None = None,
                 tell: Callable[[Epoch], None] | None = None, device: torch.device | None = None) -> Outcome:
     """Train the network of a recipe, and measure it on test examples at the recipe's test radius.
@@ -48,11 +57,11 @@ def carried_out(recipe: Recipe, training: Examples, test: Examples, keep: Keep |
     """
     chosen = recipe.chosen(training)
     keep = keep and replace(keep, about=f"initialisation {recipe.initialisation}")
-    plan, threat = replace(recipe.plan(keep), tell=tell), recipe.threat(recipe.radius)
+    plan, threat = replace(recipe.plan(keep), tell=tell), recipe.threat(recipe.radius, chosen)
     module = recipe.built(chosen).to(device or torch.device("cpu"))
     check_examples(captured(module, chosen, threat), test, threat)
-    fitted = fit_against(module, chosen, recipe.training_method, recipe.threat(recipe.eps), plan)
+    fitted = fit_against(module, chosen, recipe.training_method, recipe.threat(recipe.eps, chosen), plan)
     started = time.perf_counter()
-    proofs, search = (PROOFS, SEARCH) if recipe.weights is None else (QUICK_PROOFS, QUICK_SEARCH)
+    proofs, search = how_measured(recipe)
     measured = measure(fitted.model, test, threat, proofs, search, recipe.seed)
     return Outcome(fitted, measured, time.perf_counter() - started)
