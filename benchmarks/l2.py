@@ -18,7 +18,7 @@ import torch
 
 import boundlab as bl
 from boundlab import zoo
-from boundlab.check.report import columns
+from boundlab.table import aligned
 from boundlab.train.step import objective
 
 NETWORK, BATCH, ROUNDS, EPS, IMAGES = "cnn-small-mnist", 50, 5, 1.58, 500
@@ -76,7 +76,7 @@ def main(arguments: list[str]) -> None:
     found = seconds()
     rows = [[name, f"{1000 * value:.0f}", f"{value / found['natural']:.1f}", f"{value / found['BCP']:.2f}"]
             for name, value in found.items()]
-    print(columns([["method", "ms", "times natural", "times BCP"], *rows], [False, True, True, True]))
+    print(aligned([["method", "ms", "times natural", "times BCP"], *rows], [False, True, True, True]))
 
 
 if __name__ == "__main__":

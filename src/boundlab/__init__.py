@@ -68,8 +68,8 @@ from boundlab.reports.certified.page import save_report
 from boundlab.spec import Specification, at_least, margins
 from boundlab.train.adversary import Ascent
 from boundlab.train.augmentation import Augmentation
-from boundlab.train.batch import Batch, Threat
-from boundlab.train.fit import Fitted, fit
+from boundlab.train.batch import Batch, Threat, ThreatModel
+from boundlab.train.fit import Fitted, fit, fit_against
 from boundlab.train.lipschitz import CAP, GloRo, RobustBCP, RobustLMT
 from boundlab.train.measure import Measured, measure
 from boundlab.train.methods import (
@@ -87,6 +87,7 @@ from boundlab.train.normalise import Normalise
 from boundlab.train.plan import SGD, Adam, HeldOut, Keep, OnTestSet, Statistics, TrainingPlan, Validation
 from boundlab.train.regularisers import L1, Calm, initialise_for_ibp
 from boundlab.train.schedule import Exponential, Linear, Ramp, Rate, Smooth
+from boundlab.train.weights import Flatness, WeightThreat, flatness
 from boundlab.verify.asked import spec
 from boundlab.verify.options import Bisection, Branching, Race
 from boundlab.verify.sound import Original, load_original
@@ -141,6 +142,7 @@ __all__ = [
     "Exponential",
     "Family",
     "Fitted",
+    "Flatness",
     "Forward",
     "Free",
     "Full",
@@ -206,12 +208,14 @@ __all__ = [
     "Substitution",
     "Targeted",
     "Threat",
+    "ThreatModel",
     "TrainingMethod",
     "TrainingPlan",
     "Union",
     "UnsupportedOperator",
     "Validation",
     "Verdict",
+    "WeightThreat",
     "Witness",
     "WordVectors",
     "affine_op",
@@ -229,6 +233,8 @@ __all__ = [
     "evaluate",
     "exact",
     "fit",
+    "fit_against",
+    "flatness",
     "initialise_for_ibp",
     "interval_op",
     "joined",

@@ -16,19 +16,23 @@ import typer
 
 from boundlab.cli.answer import Answer, Table, jsonable
 from boundlab.cli.engines import EngineChoice, Kind
-from boundlab.cli.verb import Session, narrator
+from boundlab.cli.verb import Misuse, Session, narrator
 from boundlab.engines.engine import Engine
 from boundlab.engines.ledger import Recorded
 from boundlab.reports.figure import save
-from boundlab.reports.tables import Reproduction, figure_of, of_distortions, of_errors, of_radii
+from boundlab.reports.tables import Reproduction, figure_of, of_distortions, of_errors, of_flatness, of_radii, of_sentences
 from boundlab.reproduce.barrier import Sample, Tell, distortion_table, error_table
+from boundlab.reproduce.flatness import flat_rows
 from boundlab.reproduce.frown import radius_table
+from boundlab.reproduce.sentences import word_rows
 
-Which = Annotated[Literal["frown-3", "barrier-1", "barrier-2"], typer.Argument(metavar="TABLE", help=(
-    "frown-3: certified radii (Lyu et al. 2020); barrier-1, barrier-2: certified errors and radii (Salman et al. 2019)."))]
-Weights = Annotated[Path, typer.Option(help="Folder with the published weights as .npz archives.")]
-Data = Annotated[Path, typer.Option(help="Folder with MNIST's four IDX files.")]
-Images = Annotated[int | None, typer.Option(min=1, help="Test images; by default 100, 500 and 10 for the three tables.")]
+Known = Literal["frown-3", "barrier-1", "barrier-2", "lirpa-figure-3", "lirpa-5"]
+Which = Annotated[Known, typer.Argument(metavar="TABLE", help=(
+    "frown-3: certified radii (Lyu et al. 2020); barrier-1, barrier-2: certified errors and radii (Salman et al. 2019); "
+    "lirpa-figure-3: Figure 3 of Xu et al. 2020, two networks trained; lirpa-5: its Table 5, four networks for sentences."))]
+Weights = Annotated[Path | None, typer.Option(help="Folder with the published weights as .npz archives, where it needs them.")]
+Data = Annotated[Path, typer.Option(help="Folder with MNIST's four IDX files, or for lirpa-5 with sentences.")]
+Images = Annotated[int | None, typer.Option(min=1, help="Test examples; by default 100, 500, 10 for the first three.")]
 Linear = Annotated[int, typer.Option(min=0, help="frown-3: images of linear programs.")]
 Seconds = Annotated[float, typer.Option(min=0, help="barrier-1: seconds of an integer program; 0 leaves them out.")]
 Tolerance = Annotated[float, typer.Option(help="barrier-2: width of a radius's bracket at the end, as a share of it.")]
@@ -41,8 +45,15 @@ Out = Annotated[Path, typer.Option(help="Folder for the JSON file and the figure
 class Sources:
     """Where weights and images are."""
 
-    weights: Weights
     data: Data
+    weights: Weights = None
+
+    @property
+    def published(self) -> Path:
+        """The folder with weights; Misuse if none is named."""
+        if self.weights is None:
+            raise Misuse("this table is about published weights; name their folder with --weights.")
+        return self.weights
 
 
 @dataclass(frozen=True)
@@ -75,21 +86,33 @@ Run = Callable[[Sources, Effort, Engine, Tell], Reproduction]
 
 def errors(sources: Sources, effort: Effort, engine: Engine, tell: Tell) -> Reproduction:
     """barrier-1."""
-    return of_errors(error_table(sources.weights, sources.data, Sample(effort.images or 500, effort.spread),
+    return of_errors(error_table(sources.published, sources.data, Sample(effort.images or 500, effort.spread),
                                  effort.milp_seconds, engine, tell))
 
 
 def distortions(sources: Sources, effort: Effort, engine: Engine, tell: Tell) -> Reproduction:
     """barrier-2."""
-    return of_distortions(distortion_table(sources.weights, sources.data, effort.images or 10, effort.tolerance, engine, tell))
+    images = effort.images or 10
+    return of_distortions(distortion_table(sources.published, sources.data, images, effort.tolerance, engine, tell))
 
 
 def radii(sources: Sources, effort: Effort, engine: Engine, tell: Tell) -> Reproduction:
     """frown-3."""
-    return of_radii(radius_table(sources.weights, sources.data, effort.images or 100, (effort.lp_images, engine), tell))
+    return of_radii(radius_table(sources.published, sources.data, effort.images or 100, (effort.lp_images, engine), tell))
 
 
-TABLES: dict[str, Run] = {"frown-3": radii, "barrier-1": errors, "barrier-2": distortions}
+def flat(sources: Sources, effort: Effort, engine: Engine, tell: Tell) -> Reproduction:
+    """lirpa-figure-3."""
+    return of_flatness(flat_rows(sources.data, effort.images, tell))
+
+
+def sentences(sources: Sources, effort: Effort, engine: Engine, tell: Tell) -> Reproduction:
+    """lirpa-5."""
+    return of_sentences(word_rows(sources.data, effort.images, tell))
+
+
+TABLES: dict[str, Run] = {"frown-3": radii, "barrier-1": errors, "barrier-2": distortions, "lirpa-figure-3": flat,
+                          "lirpa-5": sentences}
 
 
 def reproduce(session: Session, table: Which, sources: Sources, effort: Effort = Effort(), engines: Engines = Engines(),
@@ -103,12 +126,13 @@ def reproduce(session: Session, table: Which, sources: Sources, effort: Effort =
         found = TABLES[table](sources, effort, engine, narrator(session))
     seconds = time.perf_counter() - started
     record = jsonable({"table": table, "rows": found.data, "total seconds": seconds, "rigour": "float"})
-    kept = out / f"{table}.json", out / f"{table}.svg"
+    kept = [out / f"{table}.json", out / f"{table}.svg", *(out / f"{table}-{name}.svg" for name in found.figures)]
     kept[0].write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    save(figure_of(found.panels), kept[1])
+    for path, figure in zip(kept[1:], (figure_of(found.panels), *found.figures.values()), strict=True):
+        save(figure, path)
     said = f"Ours, and in brackets what is published; proven in float64 or float32 arithmetic (float); {seconds:.0f} s in all."
     return Answer(record | {"files": [str(path) for path in kept]},
                   (Table(found.columns, found.rows, numbers=frozenset(found.columns[1:])),),
-                  (said, f"Written: {kept[0]}, {kept[1]}"))
+                  (said, f"Written: {', '.join(map(str, kept))}"))
 
 

@@ -25,7 +25,7 @@ from boundlab.train.measure import Measured
 from boundlab.train.plan import Keep
 from boundlab.train.recipe import Recipe, names, recipe
 from boundlab.train.run import Outcome, carried_out
-from boundlab.train.sources import training_and_test
+from boundlab.train.sources import examples_of
 
 Name = Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="A TOML file, or the name of a recipe that --list shows.")]
 Listing = Annotated[bool, typer.Option("--list", help="Show the recipes that come with boundlab.")]
@@ -59,7 +59,7 @@ def train(session: Session, name: Name = None, where: Where = Where(), show: Lis
     if name is None:
         raise Misuse("name a recipe, or list them with --list.")
     asked = recipe(name)
-    training, test = training_and_test(where.data, asked.data, asked.seed)
+    training, test = examples_of(asked, where.data)
     test = test if where.limit is None else test.take(range(min(where.limit, len(test))))
     refuse_results(where)
     where.out.mkdir(parents=True, exist_ok=True)

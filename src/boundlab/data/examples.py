@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from boundlab.data.lexicon import Lexicon
 from boundlab.errors import DataError
 
 
@@ -21,7 +22,9 @@ class Part(enum.Enum):
 
 @dataclass(frozen=True)
 class Examples:
-    """Inputs x (n, *shape) in float32, labels (n,) int64 or None, and a name for each where its source has one.
+    """Inputs x (n, *shape) in float32, labels (n,) int64 or None, and names where there are any.
+
+    Sentences are int64 numbers of words, and `lexicon` says which words these are.
 
     DataError if there is no example, if lengths do not fit, for numbers that are not finite, and for negative labels.
     """
@@ -29,11 +32,12 @@ class Examples:
     x: Tensor
     labels: Tensor | None = None
     names: tuple[str, ...] | None = None
+    lexicon: Lexicon | None = None
 
     def __post_init__(self) -> None:
-        if self.x.dtype != torch.float32 or self.x.dim() < 2 or self.x.numel() == 0:
-            raise DataError(f"examples are a float32 tensor (n, ...) with at least one number, got {self.x.dtype} of shape "
-                            f"{list(self.x.shape)}.")
+        if self.x.dtype not in (torch.float32, torch.int64) or self.x.dim() < 2 or self.x.numel() == 0:
+            raise DataError(f"examples are a float32 tensor (n, ...) with at least one number, or int64 numbers of words; got "
+                            f"{self.x.dtype} of shape {list(self.x.shape)}.")
         finite = torch.isfinite(self.x).flatten(1).all(1)
         if not bool(finite.all()):
             raise DataError(f"example {self.name(int((~finite).nonzero()[0]))} holds NaN or infinite numbers.")
@@ -52,8 +56,14 @@ class Examples:
     def take(self, places: Sequence[int]) -> Examples:
         """The examples at some places, in that order."""
         chosen = list(places)
-        return Examples(self.x[chosen], None if self.labels is None else self.labels[chosen],
-                        None if self.names is None else tuple(self.names[place] for place in chosen))
+        return replace(self, x=self.x[chosen], labels=None if self.labels is None else self.labels[chosen],
+                       names=None if self.names is None else tuple(self.names[place] for place in chosen))
+
+    def first_of_each(self, count: int) -> Examples:
+        """The first `count` examples of each class, in their order; DataError without labels."""
+        labels = self.labelled()[1]
+        places = [(labels == label).nonzero().flatten()[:count] for label in labels.unique()]
+        return self.take(torch.cat(places).sort().values.tolist())
 
     def labelled(self) -> tuple[Tensor, Tensor]:
         """Inputs and labels; DataError if there are none."""
@@ -81,10 +91,10 @@ class Examples:
         if own == wanted:
             return self
         if len(own) == 3 and wanted == (own[1], own[2], own[0]):
-            return Examples(self.x.permute(0, 2, 3, 1).contiguous(), self.labels, self.names)
+            return replace(self, x=self.x.permute(0, 2, 3, 1).contiguous())
         plain = tuple(size for size in own if size != 1), tuple(size for size in wanted if size != 1)
         if plain[0] == plain[1] or (self.x[0].numel() == torch.Size(wanted).numel() and min(map(len, plain)) <= 1):
-            return Examples(self.x.reshape(len(self), *wanted), self.labels, self.names)
+            return replace(self, x=self.x.reshape(len(self), *wanted))
         raise DataError(f"the data has examples of shape {list(own)}; the network takes {list(wanted)}.")
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from boundlab.reports.figure import empty_figure
+from boundlab.reports.landscape import landscape_figure
 from boundlab.reproduce.barrier import DistortionRow, ErrorRow
+from boundlab.reproduce.flatness import FlatRow
 from boundlab.reproduce.frown import RadiusRow
+from boundlab.reproduce.sentences import WordRow
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,12 +30,13 @@ class Bars:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """A table run again: columns and rows of text, panels of a figure, and everything as plain data."""
+    """A table run again: columns and rows of text, panels of a figure, everything as plain data, and more figures by name."""
 
     columns: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
     panels: Sequence[Bars]
     data: Sequence[Mapping[str, Any]]
+    figures: Mapping[str, Figure] = field(default_factory=dict)
 
 
 def beside(value: float, published: float | None, form: str = ".2f") -> str:
@@ -89,6 +93,38 @@ def of_radii(rows: Sequence[RadiusRow]) -> Reproduction:
                            {name: (gains[name], known if name == "FROWN" else None) for name in better}))
     columns = ("network", "p", *names, *(f"gain {name}" for name in better), *(f"least {name}" for name in better),
                *(f"s, {name}" for name in names))
+    return Reproduction(columns, text, panels, [asdict(row) for row in rows])
+
+
+def of_flatness(rows: Sequence[FlatRow]) -> Reproduction:
+    """Figure 3 of Xu et al. 2020, whose text has no figures to compare: losses in and around the weights, and accuracies."""
+    columns = ("trained", "test accuracy, %", "training loss", "found", "certified", "test loss", "found", "certified")
+    text, panels, data = [], [], []
+    for row in rows:
+        losses = [f"{value:.3f}" for own in (row.training, row.test) for value in (own.loss, own.reached, own.certified)]
+        text.append((row.method, f"{100 * row.test.accuracy:.2f}", *losses))
+        shown = {"at the weights": row.training.loss, "found": row.training.reached, "certified": row.training.certified}
+        panels.append(Bars(f"{row.method}: training loss", "mean cross-entropy", {
+            name: (own, None) for name, own in shown.items()}))
+        data.append({"method": row.method, "epochs": row.epochs, "training": asdict(row.training), "test": asdict(row.test),
+                     "steps": row.around.steps.tolist(), "landscape": row.around.loss.tolist()})
+    picture = landscape_figure({f"trained: {row.method}": row.around for row in rows})
+    return Reproduction(columns, text, panels, data, {"landscape": picture})
+
+
+def of_sentences(rows: Sequence[WordRow]) -> Reproduction:
+    """Table 5 of Xu et al. 2020: accuracies in percent, the published ones in brackets."""
+    text, panels, budgets = [], [], list(next(iter(rows[0].found.verified.values()))) if rows else []
+    for row in rows:
+        for method, shares in row.found.verified.items():
+            known = row.published.get(method)
+            theirs = dict(zip(budgets, known.by_budget if known else [None] * len(budgets), strict=True))
+            ours = {budget: 100 * share for budget, share in shares.items()}
+            text.append((row.network, row.trained, method, beside(100 * row.found.clean, known.clean if known else None, ".1f"),
+                         *(beside(ours[budget], theirs[budget], ".1f") for budget in budgets)))
+            panels.append(Bars(f"{row.network}, {row.trained}: {method}", "verified accuracy, %",
+                               {str(budget): (ours[budget], theirs[budget]) for budget in budgets}))
+    columns = ("network", "trained", "proven by", "accuracy", *(f"{budget} words" for budget in budgets))
     return Reproduction(columns, text, panels, [asdict(row) for row in rows])
 
 

@@ -11,12 +11,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from boundlab.capture.torch import capture
 from boundlab.data.examples import Examples
 from boundlab.errors import BoundError, SpecError
 from boundlab.graph import Model
 from boundlab.table import FEW, Shown, Table, number, percent, plural
-from boundlab.train.batch import Batch, Threat
+from boundlab.train.batch import Batch, Threat, ThreatModel, placed
 from boundlab.train.checkpoint import NAME, Run, fingerprint, load, refuse, save
 from boundlab.train.history import Epoch, write_history
 from boundlab.train.measure import check_examples, measure
@@ -59,7 +58,7 @@ class Task:
     training: Examples
     validation: Examples | None
     method: TrainingMethod
-    threat: Threat
+    threat: ThreatModel
     plan: TrainingPlan
 
 
@@ -73,18 +72,29 @@ def fit(module: nn.Module, data: Examples, method: TrainingMethod, *, eps: float
     CheckpointError for a checkpoint of another run, and, without `resume`, for any.
     """
     plan = plan or TrainingPlan()
+    return fit_against(module, data, method, Threat(eps, norm, plan.clip), plan)
+
+
+def fit_against(module: nn.Module, data: Examples, method: TrainingMethod, threat: ThreatModel,
+                plan: TrainingPlan | None = None) -> Fitted:
+    """`fit` with anything that may vary: weights (`WeightThreat`), words (`WordThreat`), or a threat model of your own.
+
+    What inputs stay between belongs to the threat, and `clip` of the plan is not read. Errors as those of `fit`.
+    """
+    plan = plan or TrainingPlan()
     if plan.keep is not None and not plan.keep.resume:
         refuse(plan.keep.folder / NAME)
     training, validation = divided(data, plan)
-    model = captured(module, training)
-    task = Task(model, training, validation, method, Threat(eps, norm, plan.clip), plan)
+    model = captured(module, training, threat)
+    task = Task(model, training, validation, method, threat, plan)
     for part in (training, validation):
         if part is not None:
             check_examples(model, part, task.threat)
     check_batches(task)
     run = begun(module, task)
     tried(task)
-    about = "" if plan.keep is None else fingerprint(model, [*data.labelled()], method, task.threat, plan, plan.keep.about)
+    about = "" if plan.keep is None else fingerprint(
+        model, [*data.labelled(), *threat.tensors], method, task.threat, plan, plan.keep.about)
     if plan.keep is not None:
         plan.keep.folder.mkdir(parents=True, exist_ok=True)
         run = load(plan.keep.folder / NAME, run, about)
@@ -121,16 +131,16 @@ def check_batches(task: Task) -> None:
 
 def tried(task: Task) -> None:
     """Ask for the loss at the full radius once: what the method cannot do is said now, and not when the ramp is over."""
-    x, labels = (part[:2].to(task.model.device) for part in task.training.labelled())
-    batch = Batch(task.model, x.to(task.model.dtype), labels, task.threat, 1.0)
+    x, labels = (placed(part[:2], task.model) for part in task.training.labelled())
+    batch = Batch(task.model, x, labels, task.threat, 1.0)
     with contextlib.suppress(BoundError):  # the network is not trained yet
         objective(with_statistics_of(batch, task.plan.statistics), task.method, task.plan, torch.Generator())
 
 
-def captured(module: nn.Module, examples: Examples) -> Model:
+def captured(module: nn.Module, examples: Examples, threat: ThreatModel) -> Model:
     """The module in evaluation mode as a model with live parameters."""
-    like = next(module.parameters(), examples.x)
-    return capture(module.eval(), examples.x[:2].to(like.device, like.dtype))
+    like, x = next(module.parameters(), examples.x), examples.x[:2]
+    return threat.captured(module.eval(), x.to(like.device, like.dtype if x.is_floating_point() else x.dtype))
 
 
 def begun(module: nn.Module, task: Task) -> Run:
@@ -147,7 +157,7 @@ def batches(task: Task, run: Run) -> Iterator[tuple[Tensor, Tensor]]:
     """Inputs and labels of one epoch in random order, where the network is, changed at random if the plan says so."""
     x, labels = task.training.labelled()
     for part in torch.randperm(len(x), generator=run.generators["order"]).split(task.plan.batch):
-        chosen = x[part].to(task.model.dtype).to(task.model.device)
+        chosen = placed(x[part], task.model)
         if task.plan.augmentation is not None:
             chosen = task.plan.augmentation.applied(chosen, run.generators["noise"])
         yield chosen, labels[part].to(task.model.device)
@@ -165,7 +175,8 @@ def one_epoch(run: Run, task: Task, epoch: int) -> Epoch:
     if not all(bool(torch.isfinite(value).all()) for value in run.module.parameters()):
         raise diverged("a parameter", epoch)
     if plan.statistics is Statistics.POPULATION:
-        running_statistics(task.model, (x for x, _ in batches(task, with_copies(run))))
+        inputs = ((task.threat.inputs(task.model, x), len(x)) for x, _ in batches(task, with_copies(run)))
+        running_statistics(task.model, inputs)
     return Epoch(epoch, total / len(task.training), task.threat.eps * share, rate, time.perf_counter() - started)
 
 

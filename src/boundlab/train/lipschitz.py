@@ -85,11 +85,11 @@ class CAP(TrainingMethod):
         if self.projections is None:
             lower = lower_margins(batch, CROWN(alpha=parallel, filter=None))
         else:
-            lower = projected_margins(batch.model, batch.threat.around(batch.x, batch.share), batch.labels, self.projections)
+            lower = projected_margins(batch.model, batch.balls.around(batch.x, batch.share), batch.labels, self.projections)
         return with_natural(batch, self.natural_weight, robust_cross_entropy(lower))
 
 
 def lower_margins(batch: Batch, method: Method, labels: Tensor | None = None) -> Tensor:
     """Lower bounds of the margins of the labels, or of other classes (b,), on the balls of this step, (b, classes - 1)."""
     spec = margins(batch.labels if labels is None else labels, batch.model.graph.output.shape[0], batch.model.dtype)
-    return method.run(problem_of(batch.model, batch.threat.around(batch.x, batch.share), spec)).lower
+    return method.run(problem_of(batch.model, batch.sets, spec)).lower

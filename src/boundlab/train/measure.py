@@ -16,7 +16,7 @@ from boundlab.errors import BoundError, ShapeError, SpecError
 from boundlab.evaluate import evaluate
 from boundlab.graph import Model
 from boundlab.spec import labelled_right, margins
-from boundlab.train.batch import Threat
+from boundlab.train.batch import ThreatModel, placed
 
 AT_ONCE = 500
 """Examples that are measured together."""
@@ -24,7 +24,7 @@ AT_ONCE = 500
 
 @dataclass(frozen=True)
 class Measured:
-    """For each example (n,) booleans: labelled correctly, not broken by the attack, and by method proven on its whole ball.
+    """For each example (n,) booleans: labelled correctly, not broken by the attack, and by method proven on its whole set.
 
     What is proven is also correct and unbroken: an example that an attack breaks counts as not proven, whatever a bound says.
     """
@@ -59,7 +59,7 @@ def share(held: Tensor) -> float:
     return float(held.double().mean())
 
 
-def measure(model: Model, examples: Examples, threat: Threat, methods: Mapping[str, Method], search: PGD,
+def measure(model: Model, examples: Examples, threat: ThreatModel, methods: Mapping[str, Method], search: PGD,
             seed: int = 0) -> Measured:
     """Clean, attacked and proven examples; NaN, ties and bounds that cannot be computed are not proven.
 
@@ -69,30 +69,26 @@ def measure(model: Model, examples: Examples, threat: Threat, methods: Mapping[s
     check_examples(model, examples, threat)
     model, found = model.detached(), []
     inputs, classes = examples.labelled()[0], model.graph.output.shape[0]
-    for x, labels in parts(inputs.to(model.device, model.dtype), examples.labelled()[1].to(model.device), AT_ONCE):
-        logits = evaluate(model, x)
+    for x, labels in parts(placed(inputs, model), examples.labelled()[1].to(model.device), AT_ONCE):
+        logits = evaluate(model, threat.inputs(model, x))
         correct = labelled_right(logits, labels)
         generator = torch.Generator().manual_seed(seed)
-        broken = attack(model, threat.around(x), margins(labels, classes, model.dtype), search, generator).violated
+        broken = attack(model, threat.sets(model, x), margins(labels, classes, model.dtype), search, generator).violated
         survived = correct & ~broken
         found.append((correct, survived, *(proven(model, x, labels, threat, method) & survived for method in methods.values())))
     whole = [torch.cat(pieces).cpu() for pieces in zip(*found, strict=True)]
     return Measured(whole[0], whole[1], dict(zip(methods, whole[2:], strict=True)))
 
 
-def check_examples(model: Model, examples: Examples, threat: Threat) -> None:
-    """Errors unless the network gives logits, and examples are inputs of it within `clip`, with classes as labels."""
-    shape, (x, labels) = model.graph.output.shape, examples.labelled()
+def check_examples(model: Model, examples: Examples, threat: ThreatModel) -> None:
+    """Errors unless the network gives logits, and examples are what it and the threat take, with classes as labels."""
+    shape, labels = model.graph.output.shape, examples.labelled()[1]
     if len(shape) != 1 or shape[0] < 2:
         raise ShapeError(f"labels need logits of shape (batch, classes), of 2 classes at least; the network gives (batch, "
                          f"{', '.join(map(str, shape))}).")
-    if tuple(x.shape[1:]) != model.graph.inputs[0].shape:
-        raise ShapeError(f"the network takes inputs of shape {list(model.graph.inputs[0].shape)}, and the examples have "
-                         f"{list(x.shape[1:])}.")
+    threat.check(model, examples)
     if int(labels.max()) >= shape[0]:
         raise SpecError(f"the data has the label {int(labels.max())}, and the network {shape[0]} classes, counted from 0.")
-    if threat.clip is not None:
-        examples.within(*threat.clip)
 
 
 def parts(x: Tensor, labels: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -100,12 +96,12 @@ def parts(x: Tensor, labels: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor
     yield from zip(x.split(size), labels.split(size), strict=True)
 
 
-def proven(model: Model, x: Tensor, labels: Tensor, threat: Threat, method: Method) -> Tensor:
-    """Whether every margin is above 0 on the whole ball, (b,); an example that cannot be bounded spoils no other."""
+def proven(model: Model, x: Tensor, labels: Tensor, threat: ThreatModel, method: Method) -> Tensor:
+    """Whether every margin is above 0 on the whole set, (b,); an example that cannot be bounded spoils no other."""
     spec = margins(labels, model.graph.output.shape[0], model.dtype)
     try:
         with torch.no_grad():
-            return (bound(model, threat.around(x), method=method, spec=spec).lower > 0).all(1)
+            return (bound(model, threat.sets(model, x), method=method, spec=spec).lower > 0).all(1)
     except BoundError:
         if len(x) == 1:
             return torch.zeros(1, dtype=torch.bool, device=x.device)

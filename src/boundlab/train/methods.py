@@ -118,9 +118,9 @@ class SABR(TrainingMethod):
 
     def loss(self, batch: Batch) -> Tensor:
         assert batch.points is not None
-        whole = batch.threat.around(batch.x, batch.share)
+        whole = batch.balls.around(batch.x, batch.share)
         if not whole.independent:
-            raise SpecError(f"SABR trains on boxes inside boxes, which norm {batch.threat.norm:g} has not; use norm inf.")
+            raise SpecError(f"SABR trains on boxes inside boxes, which norm {batch.balls.norm:g} has not; use norm inf.")
         box = whole.box()
         room = self.part * box.radius
         center = torch.minimum(torch.maximum(batch.points, box.lower + room), box.upper - room)
@@ -183,7 +183,7 @@ def with_natural(batch: Batch, weights: Weights, robust: Tensor) -> Tensor:
 
 def attacked(batch: Batch, attack: Ascent, scale: float, generator: torch.Generator) -> Tensor:
     """Where an attack within `scale` times the balls of this step ends."""
-    return attack.points(batch.model, batch.threat.around(batch.x, batch.share * scale), batch.labels, generator)
+    return attack.points(batch.model, batch.balls.around(batch.x, batch.share * scale), batch.labels, generator)
 
 
 def margins_at(logits: Tensor, labels: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from boundlab.bounds.methods import IBP
 from boundlab.data.examples import Examples
 from boundlab.errors import RecipeError
 from boundlab.train.augmentation import Augmentation
+from boundlab.train.batch import Threat, ThreatModel
 from boundlab.train.lipschitz import CAP, GloRo, RobustBCP, RobustLMT
 from boundlab.train.methods import (
     CCIBP,
@@ -34,6 +35,8 @@ from boundlab.train.normalise import Normalise
 from boundlab.train.plan import SGD, Adam, HeldOut, Keep, Optimiser, Statistics, TrainingPlan, Validation
 from boundlab.train.regularisers import L1, Calm, Regulariser, initialise_for_ibp
 from boundlab.train.schedule import Exponential, Linear, Ramp, Rate, Shape, Smooth
+from boundlab.train.weights import WeightThreat
+from boundlab.train.words import WordThreat
 
 FOLDER = "recipes"
 UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
@@ -124,6 +127,30 @@ class NormaliseTable(Part):
     deviation: tuple[float, ...]
 
 
+class WeightsTable(Part):
+    """Weights that vary, in balls of radius eps and of the recipe's norm, in place of inputs; see `WeightThreat`."""
+
+    names: tuple[str, ...] = ("*.weight",)
+    relative: bool = False
+    joint: bool = False
+
+
+class WordsTable(Part):
+    """Sentences whose words may be replaced, in place of inputs in balls; see `WordThreat`.
+
+    `length` words are read of each sentence, of which `start` says whether a special one comes first; sentences that are longer
+    are cut, or left out. Words that training sentences have less than `least` times are unknown. Word vectors are drawn with
+    the standard deviation `deviation`.
+    """
+
+    length: Annotated[int, Field(ge=2)] = 32
+    budget: Annotated[int, Field(ge=0)] = 6
+    least: Annotated[int, Field(ge=1)] = 2
+    start: bool = False
+    longer: Literal["cut", "left out"] = "cut"
+    deviation: Annotated[float, Field(gt=0)] = 1.0
+
+
 class Published(Part):
     """Errors in percent that a paper prints, at the radius `eps` of the test."""
 
@@ -138,14 +165,15 @@ class Published(Part):
 class Recipe(Part):
     """One training run. Times are in epochs from 0, eps is in the units of the data.
 
-    `test_eps` is the radius at which the result is measured (`eps` if left out). `validation` is the share of the training
+    `test_eps` is the radius at which the result is measured (`eps` if left out). Inputs vary in balls, or the `weights` do.
+    With `each_class` only the first so many examples of each class are trained on. `validation` is the share of the training
     examples that is held out; with `best` the weights of its best epoch are kept.
     """
 
     title: str
     source: str
     network: str
-    data: Literal["mnist", "fashion-mnist", "cifar10", "digits"]
+    data: Literal["mnist", "fashion-mnist", "cifar10", "digits", "sst2"]
     eps: Radius
     test_eps: Radius | None = None
     norm: Annotated[float, Field(ge=1)] = math.inf
@@ -153,9 +181,12 @@ class Recipe(Part):
     epochs: Annotated[int, Field(ge=1)]
     batch: Annotated[int, Field(ge=1)]
     examples: Annotated[int, Field(ge=2)] | None = None
+    each_class: Annotated[int, Field(ge=1)] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     initialisation: Literal["torch", "ibp"] = "torch"
     normalise: NormaliseTable | None = None
+    weights: WeightsTable | None = None
+    words: WordsTable | None = None
     method: MethodTable
     optimiser: OptimiserTable = OptimiserTable(adam=Adam())
     rate: Rate
@@ -168,6 +199,15 @@ class Recipe(Part):
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.1
     best: bool = False
     published: tuple[Published, ...] = ()
+
+    @model_validator(mode="after")
+    def one_kind(self) -> Recipe:
+        """Words vary in sentences and nowhere else, and weights do not vary beside them."""
+        if (self.words is None) == (self.data == "sst2"):
+            raise ValueError("data 'sst2' and the table 'words' go together")
+        if self.words is not None and (self.weights is not None or self.eps > 1):
+            raise ValueError("where words vary, weights do not, and eps is at most 1, the whole way to the candidates")
+        return self
 
     @property
     def training_method(self) -> TrainingMethod:
@@ -185,10 +225,24 @@ class Recipe(Part):
         """The numbers that inputs stay between; None where `clip` is infinite, so that balls are whole."""
         return self.clip if self.clip is not None and any(map(math.isfinite, self.clip)) else None
 
+    def threat(self, eps: float, training: Examples) -> ThreatModel:
+        """What varies, with the radius `eps`; words have the candidates that the lexicon of the examples lists."""
+        if self.words is not None and training.lexicon is not None:
+            return WordThreat(training.lexicon.candidates, self.words.budget, eps)
+        if self.weights is None:
+            return Threat(eps, self.norm, self.limits)
+        return WeightThreat(eps, self.weights.names, self.norm, self.weights.relative, self.weights.joint)
+
+    def chosen(self, training: Examples) -> Examples:
+        """The examples that are trained on."""
+        if self.each_class is not None:
+            training = training.first_of_each(self.each_class)
+        return training if self.examples is None else training.take(range(min(self.examples, len(training))))
+
     def plan(self, keep: Keep | None = None) -> TrainingPlan:
         """How the network is trained; validated by BCP where balls are in l_2, else by IBP."""
         optimiser: Optimiser = self.optimiser.only("optimiser")
-        bound = BCP() if self.norm == 2 else IBP()
+        bound = BCP() if self.norm == 2 and self.weights is None else IBP()
         validation = Validation(HeldOut(self.validation), bound=bound, best=self.best) if self.validation else None
         return TrainingPlan(
             self.epochs, self.batch, self.rate, self.ramp.value(), optimiser, self.regularisers.values(), self.gradient_norm,
@@ -198,7 +252,12 @@ class Recipe(Part):
         """The network with its initial weights, which `seed` fixes, for inputs of the shape that the data have."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            net = zoo.build(self.network, tuple(training.x.shape[1:]))
+            if self.words is None or training.lexicon is None:
+                net = zoo.build(self.network, tuple(training.x.shape[1:]))
+            else:
+                shape = training.x.shape[1], zoo.record(self.network).shape[1]
+                net = zoo.Worded(zoo.build(self.network, shape), len(training.lexicon.words), shape[1])
+                nn.init.normal_(net.embedding.weight, std=self.words.deviation)
         if self.initialisation == "ibp":
             initialise_for_ibp(net, self.seed)
         if self.normalise is None:

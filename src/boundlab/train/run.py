@@ -13,18 +13,22 @@ from boundlab.bounds.lipschitz import BCP, LMT
 from boundlab.bounds.methods import CROWN, IBP
 from boundlab.bounds.problem import Method
 from boundlab.data.examples import Examples
-from boundlab.train.batch import Threat
-from boundlab.train.fit import Fitted, captured, fit
+from boundlab.train.fit import Fitted, captured, fit_against
 from boundlab.train.history import Epoch
 from boundlab.train.measure import Measured, check_examples, measure
 from boundlab.train.plan import Keep
 from boundlab.train.recipe import Recipe
+from boundlab.train.words import HullIBP
 
 PROOFS: Mapping[str, Method] = {"IBP": IBP(), "CROWN-IBP": CROWN(intermediate=IBP()), "CROWN": CROWN()}
 """By what a finished network is certified,"""
 PROOFS_L2: Mapping[str, Method] = {"BCP": BCP(), "LMT": LMT(), "IBP": IBP(), "CROWN-BCP": CROWN(intermediate=BCP())}
 """and on balls in l_2."""
 SEARCH = PGD(steps=40, restarts=1, targets=1)
+QUICK_PROOFS: Mapping[str, Method] = {"IBP": IBP(), "CROWN-IBP": CROWN(intermediate=IBP())}
+"""Where weights vary, every example has weights of its own to be searched and bounded."""
+WORD_PROOFS: Mapping[str, Method] = {"IBP": HullIBP(), "IBP+Backward": CROWN(intermediate=HullIBP())}
+QUICK_SEARCH = PGD(steps=5, restarts=1, targets=0)
 
 
 @dataclass(frozen=True)
@@ -41,19 +45,28 @@ class Outcome:
         return sum(epoch.seconds for epoch in self.fitted.history) / len(self.fitted.history)
 
 
+def how_measured(recipe: Recipe) -> tuple[Mapping[str, Method], PGD]:
+    """By what the network of a recipe is proven, and attacked."""
+    if recipe.words is not None:
+        return WORD_PROOFS, QUICK_SEARCH
+    if recipe.weights is not None:
+        return QUICK_PROOFS, QUICK_SEARCH
+    return PROOFS_L2 if recipe.norm == 2 else PROOFS, SEARCH
+
+
 def carried_out(recipe: Recipe, training: Examples, test: Examples, keep: Keep | None = None,
                 tell: Callable[[Epoch], None] | None = None, device: torch.device | None = None) -> Outcome:
     """Train the network of a recipe, and measure it on test examples at the recipe's test radius.
 
     Test examples that it could not be measured on are found before it is trained.
     """
-    chosen = training if recipe.examples is None else training.take(range(min(recipe.examples, len(training))))
+    chosen = recipe.chosen(training)
     keep = keep and replace(keep, about=f"initialisation {recipe.initialisation}")
-    plan, threat = replace(recipe.plan(keep), tell=tell), Threat(recipe.radius, recipe.norm, recipe.limits)
+    plan, threat = replace(recipe.plan(keep), tell=tell), recipe.threat(recipe.radius, chosen)
     module = recipe.built(chosen).to(device or torch.device("cpu"))
-    check_examples(captured(module, chosen), test, threat)
-    fitted = fit(module, chosen, recipe.training_method, eps=recipe.eps, norm=recipe.norm, plan=plan)
+    check_examples(captured(module, chosen, threat), test, threat)
+    fitted = fit_against(module, chosen, recipe.training_method, recipe.threat(recipe.eps, chosen), plan)
     started = time.perf_counter()
-    proofs = PROOFS_L2 if recipe.norm == 2 else PROOFS
-    measured = measure(fitted.model, test, threat, proofs, SEARCH, recipe.seed)
+    proofs, search = how_measured(recipe)
+    measured = measure(fitted.model, test, threat, proofs, search, recipe.seed)
     return Outcome(fitted, measured, time.perf_counter() - started)

@@ -8,8 +8,12 @@ import numpy as np
 import torch
 
 from boundlab.data.examples import Examples, Part
+from boundlab.data.lexicon import lexicon_of
 from boundlab.data.read import read_examples
+from boundlab.data.sentences import read_sentences
 from boundlab.errors import DataError, MissingPackage
+from boundlab.perturbations.words import read_synonyms
+from boundlab.train.recipe import Recipe, WordsTable
 
 DIGITS = "digits"
 """What recipes call the digits of scikit-learn."""
@@ -29,6 +33,37 @@ def digits() -> Examples:
 def permuted(examples: Examples, seed: int) -> Examples:
     """The examples in an order that `seed` fixes."""
     return examples.take(torch.randperm(len(examples), generator=torch.Generator().manual_seed(seed)).tolist())
+
+
+TRAIN, TEST, SYNONYMS = "train.tsv", "test.tsv", "synonyms.json"
+"""Files of a folder with sentences: a sentence, a tab and its label in each line; and {"word": ["other", ...], ...}."""
+
+
+def examples_of(recipe: Recipe, path: Path | None) -> tuple[Examples, Examples]:
+    """Training and test examples of a recipe; errors as those of `training_and_test` and `sentences_in`."""
+    if recipe.words is None:
+        return training_and_test(path, recipe.data, recipe.seed)
+    if path is None:
+        raise DataError(f"the recipe trains on {recipe.data}; name the folder with {TRAIN}, {TEST} and {SYNONYMS} by --data.")
+    return sentences_in(path, recipe.words)
+
+
+def sentences_in(folder: Path, words: WordsTable) -> tuple[Examples, Examples]:
+    """Training and test sentences of a folder, with the lexicon of the training sentences and their synonyms.
+
+    DataError or SpecError, with the file's name, where something cannot be read.
+    """
+    read = [read_sentences(folder / name) for name in (TRAIN, TEST)]
+    lexicon = lexicon_of(read[0][0], read_synonyms(folder / SYNONYMS), words.least)
+    room = words.length - words.start
+    found = []
+    for name, (sentences, labels) in zip((TRAIN, TEST), read, strict=True):
+        kept = [place for place, one in enumerate(sentences) if words.longer == "cut" or len(one) <= room]
+        if not kept:
+            raise DataError(f"'{folder / name}' has no sentence of at most {room} words.")
+        numbers = lexicon.numbers([sentences[place] for place in kept], words.length, words.start)
+        found.append(Examples(numbers, torch.tensor([labels[place] for place in kept]), lexicon=lexicon))
+    return found[0], found[1]
 
 
 TEST_SHARE = 0.2

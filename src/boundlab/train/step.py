@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from boundlab.graph import Model
-from boundlab.train.batch import Batch
+from boundlab.train.batch import Batch, Inputs
 from boundlab.train.groups import even_groups, sum_over_groups
 from boundlab.train.methods import Natural, TrainingMethod
 from boundlab.train.plan import Statistics, TrainingPlan
@@ -32,7 +32,7 @@ def with_statistics_of(batch: Batch, statistics: Statistics) -> Batch:
     """The batch with a model that normalises by what a clean pass measures; itself where nothing does, or all is frozen."""
     if statistics is Statistics.FROZEN or not batch.model.graph.norms:
         return batch
-    clean = clean_pass(batch.model, batch.x)
+    clean = clean_pass(batch.model, batch.inputs)
     return replace(batch, model=clean.model, output=clean.output)
 
 
@@ -55,12 +55,12 @@ def in_parts(batch: Batch, method: TrainingMethod, size: int) -> Tensor:
     return sum_over_groups(part, tensors, [False] * len(names) + [True] * len(extra), groups)
 
 
-def running_statistics(model: Model, inputs: Iterable[Tensor]) -> None:
-    """Measure the running statistics of a model again, in place: their mean over batches of inputs (b, *shape).
+def running_statistics(model: Model, inputs: Iterable[tuple[Inputs, int]]) -> None:
+    """Measure the running statistics of a model again, in place: their mean over batches of inputs, with their sizes.
 
     Wu and Johnson 2021 ("Rethinking batch in batch norm"), Sec. 3: population statistics.
     """
     if model.graph.norms:
         with torch.no_grad():
-            for place, x in enumerate(inputs):
-                update_running(model, clean_pass(model, x).model, len(x), 1 / (place + 1))
+            for place, (x, count) in enumerate(inputs):
+                update_running(model, clean_pass(model, x).model, count, 1 / (place + 1))

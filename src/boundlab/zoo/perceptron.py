@@ -56,3 +56,4 @@ def records() -> Iterator[Record]:
     """All of this family."""
     yield from salman()
     yield from frown()
+    yield Record("flat-mlp-mnist", "Xu et al. 2020 (auto_LiRPA), Sec. 4", MNIST, 10, partial(uniform, layers=3, width=64))

@@ -1,0 +1,60 @@
+"""Table 5 of Xu et al. 2020 (auto_LiRPA) run again, on a small scale: networks for SST-2 and replaced words, by budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from boundlab.bounds.methods import CROWN
+from boundlab.bounds.problem import Method
+from boundlab.reproduce.published import LIRPA_5, Verified
+from boundlab.train.fit import fit_against
+from boundlab.train.methods import Natural
+from boundlab.train.recipe import MethodTable, Recipe, recipe
+from boundlab.train.sources import sentences_in
+from boundlab.train.words import ByBudget, HullIBP, WordThreat, by_budget
+
+RECIPES = {"Transformer": "sst2-transformer-short", "LSTM": "sst2-lstm-short"}
+PROOFS: Mapping[str, Method] = {"IBP": HullIBP(), "IBP+Backward": CROWN(intermediate=HullIBP())}
+
+
+@dataclass(frozen=True)
+class WordRow:
+    """One network: accuracy on test sentences, and by method and budget the share that is proven."""
+
+    network: str
+    trained: str
+    sentences: int
+    found: ByBudget
+    seconds: float
+    published: Mapping[str, Verified]
+
+
+def word_rows(folder: Path, sentences: int | None, tell: Callable[[str], None]) -> list[WordRow]:
+    """Each network trained naturally and by bounds, and measured on the first `sentences` test sentences (None: all)."""
+    rows = []
+    for network, name in RECIPES.items():
+        asked = recipe(name)
+        natural = asked.model_copy(update={"method": MethodTable.model_validate({"natural": Natural()})})
+        for trained, one in (("natural", natural), ("budget 6", asked)):
+            rows.append(word_row(network, trained, one, folder, sentences))
+            shares = {method: {budget: round(share, 4) for budget, share in found.items()}
+                      for method, found in rows[-1].found.verified.items()}
+            tell(f"{network}, {trained}: accuracy {rows[-1].found.clean:.4f}, verified {shares}, "
+                 f"{rows[-1].seconds:.0f} s of training")
+    return rows
+
+
+def word_row(network: str, trained: str, asked: Recipe, folder: Path, sentences: int | None) -> WordRow:
+    """One network, trained and measured."""
+    assert asked.words is not None
+    training, test = sentences_in(folder, asked.words)
+    training = asked.chosen(training)
+    test = test if sentences is None else test.take(range(min(sentences, len(test))))
+    threat = asked.threat(asked.eps, training)
+    assert isinstance(threat, WordThreat)
+    fitted = fit_against(asked.built(training), training, asked.training_method, threat, asked.plan())
+    found = by_budget(fitted.model, test, threat, PROOFS)
+    known = {method: LIRPA_5[network, trained, method] for method in PROOFS if (network, trained, method) in LIRPA_5}
+    return WordRow(network, trained, len(test), found, sum(epoch.seconds for epoch in fitted.history), known)

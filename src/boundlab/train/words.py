@@ -1,0 +1,143 @@
+"""Training against replaced words: sentences are numbers of words, and the sets are those of their vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+from boundlab.bounds.backward import Env
+from boundlab.bounds.methods import IBP, interval_rows
+from boundlab.bounds.problem import Bounds, Method, Problem
+from boundlab.capture.torch import capture
+from boundlab.data.examples import Examples
+from boundlab.errors import DataError, ShapeError, SpecError
+from boundlab.evaluate import evaluate
+from boundlab.graph import Model
+from boundlab.perturbations.sets import Box
+from boundlab.perturbations.substitution import Substitution
+from boundlab.spec import labelled_right
+from boundlab.train.batch import ThreatModel, placed
+from boundlab.train.measure import check_examples, parts, proven, share
+from boundlab.zoo.language import Worded
+
+TABLE = "embedding.weight"
+"""The word vectors, (words, width), beside the parameters of the network behind them."""
+AT_ONCE = 50
+"""Sentences that are bounded together: their candidates' vectors take memory, too."""
+
+
+@dataclass(frozen=True)
+class HullIBP:
+    """IBP from the box around each set alone: for replaced words, the hull of each word's candidates, whatever the budget.
+
+    `IBP()` bounds the first layer by the set itself, which is tighter and costs a row for each neuron and word. Jia et al.
+    2019; Xu et al. 2020 (auto_LiRPA), published code.
+    """
+
+    def environment(self, problem: Problem) -> Env:
+        """Intervals of every node."""
+        boxes = {index: region.box() for index, region in problem.sets.items()}
+        return IBP().environment(replace(problem, sets={index: Box(box.lower, box.upper) for index, box in boxes.items()}))
+
+    def run(self, problem: Problem) -> Bounds:
+        """Bounds of the output or of the specification's rows."""
+        return interval_rows(problem, self.environment(problem))
+
+
+@dataclass(frozen=True)
+class WordThreat(ThreatModel):
+    """At most `budget` words of a sentence are replaced, each by one of its `candidates` (words, c), numbers filled up with 0.
+
+    For a `zoo.Worded`: examples are numbers of words (n, length), 0 for padding, and the word vectors are trained along. While
+    eps rises to 1 a word's candidates are moved towards the word itself: x + eps (candidate - x), as in the published code of
+    Xu et al. 2020 (auto_LiRPA). What is proven below 1 is about such mixtures, not about sentences. SpecError for other values.
+    """
+
+    candidates: Tensor = field(repr=False, compare=False)
+    budget: int = 6
+    eps: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.candidates.dtype != torch.int64 or self.candidates.dim() != 2:
+            raise SpecError(f"candidates are int64 numbers (words, c), got {self.candidates.dtype} of shape "
+                            f"{list(self.candidates.shape)}.")
+        if not (isinstance(self.budget, int) and self.budget >= 0 and 0 <= self.eps <= 1):
+            raise SpecError(f"a budget is a whole number from 0 on, and eps lies between 0 and 1, got {self.budget} and "
+                            f"{self.eps}.")
+
+    def captured(self, module: nn.Module, x: Tensor) -> Model:
+        if not isinstance(module, Worded):
+            raise SpecError("words are replaced in a zoo.Worded, an embedding before a classifier, got a "
+                            f"{type(module).__name__}.")
+        vectors, mask = module.embedding(x), mask_of(x, module.embedding.weight)
+        behind = capture(module.classifier, vectors, mask)
+        return Model(behind.graph, {**behind.params, TABLE: module.embedding.weight})
+
+    def inputs(self, model: Model, x: Tensor) -> Mapping[str, Tensor]:
+        words, mask = (node.name for node in model.graph.inputs)
+        table = model.params[TABLE]
+        return {words: table[x], mask: mask_of(x, table)}
+
+    def sets(self, model: Model, x: Tensor, share: float = 1.0) -> Mapping[str, Substitution | Tensor]:
+        words, table = model.graph.inputs[0].name, model.params[TABLE]
+        inputs = self.inputs(model, x)
+        center, others = inputs[words], self.candidates.to(x.device)[x]
+        mixed = torch.lerp(center.unsqueeze(2), table[others], share * self.eps)
+        return {**inputs, words: Substitution(center, mixed, self.budget, others > 0)}
+
+    def check(self, model: Model, examples: Examples) -> None:
+        wanted, given = model.graph.inputs[-1].shape, tuple(examples.x.shape[1:])
+        if examples.x.dtype != torch.int64:
+            raise DataError("words are replaced in sentences, which are int64 numbers of words; the examples hold others.")
+        if given != wanted:
+            raise ShapeError(f"the network takes sentences of {list(wanted)} words, and the examples have {list(given)}.")
+        if int(examples.x.min()) < 0 or int(examples.x.max()) >= min(len(self.candidates), len(model.params[TABLE])):
+            raise DataError(f"the examples have words {int(examples.x.min())} to {int(examples.x.max())}; there are "
+                            f"{len(model.params[TABLE])} word vectors, and candidates for {len(self.candidates)} words.")
+
+    @property
+    def layers(self) -> Method:
+        return HullIBP()
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return (self.candidates,)
+
+
+def mask_of(x: Tensor, like: Tensor) -> Tensor:
+    """1 for words and 0 for padding."""
+    return (x > 0).to(like.dtype)
+
+
+@dataclass(frozen=True)
+class ByBudget:
+    """Shares of sentences that are labelled right, and by method and budget those that are also proven."""
+
+    clean: float
+    verified: Mapping[str, Mapping[int, float]]
+
+
+def by_budget(model: Model, examples: Examples, threat: WordThreat, methods: Mapping[str, Method],
+              budgets: Sequence[int] = (1, 2, 3, 4, 5, 6)) -> ByBudget:
+    """Verified accuracy at several budgets; NaN, ties and what cannot be bounded count as not proven.
+
+    Errors as those of `measure`.
+    """
+    check_examples(model, examples, threat)
+    model = model.detached()
+    given = placed(examples.x, model), examples.labelled()[1].to(model.device)
+    right = torch.cat([labelled_right(evaluate(model, threat.inputs(model, x)), own) for x, own in parts(*given, AT_ONCE)])
+
+    def verified(method: Method, budget: int) -> float:
+        return share(right & all_proven(model, given, replace(threat, budget=budget), method))
+
+    return ByBudget(share(right), {name: {budget: verified(method, budget) for budget in budgets}
+                                   for name, method in methods.items()})
+
+
+def all_proven(model: Model, given: tuple[Tensor, Tensor], threat: WordThreat, method: Method) -> Tensor:
+    """Which sentences a method proves, (n,), a few at a time."""
+    return torch.cat([proven(model, x, labels, threat, method) for x, labels in parts(*given, AT_ONCE)])
