@@ -74,6 +74,7 @@ def test_the_source_archive_holds_tests_and_docs_and_no_caches(built):
     with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
         names = [name.partition("/")[2] for name in archive.getnames()]
     for name in ("tests/test_package.py", "docs/install.md", "constraints/cpu.txt", "benchmarks/__main__.py", "CITATION.cff",
+                 "examples/ci/github-certify.yml",
                  "vnncomp/run_instance.sh", "LICENSE", "CHANGELOG.md", "Makefile", "src/boundlab/py.typed"):
         assert name in names
     unwanted = [name for name in names if "cache" in name or name.endswith((".pyc", ".part"))]

@@ -19,6 +19,7 @@ from boundlab.certificates.check import check_certificate
 from boundlab.certify.certification import Certification
 from boundlab.certify.certify import certify
 from boundlab.certify.export import read_certification, save_certification
+from boundlab.certify.instances import Instances, save_instances
 from boundlab.certify.plan import Jobs, Plan
 from boundlab.certify.record import Record, Status
 from boundlab.check.check import check
@@ -90,6 +91,7 @@ from boundlab.train.schedule import Exponential, Linear, Ramp, Rate, Smooth
 from boundlab.train.weights import Flatness, WeightThreat, flatness
 from boundlab.verify.asked import spec
 from boundlab.verify.options import Bisection, Branching, Race
+from boundlab.verify.saved import save_vnnlib
 from boundlab.verify.sound import Original, load_original
 from boundlab.verify.verdict import Result, Results, Verdict, Witness
 from boundlab.verify.verify import LADDER, verify
@@ -149,6 +151,7 @@ __all__ = [
     "GloRo",
     "Graph",
     "HeldOut",
+    "Instances",
     "Interval",
     "Jobs",
     "Keep",
@@ -259,8 +262,10 @@ __all__ = [
     "register_rule",
     "renamed",
     "save_certification",
+    "save_instances",
     "save_onnx",
     "save_report",
+    "save_vnnlib",
     "spec",
     "verify",
     "weight_ball",

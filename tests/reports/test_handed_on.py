@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from boundlab.bounds.problem import Rigour
+from boundlab.certify.export import save_records
 from boundlab.certify.record import Status
 from boundlab.reports.certified.card import card_of, yaml_of
 from boundlab.reports.certified.junit import junit_of
@@ -89,9 +90,9 @@ def test_the_page_of_what_has_a_dreadful_name_is_written(tmp_path):
         assert path.read_text(encoding="utf-8")
 
 
-def test_a_sarif_alert_is_the_same_one_after_the_network_was_trained_again():
+def test_a_sarif_alert_is_the_same_one_after_the_network_was_trained_again_or_with_more_data():
     before = FOUND["of all kinds"]
-    after = replace(before, settings=replace(before.settings, network="ef" * 32))
+    after = replace(before, settings=replace(before.settings, network="ef" * 32, data="01" * 32))
     one, other = (json.loads(sarif_of(found))["runs"][0]["results"] for found in (before, after))
     assert [result["partialFingerprints"] for result in one] == [result["partialFingerprints"] for result in other]
 
@@ -178,10 +179,13 @@ def test_one_line_is_what_every_format_holds(text):
     assert ElementTree.fromstring(ElementTree.tostring(ElementTree.Element("a", {"b": line}))).get("b") == line
 
 
+def test_records_are_written_whatever_names_are(found, tmp_path):
+    assert save_records(found, tmp_path / "r.csv").read_bytes().decode().count("\n") >= len(found.records)
+
+
 def test_parquet_holds_every_record(found, tmp_path):
     try:
         parquet = importlib.import_module("pyarrow.parquet")
     except ImportError:
         pytest.skip("pyarrow is not installed")
-    from boundlab.certify.export import save_records
     assert parquet.read_table(save_records(found, tmp_path / "r.parquet")).num_rows == len(found.records)

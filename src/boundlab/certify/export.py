@@ -61,7 +61,7 @@ def save_records(found: Certification, path: str | Path) -> Path:
     except ImportError as problem:
         raise MissingPackage("writing Parquet needs a package: pip install pyarrow; or save a .csv file.") from problem
     held = io.BytesIO()
-    parquet.write_table(arrow.Table.from_pylist([record.row() for record in found.records]), held)
+    parquet.write_table(arrow.Table.from_pylist([written(record) for record in found.records]), held)
     return write_whole(place, held.getvalue())
 
 
@@ -126,10 +126,15 @@ def csv_of(found: Certification) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(found.records[0].row()), lineterminator="\n")
     writer.writeheader()
-    for record in found.records:  # csv quotes line feeds, but not carriage returns
-        writer.writerow({name: value.replace("\r", " ") if isinstance(value, str) else value
-                         for name, value in record.row().items()})
+    for record in found.records:
+        writer.writerow(written(record))
     return text.getvalue()
+
+
+def written(record: Record) -> dict[str, str | int | float | None]:
+    """The row of a record as tables hold it: csv quotes no carriage returns, and UTF-8 has no halves of surrogate pairs."""
+    return {name: value.replace("\r", " ").encode(errors="replace").decode() if isinstance(value, str) else value
+            for name, value in record.row().items()}
 
 
 def plain(value: Any) -> Any:

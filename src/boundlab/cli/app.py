@@ -8,7 +8,23 @@ from typing import Annotated
 
 import typer
 
-from boundlab.cli import attack, bound, certify, check, demo, ops, radius, report, reproduce, show, train, verify, vnncomp, zoo
+from boundlab.cli import (
+    attack,
+    bound,
+    certify,
+    check,
+    demo,
+    export,
+    ops,
+    radius,
+    report,
+    reproduce,
+    show,
+    train,
+    verify,
+    vnncomp,
+    zoo,
+)
 from boundlab.cli.verb import verb
 
 app = typer.Typer(
@@ -32,7 +48,7 @@ def root(show_version: Annotated[bool, typer.Option("--version", callback=print_
 
 
 for function in (
-    show.show, bound.bound, radius.radius, certify.certify, report.report, verify.verify, check.check, attack.attack,
-    vnncomp.vnncomp, ops.ops, zoo.zoo, demo.demo, reproduce.reproduce, train.train,
+    show.show, bound.bound, radius.radius, certify.certify, report.report, export.export, verify.verify, check.check,
+    attack.attack, vnncomp.vnncomp, ops.ops, zoo.zoo, demo.demo, reproduce.reproduce, train.train,
 ):
     app.command()(verb(function))

@@ -139,7 +139,9 @@ def certify(session: Session, network: NetworkChoice, asked: Asked, output: Outp
     """
     plan, radii, examples = plan_of(asked, how), asked.radii(), asked.examples()
     output.out.mkdir(parents=True, exist_ok=True)
-    original = original_of(session, network, asked.normalisation(), output.out, lambda: tuple(examples.x.shape[1:]))
+    original, normalised = original_of(session, network, asked.normalisation(), lambda: tuple(examples.x.shape[1:]))
+    if normalised is not None:
+        write_whole(output.out / NORMALISED, normalised)
     kept = f"what is done is kept in '{output.out}', and the same command goes on there."
     with resumable(lambda: kept), engines.open() as engine, watching(session, radii) as watch:
         jobs = Jobs(engine, output.out / LEDGER, session.device, watch)
@@ -156,18 +158,17 @@ def certify(session: Session, network: NetworkChoice, asked: Asked, output: Outp
     return answer(found, written, output.fail_under, lacking)
 
 
-def original_of(session: Session, network: NetworkChoice, normalisation: Normalisation | None, folder: Path,
-                like: Callable[[], Shape]) -> Original:
-    """The network, behind the normalisation of its input if one is asked for: of an ONNX file a copy that has it is written."""
+def original_of(session: Session, network: NetworkChoice, normalisation: Normalisation | None, like: Callable[[], Shape]
+                ) -> tuple[Original, bytes | None]:
+    """The network, behind the normalisation of its input if one is asked for; of an ONNX file also a copy that has it."""
     if normalisation is None:
-        return on_disk(network.net, network.load(session, like=like))
+        return on_disk(network.net, network.load(session, like=like)), None
     found = find_network(network, like)
     if isinstance(found.net, Path):
         content = normalised_onnx(found.net, normalisation)
-        write_whole(folder / NORMALISED, content)
-        return of_onnx(content)  # not of the file, which another run with the same folder may write
+        return of_onnx(content), content
     module = Normalised(found.net, normalisation, found.example[0].shape[1:])
-    return Original(bl.capture(module.eval(), *found.example).detached().to(torch.device(session.device)))
+    return Original(bl.capture(module.eval(), *found.example).detached().to(torch.device(session.device))), None
 
 
 def plan_of(asked: Asked, how: How) -> Plan:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -57,6 +57,14 @@ def ends_of(numbers: Sequence[Fraction]) -> Ends:
         raise SpecError("a constraint has a number that is too large for a float64.") from problem
     found = [known[id(number)] for number in numbers]
     return Ends(np.array([near for near, _ in found], dtype=np.float64), np.array([side for _, side in found], dtype=np.int8))
+
+
+def widened(query: Query) -> Query:
+    """The query with boxes whose ends are float64 themselves: what is safe there is safe in the query, exactly."""
+    zero = np.zeros(query.inputs, dtype=np.int8)
+    return replace(query, cases=tuple(replace(
+        case, lower=Ends(case.lower.outward(np.float64, -1), zero), upper=Ends(case.upper.outward(np.float64, 1), zero))
+        for case in query.cases))
 
 
 def stacked(rows: Sequence[Ends]) -> Ends:

@@ -105,6 +105,6 @@ def result(found: Certification, records: Sequence[Record], places: dict[Status,
         "ruleId": rule.identifier, "ruleIndex": places[record.status], "kind": rule.kind, "level": rule.level,
         "message": {"text": one_line(f"Example {called(record)}{at}: {outcome(record, names)}.")},
         "locations": [{"physicalLocation": place, "logicalLocations": [example]}],
-        "partialFingerprints": {"example/v1": f"{found.settings.data[:16]}:{record.index}:{rule.identifier}"},
+        "partialFingerprints": {"example/v1": f"{location(found)['uri']}:{record.index}:{rule.identifier}"},
         "properties": {"index": record.index, "label": record.label, "predicted": record.predicted,
                        "eps": [one.eps for one in records]}}
