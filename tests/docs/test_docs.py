@@ -134,5 +134,5 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_named_files_exist(page: Path) -> None:
     prose = FENCE.sub("", page.read_text())
     for named in re.findall(r"`([\w/-]+\.(?:py|md|toml|txt|sh))`", prose):
-        places = (ROOT / named, ROOT / "src" / "boundlab" / named)
+        places = (page.parent / named, ROOT / named, ROOT / "src" / "boundlab" / named)
         assert any(place.exists() for place in places), f"{name(page)} names {named}, which does not exist."
