@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LOOKS = {"IBP": ("#8f9bb3", "o"), "CROWN-IBP": ("#8f9bb3", "s"), "Forward": ("#2a9d8f", "^"),
-         "Forward+Backward": ("#2a9d8f", "v"), "CROWN": ("#1d4e89", "D"), "Optimised": ("#e07a1f", "o"), "FROWN": ("#e07a1f", "s"), "Dual": ("#b5651d", "P"),
-         "LP-LAST": ("#8a2d5b", "^"), "LP-ALL": ("#8a2d5b", "v")}
+         "Forward+Backward": ("#2a9d8f", "v"), "CROWN": ("#1d4e89", "D"), "Optimised": ("#e07a1f", "o"),
+         "FROWN": ("#e07a1f", "s"), "Dual": ("#b5651d", "P"), "LP-LAST": ("#8a2d5b", "^"), "LP-ALL": ("#8a2d5b", "v")}
 
 
 def figure_of(entries: Sequence[Mapping[str, Any]], caption: str) -> Figure:
@@ -23,7 +23,7 @@ def figure_of(entries: Sequence[Mapping[str, Any]], caption: str) -> Figure:
     panels = figure.subplots(1, len(entries), squeeze=False)[0]
     for panel, entry in zip(panels, entries, strict=True):
         draw(panel, entry)
-    panels[0].set_ylabel("mean margin proven: how far below an attack's", color=INK)
+    panels[0].set_ylabel("mean margin proven, how far below an attack's", color=INK, fontsize=9.5)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="lower center", ncols=5, frameon=False, fontsize=9.5, labelcolor=INK,
                   bbox_to_anchor=(0.5, 0.035))
@@ -34,22 +34,27 @@ def figure_of(entries: Sequence[Mapping[str, Any]], caption: str) -> Figure:
 
 def draw(panel: Axes, entry: Mapping[str, Any]) -> None:
     """The marks of one network."""
+    from matplotlib.ticker import LogLocator
+
     places = {point["method"]: (point["seconds"], entry["attacked"] - point["margin"]) for point in entry["points"]}
     best = frontier(list(places.values()))
     panel.plot([x for x, _ in best], [y for _, y in best], color=GRID, linewidth=5, zorder=1, solid_capstyle="round")
     for name, (seconds, gap) in places.items():
-        color, marker = LOOKS[name]
+        color, marker = LOOKS.get(name, (INK, "X"))
         panel.scatter([seconds], [gap], color=color, marker=marker, s=62, zorder=3, edgecolors="white", label=name)
-    panel.set_title(f"{entry['network']}\nl_inf balls of {entry['eps']:g}; an attack finds {entry['attacked']:.2f}", color=INK,
+    panel.set_title(f"{entry['network']}\nl_inf balls of {entry['eps']:g}; an attack finds {entry['attacked']:.1f}", color=INK,
                     fontsize=9.5)
     panel.set_xscale("log")
     panel.set_yscale("log")
     panel.invert_yaxis()
-    panel.set_xlabel("CPU seconds an image", color=INK)
+    panel.set_xlabel("CPU time an image", color=INK, fontsize=9.5)
     panel.margins(0.12)
     panel.grid(color=GRID, linewidth=0.8)
+    panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     panel.yaxis.set_major_formatter("{x:g}")
-    panel.yaxis.set_minor_formatter("{x:g}")
+    panel.xaxis.set_major_formatter(lambda x, _: f"{x:g} s" if x >= 0.1 else f"{1000 * x:g} ms")
+    for axis in (panel.xaxis, panel.yaxis):
+        axis.set_minor_formatter("")
     panel.tick_params(which="both", colors=MUTED, length=0, labelsize=8.5)
     for spine in panel.spines.values():
         spine.set_color(GRID)

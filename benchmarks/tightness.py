@@ -16,23 +16,15 @@ import torch
 from torch import nn
 
 import boundlab as bl
+from benchmarks import ours
 from boundlab import zoo
 from boundlab.cli.answer import Table
 from boundlab.train.sources import digits, permuted
 
 CLASSES, PIXELS, SEED = 10, (0.0, 1.0), 0
 METHODS: Mapping[str, bl.Method] = {
-    "IBP": bl.IBP(),
-    "CROWN-IBP": bl.CROWN(intermediate=bl.IBP()),
-    "Forward": bl.Forward(),
-    "Forward+Backward": bl.CROWN(intermediate=bl.Forward()),
-    "CROWN": bl.CROWN(),
-    "Optimised": bl.Optimised(),
-    "FROWN": bl.Optimised(inner=True),
-    "Dual": bl.Dual(),
-    "LP-LAST": bl.LP(inner=False),
-    "LP-ALL": bl.LP(),
-}
+    **ours.METHODS, "FROWN": bl.Optimised(inner=True), "Dual": bl.Dual(), "LP-LAST": bl.LP(inner=False), "LP-ALL": bl.LP()}
+"""Those that are measured beside a peer, and the dearer ones."""
 
 
 @dataclass(frozen=True)
