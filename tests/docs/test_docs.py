@@ -139,7 +139,7 @@ def test_named_files_exist(page: Path) -> None:
 
 
 CITED = re.compile(r"\b([A-Z][\wäöüéè-]+)(?: and [A-Z]\w+| et al\.)?,? ((?:19|20)\d\d)\b")
-OTHERS = {"COMP", "November", "Alpaydin"}
+OTHERS = {"VNN-COMP", "COMP", "November", "Alpaydin"}
 """What is followed by a year and is no paper's author: a competition, a date, a data set's."""
 
 
