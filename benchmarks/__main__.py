@@ -21,9 +21,11 @@ from benchmarks.limits import limits_table, measure_limits
 from benchmarks.networks import Network, networks_of
 from benchmarks.programs import Setting, lines_of, measure, programs_table, settings_of
 from benchmarks.scaling import AXES, LADDERS, QUICK, measure_all
+from benchmarks.scatter import save_scatter
 from benchmarks.suite import Effort, Plan, measure_bounds, measure_steps
 from benchmarks.tables import markdown, merged, page, provenance, sentences, tables_of
 from benchmarks.targets import target_lines
+from benchmarks.tightness import SETTINGS, Extent, measure_networks, tightness_table
 from benchmarks.workers import turns, turns_table
 from boundlab.cli.answer import Answer, jsonable, show
 from boundlab.engines.cluster import Ray
@@ -212,6 +214,23 @@ def workers(data: Papers, ray: Annotated[bool, typer.Option("--ray", help="Ray's
         with Pool(1).open() as one, Pool(2).open() as two:
             found = turns(setting, data, (one, two), repeat)
     print("\n\n".join([markdown(turns_table(found)), provenance(machine.describe("cpu"))]))
+
+
+@app.command()
+def tightness(out: Out = None, figure: Figure = None, quick: Quick = False) -> None:
+    """Measure margins and CPU seconds of every method on three small networks for digits, which are trained first."""
+    torch.set_num_threads(1)
+    extent = Extent(epochs=1, images=1, turns=1, patience=0.0) if quick else Extent()
+    results: dict[str, Any] = {"machine": machine.describe("cpu"), "extent": asdict(extent), "networks": []}
+    for entry in measure_networks(SETTINGS[:1] if quick else SETTINGS, extent):
+        results["networks"].append(entry)
+        print(f"{entry['network']}: done", file=sys.stderr, flush=True)
+        save(results, out)
+    if figure is not None:
+        where = results["machine"]
+        save_scatter(results["networks"], f"{where['date']}, {where['processor']}, {where['cores']} shared cores, 1 thread, "
+                     f"torch {where['torch']}; {extent.images} images, median of {extent.turns} turns", figure)
+    show(Answer(results, (tightness_table(results["networks"]),), (provenance(results["machine"]),)), as_json=False)
 
 
 if __name__ == "__main__":

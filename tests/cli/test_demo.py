@@ -5,7 +5,10 @@ from functools import partial
 import pytest
 import torch
 
+from boundlab.capture.onnx import load_onnx
+from boundlab.cli.demo import save_parts
 from boundlab.errors import MissingPackage
+from boundlab.evaluate import evaluate
 from boundlab.reports.digits import METHODS, Settings, build_network, load_splits, run_study
 
 SMALL = partial(Settings, grid=(0.0, 0.05), ordinary_epochs=2, certified_epochs=3, attack_steps=3, attack_restarts=1)
@@ -61,6 +64,19 @@ def test_the_verb_writes_a_figure_and_a_record(tmp_path, run, monkeypatch):
     assert set(record["points"][0]["certified"]) == set(METHODS)
     assert (tmp_path / "out" / "digits.png").read_bytes().startswith(b"\x89PNG")
     assert "<svg" in (tmp_path / "out" / "digits.svg").read_text()
+
+
+def test_what_the_demo_leaves_can_be_certified(study, tmp_path, run):
+    save_parts(study, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"ordinary.onnx", "certified.onnx", "digits.npz"}
+    common = ("--data", tmp_path / "digits.npz", "--eps", "0.01", "--limit", "3", "--engine", "serial", "--rigour", "float")
+    result = run("certify", tmp_path / "certified.onnx", *common, "--method", "crown", "--out", tmp_path / "found")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "found" / "report.html").exists()
+    images = load_splits(0)["test"].x[:5]
+    assert torch.allclose(evaluate(load_onnx(tmp_path / "certified.onnx"), images), evaluate(study.models["certified"], images),
+                          atol=1e-5)
+    assert "models" not in study.record()
 
 
 def test_missing_packages_are_named(monkeypatch):

@@ -20,6 +20,7 @@ EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["option
 
 def refused(words: list[str]) -> str:
     """Why a command of ours cannot be what it seems to be; empty if nothing is wrong with it, or it is not ours."""
+    words = [words[0].removeprefix(".venv/bin/"), *words[1:]]
     for start, program in PROGRAMS.items():
         if tuple(words[:len(start)]) == start:
             return unparsable(typer.main.get_command(program), words[len(start):])

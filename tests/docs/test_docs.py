@@ -134,5 +134,19 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_named_files_exist(page: Path) -> None:
     prose = FENCE.sub("", page.read_text())
     for named in re.findall(r"`([\w/-]+\.(?:py|md|toml|txt|sh))`", prose):
-        places = (ROOT / named, ROOT / "src" / "boundlab" / named)
+        places = (page.parent / named, ROOT / named, ROOT / "src" / "boundlab" / named)
         assert any(place.exists() for place in places), f"{name(page)} names {named}, which does not exist."
+
+
+CITED = re.compile(r"\b([A-Z][\wäöüéè-]+)(?: and [A-Z]\w+| et al\.)?,? ((?:19|20)\d\d)\b")
+OTHERS = {"VNN-COMP", "COMP", "November", "Alpaydin"}
+"""What is followed by a year and is no paper's author: a competition, a date, a data set's."""
+
+
+def test_papers_that_pages_cite_are_listed():
+    words, papers = (ROOT / "docs" / "glossary.md").read_text().split("## Papers")
+    texts = {name(page): page.read_text() for page in PAGES if page.name != "glossary.md"} | {"docs/glossary.md": words}
+    for title, text in texts.items():
+        for author, year in set(CITED.findall(FENCE.sub("", text))):
+            assert author in OTHERS or re.search(rf"{author}[^*\n]* {year}, ", papers), (
+                f"{title} cites {author} {year}, which is not among the papers of docs/glossary.md.")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -69,7 +69,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Study:
-    """The finished demonstration."""
+    """The finished demonstration; `models` are the trained networks by name, which a record leaves out."""
 
     settings: Settings
     points: tuple[Point, ...]
@@ -78,10 +78,11 @@ class Study:
     environment: Mapping[str, str]
     sizes: Mapping[str, int]
     rigour: str
+    models: Mapping[str, Model] = field(default_factory=dict, repr=False)
 
     def record(self) -> dict[str, Any]:
         """The study as JSON holds it."""
-        return asdict(self)
+        return {name: value for name, value in asdict(replace(self, models={})).items() if name != "models"}
 
 
 def load_splits(seed: int) -> dict[str, Examples]:
@@ -129,8 +130,9 @@ def run_study(settings: Settings, tell: Callable[[str], None]) -> Study:
     splits, points = load_splits(settings.seed), []
     validation: dict[str, Mapping[str, float]] = {}
     seconds: dict[str, float] = {}
+    models: dict[str, Model] = {}
     for name, model, spent in trained(splits, settings, tell):
-        seconds[f"training, {name}"] = spent
+        models[name], seconds[f"training, {name}"] = model, spent
         known = measured(model, splits["validation"], settings.train_eps, settings)
         validation[name] = {"clean": known.clean,
                             f"certified by CROWN-IBP at {settings.train_eps:g}": known.verified["CROWN-IBP"]}
@@ -140,7 +142,7 @@ def run_study(settings: Settings, tell: Callable[[str], None]) -> Study:
             points.append(point(name, measured(model, splits["test"], eps, settings), eps))
         seconds[f"attacks and bounds, {name}"] = time.perf_counter() - started
     return Study(settings, tuple(points), validation, seconds, surroundings(),
-                 {name: len(split) for name, split in splits.items()}, Rigour.FLOAT.name.lower())
+                 {name: len(split) for name, split in splits.items()}, Rigour.FLOAT.name.lower(), models)
 
 
 def surroundings() -> dict[str, str]:
