@@ -18,7 +18,7 @@ import torch
 import boundlab as bl
 from boundlab.certify import task as task_module
 from boundlab.certify.board import Board
-from boundlab.certify.carried import arrived, carried
+from boundlab.certify.carried import arrived, parcel_of
 from boundlab.certify.export import csv_of, save_records
 from boundlab.certify.record import Finding, Status
 from boundlab.engines.engine import Serial
@@ -292,7 +292,7 @@ def test_a_network_is_the_same_bytes_in_every_process(data):
     told = {subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True,
                            env={**os.environ, "PYTHONHASHSEED": seed}).stdout for seed in ("1", "2")}
     assert len(told) == 1
-    own = arrived(carried(bl.Original(model())).tobytes(), "cpu")
+    own = arrived(parcel_of(bl.Original(model())), "cpu")
     assert torch.equal(bl.evaluate(own.model, data.x), bl.evaluate(model(), data.x))
 
 

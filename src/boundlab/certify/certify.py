@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import platform
 import re
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 
 from boundlab.certify.board import Board, Question
-from boundlab.certify.carried import as_array, carried
+from boundlab.certify.carried import Parcel, as_array, digest, parcel_of
 from boundlab.certify.certification import Certification, Inputs, Settings
 from boundlab.certify.contained import contained
 from boundlab.certify.explained import explained
@@ -28,7 +27,7 @@ from boundlab.data.examples import Examples
 from boundlab.engines.engine import Engine
 from boundlab.engines.ledger import Recorded
 from boundlab.engines.task import Arrays
-from boundlab.errors import DataError, ShapeError, SpecError
+from boundlab.errors import ShapeError, SpecError
 from boundlab.evaluate import evaluate
 from boundlab.graph import Model
 from boundlab.spec import labelled_right
@@ -56,10 +55,10 @@ def certify(model: Model | Original, examples: Examples, eps: float | Sequence[f
     original, radii = (model if isinstance(model, Original) else Original(model)).detached(), radii_of(eps)
     x, labels = fitting(original.model, examples, plan)
     scores = scores_of(original.model, x, jobs.device)
-    network = carried(original)
+    network = parcel_of(original)
     work = Work(network, x, labels, plan, jobs, engine_of(jobs), time.perf_counter())
     board = work.run(Board(len(x), radii, misclassified(scores, labels, len(radii))))
-    settings = Settings(digest(network), digest(as_array(x.numpy().tobytes() + labels.numpy().tobytes())), radii, plan.p,
+    settings = Settings(network.digest, digest(as_array(x.numpy().tobytes() + labels.numpy().tobytes())), radii, plan.p,
                         plan.clip, tuple(map(plainly, plan.stages)), plan.rigour.name.lower(), plan.timeout,
                         plan.most_memory, versions())
     predicted = scores.argmax(1).tolist()
@@ -92,10 +91,7 @@ def fitting(model: Model, examples: Examples, plan: Plan) -> tuple[Tensor, Tenso
     fitted = examples.fitted(inputs[0].shape)
     if plan.clip is not None:
         fitted = fitted.within(*plan.clip)
-    x, labels = fitted.labelled()
-    if int(labels.max()) >= shape[0]:
-        raise DataError(f"example {examples.name(int(labels.argmax()))} has the label {int(labels.max())}, and the network has "
-                        f"the classes 0 to {shape[0] - 1}.")
+    x, labels = fitted.of_classes(shape[0]).labelled()
     return x.detach().cpu().to(model.dtype), labels.cpu()
 
 
@@ -119,11 +115,6 @@ def engine_of(jobs: Jobs) -> Engine:
     if jobs.ledger is None:
         return jobs.engine
     return Recorded(jobs.engine, jobs.ledger, f"{LEDGER}, {version('boundlab')}", lasting)
-
-
-def digest(data: np.ndarray) -> str:
-    """The SHA-256 of bytes, in hexadecimal digits."""
-    return hashlib.sha256(data.tobytes()).hexdigest()
 
 
 def plainly(stage: Stage) -> str:
@@ -151,7 +142,7 @@ class Watch:
 class Work:
     """A network, its examples, and what decides the questions about them."""
 
-    network: np.ndarray
+    network: Parcel
     x: Tensor
     labels: Tensor
     plan: Plan

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from boundlab.bounds.problem import Rigour
-from boundlab.certify.carried import arrived, packed, unpacked
+from boundlab.certify.carried import Parcel, arrived, packed, unpacked
 from boundlab.certify.limits import Overrun, limited
 from boundlab.certify.plan import Plan, Rung
 from boundlab.certify.record import Finding, Status, adversary_of
@@ -37,12 +37,12 @@ class Questions:
     eps: np.ndarray
 
 
-def task_of(network: np.ndarray, questions: Questions, rung: Rung, plan: Plan, device: str) -> Arrays:
+def task_of(network: Parcel, questions: Questions, rung: Rung, plan: Plan, device: str) -> Arrays:
     """The task of deciding some questions by the stages of a rung."""
     limits = (plan.timeout * len(questions.labels), plan.most_memory)
     how = (plan.p, plan.clip, rung.stages, plan.rigour, limits)
-    return {"network": network, "x": questions.x, "labels": questions.labels, "eps": questions.eps, "how": packed(how),
-            "device": np.array(device)}
+    return {"network": network.data, "digest": np.array(network.digest), "x": questions.x,
+            "labels": questions.labels, "eps": questions.eps, "how": packed(how), "device": np.array(device)}
 
 
 def decide(task: Arrays) -> Arrays:
@@ -50,7 +50,7 @@ def decide(task: Arrays) -> Arrays:
     p, clip, stages, rigour, (seconds, memory) = unpacked(task["how"])
     started = time.perf_counter()
     try:
-        original = arrived(task["network"].tobytes(), str(task["device"]))
+        original = arrived(Parcel(str(task["digest"]), task["network"]), str(task["device"]))
         with limited(PATIENCE * seconds + GRACE, memory):
             x = torch.from_numpy(task["x"].copy()).to(original.model.device)
             ball = LpBall(x, torch.from_numpy(task["eps"].copy()).to(x.device), p, clip)

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from boundlab.engines.engine import Engine, Stream
+from boundlab.engines.shared import LARGE, Shared, digest_of, shared_of
 from boundlab.engines.task import Arrays, Function, check_tasks, name_elsewhere
 from boundlab.errors import EngineError, TaskError
 
@@ -49,7 +50,8 @@ class Recorded:
         """As `Engine.stream`, recorded results first; EngineError if the file is no ledger or is damaged."""
         name = name_elsewhere(function)
         check_tasks(tasks)
-        return self._stream(function, [key_of(name, self.version, task) for task in tasks], tasks)
+        shared = shared_of(tasks)
+        return self._stream(function, [key_of(name, self.version, task, shared) for task in tasks], tasks)
 
     def _stream(self, function: Function, keys: list[bytes], tasks: Sequence[Arrays]) -> Stream:
         with open_ledger(Path(self.path)) as ledger:
@@ -80,8 +82,11 @@ class Recorded:
             raise error from problem
 
 
-def key_of(name: str, version: str, task: Arrays) -> bytes:
-    """The SHA-256 of all that determines a result: function, version, and each array's name, type, shape and bytes."""
+def key_of(name: str, version: str, task: Arrays, shared: Shared | None = None) -> bytes:
+    """The SHA-256 of all that determines a result: function, version, and each array's name, type, shape and bytes.
+
+    Large arrays stand in it by their own hash, which is computed once for those that several tasks share.
+    """
     digest = hashlib.sha256()
 
     def add(part: bytes) -> None:
@@ -91,8 +96,11 @@ def key_of(name: str, version: str, task: Arrays) -> bytes:
     for text in (name, version):
         add(text.encode())
     for key in sorted(task):
-        kind = np.lib.format.dtype_to_descr(task[key].dtype)
-        for part in (key.encode(), repr((kind, task[key].shape)).encode(), task[key].tobytes()):
+        array = task[key]
+        kind = repr((np.lib.format.dtype_to_descr(array.dtype), array.shape)).encode()
+        known = None if shared is None else shared.token(array)
+        content = array.tobytes() if array.nbytes < LARGE else known or digest_of(array)
+        for part in (key.encode(), kind, content):
             add(part)
     return digest.digest()
 

@@ -12,7 +12,7 @@ from boundlab.attack.pgd import PGD, attack
 from boundlab.bounds.methods import bound
 from boundlab.bounds.problem import Method
 from boundlab.data.examples import Examples
-from boundlab.errors import BoundError, ShapeError, SpecError
+from boundlab.errors import BoundError, ShapeError
 from boundlab.evaluate import evaluate
 from boundlab.graph import Model
 from boundlab.spec import labelled_right, margins
@@ -82,15 +82,14 @@ def measure(model: Model, examples: Examples, threat: Threat, methods: Mapping[s
 
 def check_examples(model: Model, examples: Examples, threat: Threat) -> None:
     """Errors unless the network gives logits, and examples are inputs of it within `clip`, with classes as labels."""
-    shape, (x, labels) = model.graph.output.shape, examples.labelled()
+    shape, (x, _) = model.graph.output.shape, examples.labelled()
     if len(shape) != 1 or shape[0] < 2:
         raise ShapeError(f"labels need logits of shape (batch, classes), of 2 classes at least; the network gives (batch, "
                          f"{', '.join(map(str, shape))}).")
     if tuple(x.shape[1:]) != model.graph.inputs[0].shape:
         raise ShapeError(f"the network takes inputs of shape {list(model.graph.inputs[0].shape)}, and the examples have "
                          f"{list(x.shape[1:])}.")
-    if int(labels.max()) >= shape[0]:
-        raise SpecError(f"the data has the label {int(labels.max())}, and the network {shape[0]} classes, counted from 0.")
+    examples.of_classes(shape[0])
     if threat.clip is not None:
         examples.within(*threat.clip)
 
