@@ -92,6 +92,11 @@ def lasting(answer: Arrays) -> bool:
     return not bool(answer.get("passing", False))
 
 
+def succeeded(answer: Arrays) -> bool:
+    """Whether the answer is one."""
+    return "failure" not in answer
+
+
 def answers(found: Sequence[Result], worst: Sequence[float], seconds: float) -> Arrays:
     """Results as arrays; the time of a batch is shared by its questions."""
     broken = [place for place, result in enumerate(found) if result.witness is not None]
@@ -122,7 +127,7 @@ def why(result: Result) -> str:
 
 def findings_of(answer: Arrays, labels: Sequence[int]) -> list[Finding] | str:
     """The findings of an answer, one a question with its label, or why there are none."""
-    if "failure" in answer:
+    if not succeeded(answer):
         return str(answer["failure"])
     places = answer["broken"].tolist()
     adversaries = {place: adversary_of(answer["points"][number], answer["scores"][number], labels[place])

@@ -38,13 +38,15 @@ class Recorded:
     A result is found again under the function's name, `version`, and the task's arrays to the last bit. So change `version`
     whenever the function's code changes in a way that changes results. Several processes of one machine may share the file; it
     should lie on a disk of that machine. Only the process that consumes the stream touches it, workers do not. Results for
-    which `keeps` is False are given and not written, so they are computed again.
+    which `keeps` is False are given and not written, so they are computed again; recorded ones for which `trusts` is False are
+    computed again, too, and replaced.
     """
 
     engine: Engine
     path: str | Path
     version: str = ""
     keeps: Callable[[Arrays], bool] = any_result
+    trusts: Callable[[Arrays], bool] = any_result
 
     def stream(self, function: Function, tasks: Sequence[Arrays]) -> Stream:
         """As `Engine.stream`, recorded results first; EngineError if the file is no ledger or is damaged."""
@@ -58,7 +60,7 @@ class Recorded:
             missing: dict[bytes, list[int]] = {}
             for place, key in enumerate(keys):
                 known = None if key in missing else ledger.read(key)
-                if known is None:
+                if known is None or not self.trusts(known):
                     missing.setdefault(key, []).append(place)
                 else:
                     yield place, known
@@ -142,10 +144,10 @@ class Ledger:
                           "file away and run again, which computes everything anew, or put back a copy that is whole.")
 
     def write(self, key: bytes, result: Arrays) -> None:
-        """Adds a result and commits it; another process's result of the same task stays."""
+        """Adds a result, or replaces that of the same task, and commits it."""
         value = pack(result)
         row = (key, value, seal(key, value))
-        self.connection.execute("INSERT OR IGNORE INTO results (key, value, digest) VALUES (?, ?, ?)", row)
+        self.connection.execute("INSERT OR REPLACE INTO results (key, value, digest) VALUES (?, ?, ?)", row)
 
 
 def seal(key: bytes, value: bytes) -> bytes:
