@@ -68,8 +68,11 @@ def checked_labels(labels: Tensor | Sequence[int], classes: int) -> Tensor:
     if labels.is_floating_point() or labels.dtype is torch.bool:
         raise SpecError(f"labels must be whole numbers, got {labels.dtype}.")
     labels = labels.long()
-    if labels.dim() != 1 or bool(((labels < 0) | (labels >= classes)).any()):
-        raise SpecError(f"labels must be a (b,) tensor of classes 0 to {classes - 1}, got {labels.tolist()}.")
+    if labels.dim() != 1:
+        raise SpecError(f"labels must be a (b,) tensor of classes 0 to {classes - 1}, got one of shape {list(labels.shape)}.")
+    wrong = labels[(labels < 0) | (labels >= classes)]
+    if len(wrong):
+        raise SpecError(f"labels must be classes, 0 to {classes - 1}, got {int(wrong[0])}.")
     return labels
 
 

@@ -9,6 +9,7 @@ import math
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +17,17 @@ import pytest
 import torch
 
 import boundlab as bl
+from boundlab.certify import export
 from boundlab.certify import task as task_module
 from boundlab.certify.board import Board
-from boundlab.certify.carried import arrived, carried
+from boundlab.certify.carried import arrived, parcel_of
+from boundlab.certify.certification import UNASKED
 from boundlab.certify.export import csv_of, save_records
 from boundlab.certify.record import Finding, Status
 from boundlab.engines.engine import Serial
 from boundlab.errors import BoundlabError, MissingPackage
 from boundlab.verify import sound
+from boundlab.whole_file import write_whole
 from tests.certify import cases
 from tests.certify.cases import COUNT, EPS, MARK, Trap, examples, model, module, statuses, table
 
@@ -223,6 +227,17 @@ def test_what_surroundings_make_fail_is_asked_again(data, tmp_path, monkeypatch,
     assert (bl.certify(model(), few, 0.01, plan, jobs).records[1].status is not Status.FAILED) == again
 
 
+def test_what_failed_is_tried_again_if_that_is_asked_for(data, tmp_path, monkeypatch):
+    few, plan = marked(data).take(range(4, 7)), bl.Plan(stages=(Trap(), bl.CROWN()))
+    assert bl.certify(model(), few, 0.01, plan, bl.Jobs(ledger=tmp_path / "ledger")).failures
+    monkeypatch.setattr(cases, "spring", lambda way: None)
+    assert bl.certify(model(), few, 0.01, plan, bl.Jobs(ledger=tmp_path / "ledger")).failures
+    again = Counting()
+    assert not bl.certify(model(), few, 0.01, plan, bl.Jobs(again, tmp_path / "ledger", retry_failed=True)).failures
+    assert 0 < again.done < 3, "what was answered is not asked again"
+    assert not bl.certify(model(), few, 0.01, plan, bl.Jobs(ledger=tmp_path / "ledger")).failures, "the new answer is kept"
+
+
 @pytest.mark.slow
 def test_what_kills_its_process_is_a_row(data, tmp_path):
     plan = bl.Plan(stages=(Trap("die"), bl.CROWN()), batch=8)
@@ -253,6 +268,7 @@ class Counting:
 
 def test_an_interrupted_run_goes_on_and_gives_the_same_table(whole, data, tmp_path):
     data, straight = data.take(range(8)), Counting()
+    whole_of_eight = [record for record in whole.records if record.index < 8]
     bl.certify(model(), data, EPS, bl.Plan(batch=2), bl.Jobs(straight))
     spent, rounds = 0, 0
     while True:
@@ -260,8 +276,14 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_table(whole, data, tmp_pa
         try:
             found = bl.certify(model(), data, EPS, bl.Plan(batch=2), bl.Jobs(engine, tmp_path / "ledger"))
             break
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             spent += engine.done
+            sofar = stop.found
+            for record, other in zip(sofar.records, whole_of_eight, strict=True):
+                assert record.status is other.status or record.finding.reason == UNASKED
+            assert 0 < sofar.unasked < len(sofar.records) and sofar.explained is None
+            bl.save_certification(sofar, tmp_path)
+            assert bl.read_certification(tmp_path).unasked == sofar.unasked
     assert rounds > 2 and spent + engine.done == straight.done, "nothing that was finished is computed again"
     assert statuses(found) == {key: status for key, status in statuses(whole).items() if key[0] < 8}
     again = Counting()
@@ -292,7 +314,7 @@ def test_a_network_is_the_same_bytes_in_every_process(data):
     told = {subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True,
                            env={**os.environ, "PYTHONHASHSEED": seed}).stdout for seed in ("1", "2")}
     assert len(told) == 1
-    own = arrived(carried(bl.Original(model())).tobytes(), "cpu")
+    own = arrived(parcel_of(bl.Original(model())), "cpu")
     assert torch.equal(bl.evaluate(own.model, data.x), bl.evaluate(model(), data.x))
 
 
@@ -374,6 +396,32 @@ def test_damaged_files_are_a_sentence(whole, tmp_path, damage):
         (tmp_path / damage).write_bytes(content[:size])
         with pytest.raises(bl.DataError, match="no whole certification"):
             bl.read_certification(tmp_path)
+
+
+@pytest.mark.parametrize("most", range(1, 5))
+def test_a_kill_between_two_files_leaves_no_pair_that_does_not_fit(whole, data, tmp_path, monkeypatch, most):
+    other = bl.certify(model(), data, EPS[1:], OPEN)
+    bl.save_certification(other, tmp_path)
+    written = []
+
+    def dying(path, content):
+        if len(written) == most:
+            raise KeyboardInterrupt
+        written.append(path)
+        return write_whole(path, content)
+
+    monkeypatch.setattr(export, "write_whole", dying)
+    with pytest.raises(KeyboardInterrupt) if most < 4 else nullcontext():
+        bl.save_certification(whole, tmp_path)
+    monkeypatch.undo()
+    try:
+        found = bl.read_certification(tmp_path)
+    except bl.DataError as problem:
+        assert "of another run" in str(problem) and 1 < most < 4
+    else:
+        assert found.record() == (whole if most == 4 else other).record()
+    bl.save_certification(whole, tmp_path)
+    assert bl.read_certification(tmp_path).record() == whole.record()
 
 
 def test_tables_are_csv_or_parquet(whole, tmp_path):

@@ -5,15 +5,18 @@ from __future__ import annotations
 import csv
 import json
 import os
+import random
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
+from collections import Counter
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -229,13 +232,73 @@ def test_ctrl_c_is_a_sentence_and_the_same_command_goes_on(tmp_path, run):
     process.send_signal(signal.SIGINT)
     output, complaint = process.communicate(timeout=60)
     assert process.returncode == 130 and output == "" and "Traceback" not in complaint
-    assert complaint.splitlines()[-1].startswith("boundlab: interrupted; what is done is kept in ")
-    kept = done(tmp_path / "out/ledger.sqlite")
-    assert kept >= 2 and not (tmp_path / "out/records.csv").exists()
+    last = complaint.splitlines()[-1]
+    assert last.startswith("boundlab: interrupted; ") and "of 256 questions are not decided; what is done is kept in " in last
+    kept, found = done(tmp_path / "out/ledger.sqlite"), bl.read_certification(tmp_path / "out")
+    assert kept >= 2 and found.unasked > 0 and str(tmp_path / "out/report.md") in last
+    assert "The run was interrupted: " in (tmp_path / "out/report.md").read_text()
     assert run("certify", *options, "--engine", "serial", "--out", tmp_path / "out").exit_code == 0
     assert run("certify", *options, "--engine", "serial", "--out", tmp_path / "straight").exit_code == 0
     assert rows_of(tmp_path / "out/records.csv") == rows_of(tmp_path / "straight/records.csv")
     assert done(tmp_path / "out/ledger.sqlite") == done(tmp_path / "straight/ledger.sqlite"), "nothing was computed anew"
+
+
+def beneath(process):
+    """The processes that a process has started, and those of them."""
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(process.pid).children(recursive=True)
+    return []
+
+
+def computing(process):
+    """The workers of a driver: of a pool its children, of Ray those that run its tasks."""
+    held = [one for one in beneath(process) if one.is_running()]
+    names = {one: one.name() for one in held if one.status() != psutil.STATUS_ZOMBIE}
+    return [one for one, name in names.items() if name.startswith("ray::answers")] or [
+        one for one, name in names.items() if one.ppid() == process.pid and name.startswith("python")]
+
+
+def kill_all(processes):
+    """The end of them, as on a machine that goes down."""
+    for one in processes:
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(DATA is None, reason="BOUNDLAB_DATA names no folder with networks and digits")
+def test_kills_of_a_cluster_lose_nothing(tmp_path, ray):
+    """As below, with two workers of Ray: a driver takes its Ray along, a worker does not."""
+    network = Path(DATA) / "vnncomp/mnist_fc/onnx/mnist-net_256x2.onnx.gz"
+    options = (network, "--data", Path(DATA) / "datasets/mnist", "--limit", "90", "--eps", "0.01,0.02", "--timeout", "60",
+               "--batch", "4", "--workers", "2")
+    kills, draw, kept = Counter(), random.Random(0), 0
+    for _ in range(int(os.environ.get("KILLS", "20"))):
+        process = begun((*options, "--engine", "ray"), tmp_path / "out", 1 + draw.randrange(4))
+        everyone = beneath(process)
+        workers = computing(process) if draw.random() < 0.5 else []
+        if workers:
+            kill_all([draw.choice(workers)])
+            kills["worker"] += 1
+            time.sleep(2 * draw.random())
+        if process.poll() is not None:
+            process.communicate()
+            break
+        process.kill()
+        kill_all({*everyone, *beneath(process)})
+        kills["driver"] += 1
+        process.communicate()
+        now = done(tmp_path / "out/ledger.sqlite")
+        assert now >= kept, "nothing that was kept is lost"
+        kept = now
+    for folder, engine in (("out", "ray"), ("straight", "serial")):
+        ended = begun((*options, "--engine", engine), tmp_path / folder, 10**9)
+        output, complaint = ended.communicate()
+        assert ended.returncode == 0, output + complaint
+    assert kills["driver"] > 5 and kills["worker"] > 1, kills
+    ours, straight = rows_of(tmp_path / "out/records.csv"), rows_of(tmp_path / "straight/records.csv")
+    assert [(row["index"], row["eps"], row["status"]) for row in ours] == [
+        (row["index"], row["eps"], row["status"]) for row in straight]
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,18 @@ def pictures(folder, **lines):
         Image.fromarray(array).save(folder / name)
     (folder / "labels.csv").write_text("".join(lines.get("text", "file,label\na.png,1\nb.png,0\n")))
     return held
+
+
+def lying(path, height=40_000_000):
+    """A TIFF file of 3 rows that says it has more (tag 257)."""
+    Image.fromarray(np.zeros((3, 4), np.uint8)).save(path)
+    content = bytearray(path.read_bytes())
+    (start,) = struct.unpack_from("<I", content, 4)
+    (count,) = struct.unpack_from("<H", content, start)
+    for place in range(start + 2, start + 2 + 12 * count, 12):
+        if struct.unpack_from("<H", content, place) == (257,):
+            struct.pack_into("<HHII", content, place, 257, 4, 1, height)
+    path.write_bytes(content)
 
 
 def test_idx_folder(tmp_path):
@@ -206,6 +219,9 @@ BAD = {
     "other columns": (lambda folder: pictures(folder, text="name,class\na.png,1\n"), "", "needs 'file' and 'label'"),
     "no such picture": (lambda folder: pictures(folder, text="file,label\nc.png,1\n"), "", "c.png"),
     "no picture": (lambda folder: (pictures(folder), (folder / "b.png").write_bytes(b"noise")), "", "not a readable picture"),
+    "a picture that lies about its height": (
+        lambda folder: (pictures(folder, text="file,label\na.png,1\nb.tif,0\n"), lying(folder / "b.tif")), "",
+        "is damaged, or no"),
     "a picture cut": (lambda folder: (pictures(folder), cut(folder / "b.png")), "", "not a readable picture"),
     "another size": (a_picture_of("L", (5, 5)), "", "must be alike"),
     "colours among greys": (a_picture_of("RGB"), "", "must be alike"),

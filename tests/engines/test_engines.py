@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import functools
 import os
+import pickle
 import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
 from boundlab import Pool, Recorded, Serial
+from boundlab.engines import pool, shared
 from boundlab.engines.engine import results
+from boundlab.engines.ledger import key_of
+from boundlab.engines.shared import LARGE, digest_of, shared_of
 from boundlab.engines.waiting import Waiting
 from boundlab.errors import EngineError, TaskError
 from tests.engines import jobs
@@ -65,6 +70,55 @@ def test_arrays_keep_every_bit(engine):
         for task, result in zip(odd_arrays(), results(engine, jobs.echo, odd_arrays()), strict=True):
             assert same(task, result)
             assert all(array.flags.writeable for array in result.values())
+
+
+class Fresh(Sequence):
+    """Tasks whose arrays are made anew whenever they are asked for, so that two of them may have the same `id`, one after the
+    other."""
+
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, place):
+        if place >= len(self):
+            raise IndexError
+        return {"x": np.full(LARGE, place)}
+
+
+def test_tasks_share_large_arrays_only_where_they_are_the_same(engine):
+    one, other = np.arange(LARGE), np.arange(LARGE)[::-1]
+    tasks = [{"network": (one, other, one.copy())[place % 3], "x": np.array(place)} for place in range(9)]
+    for _ in range(2):
+        for task, result in zip(tasks, results(engine, jobs.echo, tasks), strict=True):
+            assert same(task, result)
+    for place, result in enumerate(results(engine, jobs.echo, Fresh())):
+        assert result["x"].tolist() == [place] * LARGE
+
+
+def test_a_shared_array_is_hashed_once_and_equal_ones_have_one_key(monkeypatch):
+    network, hashed = np.arange(LARGE), []
+    monkeypatch.setattr(shared, "digest_of", lambda array: hashed.append(array) or digest_of(array))
+    tasks = [{"network": network, "x": np.array(place)} for place in range(9)]
+    found = shared_of(tasks)
+    keys = [key_of("f", "", task, found) for task in tasks]
+    assert len(hashed) == 1 and len(set(keys)) == 9
+    assert keys == [key_of("f", "", {**task, "network": network.copy()}) for task in tasks]
+    assert key_of("f", "", {"network": network.reshape(2, -1), "x": np.array(0)}) != keys[0]
+    assert key_of("f", "", {"network": network + 1, "x": np.array(0)}) != keys[0]
+
+
+@pytest.mark.slow
+def test_a_worker_gets_a_shared_array_once(crew, monkeypatch):
+    sizes, send = [], pool.send
+    monkeypatch.setattr(pool, "send", lambda pipe, message: sizes.append(len(pickle.dumps(message))) or send(pipe, message))
+    network = np.arange(10 * LARGE)
+    for _ in range(3):
+        found = results(crew, jobs.ids, [{"network": network, "x": np.array(place)} for place in range(40)])
+    assert sum(sizes) < 2.5 * network.nbytes and len(found) == 40
+    results(crew, jobs.ids, numbers(40))  # it is let go of
+    sizes.clear()
+    results(crew, jobs.ids, [{"network": network, "x": np.array(place)} for place in range(40)])
+    assert sum(sizes) > network.nbytes
 
 
 def test_no_tasks_no_results(engine):
@@ -194,7 +248,7 @@ def test_batches_grow_to_what_a_message_is_worth_and_shrink_at_the_end():
 
 
 def test_batches_are_bounded_in_bytes_and_failures_go_alone():
-    waiting = Waiting([{"x": np.zeros(4_000_000)}] * 40, workers=1, seconds=1.0)
+    waiting = Waiting([{"x": np.zeros(4_000_000)} for _ in range(40)], workers=1, seconds=1.0)
     waiting.learn(1e-6)
     assert waiting.take() == [0, 1]
     waiting.put_back([0, 1])

@@ -32,6 +32,7 @@ from tests.train.problems import clouds, network
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = TrainingPlan(epochs=6, batch=32, rate=Rate(1e-2, (5,)), ramp=Ramp(1, 4), clip=(0.0, 1.0))
+FIRST = replace(SHORT, epochs=1, ramp=Ramp(0, 1))
 METHODS = {"IBP": bl.IBP(), "CROWN-IBP": bl.CROWN(intermediate=bl.IBP()), "CROWN": bl.CROWN()}
 SEARCH = bl.PGD(steps=5, restarts=1, targets=1)
 
@@ -113,7 +114,7 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(tmp_path):
 
 
 def test_a_checkpoint_is_for_its_run_only_and_damage_is_found(tmp_path):
-    plan = replace(SHORT, epochs=2, keep=Keep(tmp_path, resume=True))
+    plan = replace(FIRST, epochs=2, keep=Keep(tmp_path, resume=True))
     fit(network(), clouds(), RobustIBP(), eps=0.05, plan=plan)
     for changed in (lambda: fit(network(), clouds(), RobustIBP(), eps=0.06, plan=plan),
                     lambda: fit(network(), clouds(seed=1), RobustIBP(), eps=0.05, plan=plan),
@@ -133,7 +134,7 @@ def test_a_checkpoint_is_for_its_run_only_and_damage_is_found(tmp_path):
 
 
 def test_a_run_is_never_replaced_by_another(tmp_path):
-    plan = replace(SHORT, epochs=1, validation=None, keep=Keep(tmp_path))
+    plan = replace(FIRST, epochs=1, validation=None, keep=Keep(tmp_path))
     fit(network(), clouds(), RobustIBP(), eps=0.05, plan=plan)
     path = tmp_path / "checkpoint.safetensors"
     before = path.read_bytes()
@@ -168,7 +169,7 @@ def test_a_checkpoint_is_for_its_network_only(tmp_path):
     def net(mean=0.3, layer=None):
         return nn.Sequential(bl.Normalise((mean,), (0.2,)), network()[:1], layer or nn.ReLU(), *network()[2:])
 
-    plan = replace(SHORT, epochs=1, validation=None, keep=Keep(tmp_path, resume=True))
+    plan = replace(FIRST, epochs=1, validation=None, keep=Keep(tmp_path, resume=True))
     fit(net(), clouds(), RobustIBP(), eps=0.05, plan=plan)
     fit(net(), clouds(), RobustIBP(), eps=0.05, plan=plan)
     for other, keep in ((net(0.4), plan.keep), (net(layer=nn.Tanh()), plan.keep), (net(), replace(plan.keep, about="other"))):
@@ -183,14 +184,14 @@ def test_the_seed_fixes_everything_and_the_caller_s_random_numbers_are_left_alon
     for seed in (0, 0, 1):
         net = network()
         torch.manual_seed(3)
-        fit(net, clouds(), SABR(attack=Ascent(1)), eps=0.05, plan=replace(SHORT, epochs=2, seed=seed, validation=None))
+        fit(net, clouds(), SABR(attack=Ascent(1)), eps=0.05, plan=replace(FIRST, epochs=2, seed=seed, validation=None))
         assert torch.equal(torch.rand(1), expected)
         found.append(weights(net))
     assert same(found[0], found[1]) and not same(found[0], found[2])
 
 
 def test_parts_of_a_batch_give_the_same_run():
-    found = [fit(network(norm=True).double(), clouds(), CrownIBP(), eps=0.05, plan=replace(SHORT, epochs=3, micro=micro))
+    found = [fit(network(norm=True).double(), clouds(), CrownIBP(), eps=0.05, plan=replace(FIRST, epochs=3, micro=micro))
              for micro in (None, 7)]
     for one, other in zip(found[0].module.state_dict().values(), found[1].module.state_dict().values(), strict=True):
         assert torch.allclose(one, other, rtol=1e-6, atol=1e-9)
@@ -228,7 +229,7 @@ def test_policies_of_batch_norm():
     for policy in Statistics:
         net = network(norm=True)
         before = net[1].running_mean.clone()
-        fit(net, data, RobustIBP(), eps=0.05, plan=replace(SHORT, epochs=1, batch=64, statistics=policy, validation=None))
+        fit(net, data, RobustIBP(), eps=0.05, plan=replace(FIRST, epochs=1, batch=64, statistics=policy, validation=None))
         moved[policy] = not torch.equal(before, net[1].running_mean)
         if policy is Statistics.POPULATION:
             values = net[0](data.x)
@@ -243,7 +244,7 @@ def test_a_batch_norm_of_one_number_is_refused():
     for batch in (1, 32):
         with pytest.raises(SpecError, match="alone in its batch"):
             fit(flat, clouds(33), RobustIBP(), eps=0.05, plan=replace(SHORT, batch=batch, validation=None))
-    fit(network(norm=True), clouds(33), RobustIBP(), eps=0.05, plan=replace(SHORT, epochs=1, validation=None))
+    fit(network(norm=True), clouds(33), RobustIBP(), eps=0.05, plan=replace(FIRST, epochs=1, validation=None))
 
 
 def test_nan_ties_and_examples_beyond_bounds_are_not_proven():
@@ -284,7 +285,7 @@ def test_what_cannot_be_measured_is_refused_and_no_method_proves_nothing():
         (ShapeError, "2 classes", lambda: measure(single, Examples(data.x, zeros), Threat(0.01), METHODS, SEARCH)),
         (ShapeError, "logits", lambda: measure(image, data, Threat(0.01), METHODS, SEARCH)),
         (ShapeError, "inputs of shape", lambda: measure(model, Examples(large, zeros), Threat(0.01), {}, SEARCH)),
-        (SpecError, "label 3", lambda: measure(model, Examples(data.x, zeros + 3), Threat(0.01), METHODS, SEARCH)),
+        (DataError, "label 3", lambda: measure(model, Examples(data.x, zeros + 3), Threat(0.01), METHODS, SEARCH)),
         (DataError, "outside", lambda: measure(model, Examples(data.x * 255, zeros), Threat(0.01, clip=(0, 1)), {}, SEARCH)),
     ):
         with pytest.raises(error, match=match):
@@ -341,11 +342,12 @@ def test_changed_images_are_windows_of_the_padded_image():
 def test_bad_requests_are_refused():
     data = clouds()
     for error, match, ask in (
-        (SpecError, "label 2", lambda: fit(network(classes=2), data, RobustIBP(), eps=0.1)),
+        (DataError, "label 2", lambda: fit(network(classes=2), data, RobustIBP(), eps=0.1)),
         (SpecError, "eps must be", lambda: fit(network(), data, RobustIBP(), eps=-0.1)),
         (ShapeError, "logits", lambda: fit(network()[:2], data, RobustIBP(), eps=0.1)),
         (DataError, "no labels", lambda: fit(network(), Examples(data.x), RobustIBP(), eps=0.1)),
         (SpecError, "nothing to train", lambda: fit(nn.Flatten(), data, RobustIBP(), eps=0.1)),
+        (SpecError, "after the last of 5", lambda: TrainingPlan(epochs=5, ramp=Ramp(1, 5.5))),
         (SpecError, "epochs", lambda: TrainingPlan(epochs=0)), (SpecError, "micro", lambda: TrainingPlan(micro=0)),
         (SpecError, "gradient_norm", lambda: TrainingPlan(gradient_norm=0.0)), (SpecError, "share", lambda: HeldOut(1.0)),
         (SpecError, "whole", lambda: TrainingPlan(epochs=1.5)), (SpecError, "every", lambda: Validation(every=0)),

@@ -74,6 +74,7 @@ shift = 1
     (("[1.0, 0.5]", "[1.0, 1.5]"), "between 0 and 1"),
     (("[1.0, 0.5]", "0.5"), "'method.ibp.natural_weight"),
     (("mlp-b", "resnet-1000"), "no network 'resnet-1000'"),
+    (("end = 3", "end = 5"), "the ramp of eps ends at epoch 5, after the last of 4"),
     (("end = 3", "end = 0"), "does not end before its start"),
     (('"digits"', '"imagenet"'), "'data'"),
     (("batch = 32", "batch = 0"), "'batch'"),
@@ -103,13 +104,13 @@ def test_a_recipe_is_carried_out():
     assert measured.clean > 0.5 and len(outcome.fitted.history) == 4 and outcome.seconds_an_epoch > 0
     assert all(measured.clean >= measured.attacked >= share for share in measured.verified.values())
     assert measured.by_any >= max(measured.verified.values()) > 0
-    with pytest.raises(SpecError, match="label 12"):
+    with pytest.raises(DataError, match="label 10"):
         carried_out(held, Examples(training.x, training.labels + 3), test)
 
 
 @pytest.mark.parametrize(("error", "test"), [
     (bl.ShapeError, Examples(torch.rand(4, 1, 9, 9), torch.zeros(4, dtype=torch.long))),
-    (SpecError, Examples(torch.rand(4, 1, 8, 8), torch.full((4,), 10))),
+    (DataError, Examples(torch.rand(4, 1, 8, 8), torch.full((4,), 10))),
     (DataError, Examples(torch.full((4, 1, 8, 8), 16.0), torch.zeros(4, dtype=torch.long))),
 ], ids=["size", "label", "scale"])
 def test_a_test_set_that_does_not_fit_is_found_before_training(error, test):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import pickle
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -52,6 +54,17 @@ def unpacked(data: np.ndarray) -> Any:
     return pickle.loads(data.tobytes())
 
 
+def digest(data: np.ndarray) -> str:
+    """The SHA-256 of an array's bytes, in hexadecimal digits."""
+    return hashlib.sha256(data.tobytes()).hexdigest()
+
+
+def parcel_of(original: Original) -> Parcel:
+    """The network as a parcel."""
+    data = carried(original)
+    return Parcel(digest(data), data)
+
+
 def as_array(data: bytes) -> np.ndarray:
     """Bytes as an array."""
     return np.frombuffer(data, np.uint8)
@@ -65,9 +78,18 @@ def carried(original: Original) -> np.ndarray:
     return as_array(GRAPH + packed((model.graph, dict(model.params))).tobytes())
 
 
+@dataclass(frozen=True)
+class Parcel:
+    """What `carried` carried, told from others by its hash alone."""
+
+    digest: str
+    data: np.ndarray = field(compare=False, repr=False)
+
+
 @lru_cache(maxsize=2)
-def arrived(data: bytes, device: str) -> Original:
-    """The network that `carried` carried, on a device; it is kept for the next task about it."""
+def arrived(parcel: Parcel, device: str) -> Original:
+    """The network of a parcel, on a device; it is kept for the next task about it."""
+    data = parcel.data.tobytes()
     maker: Callable[[bytes], Original] = {ONNX: of_onnx, GRAPH: of_graph}[data[:1]]
     found = maker(data[1:])
     return Original(found.model.to(torch.device(device)), found.replay, found.content)

@@ -16,6 +16,8 @@ from boundlab.certify.record import Record, Status
 from boundlab.table import FEW, Shown, Table, percent, plural, radius
 
 FORMAT = "boundlab certification 1"
+UNASKED = "the run was interrupted before this question was decided"
+"""The reason of what an interrupted run has left open."""
 
 
 @dataclass(frozen=True)
@@ -190,6 +192,11 @@ class Certification(Shown):
         return tuple(broken[:count]), tuple(proven[:count])
 
     @property
+    def unasked(self) -> int:
+        """How many questions an interrupted run has left open."""
+        return sum(record.finding.reason == UNASKED for record in self.records)
+
+    @property
     def failures(self) -> Mapping[str, int]:
         """Why computations failed, and how often, most frequent first."""
         return dict(Counter(record.finding.reason for record in self.records
@@ -216,9 +223,17 @@ class Certification(Shown):
                              for label, one in self.by_class(eps).items()],
                 "confusions": [{"eps": eps, "label": label, "adversary": other, "count": count} for eps in self.settings.eps
                                for (label, other), count in sorted(self.confusions(eps).items())],
-                "reach": [asdict(one) for one in self.reach], "failures": dict(self.failures),
+                "reach": [asdict(one) for one in self.reach], "failures": dict(self.failures), "unasked": self.unasked,
                 "explained": None if self.explained is None else asdict(self.explained),
                 "records": [record.row() for record in self.records]}
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during `certify`; `found` is what is known so far, with what was not decided as unknown."""
+
+    def __init__(self, found: Certification) -> None:
+        super().__init__(f"interrupted; {found.unasked:,} of {len(found.records):,} questions are not decided.")
+        self.found = found
 
 
 def stacked(arrays: Iterable[np.ndarray]) -> np.ndarray:

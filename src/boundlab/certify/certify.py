@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import platform
 import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from numbers import Real
 
@@ -17,18 +16,18 @@ import torch
 from torch import Tensor
 
 from boundlab.certify.board import Board, Question
-from boundlab.certify.carried import as_array, carried
-from boundlab.certify.certification import Certification, Inputs, Settings
+from boundlab.certify.carried import Parcel, as_array, digest, parcel_of
+from boundlab.certify.certification import UNASKED, Certification, Inputs, Interrupted, Settings
 from boundlab.certify.contained import contained
 from boundlab.certify.explained import explained
 from boundlab.certify.plan import Jobs, Plan, Progress, Rung
 from boundlab.certify.record import Finding, Record, Status
-from boundlab.certify.task import Questions, decide, findings_of, lasting, task_of
+from boundlab.certify.task import Questions, decide, findings_of, lasting, succeeded, task_of
 from boundlab.data.examples import Examples
 from boundlab.engines.engine import Engine
-from boundlab.engines.ledger import Recorded
+from boundlab.engines.ledger import Recorded, any_result
 from boundlab.engines.task import Arrays
-from boundlab.errors import DataError, ShapeError, SpecError
+from boundlab.errors import ShapeError, SpecError
 from boundlab.evaluate import evaluate
 from boundlab.graph import Model
 from boundlab.spec import labelled_right
@@ -49,17 +48,23 @@ def certify(model: Model | Original, examples: Examples, eps: float | Sequence[f
 
     Each question is decided by `verify`: proofs count rounding unless the plan's rigour is FLOAT, and counterexamples are
     replayed. What fails, takes too long or needs too much memory is a record with its reason. With a ledger a run that was
-    killed goes on where it was. A misclassified example is never certified. DataError for data without labels, outside the
-    domain (`plan.clip`), or that does not fit the network; ShapeError if that has several inputs or no vector of scores.
+    killed goes on where it was; Ctrl-C raises Interrupted, a KeyboardInterrupt that holds what is known so far. A misclassified
+    example is never certified. DataError for data without labels, outside the domain (`plan.clip`), or that does not fit the
+    network; ShapeError if that has several inputs or no vector of scores.
     """
     plan, jobs = plan or Plan(), jobs or Jobs()
     original, radii = (model if isinstance(model, Original) else Original(model)).detached(), radii_of(eps)
     x, labels = fitting(original.model, examples, plan)
     scores = scores_of(original.model, x, jobs.device)
-    network = carried(original)
+    network = parcel_of(original)
     work = Work(network, x, labels, plan, jobs, engine_of(jobs), time.perf_counter())
-    board = work.run(Board(len(x), radii, misclassified(scores, labels, len(radii))))
-    settings = Settings(digest(network), digest(as_array(x.numpy().tobytes() + labels.numpy().tobytes())), radii, plan.p,
+    state, stopped = State(Board(len(x), radii, misclassified(scores, labels, len(radii)))), False
+    try:
+        work.run(state)
+    except KeyboardInterrupt:
+        stopped = True
+    board = work.finished(state)
+    settings = Settings(network.digest, digest(as_array(x.numpy().tobytes() + labels.numpy().tobytes())), radii, plan.p,
                         plan.clip, tuple(map(plainly, plan.stages)), plan.rigour.name.lower(), plan.timeout,
                         plan.most_memory, versions())
     predicted = scores.argmax(1).tolist()
@@ -67,8 +72,11 @@ def certify(model: Model | Original, examples: Examples, eps: float | Sequence[f
     records = tuple(Record(index, names[index], int(labels[index]), predicted[index], radius, board.found[index, place])
                     for place, radius in enumerate(radii) for index in range(len(x)))
     inputs = Inputs(dict(enumerate(x.numpy())), tuple(examples.x.shape[1:]))
-    most = explained(original.model.to(torch.device(jobs.device)), x, records, plan)
-    return Certification(settings, scores.shape[1], records, time.perf_counter() - work.started, inputs, most)
+    most = None if stopped else explained(original.model.to(torch.device(jobs.device)), x, records, plan)
+    found = Certification(settings, scores.shape[1], records, time.perf_counter() - work.started, inputs, most)
+    if stopped:
+        raise Interrupted(found)
+    return found
 
 
 def radii_of(eps: float | Sequence[float]) -> tuple[float, ...]:
@@ -92,10 +100,7 @@ def fitting(model: Model, examples: Examples, plan: Plan) -> tuple[Tensor, Tenso
     fitted = examples.fitted(inputs[0].shape)
     if plan.clip is not None:
         fitted = fitted.within(*plan.clip)
-    x, labels = fitted.labelled()
-    if int(labels.max()) >= shape[0]:
-        raise DataError(f"example {examples.name(int(labels.argmax()))} has the label {int(labels.max())}, and the network has "
-                        f"the classes 0 to {shape[0] - 1}.")
+    x, labels = fitted.of_classes(shape[0]).labelled()
     return x.detach().cpu().to(model.dtype), labels.cpu()
 
 
@@ -118,12 +123,8 @@ def engine_of(jobs: Jobs) -> Engine:
     """The engine, beside a ledger if there is one; results of another version of boundlab are not those of this one."""
     if jobs.ledger is None:
         return jobs.engine
-    return Recorded(jobs.engine, jobs.ledger, f"{LEDGER}, {version('boundlab')}", lasting)
-
-
-def digest(data: np.ndarray) -> str:
-    """The SHA-256 of bytes, in hexadecimal digits."""
-    return hashlib.sha256(data.tobytes()).hexdigest()
+    trusted = succeeded if jobs.retry_failed else any_result
+    return Recorded(jobs.engine, jobs.ledger, f"{LEDGER}, {version('boundlab')}", lasting, trusted)
 
 
 def plainly(stage: Stage) -> str:
@@ -138,12 +139,14 @@ def versions() -> dict[str, str]:
 
 
 @dataclass
-class Watch:
-    """When progress was last reported, and what the rung that runs has done so far."""
+class State:
+    """What is known so far, what the rung that runs has done, and when progress was last reported."""
 
+    board: Board
     rung: int = 0
     began: float = 0.0
     done: int = 0
+    tried: set[Question] = field(default_factory=set)
     said: float = field(default=-math.inf)
 
 
@@ -151,7 +154,7 @@ class Watch:
 class Work:
     """A network, its examples, and what decides the questions about them."""
 
-    network: np.ndarray
+    network: Parcel
     x: Tensor
     labels: Tensor
     plan: Plan
@@ -159,20 +162,25 @@ class Work:
     engine: Engine
     started: float
 
-    def run(self, board: Board) -> Board:
-        """All rungs on all questions that are open; every question has a finding at the end."""
-        watch = Watch()
+    def run(self, state: State) -> None:
+        """All rungs on all questions that are open; what they find is in the state as it comes."""
         for rung in self.plan.rungs:
-            tried: set[Question] = set()
-            watch.rung, watch.began, watch.done = watch.rung + 1, time.perf_counter(), 0
-            while asked := board.wave(tried):
-                for new in self.answers(asked, rung, board.eps):
-                    board = board.with_findings(new)
-                    tried.update(new)
-                    watch.done += len(new)
-                    self.report(board, watch, tried)
-        self.report(board, watch, tried=set(), last=True)
-        return board
+            state.rung, state.began, state.done, state.tried = state.rung + 1, time.perf_counter(), 0, set()
+            while asked := state.board.wave(state.tried):
+                for new in self.answers(asked, rung, state.board.eps):
+                    state.board = state.board.with_findings(new)
+                    state.tried.update(new)
+                    state.done += len(new)
+                    self.report(state)
+        self.report(state, last=True)
+
+    def finished(self, state: State) -> Board:
+        """The board with a finding of every question: what a run that ended before its time would have asked is unknown."""
+        board, tried = state.board, state.tried if state.rung == len(self.plan.rungs) else set()
+        questions = ((example, place) for place in range(len(board.eps)) for example in range(board.count))
+        left = {question: Finding(Status.UNKNOWN, reason=UNASKED).after(board.found.get(question))
+                for question in questions if board.open(question) and question not in tried}
+        return replace(board, found={**board.found, **left})
 
     def answers(self, asked: Sequence[Question], rung: Rung, eps: tuple[float, ...]) -> Iterator[dict[Question, Finding]]:
         """Findings as they come. The questions of a batch that failed are asked again, each alone."""
@@ -198,18 +206,18 @@ class Work:
         asked = Questions(self.x[index].numpy(), self.labels[index].numpy(), np.array([eps[place] for _, place in batch]))
         return task_of(self.network, asked, rung, self.plan, self.jobs.device)
 
-    def report(self, board: Board, watch: Watch, tried: set[Question], last: bool = False) -> None:
+    def report(self, state: State, last: bool = False) -> None:
         """Tells who watches how far the run is, now and then."""
-        now = time.perf_counter()
-        if self.jobs.watch is None or (now - watch.said < MOMENT and not last):
+        now, board = time.perf_counter(), state.board
+        if self.jobs.watch is None or (now - state.said < MOMENT and not last):
             return
-        watch.said = now
+        state.said = now
         places, questions = range(len(board.eps)), board.count * len(board.eps)
-        open_ones = 0 if last else sum(board.open((example, place)) and (example, place) not in tried
+        open_ones = 0 if last else sum(board.open((example, place)) and (example, place) not in state.tried
                                        for example in range(board.count) for place in places)
-        rate = watch.done / max(now - watch.began, 1e-9)
+        rate = state.done / max(now - state.began, 1e-9)
         answered = questions - sum(board.open((example, place)) for example in range(board.count) for place in places)
         self.jobs.watch(Progress(
-            watch.rung, len(self.plan.rungs), answered, questions, open_ones, now - self.started, rate,
+            state.rung, len(self.plan.rungs), answered, questions, open_ones, now - self.started, rate,
             open_ones / rate if rate else math.inf, tuple(board.share(place, Status.CERTIFIED) for place in places),
             tuple(1 - board.share(place, Status.FALSIFIED, Status.MISCLASSIFIED) for place in places)))

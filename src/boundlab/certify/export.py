@@ -8,6 +8,7 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,10 @@ EXTREMES = 8
 def save_certification(found: Certification, folder: str | Path) -> tuple[Path, ...]:
     """Writes all files into a folder that exists, and says which; OSError if that does not succeed."""
     place = Path(folder)
-    contents = {CSV: csv_of(found).encode(), POINTS: archive(found.counterexamples()), INPUTS: archive(extremes_of(found)),
-                JSON: (json.dumps(plain(found.record()), indent=1, allow_nan=False) + "\n").encode()}
+    arrays = {POINTS: archive(found.counterexamples()), INPUTS: archive(extremes_of(found))}
+    data = plain(found.record()) | {"arrays": {name: sha256(content).hexdigest() for name, content in arrays.items()}}
+    contents = {CSV: csv_of(found).encode(), **arrays,
+                JSON: (json.dumps(data, indent=1, allow_nan=False) + "\n").encode()}
     return tuple(write_whole(place / name, content) for name, content in contents.items())
 
 
@@ -72,7 +75,8 @@ def read_certification(folder: str | Path) -> Certification:
         held = json.loads((place / JSON).read_text(encoding="utf-8"))
         if held["format"] != FORMAT:
             raise ValueError(f"its format is {held['format']!r:.60}")
-        adversaries, kept = adversaries_of(arrays_in(place / POINTS)), arrays_in(place / INPUTS)
+        points, kept = (arrays_in(place / name, held["arrays"][name]) for name in (POINTS, INPUTS))
+        adversaries = adversaries_of(points)
         given = held["settings"]
         lists = {name: tuple(given[name]) for name in ("eps", "stages")}
         clip = None if given["clip"] is None else tuple(map(float, given["clip"]))
@@ -88,9 +92,12 @@ def read_certification(folder: str | Path) -> Certification:
                         "the same ledger, which computes only what is missing.") from problem
 
 
-def arrays_in(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file."""
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as held:
+def arrays_in(path: Path, digest: str) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file; ValueError if it is not the one of this SHA-256."""
+    content = path.read_bytes()
+    if sha256(content).hexdigest() != digest:
+        raise ValueError(f"{path.name} is damaged, or of another run that was ended while it wrote")
+    with np.load(io.BytesIO(content), allow_pickle=False) as held:
         return {name: held[name] for name in held.files}
 
 

@@ -95,12 +95,16 @@ class Progress:
 
 @dataclass(frozen=True)
 class Jobs:
-    """What runs the work: an engine, a ledger file that keeps results (None: nothing is kept), a device, and who watches."""
+    """What runs the work: an engine, a ledger file that keeps results (None: nothing is kept), a device, and who watches.
+
+    With `retry_failed` computations that failed are tried again, even if the ledger has their failure.
+    """
 
     engine: Engine = field(default_factory=Serial)
     ledger: str | Path | None = None
     device: str = "cpu"
     watch: Callable[[Progress], None] | None = None
+    retry_failed: bool = False
 
     def __post_init__(self) -> None:
         engine_value(self.engine)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from boundlab.bounds.problem import Rigour
-from boundlab.certify.carried import arrived, packed, unpacked
+from boundlab.certify.carried import Parcel, arrived, packed, unpacked
 from boundlab.certify.limits import Overrun, limited
 from boundlab.certify.plan import Plan, Rung
 from boundlab.certify.record import Finding, Status, adversary_of
@@ -37,12 +37,12 @@ class Questions:
     eps: np.ndarray
 
 
-def task_of(network: np.ndarray, questions: Questions, rung: Rung, plan: Plan, device: str) -> Arrays:
+def task_of(network: Parcel, questions: Questions, rung: Rung, plan: Plan, device: str) -> Arrays:
     """The task of deciding some questions by the stages of a rung."""
     limits = (plan.timeout * len(questions.labels), plan.most_memory)
     how = (plan.p, plan.clip, rung.stages, plan.rigour, limits)
-    return {"network": network, "x": questions.x, "labels": questions.labels, "eps": questions.eps, "how": packed(how),
-            "device": np.array(device)}
+    return {"network": network.data, "digest": np.array(network.digest), "x": questions.x,
+            "labels": questions.labels, "eps": questions.eps, "how": packed(how), "device": np.array(device)}
 
 
 def decide(task: Arrays) -> Arrays:
@@ -50,7 +50,7 @@ def decide(task: Arrays) -> Arrays:
     p, clip, stages, rigour, (seconds, memory) = unpacked(task["how"])
     started = time.perf_counter()
     try:
-        original = arrived(task["network"].tobytes(), str(task["device"]))
+        original = arrived(Parcel(str(task["digest"]), task["network"]), str(task["device"]))
         with limited(PATIENCE * seconds + GRACE, memory):
             x = torch.from_numpy(task["x"].copy()).to(original.model.device)
             ball = LpBall(x, torch.from_numpy(task["eps"].copy()).to(x.device), p, clip)
@@ -92,6 +92,11 @@ def lasting(answer: Arrays) -> bool:
     return not bool(answer.get("passing", False))
 
 
+def succeeded(answer: Arrays) -> bool:
+    """Whether the answer is one."""
+    return "failure" not in answer
+
+
 def answers(found: Sequence[Result], worst: Sequence[float], seconds: float) -> Arrays:
     """Results as arrays; the time of a batch is shared by its questions."""
     broken = [place for place, result in enumerate(found) if result.witness is not None]
@@ -122,7 +127,7 @@ def why(result: Result) -> str:
 
 def findings_of(answer: Arrays, labels: Sequence[int]) -> list[Finding] | str:
     """The findings of an answer, one a question with its label, or why there are none."""
-    if "failure" in answer:
+    if not succeeded(answer):
         return str(answer["failure"])
     places = answer["broken"].tolist()
     adversaries = {place: adversary_of(answer["points"][number], answer["scores"][number], labels[place])

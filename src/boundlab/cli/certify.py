@@ -18,7 +18,7 @@ import typer
 import boundlab as bl
 from boundlab.capture.normalised import Normalisation, Normalised, normalised_onnx
 from boundlab.certify.carried import of_onnx
-from boundlab.certify.certification import Certification
+from boundlab.certify.certification import Certification, Interrupted
 from boundlab.certify.certify import certify as library
 from boundlab.certify.export import save_certification
 from boundlab.certify.plan import Jobs, Plan, Progress
@@ -58,6 +58,7 @@ Timeout = Annotated[float, typer.Option(help="Seconds for each question: an exam
 Memory = Annotated[str | None, typer.Option(help="What the process of a question may allocate, such as 4GB.")]
 Batch = Annotated[int, typer.Option(min=1, help=(
     "Questions at a time for all but searches: more are faster, fewer are lost by a kill."))]
+Retry = Annotated[bool, typer.Option("--retry-failed", help="Try again what has failed in an earlier run with this folder.")]
 Out = Annotated[Path, typer.Option(help="Folder for records, and for the ledger from which the same command goes on.")]
 FailUnder = Annotated[float | None, typer.Option(min=0, max=1, help=(
     "Exit code 0 only if so large a share is certified at every radius; 10 if that is refuted, else 20."))]
@@ -116,6 +117,7 @@ class How:
     rigour: Strict = "sound"
     semantics: Meaning = "real"
     batch: Batch = 32
+    retry_failed: Retry = False
 
 
 POOL = EngineChoice()
@@ -142,20 +144,34 @@ def certify(session: Session, network: NetworkChoice, asked: Asked, output: Outp
     original, normalised = original_of(session, network, asked.normalisation(), lambda: tuple(examples.x.shape[1:]))
     if normalised is not None:
         write_whole(output.out / NORMALISED, normalised)
-    kept = f"what is done is kept in '{output.out}', and the same command goes on there."
-    with resumable(lambda: kept), engines.open() as engine, watching(session, radii) as watch:
-        jobs = Jobs(engine, output.out / LEDGER, session.device, watch)
-        found = library(original, examples, radii, plan, jobs)
-    named = replace(found.settings, command=shlex.join(["boundlab", *sys.argv[1:]]), network_name=Path(network.net).name,
-                    data_name=asked.data.resolve().name)
-    found = replace(found, settings=named)
-    written = save_certification(found, output.out)
-    lacking = []
-    try:
-        written += save_report(found, output.out)
-    except MissingPackage as problem:
-        lacking.append(f"There is no report: {problem} Then: boundlab report {shlex.quote(str(output.out))}")
+    kept = f"what is done is kept in '{output.out}', and the same command goes on there"
+    with resumable(lambda: f"{kept}."):
+        try:
+            with engines.open() as engine, watching(session, radii) as watch:
+                jobs = Jobs(engine, output.out / LEDGER, session.device, watch, how.retry_failed)
+                found = library(original, examples, radii, plan, jobs)
+        except Interrupted as stop:
+            written, _ = saved(named(stop.found, network, asked), output.out)
+            raise KeyboardInterrupt(f"{str(stop).rstrip('.')}; {kept}; '{written[-1]}' says what is known so far.") from stop
+        found = named(found, network, asked)
+        written, lacking = saved(found, output.out)
     return answer(found, written, output.fail_under, lacking)
+
+
+def named(found: Certification, network: NetworkChoice, asked: Asked) -> Certification:
+    """With the command, and with what it calls network and data."""
+    command = shlex.join(["boundlab", *sys.argv[1:]])
+    return replace(found, settings=replace(found.settings, command=command, network_name=Path(network.net).name,
+                                           data_name=asked.data.resolve().name))
+
+
+def saved(found: Certification, folder: Path) -> tuple[tuple[Path, ...], list[str]]:
+    """All files, the report among them; which were written, and what to say of one that was not."""
+    written = save_certification(found, folder)
+    try:
+        return written + save_report(found, folder), []
+    except MissingPackage as problem:
+        return written, [f"There is no report: {problem} Then: boundlab report {shlex.quote(str(folder))}"]
 
 
 def original_of(session: Session, network: NetworkChoice, normalisation: Normalisation | None, like: Callable[[], Shape]

@@ -113,7 +113,7 @@ def resumable(kept: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as problem:
-        raise KeyboardInterrupt(f"interrupted; {kept()}") from problem
+        raise KeyboardInterrupt(str(problem) or f"interrupted; {kept()}") from problem
 
 
 def fail(text: str, code: int, debug: bool) -> None:

@@ -71,6 +71,15 @@ class Examples:
             raise DataError("the data has no labels; name them 'y' in an .npz file, or 'label' in a table.")
         return self.x, self.labels
 
+    def of_classes(self, count: int) -> Examples:
+        """These examples, if each has the label of one of `count` classes, from 0 on; else DataError, which names the first."""
+        _, labels = self.labelled()
+        wrong = (labels >= count).nonzero().flatten().tolist()
+        if wrong:
+            raise DataError(f"example {self.name(wrong[0])} has the label {int(labels[wrong[0]])}, and the network has the "
+                            f"classes 0 to {count - 1}.")
+        return self
+
     def within(self, low: float, high: float) -> Examples:
         """These examples, if all their numbers lie between `low` and `high`; else DataError, which names the first."""
         outside = ((self.x < low) | (self.x > high)).flatten(1).any(1)

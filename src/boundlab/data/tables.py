@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from boundlab.data.arrays import numbers
 from boundlab.data.examples import Examples
 from boundlab.errors import DataError, MissingPackage
 
+MOST_PIXELS = 2**24
+"""Pixels of a picture: a damaged file may say any number, and would be read for as long."""
 FILE, LABEL = "file", "label"
 """Columns with a meaning of their own."""
 
@@ -106,10 +109,13 @@ def pixels(image: Any, path: Path) -> np.ndarray:
     if path.exists() and not path.is_file():  # a pipe or a device may never end
         raise DataError(f"'{path}' is not a file, so it is not a readable picture.")
     try:
-        with image.open(path) as picture:
-            mode = picture.mode
+        with warnings.catch_warnings(action="ignore"), image.open(path) as picture:  # pillow warns of large pictures
+            mode, (width, height) = picture.mode, picture.size
+            if width * height > MOST_PIXELS:
+                raise DataError(f"'{path}' says that it has {width} times {height} pixels, more than {MOST_PIXELS:,} in all: "
+                                "it is damaged, or no picture for a network.")
             found = np.asarray(picture.convert("RGB") if mode == "P" else picture)
-    except (FileNotFoundError, PermissionError):
+    except (FileNotFoundError, PermissionError, DataError):
         raise
     except Exception as problem:  # pillow's readers raise many kinds for a damaged file
         raise DataError(f"'{path}' is not a readable picture.") from problem

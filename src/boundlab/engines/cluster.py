@@ -14,6 +14,7 @@ import torch
 
 from boundlab.engines.engine import Stream
 from boundlab.engines.pool import check_numbers
+from boundlab.engines.shared import Sent, tokens_in, whole
 from boundlab.engines.task import Answer, Arrays, Function, answer, check_tasks, name_elsewhere, result_of
 from boundlab.engines.waiting import Waiting
 from boundlab.errors import EngineError, MissingPackage, TaskError
@@ -51,12 +52,15 @@ class Ray:
         with self.open():
             remote = ray.remote(answers).options(num_cpus=1, max_retries=self.retries)
             waiting, running = Waiting(tasks, self._at_once(ray), SECONDS), dict[Any, list[int]]()
+            stored = {token: ray.put(array) for token, array in waiting.shared.by_token().items()}
             try:
                 while waiting or running:
                     waiting.workers = self._at_once(ray)  # machines may have joined
                     while waiting and len(running) < waiting.workers:
                         batch = waiting.take()
-                        running[remote.remote(name, [(place, dict(tasks[place])) for place in batch])] = batch
+                        sent = [(place, waiting.shared.without(tasks[place])) for place in batch]
+                        needed = sorted(tokens_in([task for _, task in sent]))
+                        running[remote.remote(name, sent, needed, *(stored[token] for token in needed))] = batch
                     for reference in finished(ray, list(running)):
                         batch = running.pop(reference)
                         for found in self._fetch(ray, reference, batch, waiting):
@@ -129,10 +133,11 @@ def finished(ray: Any, references: list[Any]) -> list[Any]:
     return ray.wait(references, num_returns=len(references), timeout=0)[0]
 
 
-def answers(name: str, batch: list[tuple[int, Arrays]]) -> list[Answer]:
-    """The answers of a batch, computed by one worker with one thread."""
+def answers(name: str, batch: list[tuple[int, Sent]], tokens: list[bytes], *arrays: np.ndarray) -> list[Answer]:
+    """The answers of a batch, computed by one worker with one thread; arrays that tasks share come beside them."""
     torch.set_num_threads(1)
-    return [answer(name, place, task) for place, task in batch]
+    held = dict(zip(tokens, arrays, strict=True))
+    return [answer(name, place, whole(task, held)) for place, task in batch]
 
 
 def writable(result: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from boundlab.engines.engine import Engine, Stream
+from boundlab.engines.shared import LARGE, Shared, digest_of, shared_of
 from boundlab.engines.task import Arrays, Function, check_tasks, name_elsewhere
 from boundlab.errors import EngineError, TaskError
 
@@ -37,26 +38,29 @@ class Recorded:
     A result is found again under the function's name, `version`, and the task's arrays to the last bit. So change `version`
     whenever the function's code changes in a way that changes results. Several processes of one machine may share the file; it
     should lie on a disk of that machine. Only the process that consumes the stream touches it, workers do not. Results for
-    which `keeps` is False are given and not written, so they are computed again.
+    which `keeps` is False are given and not written, so they are computed again; recorded ones for which `trusts` is False are
+    computed again, too, and replaced.
     """
 
     engine: Engine
     path: str | Path
     version: str = ""
     keeps: Callable[[Arrays], bool] = any_result
+    trusts: Callable[[Arrays], bool] = any_result
 
     def stream(self, function: Function, tasks: Sequence[Arrays]) -> Stream:
         """As `Engine.stream`, recorded results first; EngineError if the file is no ledger or is damaged."""
         name = name_elsewhere(function)
         check_tasks(tasks)
-        return self._stream(function, [key_of(name, self.version, task) for task in tasks], tasks)
+        shared = shared_of(tasks)
+        return self._stream(function, [key_of(name, self.version, task, shared) for task in tasks], tasks)
 
     def _stream(self, function: Function, keys: list[bytes], tasks: Sequence[Arrays]) -> Stream:
         with open_ledger(Path(self.path)) as ledger:
             missing: dict[bytes, list[int]] = {}
             for place, key in enumerate(keys):
                 known = None if key in missing else ledger.read(key)
-                if known is None:
+                if known is None or not self.trusts(known):
                     missing.setdefault(key, []).append(place)
                 else:
                     yield place, known
@@ -80,8 +84,11 @@ class Recorded:
             raise error from problem
 
 
-def key_of(name: str, version: str, task: Arrays) -> bytes:
-    """The SHA-256 of all that determines a result: function, version, and each array's name, type, shape and bytes."""
+def key_of(name: str, version: str, task: Arrays, shared: Shared | None = None) -> bytes:
+    """The SHA-256 of all that determines a result: function, version, and each array's name, type, shape and bytes.
+
+    Large arrays stand in it by their own hash, which is computed once for those that several tasks share.
+    """
     digest = hashlib.sha256()
 
     def add(part: bytes) -> None:
@@ -91,8 +98,11 @@ def key_of(name: str, version: str, task: Arrays) -> bytes:
     for text in (name, version):
         add(text.encode())
     for key in sorted(task):
-        kind = np.lib.format.dtype_to_descr(task[key].dtype)
-        for part in (key.encode(), repr((kind, task[key].shape)).encode(), task[key].tobytes()):
+        array = task[key]
+        kind = repr((np.lib.format.dtype_to_descr(array.dtype), array.shape)).encode()
+        known = None if shared is None else shared.token(array)
+        content = array.tobytes() if array.nbytes < LARGE else known or digest_of(array)
+        for part in (key.encode(), kind, content):
             add(part)
     return digest.digest()
 
@@ -134,10 +144,10 @@ class Ledger:
                           "file away and run again, which computes everything anew, or put back a copy that is whole.")
 
     def write(self, key: bytes, result: Arrays) -> None:
-        """Adds a result and commits it; another process's result of the same task stays."""
+        """Adds a result, or replaces that of the same task, and commits it."""
         value = pack(result)
         row = (key, value, seal(key, value))
-        self.connection.execute("INSERT OR IGNORE INTO results (key, value, digest) VALUES (?, ?, ?)", row)
+        self.connection.execute("INSERT OR REPLACE INTO results (key, value, digest) VALUES (?, ?, ?)", row)
 
 
 def seal(key: bytes, value: bytes) -> bytes:

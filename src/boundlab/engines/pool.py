@@ -14,9 +14,11 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
+import numpy as np
 import torch
 
 from boundlab.engines.engine import Stream
+from boundlab.engines.shared import tokens_in, whole
 from boundlab.engines.task import Answer, Arrays, Function, answer, check_tasks, name_of, result_of
 from boundlab.engines.waiting import Waiting
 from boundlab.errors import EngineError, TaskError
@@ -70,11 +72,15 @@ def check_numbers(workers: int, retries: int) -> None:
 
 @dataclass(eq=False)
 class Worker:
-    """A process, our end of the pipe to it, and the places it has yet to answer; `batch` is None until it has started."""
+    """A process, our end of the pipe to it, and the places it has yet to answer; `batch` is None until it has started.
+
+    `held` are the hashes of the shared arrays that it has.
+    """
 
     process: SpawnProcess
     pipe: Connection
     batch: deque[int] | None = None
+    held: frozenset[bytes] = frozenset()
 
     def receive(self) -> Answer | str | None:
         """What it sent; None if it is dead. Called when there is something to receive or the process has ended."""
@@ -166,8 +172,12 @@ def hand_out(worker: Worker, name: str, waiting: Waiting) -> None:
     """Gives a batch to a worker that has none."""
     if worker.batch == deque() and waiting:
         worker.batch = deque(waiting.take())
+        batch = [(place, waiting.shared.without(waiting.tasks[place])) for place in worker.batch]
+        arrays = waiting.shared.by_token()
+        fresh = {token: arrays[token] for token in tokens_in([task for _, task in batch]) - worker.held}
         with suppress(OSError):  # it has died; `ready` will say so
-            send(worker.pipe, (name, [(place, dict(waiting.tasks[place])) for place in worker.batch]))
+            send(worker.pipe, (name, batch, fresh, set(arrays)))
+        worker.held = (worker.held & arrays.keys()) | fresh.keys()
 
 
 def send(pipe: Connection, message: object) -> None:
@@ -200,10 +210,12 @@ def serve(pipe: Connection) -> None:
     torch.set_num_threads(1)
     with suppress(EOFError, OSError):
         send(pipe, READY)
+        held: dict[bytes, np.ndarray] = {}
         while True:
-            name, batch = pipe.recv()
+            name, batch, fresh, kept = pipe.recv()
+            held = {token: array for token, array in (held | fresh).items() if token in kept}
             for place, task in batch:
-                send(pipe, answer(name, place, task))
+                send(pipe, answer(name, place, whole(task, held)))
 
 
 def stay_with_driver() -> None:

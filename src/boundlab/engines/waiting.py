@@ -6,10 +6,11 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from boundlab.engines.shared import Shared, shared_of
 from boundlab.engines.task import Arrays
 
 BYTES = 64_000_000
-"""A batch is closed when its arrays exceed this: it is held in memory at both ends."""
+"""A batch is closed when its own arrays exceed this: it is held in memory at both ends."""
 
 
 @dataclass
@@ -26,9 +27,11 @@ class Waiting:
     again: deque[int] = field(init=False, default_factory=deque)
     spent: float = field(init=False, default=0.0)
     answers: int = field(init=False, default=0)
+    shared: Shared = field(init=False)
 
     def __post_init__(self) -> None:
         self.fresh = deque(range(len(self.tasks)))
+        self.shared = shared_of(self.tasks)
 
     def __bool__(self) -> bool:
         return bool(self.fresh or self.again)
@@ -50,7 +53,7 @@ class Waiting:
         size, most = 0, self.most()
         while self.fresh and len(batch) < most and size < BYTES:
             batch.append(self.fresh.popleft())
-            size += sum(array.nbytes for array in self.tasks[batch[-1]].values())
+            size += sum(array.nbytes for array in self.tasks[batch[-1]].values() if self.shared.token(array) is None)
         return batch
 
     def most(self) -> int:

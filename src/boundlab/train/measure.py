@@ -12,7 +12,7 @@ from boundlab.attack.pgd import PGD, attack
 from boundlab.bounds.methods import bound
 from boundlab.bounds.problem import Method
 from boundlab.data.examples import Examples
-from boundlab.errors import BoundError, ShapeError, SpecError
+from boundlab.errors import BoundError, ShapeError
 from boundlab.evaluate import evaluate
 from boundlab.graph import Model
 from boundlab.spec import labelled_right, margins
@@ -82,13 +82,12 @@ def measure(model: Model, examples: Examples, threat: ThreatModel, methods: Mapp
 
 def check_examples(model: Model, examples: Examples, threat: ThreatModel) -> None:
     """Errors unless the network gives logits, and examples are what it and the threat take, with classes as labels."""
-    shape, labels = model.graph.output.shape, examples.labelled()[1]
+    shape = model.graph.output.shape
     if len(shape) != 1 or shape[0] < 2:
         raise ShapeError(f"labels need logits of shape (batch, classes), of 2 classes at least; the network gives (batch, "
                          f"{', '.join(map(str, shape))}).")
     threat.check(model, examples)
-    if int(labels.max()) >= shape[0]:
-        raise SpecError(f"the data has the label {int(labels.max())}, and the network {shape[0]} classes, counted from 0.")
+    examples.of_classes(shape[0])
 
 
 def parts(x: Tensor, labels: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -154,6 +154,9 @@ class TrainingPlan:
             check_count(name, count)
         if self.gradient_norm is not None and not self.gradient_norm > 0:
             raise SpecError(f"gradient_norm must be positive, got {self.gradient_norm}; None cuts no gradient.")
+        if self.ramp.end > self.epochs:
+            raise SpecError(f"the ramp of eps ends at epoch {self.ramp.end:g}, after the last of {self.epochs}, so the network "
+                            "would never be trained at the full eps; train longer, or end the ramp sooner.")
 
 
 def check_count(name: str, count: int) -> None:

@@ -84,7 +84,8 @@ def page_of(found: Certification, names: Names, figures: bool) -> Page:
     count = plural(len(found.by_eps[chosen.eps[0]]), "example")
     subtitle = (f"{count} of {chosen.data_name or 'a data set'}, {words.domain(chosen)}, norm {chosen.p:g}, boundlab "
                 f"{chosen.versions.get('boundlab', '')}")
-    sentences = (words.remainder(found), words.rigour_sentence(found), words.limits_sentence(found))
+    stopped = [words.unasked_sentence(found)] if found.unasked else []
+    sentences = (*stopped, words.remainder(found), words.rigour_sentence(found), words.limits_sentence(found))
     return Page(title, subtitle, words.headline(found), sentences, tables.bars(found), tables.outcomes(found),
                 (accuracy(found, figures), how_far(found, figures), classes(found, names, figures),
                  shown_examples(found, names, figures), *lost(found, names), work(found), settings(found)))

@@ -115,6 +115,13 @@ def remainder(found: Certification) -> str:
     return f"At {radius(last)}, {'; '.join(told)}."
 
 
+def unasked_sentence(found: Certification) -> str:
+    """What an interrupted run has left open; empty for others."""
+    count, whole = found.unasked, len(found.records)
+    return (f"The run was interrupted: {counted(count, whole)} of its {whole:,} questions {be(count)} not decided, and count "
+            "as open." if count else "")
+
+
 def rigour_sentence(found: Certification) -> str:
     """How what is certified was proven, and about what."""
     by = rigours(found)
