@@ -112,3 +112,10 @@ def test_small_recipes_differ_in_their_method_alone(name):
         return recipe(which).model_dump(exclude={"method", "title", "source"})
 
     assert rest(name) == rest("bcp-mnist-small") and recipe(name).limits is None
+
+
+def test_a_run_that_is_validated_by_bcp_can_go_on():
+    # What a checkpoint knows a run by is the repr of its plan, which must be the same in every process.
+    assert repr(bl.BCP()) == "BCP()" and repr(bl.LMT()) == "LMT()"
+    plan = recipe("bcp-mnist-small").plan()
+    assert " at 0x" not in repr(plan)

@@ -8,7 +8,7 @@ least value of a specification on ball and box together (Lee et al. 2020, box co
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -39,7 +39,7 @@ class LMT:
     Intervals are the boxes around the balls. `norm` bounds the spectral norm of a layer.
     """
 
-    norm: Norm = spectral_bound
+    norm: Norm = field(default=spectral_bound, repr=False)
 
     def environment(self, problem: Problem) -> Env:
         """Intervals of every node."""
@@ -59,7 +59,7 @@ class BCP:
     than `LMT` with the same `norm`, nor than intervals of the box around the set, up to rounding.
     """
 
-    norm: Norm = spectral_bound
+    norm: Norm = field(default=spectral_bound, repr=False)
 
     def environment(self, problem: Problem) -> Env:
         """Intervals of every node."""

@@ -105,7 +105,8 @@ def hinge_interval(x: Interval, slope: Number) -> Interval:
 
 def hinge_slopes(x: Interval, left: float) -> Interval:
     """The slope of each side that x reaches; at zero both count, whichever a framework takes there."""
-    before, after = torch.where(x.lower <= 0, left, 1.0).to(x.lower), torch.where(x.upper >= 0, 1.0, left).to(x.lower)
+    slope = x.lower.new_tensor(left)
+    before, after = torch.where(x.lower <= 0, slope, 1.0), torch.where(x.upper >= 0, 1.0, slope)
     return Interval(torch.minimum(before, after), torch.maximum(before, after))
 
 
