@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 import boundlab as bl
 from boundlab.errors import SpecError
 from boundlab.train.batch import Batch
+from boundlab.train.landscape import landscape
 from boundlab.train.losses import fused_loss, mixed_loss
 from boundlab.train.step import in_parts
 from boundlab.train.weights import WeightThreat, flatness, named_values
@@ -123,3 +124,15 @@ def test_balls_that_cannot_be_are_refused(wrong):
 def test_names_that_no_parameter_has_are_refused_before_training():
     with pytest.raises(SpecError, match="no parameter 'x'"):
         bl.fit_against(perceptron(), clouds(40), FLAT, WeightThreat(0.1, ("x",)), PLAN)
+
+
+@pytest.mark.parametrize("threat", [WeightThreat(0.1), WeightThreat(0.05, joint=True)], ids=repr)
+def test_a_landscape_has_the_weights_in_its_middle_and_the_worst_ones_one_step_away(threat):
+    _, batch = problem(threat, count=30)
+    data = bl.Examples(batch.x.float(), batch.labels)
+    found, flat = landscape(batch.model, data, threat, points=5), flatness(batch.model, data, threat)
+    assert found.steps.tolist() == [-2, -1, 0, 1, 2] and found.loss.shape == (5, 5)
+    assert float(found.loss[2, 2]) == pytest.approx(flat.loss) and float(found.loss[3, 2]) == pytest.approx(flat.reached)
+    assert float(found.loss[2, 3]) <= flat.certified
+    with pytest.raises(SpecError, match="odd"):
+        landscape(batch.model, data, threat, points=4)

@@ -35,6 +35,18 @@ CLASSIFIERS = {"lstm": lambda: LSTMClassifier(WIDTH, 2, hidden=2),
                "transformer": lambda: TransformerClassifier(WIDTH, 2, hidden=4, heads=2, inner=3)}
 
 
+class Bag(torch.nn.Module):
+    """The mean over words of what a small network makes of each."""
+
+    def __init__(self):
+        super().__init__()
+        self.each = torch.nn.Sequential(torch.nn.Linear(WIDTH, 8), torch.nn.ReLU())
+        self.last = torch.nn.Linear(8, 2)
+
+    def forward(self, x, mask):
+        return self.last((self.each(x) * mask.unsqueeze(-1)).mean(1))
+
+
 def worded(kind):
     torch.manual_seed(0)
     return zoo.Worded(CLASSIFIERS[kind](), WORDS, WIDTH).double().eval()
@@ -60,8 +72,7 @@ def batch_of(kind, share=1.0, budget=2):
     return net, Batch(model, SENTENCES, LABELS, WordThreat(CANDIDATES, budget), share)
 
 
-@pytest.mark.parametrize("kind", CLASSIFIERS)
-@pytest.mark.parametrize("budget", [0, 1, 2, 4])
+@pytest.mark.parametrize(("kind", "budget"), [("transformer", 0), ("transformer", 1), ("transformer", 4), ("lstm", 2)])
 def test_bounds_hold_for_every_sentence_and_what_is_proven_is_robust(kind, budget):
     net, batch = batch_of(kind, budget=budget)
     spec = bl.margins(LABELS, 2, torch.float64)
@@ -95,8 +106,7 @@ def test_candidates_are_moved_towards_the_word_while_eps_rises(kind):
     assert (lower <= torch.einsum("bsc,nbc->nbs", spec.rows, logits) + 1e-9).all()
 
 
-@pytest.mark.parametrize("kind", CLASSIFIERS)
-@pytest.mark.parametrize("weight", [0.0, 0.5])
+@pytest.mark.parametrize(("kind", "weight"), [("transformer", 0.0), ("transformer", 0.5), ("lstm", 0.5)])
 def test_gradients_reach_the_word_vectors_and_are_those_of_the_loss(kind, weight):
     net, batch = batch_of(kind, share=0.5)
     mixed_loss(batch.question, weight).backward()
@@ -138,10 +148,10 @@ source = "test"
 network = "transformer-sst2"
 data = "sst2"
 eps = 1.0
-epochs = 10
+epochs = 2
 batch = 20
-rate = { first = 5e-3 }
-ramp = { start = 3, end = 8 }
+rate = { first = 2e-3 }
+ramp = { start = 0, end = 1 }
 validation = 0.0
 gradient_norm = 10.0
 [words]
@@ -162,19 +172,28 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_a_recipe_of_words_is_carried_out_and_proves_more_than_natural_training(folder):
-    verified = {}
-    for name, text in (("natural", RECIPE.replace("crown-ibp", "natural")), ("bounds", RECIPE)):
-        asked = parsed(text, "test")
-        training, test = examples_of(asked, folder)
-        outcome = carried_out(asked, training, test)
-        found, measured = outcome.fitted, outcome.measured
-        assert measured.clean == 1
-        for held in measured.proven.values():
-            assert not (held & ~measured.survived).any()
-        verified[name] = by_budget(found.model, test, asked.threat(1.0, training), {"IBP": HullIBP()}, [1, 3]).verified["IBP"]
-    assert verified["bounds"][3] > verified["natural"][3] + 0.3
-    assert found.module.embedding.weight.grad is not None and "embedding.weight" in found.model.params
+def test_training_by_bounds_proves_what_natural_training_does_not(folder):
+    training, test = examples_of(parsed(RECIPE, "test"), folder)
+    threat, verified = WordThreat(training.lexicon.candidates, 2), {}
+    plan = bl.TrainingPlan(epochs=20, batch=20, rate=bl.Rate(2e-2), ramp=bl.Ramp(4, 12), validation=None)
+    for name, method in (("natural", bl.Natural()), ("IBP", bl.RobustIBP()), ("CROWN-IBP", bl.CrownIBP())):
+        torch.manual_seed(0)
+        net = zoo.Worded(Bag(), len(training.lexicon.words), WIDTH)
+        found = bl.fit_against(net, training, method, threat, plan)
+        shares = by_budget(found.model, test, threat, {"IBP": HullIBP(), "CROWN": bl.CROWN()}, [1, 3])
+        assert shares.clean == 1 and all(each[3] <= each[1] for each in shares.verified.values())
+        verified[name] = shares.verified["IBP"][3]
+    assert min(verified["IBP"], verified["CROWN-IBP"]) > max(0.8, verified["natural"] + 0.3)
+
+
+def test_a_recipe_of_words_is_carried_out(folder):
+    asked = parsed(RECIPE, "test")
+    training, test = examples_of(asked, folder)
+    outcome = carried_out(asked, training, test)
+    for held in outcome.measured.proven.values():
+        assert not (held & ~outcome.measured.survived).any()
+    assert len(outcome.fitted.module.embedding.weight) == len(training.lexicon.words)
+    assert outcome.fitted.history[-1].eps == 1 and set(outcome.measured.proven) == {"IBP", "IBP+Backward"}
 
 
 def test_lexicon_numbers_words_by_the_alphabet_and_knows_candidates_of_known_words():
@@ -207,13 +226,13 @@ def test_files_that_hold_no_sentences_are_refused_by_name_and_line(tmp_path, tex
 
 def test_what_does_not_fit_is_refused(folder):
     data = bl.Examples(SENTENCES, LABELS)
-    net = worded("lstm").float()
+    net = zoo.Worded(Bag(), WORDS, WIDTH)
     threat = WordThreat(CANDIDATES)
     plan = bl.TrainingPlan(epochs=1, batch=5, validation=None)
     refused = [
         (SpecError, "zoo.Worded", lambda: bl.fit_against(net.classifier, data, bl.RobustIBP(), threat, plan)),
         (SpecError, "around the inputs", lambda: bl.fit_against(net, data, bl.SABR(), threat, plan)),
-        (DataError, "words 0 to 10", lambda: bl.fit_against(net, bl.Examples((SENTENCES + 1) % 11, LABELS), bl.RobustIBP(),
+        (DataError, "words 1 to 10", lambda: bl.fit_against(net, bl.Examples((SENTENCES + 1) % 11, LABELS), bl.RobustIBP(),
                                                             WordThreat(CANDIDATES[:9]), plan)),
         (SpecError, "int64", lambda: WordThreat(CANDIDATES.float())), (SpecError, "budget", lambda: WordThreat(CANDIDATES, -1)),
         (SpecError, "eps", lambda: WordThreat(CANDIDATES, eps=2.0)), (DataError, "begins", lambda: Lexicon(("a",), CANDIDATES)),

@@ -25,7 +25,7 @@ def landscape_figure(landscapes: Mapping[str, Landscape]) -> Figure:
         panel.plot_surface(up, aside, one.loss.numpy(), cmap="viridis", vmin=lowest, vmax=highest, linewidth=0)
         panel.set_zlim(lowest, highest)
         panel.set_title(title, fontsize=11, color=INK)
-        panel.set_xlabel("along the gradient, radii", fontsize=8, color=MUTED)
+        panel.set_xlabel("to the worst found", fontsize=8, color=MUTED)
         panel.set_ylabel("at random, radii", fontsize=8, color=MUTED)
         panel.set_zlabel("mean training loss", fontsize=8, color=MUTED)
     return figure

@@ -14,7 +14,7 @@ from boundlab.train.sources import training_and_test
 from boundlab.train.weights import Flatness, WeightThreat, flatness
 
 RECIPES = {"natural": "flat-mnist-10pct-natural", "flat": "flat-mnist-10pct"}
-POINTS, REACH = 15, 20.0
+POINTS, REACH = 15, 2.0
 
 
 @dataclass(frozen=True)

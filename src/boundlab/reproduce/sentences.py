@@ -41,8 +41,8 @@ def word_rows(folder: Path, sentences: int | None, tell: Callable[[str], None]) 
             rows.append(word_row(network, trained, one, folder, sentences))
             shares = {method: {budget: round(share, 4) for budget, share in found.items()}
                       for method, found in rows[-1].found.verified.items()}
-            tell(f"{network}, {trained}: accuracy {rows[-1].found.clean:.4f}, verified {shares}, "
-                 f"{rows[-1].seconds:.0f} s of training")
+            tell(f"{network}, {trained}: accuracy {rows[-1].found.clean:.4f}, verified {shares}, {rows[-1].seconds:.0f} s of "
+                 "training")
     return rows
 
 

@@ -83,19 +83,21 @@ def flatness(model: Model, examples: Examples, threat: WeightThreat, steps: int 
         with torch.no_grad():
             certified += float(fused_crown_ibp_loss(model, threat.sets(model, some), own, 1.0)) * len(own) / len(labels)
     natural = float(mean_loss(model, (x, labels), {}))
-    return Flatness(share(torch.cat(right)), natural, max(natural, climbed(model, (x, labels), threat, steps)), certified)
+    return Flatness(share(torch.cat(right)), natural, max(natural, climbed(model, (x, labels), threat, steps)[0]), certified)
 
 
-def climbed(model: Model, data: tuple[Tensor, Tensor], threat: WeightThreat, steps: int) -> float:
-    """The largest mean loss on the way up its gradient, inside the balls."""
+def climbed(model: Model, data: tuple[Tensor, Tensor], threat: WeightThreat, steps: int) -> tuple[float, dict[Key, Tensor]]:
+    """The largest mean loss on the way up its gradient, inside the balls, and the weights that have it."""
     balls = threat.balls(model)
-    place, best = {key: ball.center for key, ball in balls.items()}, -math.inf
+    place = {key: ball.center for key, ball in balls.items()}
+    best, worst = -math.inf, place
     for step in range(steps + 1):
         value, slopes = loss_and_slopes(model, data, place)
-        best = max(best, value)
+        if value > best:
+            best, worst = value, place
         if step < steps:
             place = {key: ball.climb(place[key], slopes[key], 0.1) for key, ball in balls.items()}
-    return best
+    return best, worst
 
 
 def loss_and_slopes(model: Model, data: tuple[Tensor, Tensor], place: Mapping[Key, Tensor]) -> tuple[float, dict[Key, Tensor]]:
