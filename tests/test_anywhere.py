@@ -3,9 +3,7 @@
 import ast
 import sys
 
-import pytest
-
-from tests.test_layers import MODULES, names, part_of, tree_of
+from tests.test_layers import MODULES, part_of, tree_of
 
 READERS = ("read_text", "write_text", "open", "TextIOWrapper")
 POSIX = {"fcntl", "grp", "posix", "pwd", "pty", "resource", "syslog", "termios", "tty"}
@@ -32,12 +30,12 @@ def openings(tree):
     return [node for node in ast.walk(tree) if isinstance(node, ast.Call) and called(node) in READERS and as_text(node)]
 
 
-@pytest.mark.parametrize("path", MODULES, ids=names(MODULES))
-def test_text_files_are_utf_8(path):
-    for node in openings(tree_of(path)):
-        given = {keyword.arg: keyword.value for keyword in node.keywords}
-        assert "encoding" in given and ast.unparse(given["encoding"]) == "'utf-8'", (
-            f"line {node.lineno} leaves the encoding to the operating system; say encoding=\"utf-8\"")
+def test_text_files_are_utf_8():
+    for path in MODULES:
+        for node in openings(tree_of(path)):
+            given = {keyword.arg: keyword.value for keyword in node.keywords}
+            assert "encoding" in given and ast.unparse(given["encoding"]) == "'utf-8'", (
+                f"{path}, line {node.lineno}, leaves the encoding to the operating system; say encoding=\"utf-8\"")
 
 
 def test_that_test_can_fail():
@@ -46,16 +44,15 @@ def test_that_test_can_fail():
     assert not any(openings(ast.parse(text)) for text in ("p.open('rb')", "open(p, 'rb')", "engines.open()"))
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if part_of(path) != "benchmarks"],
-                         ids=names([path for path in MODULES if part_of(path) != "benchmarks"]))
-def test_nothing_of_one_operating_system(path):
-    for node in tree_of(path).body:
-        found = [alias.name for alias in node.names] if isinstance(node, ast.Import) else (
-            [node.module] if isinstance(node, ast.ImportFrom) else [])
-        assert not POSIX & set(found), f"line {node.lineno}: import it where it is needed, and only where it is there"
-    place = "/".join(path.parts[-2:])
-    used = {node.attr for node in ast.walk(tree_of(path)) if isinstance(node, ast.Attribute)} & POSIX_NAMES
-    assert all((place, name) in ALLOWED for name in used), f"{used} are not everywhere"
+def test_nothing_of_one_operating_system():
+    for path in (path for path in MODULES if part_of(path) != "benchmarks"):
+        for node in tree_of(path).body:
+            found = [alias.name for alias in node.names] if isinstance(node, ast.Import) else (
+                [node.module] if isinstance(node, ast.ImportFrom) else [])
+            assert not POSIX & set(found), f"{path}, line {node.lineno}: import it where it is needed, and where it is there"
+        place = "/".join(path.parts[-2:])
+        used = {node.attr for node in ast.walk(tree_of(path)) if isinstance(node, ast.Attribute)} & POSIX_NAMES
+        assert all((place, name) in ALLOWED for name in used), f"{path}: {used} are not everywhere"
 
 
 def test_the_lists_are_of_this_python():

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from boundlab import zoo
+from boundlab.train.checkpoint import FORMAT, weights_of
 from boundlab.train.sources import digits
 
 RECIPE = """
@@ -19,7 +20,7 @@ source = "boundlab"
 network = "crown-ibp-a-mnist"
 data = "digits"
 eps = 0.05
-epochs = 3
+epochs = 2
 best = true
 validation = 0.2
 batch = 128
@@ -43,7 +44,7 @@ def double():
 
 
 def bounds_of(run, *arguments):
-    result = run("bound", *arguments, "--json")
+    result = run("bound", *arguments, "--method", "ibp", "--json")
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     return torch.tensor(found["lower"]), torch.tensor(found["upper"])
@@ -57,15 +58,22 @@ def test_what_train_writes_is_a_network_that_every_file_of_it_gives(folder, run)
     np.save("plain.npy", held.x.numpy())
     asked = ("--data", "plain.npy", "--eps", "0.01")  # 8 x 8 pixels, where the paper's network has 28 x 28
     expected = bounds_of(run, "run/network.onnx", *asked)
-    for net in ("crown-ibp-a-mnist", "zoo:crown-ibp-a-mnist"):
-        for weights in ("weights", "checkpoint"):
-            found = bounds_of(run, net, "--weights", f"run/{weights}.safetensors", *asked)
-            assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(found, expected, strict=True))
+    for net, weights in (("crown-ibp-a-mnist", "weights"), ("zoo:crown-ibp-a-mnist", "checkpoint")):
+        found = bounds_of(run, net, "--weights", f"run/{weights}.safetensors", *asked)
+        assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(found, expected, strict=True))
     result = run("certify", "crown-ibp-a-mnist", "--weights", "run/weights.safetensors", "--data", "digits.npz", "--eps",
-                 "0.01", "--out", "out", "--engine", "serial", "--method", "crown", "--json")
+                 "0.01", "--out", "out", "--engine", "serial", "--method", "ibp", "--json")
     assert result.exit_code == 0 and len(json.loads(result.stdout)["records"]) == 3, result.output
     other = run("show", "crown-ibp-b-mnist", "--weights", "run/weights.safetensors", "--input-shape", "1,8,8")
     assert other.exit_code == 2 and "do not fit 'crown-ibp-b-mnist'" in other.stderr
+
+
+def test_the_weights_of_a_checkpoint_are_those_that_its_run_would_end_with():
+    last, best, other = torch.zeros(1), torch.ones(1), torch.full((1,), 2.0)
+    held = {"module.a": last, "optimiser.0.step": other}
+    assert weights_of({"format": FORMAT}, held) == {"a": last}
+    assert weights_of({"format": FORMAT}, held | {"best.a": best}) == {"a": best}
+    assert weights_of({"format": "pt"}, held) == held == weights_of({}, held)
 
 
 @pytest.mark.parametrize(("net", "weights", "data"), [
