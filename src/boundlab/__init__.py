@@ -22,6 +22,7 @@ from boundlab.certify.plan import Jobs, Plan
 from boundlab.certify.record import Record, Status
 from boundlab.check.check import check
 from boundlab.check.report import Bounding, Report
+from boundlab.classifier import Certified, CertifiedClassifier
 from boundlab.data.examples import Examples, Part
 from boundlab.data.read import read_examples
 from boundlab.engines.cluster import Ray
@@ -125,6 +126,8 @@ __all__ = [
     "Certificate",
     "CertificateError",
     "Certification",
+    "Certified",
+    "CertifiedClassifier",
     "Checked",
     "CrownIBP",
     "Curve",

@@ -112,8 +112,8 @@ def pixels(image: Any, path: Path) -> np.ndarray:
         with warnings.catch_warnings(action="ignore"), image.open(path) as picture:  # pillow warns of large pictures
             mode, (width, height) = picture.mode, picture.size
             if width * height > MOST_PIXELS:
-                raise DataError(f"'{path}' says that it has {width} times {height} pixels, more than {MOST_PIXELS:,} in all: it "
-                                "is damaged, or no picture for a network.")
+                raise DataError(f"'{path}' says that it has {width} times {height} pixels, more than {MOST_PIXELS:,} in all: "
+                                "it is damaged, or no picture for a network.")
             found = np.asarray(picture.convert("RGB") if mode == "P" else picture)
     except (FileNotFoundError, PermissionError, DataError):
         raise
