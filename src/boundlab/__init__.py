@@ -24,6 +24,7 @@ from boundlab.certify.plan import Jobs, Plan
 from boundlab.certify.record import Record, Status
 from boundlab.check.check import check
 from boundlab.check.report import Bounding, Report
+from boundlab.classifier import Certified, CertifiedClassifier
 from boundlab.data.examples import Examples, Part
 from boundlab.data.read import read_examples
 from boundlab.engines.cluster import Ray
@@ -133,6 +134,8 @@ __all__ = [
     "Certificate",
     "CertificateError",
     "Certification",
+    "Certified",
+    "CertifiedClassifier",
     "Checked",
     "CrownIBP",
     "Curve",

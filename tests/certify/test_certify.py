@@ -9,6 +9,7 @@ import math
 import os
 import subprocess
 import sys
+from collections import deque
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from boundlab.certify import task as task_module
 from boundlab.certify.board import Board
 from boundlab.certify.carried import arrived, parcel_of
 from boundlab.certify.certification import UNASKED
+from boundlab.certify.certify import State
 from boundlab.certify.export import csv_of, save_records
 from boundlab.certify.record import Finding, Status
 from boundlab.engines.engine import Serial
@@ -325,6 +327,18 @@ def test_progress_ends_with_everything_answered(data):
     assert (last.answered, last.waiting, last.questions) == (4 * COUNT, 0, 4 * COUNT)
     assert last.certified == tuple(one.certified for one in found.shares)
     assert last.attacked == pytest.approx(tuple(one.attacked for one in found.shares))
+
+
+def test_the_rate_is_that_of_late():
+    """A ledger gives a thousand answers at once; then there is one in two seconds."""
+    state = State(Board(1, (1.0,), {}), marks=deque([(0.0, 0)]))
+    state.done = 1000
+    assert state.rate(0.5) == 2000
+    for now in range(2, 100, 2):
+        state.done += 1
+        rate = state.rate(now)
+    assert rate == pytest.approx(0.5, rel=0.1)
+    assert 0 < state.rate(1000) < 0.1, "no news for long is slow"
 
 
 def test_an_answer_says_what_it_implies():

@@ -6,6 +6,7 @@ import math
 import platform
 import re
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -36,8 +37,8 @@ from boundlab.verify.verify import Stage
 
 CHUNK = 64
 """Examples that are evaluated at once."""
-MOMENT = 0.5
-"""Seconds between two reports of progress."""
+MOMENT, LATELY, FEWEST = 0.5, 30.0, 4
+"""Seconds between two reports of progress; the rate is that of so many seconds, and of so many reports with news at least."""
 LEDGER = "certify 1"
 """Stands in the version of a ledger's results: another number where the same task would give another answer."""
 
@@ -144,10 +145,19 @@ class State:
 
     board: Board
     rung: int = 0
-    began: float = 0.0
     done: int = 0
+    marks: deque[tuple[float, int]] = field(default_factory=deque)
     tried: set[Question] = field(default_factory=set)
     said: float = field(default=-math.inf)
+
+    def rate(self, now: float) -> float:
+        """Questions a second, lately: what a ledger gave at once says nothing about the rest."""
+        if self.done > self.marks[-1][1]:
+            self.marks.append((now, self.done))
+        while len(self.marks) > FEWEST and self.marks[0][0] < now - LATELY:
+            self.marks.popleft()
+        began, done = self.marks[0]
+        return (self.done - done) / max(now - began, 1e-9)
 
 
 @dataclass(frozen=True)
@@ -165,7 +175,8 @@ class Work:
     def run(self, state: State) -> None:
         """All rungs on all questions that are open; what they find is in the state as it comes."""
         for rung in self.plan.rungs:
-            state.rung, state.began, state.done, state.tried = state.rung + 1, time.perf_counter(), 0, set()
+            state.rung, state.done, state.tried = state.rung + 1, 0, set()
+            state.marks = deque([(time.perf_counter(), 0)])
             while asked := state.board.wave(state.tried):
                 for new in self.answers(asked, rung, state.board.eps):
                     state.board = state.board.with_findings(new)
@@ -215,7 +226,7 @@ class Work:
         places, questions = range(len(board.eps)), board.count * len(board.eps)
         open_ones = 0 if last else sum(board.open((example, place)) and (example, place) not in state.tried
                                        for example in range(board.count) for place in places)
-        rate = state.done / max(now - state.began, 1e-9)
+        rate = state.rate(now)
         answered = questions - sum(board.open((example, place)) for example in range(board.count) for place in places)
         self.jobs.watch(Progress(
             state.rung, len(self.plan.rungs), answered, questions, open_ones, now - self.started, rate,

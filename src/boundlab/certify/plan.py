@@ -76,7 +76,7 @@ class Rung:
 class Progress:
     """How far a run is: questions answered of all, those that wait for the rung that runs (its number, from 1), seconds so far.
 
-    `rate` is questions a second of this rung so far, and `left` the seconds that it takes if it goes on so; an answer about one
+    `rate` is questions a second of this rung lately, and `left` the seconds that it takes if it goes on so; an answer about one
     radius often answers others, so it may be less. `certified` and `attacked` are the shares of examples at each radius that
     are proven so far, and that are not broken so far.
     """

@@ -33,7 +33,7 @@ from boundlab.cli.verify import Meaning, Strict, rigour_of
 from boundlab.data.examples import Examples, Part
 from boundlab.data.read import KINDS, read_examples
 from boundlab.errors import MissingPackage
-from boundlab.reports.certified.page import save_report
+from boundlab.reports.certified.page import HTML, save_report
 from boundlab.reports.certified.tables import by_class, by_method
 from boundlab.reports.certified.words import Names
 from boundlab.table import percent, radius
@@ -152,7 +152,8 @@ def certify(session: Session, network: NetworkChoice, asked: Asked, output: Outp
                 found = library(original, examples, radii, plan, jobs)
         except Interrupted as stop:
             written, _ = saved(named(stop.found, network, asked), output.out)
-            raise KeyboardInterrupt(f"{str(stop).rstrip('.')}; {kept}; '{written[-1]}' says what is known so far.") from stop
+            told = next((path for path in written if path.name == HTML), written[-1])
+            raise KeyboardInterrupt(f"{str(stop).rstrip('.')}; {kept}; '{told}' says what is known so far.") from stop
         found = named(found, network, asked)
         written, lacking = saved(found, output.out)
     return answer(found, written, output.fail_under, lacking)
