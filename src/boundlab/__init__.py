@@ -72,6 +72,7 @@ from boundlab.train.adversary import Ascent
 from boundlab.train.augmentation import Augmentation
 from boundlab.train.batch import Batch, Threat, ThreatModel
 from boundlab.train.fit import Fitted, fit, fit_against
+from boundlab.train.landscape import Landscape, landscape
 from boundlab.train.lipschitz import CAP, GloRo, RobustBCP, RobustLMT
 from boundlab.train.measure import Measured, measure
 from boundlab.train.methods import (
@@ -90,6 +91,7 @@ from boundlab.train.plan import SGD, Adam, HeldOut, Keep, OnTestSet, Statistics,
 from boundlab.train.regularisers import L1, Calm, initialise_for_ibp
 from boundlab.train.schedule import Exponential, Linear, Ramp, Rate, Smooth
 from boundlab.train.weights import Flatness, WeightThreat, flatness
+from boundlab.train.words import ByBudget, HullIBP, WordThreat, by_budget
 from boundlab.verify.asked import spec
 from boundlab.verify.options import Bisection, Branching, Race
 from boundlab.verify.saved import save_vnnlib
@@ -128,6 +130,7 @@ __all__ = [
     "Bounds",
     "Box",
     "Branching",
+    "ByBudget",
     "Calm",
     "CaptureError",
     "CaseProof",
@@ -154,12 +157,14 @@ __all__ = [
     "GloRo",
     "Graph",
     "HeldOut",
+    "HullIBP",
     "Instances",
     "Interval",
     "Jobs",
     "Keep",
     "L0Ball",
     "Lagrangian",
+    "Landscape",
     "Linear",
     "LinearBound",
     "LinearForm",
@@ -223,12 +228,14 @@ __all__ = [
     "Verdict",
     "WeightThreat",
     "Witness",
+    "WordThreat",
     "WordVectors",
     "affine_op",
     "at_least",
     "attack",
     "balls",
     "bound",
+    "by_budget",
     "capture",
     "certify",
     "check",
@@ -246,6 +253,7 @@ __all__ = [
     "joined",
     "joint_ball",
     "known_words",
+    "landscape",
     "linear_bounds",
     "lines",
     "load_onnx",

@@ -8,8 +8,9 @@ from torch import nn
 
 import boundlab as bl
 from boundlab.data.examples import Examples
+from boundlab.data.lexicon import lexicon_of
 from boundlab.errors import DataError, RecipeError, SpecError
-from boundlab.train.fit import fit
+from boundlab.train.fit import fit_against
 from boundlab.train.normalise import Normalise
 from boundlab.train.recipe import RampTable, names, parsed, recipe
 from boundlab.train.run import carried_out
@@ -32,11 +33,18 @@ natural_weight = [1.0, 0.5]
 """
 
 
+WORDS = lexicon_of([("a", "good", "film")], {}, least=1)
+
+
 @pytest.mark.parametrize("name", names())
 def test_a_recipe_is_valid_and_its_network_takes_its_data(name):
     held = recipe(name)
-    x = torch.rand(2, *SHAPES[held.data])
-    assert held.built(Examples(x)).eval()(x).shape == (2, 10)
+    if held.words is None:
+        x = torch.rand(2, *SHAPES[held.data])
+        assert held.built(Examples(x)).eval()(x).shape == (2, 10)
+    else:
+        x = torch.randint(len(WORDS.words), (2, held.words.length))
+        assert held.built(Examples(x, lexicon=WORDS)).eval()(x, (x > 0).float()).shape == (2, 2)
     ramp = held.plan().ramp
     assert ramp.end < held.epochs and all(drop < held.epochs for drop in held.rate.drops)
     assert held.eps >= held.radius > 0 and held.source
@@ -158,11 +166,15 @@ def test_normalisation_is_a_layer_and_bounds_go_through_it():
 @pytest.mark.parametrize("name", names())
 def test_a_recipe_takes_a_step(name):
     held, generator = recipe(name), torch.Generator().manual_seed(0)
-    few = Examples(torch.rand(3, *SHAPES[held.data], generator=generator), torch.tensor([0, 1, 9]))
+    if held.words is None:
+        few = Examples(torch.rand(3, *SHAPES[held.data], generator=generator), torch.tensor([0, 1, 9]))
+    else:
+        few = Examples(torch.randint(len(WORDS.words), (3, held.words.length), generator=generator), torch.tensor([0, 1, 1]),
+                       lexicon=WORDS)
     short = held.model_copy(update={"epochs": 1, "batch": 3, "validation": 0.0, "micro": 2, "ramp": RampTable(start=0, end=0)})
     net = short.built(few)
     before = nn.utils.parameters_to_vector(net.parameters()).detach().clone()
-    fit(net, few, short.training_method, eps=short.eps, norm=short.norm, plan=short.plan())
+    fit_against(net, few, short.training_method, short.threat(short.eps, few), short.plan())
     assert (nn.utils.parameters_to_vector(net.parameters()) != before).double().mean() > 0.2
 
 

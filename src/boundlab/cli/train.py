@@ -35,6 +35,8 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on from the checkpoin
 Limit = Annotated[int | None, typer.Option(min=1, help="Only so many test examples, the first ones.")]
 LISTED = ("recipe", "network", "data", "eps", "epochs", "published: clean", "verified", "source")
 FILES = ("weights.safetensors", "network.onnx", "records.csv", "result.json")
+WORDS = "words.json"
+"""What numbers of words mean, where sentences were trained on."""
 MEASURED = ("error", "ours", "published")
 
 
@@ -74,7 +76,7 @@ def refuse_results(where: Where) -> None:
     kept = where.out / CHECKPOINT
     if where.resume and kept.exists():
         return
-    held = [name for name in (CHECKPOINT, "history.csv", *FILES) if (where.out / name).exists()]
+    held = [name for name in (CHECKPOINT, "history.csv", WORDS, *FILES) if (where.out / name).exists()]
     if held:
         resume = "go on with that run by --resume, or " if kept.exists() else ""
         raise Misuse(f"'{where.out}' holds {', '.join(held)} already, which a new run would replace; {resume}choose another "
@@ -124,6 +126,10 @@ def answer(name: str, asked: Recipe, outcome: Outcome, where: Where, data: tuple
     paths["weights.safetensors"].write_bytes(weights_file(fitted.module))
     save_onnx(fitted.model, paths["network.onnx"])
     write_records(paths["records.csv"], data[1], measured)
+    if data[0].lexicon is not None:
+        paths[WORDS] = where.out / WORDS
+        lists = [[other for other in row if other] for row in data[0].lexicon.candidates.tolist()]
+        paths[WORDS].write_text(json.dumps({"words": data[0].lexicon.words, "candidates": lists}) + "\n")
     record = jsonable({
         "recipe": name, "title": asked.title, "eps": asked.radius, "train eps": asked.eps, "norm": asked.norm, "errors": ours,
         "published": [one.model_dump() for one in asked.published], "training examples": len(data[0]),
