@@ -45,7 +45,7 @@ TOPICS = {
                           ("spec", "question", "verify", "attack", "certificates")),
     "data-sets": Topic("Radii, data sets and reports", "Certified radii, data sets certified, and what runs the work.",
                        ("radii", "certify", "data", "reports", "reproduce", "engines", "whole_file")),
-    "training": Topic("Training", "Losses made of bounds, schedules, and the loop.", ("train",)),
+    "training": Topic("Training", "Losses made of bounds, schedules, and the loop.", ("train", "classifier")),
     "extending": Topic("Operators of your own", "What an operator and its relaxation are made of.",
                        ("ops", "affine", "maps", "testing")),
     "errors": Topic("Errors", "One family. Each says what was asked, what was found, and what to do.", ("errors",)),
