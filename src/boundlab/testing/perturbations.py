@@ -21,7 +21,8 @@ def check_perturbation(region: PerturbationSet, *, points: int = 200, known: Ten
 
     The points are `known` ones (n, b, *shape), or what `sample` gives; one of the two is needed. Minima must hold for all
     of them, be the same for dense, selected and windowed rows, and the same for a problem alone as in a batch, with finite
-    gradients. Where the set has `project`, that leaves its points where they are and puts others into the box.
+    gradients; `l2_ball` must hold them all. Where the set has `project`, that leaves its points where they are and puts others
+    into the box.
     """
     box, generator = region.box(), torch.Generator().manual_seed(seed)
     title, eps = type(region).__name__, torch.finfo(box.lower.dtype).eps
@@ -30,6 +31,7 @@ def check_perturbation(region: PerturbationSet, *, points: int = 200, known: Ten
     out = ~((inside >= box.lower - slack) & (inside <= box.upper + slack))
     if bool(out.any()):
         raise ConformanceError(f"{title}: {int(out.sum())} coordinates of its points lie outside its own box.")
+    check_ball(title, region, inside)
     for rows in sample_rows(tuple(box.shape[1:]), box.shape[0], box.lower.dtype, generator):
         check_minimum(title, region, rows, inside)
     check_alone(title, region, generator)
@@ -53,6 +55,16 @@ def points_of(title: str, region: PerturbationSet, count: int, known: Tensor | N
     if inside.shape != (count, *shape):
         raise ConformanceError(f"{title}: sample({count}) has shape {list(inside.shape)}, not {[count, *shape]}.")
     return inside
+
+
+def check_ball(title: str, region: PerturbationSet, inside: Tensor) -> None:
+    """No point is farther from the center of `l2_ball` than its radius."""
+    (center, radius), box = region.l2_ball(), region.box()
+    far = torch.linalg.vector_norm(flat(inside - center, 2), dim=2)
+    size = torch.linalg.vector_norm(flat(torch.maximum(box.lower.abs(), box.upper.abs()), 1), dim=1)
+    excess = far - radius - 32 * torch.finfo(far.dtype).eps * size
+    if not bool((excess <= 0).all()):
+        raise ConformanceError(f"{title}: a point lies {float(excess.nan_to_num(nan=torch.inf).max()):.3g} outside of l2_ball.")
 
 
 def allowance(region: PerturbationSet, rows: Rows) -> Tensor:
