@@ -1,4 +1,4 @@
-"""Classifiers of embedded sentences, for SST-2: a bag of words, a bidirectional LSTM and a Transformer, and an embedding in front of either."""
+"""Classifiers of embedded sentences for SST-2: a bag of words, an LSTM and a Transformer, and an embedding in front of one."""
 
 from __future__ import annotations
 
