@@ -149,6 +149,7 @@ BY_HAND = {
     "densenet-imagenet64": dense(224 * 14 * 14, 1000),
     "wrn-cifar": 4214850,
     # two directions of 4 gates from 64 numbers and 64 states with two biases; 128 means to 2 classes
+    "bag-sst2": 2 * (64 + 1) * 64 + 65 * 2,
     "lstm-sst2": 2 * 4 * (64 * 64 + 64 * 64 + 2 * 64) + 129 * 2,
     # linear in, 3 norms, query/key/value/out, 64-128-64, pooler, 2 classes
     "transformer-sst2": 6 * 65 * 64 + 3 * 2 * 64 + 65 * 128 + 129 * 64 + 65 * 2,

@@ -15,7 +15,7 @@ from boundlab.train.recipe import MethodTable, Recipe, recipe
 from boundlab.train.sources import sentences_in
 from boundlab.train.words import ByBudget, HullIBP, WordThreat, by_budget
 
-RECIPES = {"Transformer": "sst2-transformer-short", "LSTM": "sst2-lstm-short"}
+RECIPES = {"bag of words": "sst2-bag-short", "Transformer": "sst2-transformer-short", "LSTM": "sst2-lstm-short"}
 PROOFS: Mapping[str, Method] = {"IBP": HullIBP(), "IBP+Backward": CROWN(intermediate=HullIBP())}
 
 
