@@ -72,7 +72,7 @@ def checked_labels(labels: Tensor | Sequence[int], classes: int) -> Tensor:
         raise SpecError(f"labels must be a (b,) tensor of classes 0 to {classes - 1}, got one of shape {list(labels.shape)}.")
     wrong = labels[(labels < 0) | (labels >= classes)]
     if len(wrong):
-        raise SpecError(f"labels must be classes, 0 to {classes - 1}, got {int(wrong[0])}.")
+        raise SpecError(f"labels must be of the classes 0 to {classes - 1}, got {int(wrong[0])}.")
     return labels
 
 
