@@ -190,3 +190,19 @@ def test_what_is_no_number_is_never_certified():
     for method in (bl.BCP(), bl.LMT()):
         with pytest.raises(BoundError, match="NaN or infinite"):
             bl.bound(model, bl.LpBall(images(), 0.1, 2.0), method=method, spec=bl.margins([0, 3, 1], 4, torch.float64))
+
+
+def test_slopes_beyond_an_operators_domain_bound_nothing():
+    class Logarithm(nn.Module):
+        """The logarithm of x and of 5 y + 10, which the ball around both outgrows and its points do not."""
+
+        def forward(self, x):
+            return torch.log(x * torch.tensor([1.0, 5.0], dtype=x.dtype) + torch.tensor([1.0001, 10.0], dtype=x.dtype))
+
+    model = bl.capture(Logarithm(), torch.zeros(2, 2, dtype=torch.float64))
+    ball = bl.LpBall(torch.zeros(1, 2, dtype=torch.float64), 1.0, 2.0)
+    with pytest.raises(BoundError, match="log"):
+        bl.bound(model, ball, method=bl.LMT())
+    found = bl.bound(model, ball, method=bl.BCP())
+    lowest = bl.evaluate(model, torch.tensor([[-1.0, 0.0]], dtype=torch.float64))
+    assert (found.lower <= lowest).all() and (lowest <= found.upper).all()
