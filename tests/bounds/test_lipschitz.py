@@ -116,6 +116,20 @@ def test_residual_sums_add_their_radii_and_parts_side_by_side_stand_at_right_ang
     assert float(balls[model.graph.output.index].radius) == pytest.approx(math.sqrt(5), rel=1e-5)
 
 
+def test_differences_whose_squares_vanish_do_not():
+    class Both(nn.Module):
+        """[x, x] with steps at right angles."""
+
+        def forward(self, x):
+            return torch.cat([x, 2 * x], 1)
+
+    model = bl.capture(Both(), torch.zeros(2, 3))
+    ball = bl.LpBall(torch.zeros(1, 3), 1e-25, 2.0)
+    for method in (bl.LMT(), bl.BCP()):
+        found = bl.bound(model, ball, method=method)
+        assert (found.upper >= 0.999 * 1e-25).all() and (found.lower <= -0.999 * 1e-25).all()
+
+
 # -- the worst row -------------------------------------------------------------------------------------------------------
 
 def cut(seed, dtype=torch.float64):

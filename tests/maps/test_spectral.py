@@ -22,6 +22,7 @@ from boundlab.maps import (
     Sum,
     disjoint,
     flat,
+    lengths,
     power_estimate,
     row_norms,
     spectral_bound,
@@ -148,3 +149,13 @@ def test_norms_of_numbers_whose_squares_are_none(scale):
 def test_what_is_trained_is_the_bound_where_the_estimate_vanishes():
     layer = Matrix((4,), (3,), numbers(3, 4) * 1e-310)
     assert trainable_bound(layer, LIKE) == spectral_bound(layer, LIKE) > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_lengths_of_numbers_whose_squares_are_none(dtype):
+    for size in (0.0, float(torch.finfo(dtype).tiny), 1.0, float(torch.finfo(dtype).max) / 8):
+        steps = torch.tensor([[3.0, -4.0]], dtype=dtype, requires_grad=True)
+        found = lengths(steps * size, 1)
+        assert torch.allclose(found / (size or 1.0), torch.tensor([5.0 if size else 0.0], dtype=dtype))
+        found.sum().backward()
+        assert torch.isfinite(steps.grad).all()

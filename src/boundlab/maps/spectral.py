@@ -50,6 +50,13 @@ def row_norms(layer: LinearMap, like: Tensor) -> Tensor:
     return total.clamp(min=torch.finfo(total.dtype).tiny).sqrt()
 
 
+def lengths(vectors: Tensor, dim: int) -> Tensor:
+    """The l_2 norms along an axis. Entries are divided by the largest one, so that squares of small ones do not vanish."""
+    largest = vectors.detach().abs().amax(dim, keepdim=True)
+    size = torch.where(largest > 0, largest, 1.0)
+    return size.squeeze(dim) * torch.linalg.vector_norm(vectors / size, dim=dim)
+
+
 MOVES = (Identity, Reshape, Permute, Slice)
 """Maps whose matrices hold a single one in each row, and at most one in each column."""
 
