@@ -236,6 +236,15 @@ def test_margins_of_scores_before_a_softmax_are_never_reported():
     assert torch.allclose(result.margins, spec.values(net(result.points[model.graph.inputs[0].name])))
 
 
+@pytest.mark.parametrize("layer", [nn.Softmax(1), nn.LogSoftmax(1)], ids=["softmax", "log softmax"])
+def test_a_softmax_alone_is_attacked(layer):
+    x = torch.tensor([[0.3, 0.1, 0.0]], dtype=torch.float64)
+    model, spec = bl.capture(layer, torch.zeros(2, 3, dtype=torch.float64)), bl.margins([0], 3, torch.float64)
+    for eps in (0.05, 0.2):
+        found = bl.attack(model, bl.LpBall(x, eps), spec)
+        assert bool(found.violated) == (eps > 0.1)
+
+
 @pytest.mark.parametrize("rows", [[[1.0, -1, 0, 0]], [[1.0, -0.5, 0, 0]], [[2.0, -1, -1, 0]]])
 def test_scores_before_a_softmax_stand_in_for_it_only_where_two_of_them_are_compared(rows):
     net = nn.Sequential(nn.Linear(3, 4), nn.Softmax(1)).double()

@@ -116,6 +116,20 @@ def test_residual_sums_add_their_radii_and_parts_side_by_side_stand_at_right_ang
     assert float(balls[model.graph.output.index].radius) == pytest.approx(math.sqrt(5), rel=1e-5)
 
 
+def test_differences_whose_squares_vanish_do_not():
+    class Both(nn.Module):
+        """[x, x] with steps at right angles."""
+
+        def forward(self, x):
+            return torch.cat([x, 2 * x], 1)
+
+    model = bl.capture(Both(), torch.zeros(2, 3))
+    ball = bl.LpBall(torch.zeros(1, 3), 1e-25, 2.0)
+    for method in (bl.LMT(), bl.BCP()):
+        found = bl.bound(model, ball, method=method)
+        assert (found.upper >= 0.999 * 1e-25).all() and (found.lower <= -0.999 * 1e-25).all()
+
+
 # -- the worst row -------------------------------------------------------------------------------------------------------
 
 def cut(seed, dtype=torch.float64):
@@ -190,3 +204,19 @@ def test_what_is_no_number_is_never_certified():
     for method in (bl.BCP(), bl.LMT()):
         with pytest.raises(BoundError, match="NaN or infinite"):
             bl.bound(model, bl.LpBall(images(), 0.1, 2.0), method=method, spec=bl.margins([0, 3, 1], 4, torch.float64))
+
+
+def test_slopes_beyond_an_operators_domain_bound_nothing():
+    class Logarithm(nn.Module):
+        """The logarithm of x and of 5 y + 10, which the ball around both outgrows and its points do not."""
+
+        def forward(self, x):
+            return torch.log(x * torch.tensor([1.0, 5.0], dtype=x.dtype) + torch.tensor([1.0001, 10.0], dtype=x.dtype))
+
+    model = bl.capture(Logarithm(), torch.zeros(2, 2, dtype=torch.float64))
+    ball = bl.LpBall(torch.zeros(1, 2, dtype=torch.float64), 1.0, 2.0)
+    with pytest.raises(BoundError, match="log"):
+        bl.bound(model, ball, method=bl.LMT())
+    found = bl.bound(model, ball, method=bl.BCP())
+    lowest = bl.evaluate(model, torch.tensor([[-1.0, 0.0]], dtype=torch.float64))
+    assert (found.lower <= lowest).all() and (lowest <= found.upper).all()

@@ -22,6 +22,7 @@ from boundlab.maps import (
     Sum,
     disjoint,
     flat,
+    lengths,
     power_estimate,
     row_norms,
     spectral_bound,
@@ -132,3 +133,29 @@ def test_the_gradient_of_the_bound_that_is_trained_with_is_that_of_the_norm(make
 def test_parts_of_a_concatenation_have_no_coordinate_in_common():
     first, second = (transposed(Slice((5,), (size,), (slice(start, start + size, 1),))) for start, size in ((0, 2), (2, 3)))
     assert disjoint([first, second], LIKE) and not disjoint([first, first], LIKE)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-170, 1e170])
+def test_norms_of_numbers_whose_squares_are_none(scale):
+    layer, like = Matrix((4,), (3,), numbers(3, 4) * scale), numbers(1)
+    wide = Conv((2, 5), (3, 2), numbers(3, 2, 3) * scale, (2,), (0,), (1,), 1)
+    for one in (layer, wide, transposed(wide)):
+        exact = scale * torch.linalg.matrix_norm(matrix(one) / scale, 2)
+        assert exact * (1 - 1e-12) <= spectral_bound(one, like) <= 1.3 * exact
+        assert trainable_bound(one, like) == spectral_bound(one, like)
+    assert on_torus(wide) >= spectral_bound(wide, like) * (1 - 1e-5) > 0
+
+
+def test_what_is_trained_is_the_bound_where_the_estimate_vanishes():
+    layer = Matrix((4,), (3,), numbers(3, 4) * 1e-310)
+    assert trainable_bound(layer, LIKE) == spectral_bound(layer, LIKE) > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_lengths_of_numbers_whose_squares_are_none(dtype):
+    for size in (0.0, float(torch.finfo(dtype).tiny), 1.0, float(torch.finfo(dtype).max) / 8):
+        steps = torch.tensor([[3.0, -4.0]], dtype=dtype, requires_grad=True)
+        found = lengths(steps * size, 1)
+        assert torch.allclose(found / (size or 1.0), torch.tensor([5.0 if size else 0.0], dtype=dtype))
+        found.sum().backward()
+        assert torch.isfinite(steps.grad).all()

@@ -235,6 +235,8 @@ def test_what_does_not_fit_is_refused(folder):
         (DataError, "words 1 to 10", lambda: bl.fit_against(net, bl.Examples((SENTENCES + 1) % 11, LABELS), bl.RobustIBP(),
                                                             WordThreat(CANDIDATES[:9]), plan)),
         (SpecError, "int64", lambda: WordThreat(CANDIDATES.float())), (SpecError, "budget", lambda: WordThreat(CANDIDATES, -1)),
+        (DataError, "a candidate is word 99", lambda: bl.fit_against(net, data, bl.RobustIBP(),
+                                                                     WordThreat(CANDIDATES.clamp(min=99)), plan)),
         (SpecError, "eps", lambda: WordThreat(CANDIDATES, eps=2.0)), (DataError, "begins", lambda: Lexicon(("a",), CANDIDATES)),
         (DataError, "no number", lambda: Lexicon((*SPECIAL, "a"), CANDIDATES[:4])),
         (DataError, "name the folder", lambda: examples_of(parsed(RECIPE, "test"), None)),

@@ -183,6 +183,8 @@ def ranking(model: Model, spec: Specification) -> Model:
     last, rows = model.graph.output, spec.rows
     if last.source or not lookup(last.op).ranks or bool((spec.offset != 0).any()):
         return model
+    if model.graph[last.args[0]].source:  # the network is a softmax and nothing else
+        return model
     axis = last.attrs["dim"] % len(last.shape) + 2
     pairs = ((rows != 0).flatten(2).sum(2) == 2) & (rows.sum(axis, keepdim=True) == 0).flatten(2).all(2)
     return model.up_to(model.graph.nodes[last.args[0]].name) if bool(pairs.all()) else model

@@ -12,7 +12,7 @@ from boundlab.affine import Affine
 from boundlab.bounds.backward import Env
 from boundlab.graph import Node
 from boundlab.interval import Interval, around, point
-from boundlab.maps import LinearMap, disjoint, flat, moves, row_norms
+from boundlab.maps import LinearMap, disjoint, flat, lengths, moves, row_norms
 from boundlab.ops import lookup
 
 Norm = Callable[[LinearMap, Tensor], Tensor]
@@ -44,7 +44,7 @@ def radius_after(affine: Affine, before: Sequence[Around], norm: Norm) -> Tensor
     parts = [norm(layer, like) * ball.radius for layer, ball in zip(affine.maps, before, strict=True)]
     whole = torch.stack(torch.broadcast_tensors(*parts))
     apart = len(parts) > 1 and disjoint(list(affine.maps), like)
-    return torch.linalg.vector_norm(whole, dim=0) if apart else whole.sum(0)
+    return lengths(whole, 0) if apart else whole.sum(0)
 
 
 def box_after(affine: Affine, before: Sequence[Around], center: Tensor) -> Interval | None:
@@ -66,7 +66,7 @@ def through_slopes(node: Node, env: Env, before: Sequence[Around]) -> Tensor | N
     op = lookup(node.op)
     if op.lipschitz is not None:
         whole = torch.stack(torch.broadcast_tensors(*(ball.radius for ball in before)))
-        return op.lipschitz * torch.linalg.vector_norm(whole, dim=0)
+        return op.lipschitz * lengths(whole, 0)
     if op.derivative is None or len(node.args) > 1:
         return None
     interval = env[node.args[0]]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from boundlab.bounds.around import Around, Norm, box_after, radius_after, through_slopes
 from boundlab.bounds.backward import Env, backward, concretize
-from boundlab.bounds.intermediate import Evaluator, bending, by_operator, fill, is_affine, relaxer, source_environment
+from boundlab.bounds.intermediate import Evaluator, bending, by_operator, checked, fill, is_affine, relaxer, source_environment
 from boundlab.bounds.methods import refiner
 from boundlab.bounds.observe import watch
 from boundlab.bounds.problem import Bounds, Problem, finite_rows
@@ -107,12 +107,14 @@ def carrier(balls: Balls, env: dict[int, Any], norm: Norm, boxes: bool) -> Evalu
         center = lookup(node.op).evaluate(*arguments, **node.attrs)
         layer = relax(node).lower if is_affine(node, env) else None
         radius = through_slopes(node, env, before) if layer is None else radius_after(layer, before, norm)
-        interval = by_operator(node, env) if boxes or radius is None else None
+        interval = by_operator(node, env) if boxes or layer is None else None
         if radius is None:
             assert isinstance(interval, Interval)
             radius = farthest(center, interval.hull(point(center)))
         balls[node.index] = Around(center, radius)
         if not boxes:
+            if isinstance(interval, Interval):
+                checked(node, interval)  # slopes beyond an operator's domain are finite
             return balls[node.index].box()
         assert isinstance(interval, Interval)
         better = None if layer is None else box_after(layer, before, center)

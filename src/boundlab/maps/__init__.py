@@ -11,7 +11,7 @@ from boundlab.maps.pieces import Pieces
 from boundlab.maps.rows import Dense, Explicit, Partial, Rows, Table, dot, norm
 from boundlab.maps.select import Select
 from boundlab.maps.shape import Gather, GatherEach, Permute, Reduce, Reshape, Slice, Transposed, transposed
-from boundlab.maps.spectral import disjoint, moves, power_estimate, row_norms, spectral_bound, trainable_bound
+from boundlab.maps.spectral import disjoint, lengths, moves, power_estimate, row_norms, spectral_bound, trainable_bound
 from boundlab.maps.weights import Chain, EndToEnd, RankOne, chain
 from boundlab.maps.windows import Origin, Windows
 
@@ -21,5 +21,6 @@ __all__ = [
     "Permute", "Pieces", "RankOne", "Reduce", "Reshape", "Rows", "Select", "Shape", "Slice", "Sum", "Table", "Transposed",
     "Windows", "Zero",
     "add", "at_owner", "chain", "channels_last", "compose", "conv_out_space", "diagonal", "disjoint", "dot", "entries",
-    "flat", "identity", "moves", "norm", "power_estimate", "row_norms", "spectral_bound", "trainable_bound", "transposed",
+    "flat", "identity", "lengths", "moves", "norm", "power_estimate", "row_norms", "spectral_bound", "trainable_bound",
+    "transposed",
 ]

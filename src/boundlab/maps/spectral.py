@@ -50,6 +50,13 @@ def row_norms(layer: LinearMap, like: Tensor) -> Tensor:
     return total.clamp(min=torch.finfo(total.dtype).tiny).sqrt()
 
 
+def lengths(vectors: Tensor, dim: int) -> Tensor:
+    """The l_2 norms along an axis. Entries are divided by the largest one, so that squares of small ones do not vanish."""
+    largest = vectors.detach().abs().amax(dim, keepdim=True)
+    size = torch.where(largest > 0, largest, 1.0)
+    return size.squeeze(dim) * torch.linalg.vector_norm(vectors / size, dim=dim)
+
+
 MOVES = (Identity, Reshape, Permute, Slice)
 """Maps whose matrices hold a single one in each row, and at most one in each column."""
 
@@ -136,7 +143,7 @@ def by_sums(layer: LinearMap, like: Tensor) -> Tensor:
     """sqrt(|A|_1 |A|_inf), (b or 1,): the largest sums of absolute entries of a column and of a row."""
     size = layer.abs()
     rows, columns = size.push(like.new_ones(1, 1, *layer.in_shape)), size.pull(like.new_ones(1, 1, *layer.out_shape))
-    return (flat(rows, 1).amax(1) * flat(columns, 1).amax(1)).sqrt()
+    return flat(rows, 1).amax(1).sqrt() * flat(columns, 1).amax(1).sqrt()
 
 
 def written_out(layer: LinearMap, like: Tensor) -> Tensor:
@@ -148,12 +155,17 @@ def written_out(layer: LinearMap, like: Tensor) -> Tensor:
 
 
 def largest_singular_value(matrix: Tensor) -> Tensor:
-    """The root of the largest eigenvalue of the smaller Gram matrices of (..., m, n); infinite where they are no numbers."""
-    wide = matrix if matrix.shape[-2] <= matrix.shape[-1] else matrix.mH
+    """The root of the largest eigenvalue of the smaller Gram matrices of (..., m, n); infinite where they are no numbers.
+
+    Entries are divided by the largest, so that squares of small ones do not vanish.
+    """
+    size = matrix.abs().amax((-2, -1), keepdim=True)
+    unit_size = matrix / torch.where(size > 0, size, 1.0)
+    wide = unit_size if matrix.shape[-2] <= matrix.shape[-1] else unit_size.mH
     gram = wide @ wide.mH
     if not bool(torch.isfinite(gram).all()):
         return torch.full(gram.shape[:-2], math.inf, dtype=gram.real.dtype, device=gram.device)
-    return torch.linalg.eigvalsh(gram)[..., -1].clamp(min=0).sqrt()
+    return size[..., 0, 0] * torch.linalg.eigvalsh(gram)[..., -1].clamp(min=0).sqrt()
 
 
 def on_torus(layer: Conv) -> Tensor:
@@ -197,7 +209,8 @@ def power_estimate(layer: LinearMap, like: Tensor, steps: int) -> Tensor:
 def trainable_bound(layer: LinearMap, like: Tensor, steps: int = 10) -> Tensor:
     """`spectral_bound`, (b or 1,), with the gradient of the logarithm of `power_estimate`: what is minimised is a bound."""
     estimate = power_estimate(layer, like, steps)
-    return spectral_bound(layer, like) * (estimate / estimate.detach().clamp(min=torch.finfo(estimate.dtype).tiny))
+    share = estimate / estimate.detach().clamp(min=torch.finfo(estimate.dtype).tiny)
+    return spectral_bound(layer, like) * (1 + (share - share.detach()))
 
 
 def unit(vectors: Tensor) -> Tensor:

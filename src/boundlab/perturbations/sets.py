@@ -12,7 +12,7 @@ from torch import Tensor
 
 from boundlab.errors import MissingRule, SpecError
 from boundlab.interval import Interval
-from boundlab.maps import Dense, Rows, flat
+from boundlab.maps import Dense, Rows, flat, lengths
 
 LONG = 0.25
 """Radii of a long step of an attack: sets that can jump to the best point for a gradient do so at such a step."""
@@ -86,7 +86,7 @@ class PerturbationSet(Protocol):
 def farthest(point: Tensor, box: Interval) -> Tensor:
     """How far in l_2 the farthest corner of a box is from a point of it (b, *shape), (b,)."""
     room = torch.maximum(box.upper - point, point - box.lower)
-    return torch.linalg.vector_norm(flat(room, 1), dim=1)
+    return lengths(flat(room, 1), 1)
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,9 @@ class WordThreat(ThreatModel):
         if int(examples.x.min()) < 0 or int(examples.x.max()) >= min(len(self.candidates), len(model.params[TABLE])):
             raise DataError(f"the examples have words {int(examples.x.min())} to {int(examples.x.max())}; there are "
                             f"{len(model.params[TABLE])} word vectors, and candidates for {len(self.candidates)} words.")
+        if bool((self.candidates >= len(model.params[TABLE])).any()):
+            raise DataError(f"a candidate is word {int(self.candidates.max())}, and there are {len(model.params[TABLE])} word "
+                            "vectors; leave out what the network does not know.")
 
     @property
     def layers(self) -> Method:
