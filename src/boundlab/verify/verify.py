@@ -105,7 +105,7 @@ def verify_query(original: Original, asked: Reduced, stages: Sequence[Stage], cl
 def run(task: Task, stages: Sequence[Stage], clock: Clock, first: bool) -> Standing:
     """All stages in turn; with `first`, the first witness ends them."""
     standing = Standing(task.spec.offset.new_full((task.count, task.spec.rows.shape[1]), -torch.inf))
-    for stage in stages:
+    for turn, stage in enumerate(stages, start=1):
         if clock.over or len(standing.open) == 0 or (first and standing.witnesses):
             break
         if isinstance(stage, PGD):
@@ -113,7 +113,7 @@ def run(task: Task, stages: Sequence[Stage], clock: Clock, first: bool) -> Stand
         elif isinstance(stage, Race | Bisection | Branching):
             standing = race(task, standing, stage if isinstance(stage, Race) else Race((stage,)), clock, first)
         else:
-            ends = clock.part(OF_BOUNDS) if stage is not stages[-1] else clock.deadline
+            ends = clock.part(OF_BOUNDS) if turn < len(stages) else clock.deadline
             standing = bounded(replace(task, observe=Deadline(ends)), standing, stage, clock)
     return standing
 
