@@ -190,3 +190,9 @@ def test_what_is_no_number_is_never_certified():
     for method in (bl.BCP(), bl.LMT()):
         with pytest.raises(BoundError, match="NaN or infinite"):
             bl.bound(model, bl.LpBall(images(), 0.1, 2.0), method=method, spec=bl.margins([0, 3, 1], 4, torch.float64))
+
+
+def test_the_order_of_a_norm_is_no_norm_of_layers():
+    for method in (bl.BCP(2.0), bl.LMT(2.0)):
+        with pytest.raises(bl.SpecError, match="function that bounds .* got 2.0"):
+            bl.bound(small()[0], bl.LpBall(images(), 0.1, 2.0), method=method)
