@@ -88,8 +88,8 @@ class Point:
 def question(setting: Setting, extent: Extent) -> Question:
     """The network, trained, and the first images that it labels rightly and has not seen."""
     data = permuted(digits(), SEED)
-    plan = bl.TrainingPlan(extent.epochs, 64, bl.Rate(5e-3, (0.85 * extent.epochs,), 0.2), bl.Ramp(1, 0.7 * extent.epochs + 1),
-                           clip=PIXELS, seed=SEED, validation=None)
+    plan = bl.TrainingPlan(extent.epochs, 64, bl.Rate(5e-3, (0.85 * extent.epochs,), 0.2),
+                           bl.Ramp(1, min(0.7 * extent.epochs + 1, extent.epochs)), clip=PIXELS, seed=SEED, validation=None)
     model = bl.fit(setting.build(), data.take(range(1400)), setting.method, eps=setting.eps, plan=plan).model
     rest = data.take(range(1400, len(data)))
     assert rest.labels is not None

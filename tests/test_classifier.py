@@ -77,6 +77,16 @@ def test_units_do_not_matter(fitted):
     assert (other.scores(rows * np.array([4.0, 0.5, 1024.0])) == fitted.scores(rows)).all()
 
 
+def test_a_constant_column_changes_nothing_but_its_own_reach(fitted):
+    """The deviation of equal numbers is rounding, 1e-17 for 0.1: no unit of a column."""
+    rows, labels = table()
+    assert np.full(len(rows), 0.1).std() > 0
+    learned = classifier().fit(np.c_[rows, np.full(len(rows), 0.1)], labels).learned
+    assert learned.mean[3] == 0.1 and learned.deviation[3] == 1 and learned.room(np.c_[rows, rows[:, :1]], 0.2) < 1e-3
+    assert (learned.mean[:3] == fitted.learned.mean).all() and (learned.deviation[:3] == fitted.learned.deviation).all()
+    assert torch.equal(fitted.scores(torch.tensor(rows, requires_grad=True)), fitted.scores(rows))
+
+
 def test_the_room_for_rounding_covers_it(fitted):
     """Rows that are eps apart, as float64 holds them, are no further apart than what is certified."""
     learned = fitted.learned
@@ -125,6 +135,21 @@ BAD = {
     "words": (lambda fit: fit.predict([["a", "b", "c"]]), "no number .*encode such columns"),
     "one row without a table": (lambda fit: fit.predict(ROWS[0]), "rows and columns"),
     "no row": (lambda fit: fit.predict(ROWS[:0]), "at least one number"),
+    "complex numbers": (lambda fit: fit.predict(ROWS + 1j), "no number .*complex128"),
+    "dates": (lambda fit: fit.predict(np.array([["2020-01-01"] * 3], dtype="datetime64[D]")), "no number .*datetime64"),
+    "numbers without a deviation": (lambda fit: classifier().fit(ROWS * 1e300, LABELS), "column 0 are too large"),
+    "numbers too far away": (lambda fit: fit.predict_proba(ROWS * 1e300), "row 0 holds .* too far from the training data"),
+    "no labels": (lambda fit: classifier().fit(ROWS, None), "one value a row, got None"),
+    "a number as labels": (lambda fit: fit.score(ROWS, 3), "one value a row, got 3"),
+    "several radii": (lambda fit: fit.certify(ROWS, LABELS, [0.1, 0.2]), "one radius, got 2"),
+    "a plan in words": (lambda fit: fit.certify(ROWS, plan="fast"), "bl.Plan, .* got 'fast'"),
+    "a plan of training in words": (lambda fit: classifier(plan="fast").fit(ROWS, LABELS), "plan is a bl.TrainingPlan"),
+    "a method in words": (lambda fit: classifier(method="ibp").fit(ROWS, LABELS), "method is a training method"),
+    "a method that trains nothing": (lambda fit: classifier(method=bl.CROWN()).fit(ROWS, LABELS), "method is a training"),
+    "one width": (lambda fit: classifier(hidden=64).fit(ROWS, LABELS), "such as .64, 64., got 64"),
+    "a norm in words": (lambda fit: classifier(norm="2").fit(ROWS, LABELS), "order at least 1 .* got '2'"),
+    "eps in words": (lambda fit: classifier(eps="small").fit(ROWS, LABELS), "finite number, at least 0, got 'small'"),
+    "a huge seed": (lambda fit: classifier(random_state=2**70).fit(ROWS, LABELS), "below 2..63"),
     "one class": (lambda fit: classifier().fit(ROWS, ["a"] * 20), "all 20 rows have the label 'a'"),
     "labels of another length": (lambda fit: classifier().fit(ROWS, LABELS[:19]), "20 rows and 19 labels"),
     "scores of another length": (lambda fit: fit.score(ROWS, LABELS[:19]), "20 rows and 19 labels"),

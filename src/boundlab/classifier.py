@@ -68,7 +68,7 @@ class Learned:
         if rows.shape[1] != len(self.mean):
             raise ShapeError(f"the rows have {plural(rows.shape[1], 'column')}, and the classifier was fitted on "
                              f"{len(self.mean)}; give the same ones.")
-        return torch.from_numpy(((rows - self.mean) / self.deviation).astype(np.float32))
+        return in_deviations(rows, self.mean, self.deviation)
 
     def room(self, rows: np.ndarray, eps: float) -> float:
         """How much further than eps two rows may be apart once they are standardised and rounded, in any entry."""
@@ -108,17 +108,23 @@ class CertifiedClassifier(Shown):
         classes = classes_of(labels)
         if len(classes) < 2:
             raise DataError(f"all {len(labels)} rows have the label {labels[0]!r:.60}; a classifier needs two classes.")
-        deviation = rows.std(0)
-        mean, deviation = rows.mean(0), np.where(deviation > 0, deviation, 1.0)
+        mean, deviation = scales(rows)
         places = {label: place for place, label in enumerate(classes.tolist())}
-        data = Examples(torch.from_numpy(((rows - mean) / deviation).astype(np.float32)),
-                        torch.tensor([places[label] for label in labels]))
+        data = Examples(in_deviations(rows, mean, deviation), torch.tensor([places[label] for label in labels]))
+        self.check_arguments()
         net = network((rows.shape[1], *self.hidden, len(classes)), self.random_state)
-        plan = replace(self.plan or DEFAULT_PLAN, seed=self.random_state, clip=None)
+        plan = replace(self.plan or DEFAULT_PLAN, seed=int(self.random_state), clip=None)
         trained = fit(net, data, self.method or CrownIBP(), eps=self.eps, norm=self.norm, plan=plan)
         self.learned_ = Learned(trained, mean, deviation, classes)
         self.classes_, self.n_features_in_ = classes, rows.shape[1]
         return self
+
+    def check_arguments(self) -> None:
+        """SpecError for arguments of other kinds: `set_params` and scikit-learn take any."""
+        if self.plan is not None and not isinstance(self.plan, TrainingPlan):
+            raise SpecError(f"plan is a bl.TrainingPlan, or None for the default, got {self.plan!r:.60}.")
+        if not isinstance(self.hidden, Iterable) or isinstance(self.hidden, str):
+            raise SpecError(f"hidden are the widths of the layers, such as (64, 64), got {self.hidden!r:.60}.")
 
     @property
     def learned(self) -> Learned:
@@ -160,10 +166,15 @@ class CertifiedClassifier(Shown):
                 jobs: Jobs | None = None) -> Certified:
         """Which rows X (n, d) are proven to keep their label y, or without y their prediction, under any change up to `eps`.
 
-        `eps` is in standard deviations (default: that of training). Rounding is counted in, that of standardising rows, too.
-        The plan's norm and domain are those of the classifier.
+        `eps` is in standard deviations (default: that of training). Rounding is counted in, that of standardising rows, too;
+        a counterexample may lie that much outside. The plan's norm and domain are those of the classifier. Errors as those of
+        `fit`, and SpecError for several radii.
         """
-        table, (told,) = rows_of(X), radii_of(self.eps if eps is None else eps)
+        if plan is not None and not isinstance(plan, Plan):
+            raise SpecError(f"what is certified follows a bl.Plan, or None for the default, got {plan!r:.60}.")
+        table, (told, *more) = rows_of(X), radii_of(self.eps if eps is None else eps)
+        if more:
+            raise SpecError(f"rows are certified at one radius, got {1 + len(more)}; call once for each.")
         rows, asked = self.learned.standardised(table), replace(plan or Plan(), p=self.norm, clip=None)
         labels = evaluate(self.model, rows).argmax(1) if y is None else self.learned.numbers(y)
         room = self.learned.room(table, told) * (1 if math.isinf(self.norm) else rows.shape[1])
@@ -212,8 +223,8 @@ def network(widths: Sequence[int], seed: int) -> nn.Module:
     """Linear layers of these widths with ReLUs between them; weights are fixed by the seed."""
     if not all(isinstance(width, int | np.integer) and width > 0 for width in widths):
         raise SpecError(f"hidden layers have whole numbers of neurons, at least 1 each, got {tuple(widths[1:-1])}.")
-    if not isinstance(seed, int | np.integer) or seed < 0:
-        raise SpecError(f"random_state is a whole number from 0 on, got {seed!r:.60}.")
+    if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**63:
+        raise SpecError(f"random_state is a whole number from 0 on, below 2**63, got {seed!r:.60}.")
     layers: list[nn.Module] = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(seed))
@@ -227,7 +238,10 @@ def network(widths: Sequence[int], seed: int) -> nn.Module:
 def rows_of(table: Any) -> np.ndarray:
     """A table as rows (n, d) of float64; DataError if it holds what is no finite number, ShapeError for other shapes."""
     try:
-        rows = np.asarray(table, dtype=np.float64)
+        held = np.asarray(table.detach().cpu() if isinstance(table, Tensor) else table)
+        if held.dtype.kind in "cmM":
+            raise TypeError(f"numbers of type {held.dtype}")
+        rows = held.astype(np.float64)
     except (TypeError, ValueError) as problem:
         raise DataError(f"the table holds what is no number ({' '.join(str(problem).split()):.99}); encode such columns "
                         "first.") from problem
@@ -240,8 +254,32 @@ def rows_of(table: Any) -> np.ndarray:
     return rows
 
 
+def scales(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means and standard deviations (d,) of columns, 1 for a constant one, where else it is rounding; DataError if infinite."""
+    constant = rows.max(0) == rows.min(0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, deviation = np.where(constant, rows[0], rows.mean(0)), rows.std(0)
+    wrong = np.flatnonzero(~np.isfinite(mean + deviation))
+    if len(wrong):
+        raise DataError(f"the numbers of column {wrong[0]} are too large for a standard deviation; give it another unit.")
+    return mean, np.where(constant | (deviation == 0), 1.0, deviation)
+
+
+def in_deviations(rows: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> Tensor:
+    """Rows (n, d) in standard deviations from the mean, in float32; DataError where that is no finite number."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = ((rows - mean) / deviation).astype(np.float32)
+    wrong = np.argwhere(~np.isfinite(found))
+    if len(wrong):
+        raise DataError(f"row {wrong[0][0]} holds {rows[tuple(wrong[0])]} in column {wrong[0][1]}, too far from the training "
+                        "data for a network's numbers; drop it.")
+    return torch.from_numpy(found)
+
+
 def labels_of(labels: Iterable[Any]) -> list[Any]:
     """Labels as plain hashable values; DataError for one that is not hashable, or not equal to itself, such as NaN."""
+    if not isinstance(labels, Iterable):
+        raise DataError(f"labels are one value a row, got {labels!r:.60}.")
     given = labels.tolist() if isinstance(labels, np.ndarray | Tensor) else list(labels)
     for place, label in enumerate(given):
         try:

@@ -220,3 +220,9 @@ def test_slopes_beyond_an_operators_domain_bound_nothing():
     found = bl.bound(model, ball, method=bl.BCP())
     lowest = bl.evaluate(model, torch.tensor([[-1.0, 0.0]], dtype=torch.float64))
     assert (found.lower <= lowest).all() and (lowest <= found.upper).all()
+
+
+def test_the_order_of_a_norm_is_no_norm_of_layers():
+    for method in (bl.BCP(2.0), bl.LMT(2.0)):
+        with pytest.raises(bl.SpecError, match=r"function that bounds .* got 2\.0"):
+            bl.bound(small()[0], bl.LpBall(images(), 0.1, 2.0), method=method)

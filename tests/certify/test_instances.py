@@ -49,6 +49,15 @@ def test_an_onnx_file_is_handed_on_as_it_is(tmp_path):
     assert (tmp_path / "out/network.onnx").read_bytes() == (tmp_path / "net.onnx").read_bytes()
 
 
+def test_a_network_that_is_there_is_not_replaced_by_another(tmp_path):
+    bl.save_instances(model(), SMALL, 0.01, tmp_path)
+    bl.save_instances(model(), SMALL, 0.02, tmp_path)
+    before = (tmp_path / "network.onnx").read_bytes()
+    with pytest.raises(bl.SpecError, match="another network, which would be replaced"):
+        bl.save_instances(model(seed=14), SMALL, 0.01, tmp_path)
+    assert (tmp_path / "network.onnx").read_bytes() == before
+
+
 def test_only_what_a_certification_left_open(tmp_path, found: Certification):
     made = bl.save_instances(model(), SMALL, RADII, tmp_path, None, found)
     waiting = {(record.index, record.eps) for record in found.records if record.status is bl.Status.UNKNOWN}

@@ -24,6 +24,7 @@ import boundlab as bl
 from boundlab.capture.normalised import Normalisation, normalised_onnx
 from boundlab.certify.certification import Shares
 from boundlab.cli import certify as command
+from boundlab.cli.certify import numbers
 from boundlab.reports.certified.tables import between
 from boundlab.table import percent, radius
 from boundlab.whole_file import write_whole
@@ -114,6 +115,10 @@ def test_two_runs_in_one_folder_do_not_mix_their_normalisations(folder, run, mon
     assert [row["margin"] for row in one["records"]] == [row["margin"] for row in other["records"]]
 
 
+def test_radii_may_be_quotients():
+    assert numbers("--eps", "2/255, 8 / 255,0.5") == (2 / 255, 8 / 255, 0.5)
+
+
 def test_percentages_say_none_and_all_only_where_it_is_so():
     assert [percent(share) for share in (0.0, 1e-5, 0.25, 0.9996, 1.0)] == ["0.0 %", "0.1 %", "25.0 %", "99.9 %", "100.0 %"]
     assert [radius(eps) for eps in (0.1, 8 / 255, 0.12345678)] == ["0.1", "8/255", "0.12345678"]
@@ -152,6 +157,8 @@ BAD = {
     "radii in words": (("--eps", "small"), "--eps 'small'"),
     "a negative radius": (("--eps", "-1"), "got -1"),
     "no radius": (("--eps", "0.1,,"), "--eps '0.1,,'"),
+    "a quotient by 0": (("--eps", "8/0"), "--eps '8/0'"),
+    "two quotients in one": (("--eps", "8/255/2"), "--eps '8/255/2'"),
     "norm 0": (("--norm", "0"), "norm from 1 on"),
     "no norm": (("--norm", "big"), "not a norm"),
     "no method": (("--method", "magic"), "there is no method 'magic'"),

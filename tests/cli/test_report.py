@@ -36,7 +36,8 @@ def test_bad_input_is_one_sentence(folder, run):
     run(*CERTIFY, "--eps", "10")
     (folder / "broken").mkdir()
     (folder / "broken/certification.json").write_text("{")
-    for arguments, words in ((("none",), "none"), (("broken",), "no whole certification"), (("net.onnx",), "net.onnx"),
+    for arguments, words in ((("none",), "'none' holds no certification"), (("broken",), "no whole certification"),
+                             (("net.onnx",), "'net.onnx' holds no certification"),
                              (("out", "--classes", "a,b,c"), "3 names, and the network has 2 classes")):
         result = run("report", *arguments)
         assert result.exit_code == 2 and result.stdout == "" and words in result.stderr, result.output
@@ -44,13 +45,16 @@ def test_bad_input_is_one_sentence(folder, run):
 
 
 @pytest.mark.parametrize("name", ["certification.json", "counterexamples.npz", "extremes.npz"])
-def test_files_that_are_cut_are_one_sentence(folder, run, name):
+def test_files_that_are_cut_or_gone_are_one_sentence(folder, run, name):
     run(*CERTIFY, "--eps", "0.1,10")
     whole = (folder / "out" / name).read_bytes()
     for part in (0, len(whole) // 2, len(whole) - 3):
         (folder / "out" / name).write_bytes(whole[:part])
         result = run("report", "out")
         assert result.exit_code == 2 and result.stderr.count("\n") == 1, (part, result.output)
+    (folder / "out" / name).unlink()
+    result = run("report", "out")
+    assert result.exit_code == 2 and f"({name} is not there)" in result.stderr, result.output
 
 
 def test_without_matplotlib_everything_but_the_page_is_written(folder, run, monkeypatch):
@@ -95,6 +99,9 @@ def test_files_that_cannot_be_written_are_one_sentence(folder, run, monkeypatch)
     run(*CERTIFY, "--eps", "10")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     for arguments, words in ((("--junit", "none/j.xml"), "none/j.xml"), (("--sarif", "."), "is a folder"),
+                             (("--card", "out/certification.json"), "belongs to the certification"),
+                             (("--junit", "out/../out/ledger.sqlite"), "belongs to the certification"),
+                             (("--junit", "j.xml", "--sarif", "./j.xml"), "named twice"),
                              (("--parquet", "r.xlsx"), ".csv or .parquet"), (("--parquet", "r.parquet"), "install pyarrow")):
         result = run("report", "out", *arguments)
         assert result.exit_code == 2 and result.stdout == "" and words in result.stderr, result.output

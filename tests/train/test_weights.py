@@ -115,7 +115,8 @@ def test_methods_that_need_balls_of_inputs_say_so():
 
 
 @pytest.mark.parametrize("wrong", [
-    {"eps": -1.0}, {"eps": float("nan")}, {"eps": 0.1, "norm": 0.5}, {"eps": 0.1, "names": ()}], ids=repr)
+    {"eps": -1.0}, {"eps": float("nan")}, {"eps": 0.1, "norm": 0.5}, {"eps": 0.1, "names": ()},
+    {"eps": "small"}, {"eps": 0.1, "norm": "2"}], ids=repr)
 def test_balls_that_cannot_be_are_refused(wrong):
     with pytest.raises(SpecError):
         WeightThreat(**wrong)

@@ -7,7 +7,6 @@ least value of a specification on ball and box together (Lee et al. 2020, box co
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,18 +14,17 @@ import torch
 from torch import Tensor
 
 from boundlab.bounds.around import Around, Norm, box_after, radius_after, through_slopes
-from boundlab.bounds.backward import Env, backward, concretize
-from boundlab.bounds.intermediate import Evaluator, bending, by_operator, checked, fill, is_affine, relaxer, source_environment
-from boundlab.bounds.methods import refiner
-from boundlab.bounds.observe import watch
-from boundlab.bounds.problem import Bounds, Problem, finite_rows
-from boundlab.errors import BoundError
+from boundlab.bounds.backward import Env
+from boundlab.bounds.intermediate import Evaluator, by_operator, checked, fill, is_affine, relaxer, source_environment
+from boundlab.bounds.methods import interval_rows, refiner
+from boundlab.bounds.problem import Bounds, Problem
+from boundlab.errors import BoundError, SpecError
 from boundlab.graph import Node
 from boundlab.interval import Interval, point
-from boundlab.maps import Dense, spectral_bound
+from boundlab.maps import spectral_bound
 from boundlab.ops import lookup
 from boundlab.perturbations.ball import LpBall
-from boundlab.perturbations.sets import PerturbationSet, farthest
+from boundlab.perturbations.sets import farthest
 
 Balls = dict[int, Around]
 
@@ -48,7 +46,7 @@ class LMT:
     def run(self, problem: Problem) -> Bounds:
         """Bounds of the output or of the specification's rows."""
         env, balls = caught(problem, self.norm, boxes=False)
-        return worst_rows(problem, env, lambda index: LpBall(balls[index].center, balls[index].radius, 2.0))
+        return interval_rows(problem, env, lambda index: LpBall(balls[index].center, balls[index].radius, 2.0))
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ class BCP:
     def run(self, problem: Problem) -> Bounds:
         """Bounds of the output or of the specification's rows."""
         env, balls = caught(problem, self.norm, boxes=True)
-        return worst_rows(problem, env, lambda index: cut_ball(balls[index], env[index]))
+        return interval_rows(problem, env, lambda index: cut_ball(balls[index], env[index]))
 
 
 def cut_ball(ball: Around, box: Tensor | Interval) -> LpBall:
@@ -79,7 +77,13 @@ def cut_ball(ball: Around, box: Tensor | Interval) -> LpBall:
 
 
 def caught(problem: Problem, norm: Norm, *, boxes: bool) -> tuple[Env, Balls]:
-    """The interval of every node, and a ball of every perturbed one. BoundError if one is NaN or infinite."""
+    """The interval of every node, and a ball of every perturbed one. BoundError if one is NaN or infinite.
+
+    SpecError for a norm that is no function of a layer, such as an order of a norm.
+    """
+    if not callable(norm):
+        raise SpecError(f"`norm` is a function that bounds the spectral norm of a layer, got {norm!r:.60}; leave it out for "
+                        "one that proves.")
     env: dict[int, Any] = source_environment(problem.model, problem.sets, problem.inputs)
     balls = {index: Around(*region.l2_ball()) for index, region in problem.sets.items()}
     fill(problem.model.graph, env, refiner(problem), problem.observe, carrier(balls, env, norm, boxes))
@@ -121,21 +125,3 @@ def carrier(balls: Balls, env: dict[int, Any], norm: Norm, boxes: bool) -> Evalu
         return interval if better is None else interval.meet(better)
 
     return evaluate
-
-
-def worst_rows(problem: Problem, env: Env, region: Callable[[int], LpBall]) -> Bounds:
-    """The output's interval, or a specification's rows pulled through affine nodes, and minimised where they end.
-
-    That is the set of a source, and `region` of another node.
-    """
-    graph, spec = problem.model.graph, problem.spec
-    if spec is None:
-        interval = env[problem.target.index]
-        assert isinstance(interval, Interval)
-        return Bounds(interval.lower, interval.upper, graph, env)
-    rows = Dense(problem.target.shape, None, spec.rows)
-    with watch(problem.observe, problem.target, "rows", spec.rows.shape[0] * spec.rows.shape[1]):
-        pulled = backward(graph, env, relaxer(env), problem.target.index, rows, stop=bending(graph, problem.sets))
-        inner: dict[int, PerturbationSet] = {index: region(index) for index in pulled.coefficients if index not in problem.sets}
-        lower = concretize(pulled, env, {**problem.sets, **inner}) + spec.offset
-    return Bounds(finite_rows(lower, problem), None, graph, env, pulled)

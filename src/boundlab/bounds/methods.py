@@ -107,8 +107,11 @@ def pulling_of(problem: Problem, env: Env, relax: Relaxer, max_rows: int | None 
     return Pulling(problem.model, problem.sets, env, about, problem.budget, max_rows, problem.observe)
 
 
-def interval_rows(problem: Problem, env: Env) -> Bounds:
-    """A specification on top of intervals: its rows pulled through affine nodes only, so that the last layer is merged."""
+def interval_rows(problem: Problem, env: Env, region: Callable[[int], PerturbationSet] | None = None) -> Bounds:
+    """A specification on top of intervals: its rows pulled through affine nodes only, so that the last layer is merged.
+
+    They are lowest on the sets, and where they end at another node on its interval or, where it is given, on its `region`.
+    """
     graph, spec = problem.model.graph, problem.spec
     if spec is None:
         interval = env[problem.target.index]
@@ -117,7 +120,8 @@ def interval_rows(problem: Problem, env: Env) -> Bounds:
     rows = Dense(problem.target.shape, None, spec.rows)
     with watch(problem.observe, problem.target, "rows", spec.rows.shape[0] * spec.rows.shape[1]):
         pulled = backward(graph, env, relaxer(env), problem.target.index, rows, stop=bending(graph, problem.sets))
-        lower = concretize(pulled, env, problem.sets) + spec.offset
+        held = {} if region is None else {index: region(index) for index in pulled.coefficients if index not in problem.sets}
+        lower = concretize(pulled, env, {**problem.sets, **held}) + spec.offset
     return Bounds(finite_rows(lower, problem), None, graph, env, pulled)
 
 

@@ -23,6 +23,7 @@ from boundlab.errors import DataError, MissingPackage, SpecError
 from boundlab.whole_file import write_whole
 
 JSON, CSV, POINTS, INPUTS = "certification.json", "records.csv", "counterexamples.npz", "extremes.npz"
+FILES = (JSON, CSV, POINTS, INPUTS)
 """What `save_certification` writes into a folder."""
 EXTREMES = 8
 """So many of the least and of the most robust examples are kept with their inputs."""
@@ -85,6 +86,10 @@ def read_certification(folder: str | Path) -> Certification:
         check_complete(records, settings.eps)
         inputs = Inputs(dict(zip(kept["index"].tolist(), kept["x"], strict=True)), tuple(kept["shape"].tolist()))
         return Certification(settings, held["classes"], records, held["seconds"], inputs, explained_of(held["explained"]))
+    except (FileNotFoundError, NotADirectoryError) as problem:
+        lacking = Path(str(problem.filename)).name
+        raise DataError(f"'{place}' holds no certification, or not all of it ({lacking} is not there); name the "
+                        "folder that `boundlab certify --out` has written.") from problem
     except OSError:
         raise
     except Exception as problem:  # json, numpy and zipfile have many kinds for damaged files

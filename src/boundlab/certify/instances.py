@@ -47,8 +47,8 @@ def save_instances(model: Model | Original, examples: Examples, eps: float | tup
     """Writes the questions of `certify` for other verifiers: the ONNX file, a VNN-LIB file each, and instances.csv.
 
     Every example at every radius is asked, or of an earlier certification only what it left open. Of the plan the domain and
-    the seconds for each question count. Ends of boxes as for `save_vnnlib`. SpecError for a norm other than inf; DataError
-    where the certification is about another network or other data.
+    the seconds for each question count. Ends of boxes as for `save_vnnlib`. SpecError for a norm other than inf, and for a
+    folder that holds another network; DataError where the certification is about another network or other data.
     """
     plan, place = plan or Plan(), Path(folder)
     if not math.isinf(plan.p):
@@ -61,8 +61,11 @@ def save_instances(model: Model | Original, examples: Examples, eps: float | tup
         check_same(certified, original, as_array(x.numpy().tobytes() + labels.numpy().tobytes()), plan)
         waiting = {(record.index, record.eps) for record in certified.records if record.status in OPEN}
         asked = [one for one in asked if one in waiting]
+    content, network = onnx_of(original.model) if original.content is None else original.content, place / NETWORK
+    if network.exists() and network.read_bytes() != content:
+        raise SpecError(f"'{network}' is another network, which would be replaced; choose another folder.")
     (place / PROPERTIES).mkdir(parents=True, exist_ok=True)
-    write_whole(place / NETWORK, onnx_of(original.model) if original.content is None else original.content)
+    write_whole(network, content)
     listed = io.StringIO()
     for name, text in texts(original.model.to(torch.device("cpu")), (x, labels), asked, plan):
         write_whole(place / name, text.encode())

@@ -41,9 +41,11 @@ class Plan:
             raise SpecError(f"certified balls have a norm of order p >= 1 (or inf), got p = {self.p}.")
         if self.clip is not None and not self.clip[0] <= self.clip[1]:
             raise SpecError(f"the domain of the data goes from a low to a high number, got {self.clip}.")
-        if not self.timeout > 0 or self.batch < 1 or not self.stages:
-            raise SpecError("a plan needs at least one stage, a time limit above 0 and batches of at least one question, "
-                            f"got {len(self.stages)} stages, timeout={self.timeout} and batch={self.batch}.")
+        if not self.timeout > 0:
+            raise SpecError(f"a question needs a time limit above 0, in seconds, got {self.timeout}.")
+        if self.batch < 1 or not self.stages:
+            raise SpecError("a plan needs at least one stage and batches of at least one question, got "
+                            f"{len(self.stages)} stages and batch={self.batch}.")
         for stage in self.stages:
             if not isinstance(stage, PGD | Race | Bisection | Branching):
                 method_value(stage)

@@ -100,11 +100,17 @@ class Asked:
 
 
 def numbers(option: str, text: str) -> tuple[float, ...]:
-    """The numbers of an option."""
+    """The numbers of an option, where 8/255 is the quotient of two."""
     try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError as problem:
-        raise Misuse(f"{option} '{text}' is no number, nor numbers with commas between, such as 0.01,0.02.") from problem
+        return tuple(quotient(part) for part in text.split(","))
+    except (ValueError, ZeroDivisionError) as problem:
+        raise Misuse(f"{option} '{text}' is no number, nor numbers with commas between, such as 0.01,8/255.") from problem
+
+
+def quotient(text: str) -> float:
+    """A number, or the quotient of two; ValueError and ZeroDivisionError for others."""
+    above, slash, below = text.partition("/")
+    return float(above) / float(below) if slash else float(above)
 
 
 @dataclass(frozen=True)

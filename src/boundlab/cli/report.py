@@ -11,13 +11,14 @@ from typing import Annotated
 import typer
 
 from boundlab.certify.certification import Certification
-from boundlab.certify.export import read_certification, save_records
+from boundlab.certify.export import FILES, read_certification, save_records
 from boundlab.cli.answer import Answer
+from boundlab.cli.certify import LEDGER
 from boundlab.cli.verb import Misuse, Session
 from boundlab.errors import MissingPackage
 from boundlab.reports.certified.card import card_of
 from boundlab.reports.certified.junit import junit_of
-from boundlab.reports.certified.page import save_report
+from boundlab.reports.certified.page import HTML, MARKDOWN, save_report
 from boundlab.reports.certified.sarif import sarif_of
 from boundlab.reports.certified.words import headline, remainder
 from boundlab.whole_file import write_whole
@@ -39,11 +40,21 @@ class Also:
     card: Card = None
     parquet: Parquet = None
 
-    def write(self, found: Certification, names: Sequence[str]) -> tuple[Path, ...]:
-        """Those that are asked for; Misuse for a folder, and OSError names a file that cannot be written."""
+    def check(self, folder: Path) -> None:
+        """Misuse for a folder, for one file twice, and for a file of the certification itself."""
+        taken = {(folder / name).resolve(): "belongs to the certification" for name in (*FILES, LEDGER, HTML, MARKDOWN)}
         for path in (self.junit, self.sarif, self.card, self.parquet):
-            if path is not None and path.is_dir():
+            if path is None:
+                continue
+            if path.is_dir():
                 raise Misuse(f"'{path}' is a folder; name the file to write.")
+            place = path.resolve()
+            if place in taken:
+                raise Misuse(f"'{path}' {taken[place]}; name another file.")
+            taken[place] = "is named twice"
+
+    def write(self, found: Certification, names: Sequence[str]) -> tuple[Path, ...]:
+        """Those that are asked for; OSError names a file that cannot be written."""
         kinds = ((self.junit, partial(junit_of, found, names)), (self.sarif, partial(sarif_of, found, names)),
                  (self.card, partial(card_of, found)))
         written = [write_whole(path, text().encode()) for path, text in kinds if path is not None]
@@ -53,6 +64,7 @@ class Also:
 def report(session: Session, folder: Folder, classes: Classes = None, also: Also = Also()) -> Answer:
     """Write report.html and report.md into the folder of a certified data set, and files for other programs where asked."""
     found = read_certification(folder)
+    also.check(folder)
     names = [] if classes is None else [name.strip() for name in classes.split(",")]
     if names and len(names) != found.classes:
         raise Misuse(f"--classes gives {len(names)} names, and the network has {found.classes} classes; name each.")

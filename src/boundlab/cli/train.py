@@ -129,7 +129,7 @@ def answer(name: str, asked: Recipe, outcome: Outcome, where: Where, data: tuple
     if data[0].lexicon is not None:
         paths[WORDS] = where.out / WORDS
         lists = [[other for other in row if other] for row in data[0].lexicon.candidates.tolist()]
-        paths[WORDS].write_text(json.dumps({"words": data[0].lexicon.words, "candidates": lists}) + "\n")
+        paths[WORDS].write_text(json.dumps({"words": data[0].lexicon.words, "candidates": lists}) + "\n", encoding="utf-8")
     record = jsonable({
         "recipe": name, "title": asked.title, "eps": asked.radius, "train eps": asked.eps, "norm": asked.norm, "errors": ours,
         "published": [one.model_dump() for one in asked.published], "training examples": len(data[0]),

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Real
 from typing import Protocol
 
 from torch import Tensor, nn
@@ -60,6 +61,14 @@ class ThreatModel(Protocol):
         return ()
 
 
+def check_radius(eps: float, norm: float) -> None:
+    """SpecError for what is no radius of a ball, or no norm of one."""
+    if not (isinstance(eps, Real) and 0 <= eps < math.inf):
+        raise SpecError(f"eps must be a finite number, at least 0, got {eps!r:.60}.")
+    if not (isinstance(norm, Real) and norm >= 1):
+        raise SpecError(f"a ball needs a norm of order at least 1 (or inf), got {norm!r:.60}.")
+
+
 @dataclass(frozen=True)
 class Threat(ThreatModel):
     """Balls of radius `eps` of an l_p norm, in the inputs' own units, within the numbers `clip` (low, high) if there are any.
@@ -72,10 +81,7 @@ class Threat(ThreatModel):
     clip: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.eps < math.inf:
-            raise SpecError(f"eps must be finite and at least 0, got {self.eps}.")
-        if not self.norm >= 1:
-            raise SpecError(f"a ball needs a norm of order at least 1 (or inf), got {self.norm}.")
+        check_radius(self.eps, self.norm)
         if self.clip is not None and not self.clip[0] < self.clip[1]:
             raise SpecError(f"clip is the least and the greatest number of an input, got {self.clip[0]} and {self.clip[1]}.")
 

@@ -7,7 +7,7 @@ The weights of a loss are pairs, at the start of the eps ramp and at its end; be
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ Weights = tuple[float, float]
 """A weight at the start of the eps ramp and at its end."""
 
 
+@runtime_checkable
 class TrainingMethod(Protocol):
     """What is minimised: a frozen value with a pure loss, and, if it attacks, a search that comes before."""
 

@@ -18,7 +18,7 @@ from boundlab.perturbations.ball import LpBall
 from boundlab.perturbations.joint import Key, apart, names_of
 from boundlab.perturbations.weights import weight_ball
 from boundlab.spec import labelled_right
-from boundlab.train.batch import ThreatModel, placed
+from boundlab.train.batch import ThreatModel, check_radius, placed
 from boundlab.train.losses import fused_crown_ibp_loss
 from boundlab.train.measure import AT_ONCE, check_examples, parts, share
 
@@ -39,10 +39,7 @@ class WeightThreat(ThreatModel):
     joint: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.eps < math.inf:
-            raise SpecError(f"eps must be finite and at least 0, got {self.eps}.")
-        if not self.norm >= 1:
-            raise SpecError(f"a ball needs a norm of order at least 1 (or inf), got {self.norm}.")
+        check_radius(self.eps, self.norm)
         if not self.names:
             raise SpecError("name at least one parameter, or a pattern such as '*.weight'.")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
@@ -61,12 +62,16 @@ class WordThreat(ThreatModel):
     eps: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.candidates.dtype != torch.int64 or self.candidates.dim() != 2:
+        if not isinstance(self.candidates, Tensor):
+            raise SpecError(f"candidates are a tensor (words, c) of int64 numbers, got a {type(self.candidates).__name__}.")
+        if self.candidates.dtype != torch.int64 or self.candidates.dim() != 2 or not self.candidates.numel():
             raise SpecError(f"candidates are int64 numbers (words, c), got {self.candidates.dtype} of shape "
                             f"{list(self.candidates.shape)}.")
-        if not (isinstance(self.budget, int) and self.budget >= 0 and 0 <= self.eps <= 1):
+        if int(self.candidates.min()) < 0:
+            raise SpecError(f"candidates are numbers of words, and 0 where there is none, got {int(self.candidates.min())}.")
+        if not (isinstance(self.budget, int) and self.budget >= 0 and isinstance(self.eps, Real) and 0 <= self.eps <= 1):
             raise SpecError(f"a budget is a whole number from 0 on, and eps lies between 0 and 1, got {self.budget} and "
-                            f"{self.eps}.")
+                            f"{self.eps!r:.60}.")
 
     def captured(self, module: nn.Module, x: Tensor) -> Model:
         if not isinstance(module, Worded):
@@ -94,12 +99,12 @@ class WordThreat(ThreatModel):
             raise DataError("words are replaced in sentences, which are int64 numbers of words; the examples hold others.")
         if given != wanted:
             raise ShapeError(f"the network takes sentences of {list(wanted)} words, and the examples have {list(given)}.")
+        if int(self.candidates.max()) >= len(model.params[TABLE]):
+            raise DataError(f"the candidates have words up to {int(self.candidates.max())}, and there are only "
+                            f"{len(model.params[TABLE])} word vectors.")
         if int(examples.x.min()) < 0 or int(examples.x.max()) >= min(len(self.candidates), len(model.params[TABLE])):
             raise DataError(f"the examples have words {int(examples.x.min())} to {int(examples.x.max())}; there are "
                             f"{len(model.params[TABLE])} word vectors, and candidates for {len(self.candidates)} words.")
-        if bool((self.candidates >= len(model.params[TABLE])).any()):
-            raise DataError(f"a candidate is word {int(self.candidates.max())}, and there are {len(model.params[TABLE])} word "
-                            "vectors; leave out what the network does not know.")
 
     @property
     def layers(self) -> Method:
