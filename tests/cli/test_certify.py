@@ -115,8 +115,14 @@ def test_two_runs_in_one_folder_do_not_mix_their_normalisations(folder, run, mon
     assert [row["margin"] for row in one["records"]] == [row["margin"] for row in other["records"]]
 
 
-def test_radii_may_be_quotients():
+def test_radii_may_be_quotients(folder, run):
     assert numbers("--eps", "2/255, 8 / 255,0.5") == (2 / 255, 8 / 255, 0.5)
+    one, other = (json.loads(run("bound", "net.onnx", "--data", "x.npy", "--eps", eps, "--json").stdout)
+                  for eps in ("1/50", "0.02"))
+    assert one["eps"] == other["eps"] == 0.02 and one["lower"] == other["lower"]
+    for verb in ("bound", "verify"):
+        result = run(verb, "net.onnx", "--data", "x.npy", "--eps", "1/0")
+        assert result.exit_code == 2 and "'1/0' divides by 0" in result.stderr
 
 
 def test_percentages_say_none_and_all_only_where_it_is_so():

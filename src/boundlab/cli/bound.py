@@ -15,14 +15,15 @@ import typer
 import boundlab as bl
 from boundlab.bounds.observe import Recorder
 from boundlab.cli.answer import Answer
-from boundlab.cli.loading import Clip, NetworkChoice, Norm, ball_of, load_examples, margins_of, shape_in
+from boundlab.cli.loading import Clip, NetworkChoice, Norm, ball_of, load_examples, margins_of, quotient, shape_in
 from boundlab.cli.methods import NAMES, method_named
 from boundlab.cli.profile import profile_data, profile_table
 from boundlab.cli.verb import Session
 from boundlab.table import Table, above, below, number
 
 Data = Annotated[Path, typer.Option(help="Inputs (batch, ...) in a .npy file, or as x (with labels y) in an .npz file.")]
-Eps = Annotated[float, typer.Option(help="Radius of the ball around each input; for norm 0, how many coordinates.")]
+Eps = Annotated[float, typer.Option(
+    parser=quotient, metavar="<float>", help="Radius of the ball around each input; for norm 0, how many coordinates.")]
 MethodName = Annotated[str, typer.Option(help=f"One of {NAMES}.")]
 Label = Annotated[list[int] | None, typer.Option(help="Bound the margins of this class; once for all inputs or once for each.")]
 Memory = Annotated[str | None, typer.Option(help="Memory to hold at once, such as 4GB; by default a quarter of what is free.")]

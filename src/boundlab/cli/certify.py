@@ -24,7 +24,7 @@ from boundlab.certify.export import save_certification
 from boundlab.certify.plan import Jobs, Plan, Progress
 from boundlab.cli.answer import FALSIFIED, OK, UNKNOWN, Answer
 from boundlab.cli.engines import EngineChoice
-from boundlab.cli.loading import NetworkChoice, find_network, norm_of
+from boundlab.cli.loading import NetworkChoice, find_network, norm_of, quotient
 from boundlab.cli.methods import METHODS, NAMES, method_named
 from boundlab.cli.modules import Shape
 from boundlab.cli.question import on_disk
@@ -42,7 +42,7 @@ from boundlab.verify.verify import LADDER, Stage
 from boundlab.whole_file import write_whole
 
 Data = Annotated[Path, typer.Option(help=f"Labelled inputs: {KINDS}.")]
-Eps = Annotated[str, typer.Option(help="Radius of the balls, or several with commas between.")]
+Eps = Annotated[str, typer.Option(help="Radius of the balls, or several with commas between, such as 0.01,8/255.")]
 Norm = Annotated[str, typer.Option(help="Norm of the balls: inf, 1, 2 or another p from 1 on.")]
 Half = Annotated[Literal["train", "test"], typer.Option("--part", help="Which part, if the data has both.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Only so many examples, the first ones.")]
@@ -103,14 +103,8 @@ def numbers(option: str, text: str) -> tuple[float, ...]:
     """The numbers of an option, where 8/255 is the quotient of two."""
     try:
         return tuple(quotient(part) for part in text.split(","))
-    except (ValueError, ZeroDivisionError) as problem:
+    except ValueError as problem:
         raise Misuse(f"{option} '{text}' is no number, nor numbers with commas between, such as 0.01,8/255.") from problem
-
-
-def quotient(text: str) -> float:
-    """A number, or the quotient of two; ValueError and ZeroDivisionError for others."""
-    above, slash, below = text.partition("/")
-    return float(above) / float(below) if slash else float(above)
 
 
 @dataclass(frozen=True)

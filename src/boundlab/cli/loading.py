@@ -206,6 +206,14 @@ def norm_of(text: str) -> float:
     return p
 
 
+def quotient(text: str) -> float:
+    """A number, or as papers name radii of pixels the quotient of two; ValueError for others."""
+    above, slash, below = str(text).partition("/")
+    if slash and float(below) == 0:
+        raise ValueError(f"'{text}' divides by 0.")
+    return float(above) / float(below) if slash else float(above)
+
+
 def ball_of(x: Tensor, eps: float, norm: str, clip: tuple[float, float] | None) -> PerturbationSet:
     """The ball around each input that --eps, --norm and --clip name; of norm 0, eps coordinates may be anything in --clip."""
     p = norm_of(norm)

@@ -12,7 +12,17 @@ import typer
 import boundlab as bl
 from boundlab.capture.onnx import onnx_reference
 from boundlab.cli.answer import FALSIFIED, OK, UNKNOWN, Answer
-from boundlab.cli.loading import Clip, NetworkChoice, NetworksChoice, Norm, ball_of, load_examples, margins_of, shape_in
+from boundlab.cli.loading import (
+    Clip,
+    NetworkChoice,
+    NetworksChoice,
+    Norm,
+    ball_of,
+    load_examples,
+    margins_of,
+    quotient,
+    shape_in,
+)
 from boundlab.cli.verb import Misuse, Session
 from boundlab.perturbations.sets import PerturbationSet
 from boundlab.question.exact import Query
@@ -26,7 +36,8 @@ from boundlab.verify.verdict import Result, Verdict
 
 Spec = Annotated[Path | None, typer.Argument(metavar="[SPEC]", help="A VNN-LIB file, 1.0 or 2.0 (.vnnlib or .vnnlib.gz).")]
 Data = Annotated[Path | None, typer.Option(help="Instead of SPEC: inputs (batch, ...) in a .npy or .npz file.")]
-Eps = Annotated[float | None, typer.Option(help="With --data: radius of the ball; for norm 0, how many inputs.")]
+Eps = Annotated[float | None, typer.Option(
+    parser=quotient, metavar="<float>", help="With --data: radius of the ball; for norm 0, how many inputs.")]
 Label = Annotated[list[int] | None, typer.Option(help="With --data: the class to keep; once for all inputs or once for each.")]
 Timeout = Annotated[float, typer.Option(min=0, help="Seconds for all problems together.")]
 Format = Annotated[Literal["text", "vnncomp"], typer.Option("--format", help="vnncomp: unsat, sat and its witness, ...")]

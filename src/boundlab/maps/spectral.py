@@ -116,7 +116,7 @@ def bound_of(layer: LinearMap, like: Tensor) -> Tensor:
     """The bound of a map in double precision: of its parts, or the smallest that is known for its kind."""
     if isinstance(layer, Transposed):
         return bound_of(layer.of, like)
-    if isinstance(layer, Identity | Reshape | Permute | Slice):
+    if isinstance(layer, MOVES):
         return like.new_ones(1)
     if isinstance(layer, Diagonal):
         return flat(layer.scale.abs(), 1).amax(1)
