@@ -1,6 +1,7 @@
 """The library runs wherever Python does: text is UTF-8, and importing needs no module of one operating system."""
 
 import ast
+import re
 import sys
 
 from tests.test_layers import MODULES, part_of, tree_of
@@ -57,3 +58,10 @@ def test_nothing_of_one_operating_system():
 
 def test_the_lists_are_of_this_python():
     assert sys.stdlib_module_names >= POSIX
+
+
+def test_no_pattern_has_a_possessive_group():
+    """Python 3.11.0 to 3.11.4 mistakes the end of what `(...)++` matches; `(?>(...)+)` says the same."""
+    for path in MODULES:
+        found = re.findall(r"\)(?:\+\+|\*\+|\?\+)[^+]?", path.read_text(encoding="utf-8"))
+        assert not found, f"{path} has a possessive group"

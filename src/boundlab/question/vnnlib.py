@@ -28,8 +28,9 @@ NUMBER = r"[-+]?(?:\d++\.?\d*+|\.\d++)(?:[eE][-+]?\d++)?"
 BOUND = rf"\(\s*+[<>]=\s++[XY]_\d++\s++{NUMBER}\s*+\)"
 COMMENT = re.compile(r";[^\n]*")
 DECLARATION = re.compile(r"\(declare-const[ \t]+([XY]_\d+)[ \t]+Real[ \t]*\)")
-ASSERTIONS = re.compile(rf"(?:\(assert\s*+{BOUND}\s*+\)\s*+)++")
-CONJUNCTION = re.compile(rf"\(\s*+and((?:\s*+{BOUND})++)\s*+\)")
+# Atomic groups, and not "++" behind a group, which Python 3.11.0 to 3.11.4 takes for a match of what is cut off in its midst.
+ASSERTIONS = re.compile(rf"(?>(?:\(assert\s*+{BOUND}\s*+\)\s*+)+)")
+CONJUNCTION = re.compile(rf"\(\s*+and((?>(?:\s*+{BOUND})+))\s*+\)")
 TOKEN = re.compile(r"\x00\d+|[()]|[^\s()\x00]+")
 VARIABLE = re.compile(r"[XY]_\d+")
 MOST_DEPTH = 100
