@@ -180,7 +180,7 @@ def members(definition: ast.ClassDef) -> dict[str, str]:
     """The fields of a class with types and defaults, the values of an enumeration, the arguments of a constructor, by name."""
     found = {}
     for statement in definition.body:
-        if isinstance(statement, ast.AnnAssign):
+        if isinstance(statement, ast.AnnAssign) and not ast.unparse(statement.annotation).startswith("ClassVar"):
             default = "" if statement.value is None else default_of(statement.value)
             found[assigned(statement)] = f"{assigned(statement)}: {ast.unparse(statement.annotation)}{default}"
         elif isinstance(statement, ast.Assign):

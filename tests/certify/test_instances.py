@@ -69,5 +69,5 @@ def test_only_what_a_certification_left_open(tmp_path, found: Certification):
 
 
 def test_another_norm_is_refused(tmp_path):
-    with pytest.raises(bl.SpecError, match="norm 2 are none; use norm inf"):
+    with pytest.raises(bl.SpecError, match="norm 2 is none; use norm inf"):
         bl.save_instances(model(), SMALL, 0.1, tmp_path, bl.Plan(p=2))

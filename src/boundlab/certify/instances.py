@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from boundlab.perturbations.ball import LpBall
 from boundlab.question.exact import widened
 from boundlab.question.vnnlib import write_vnnlib
 from boundlab.spec import margins
-from boundlab.verify.saved import questions
+from boundlab.verify.saved import check_norm, questions
 from boundlab.verify.sound import Original
 from boundlab.whole_file import write_whole
 
@@ -51,8 +50,7 @@ def save_instances(model: Model | Original, examples: Examples, eps: float | tup
     folder that holds another network; DataError where the certification is about another network or other data.
     """
     plan, place = plan or Plan(), Path(folder)
-    if not math.isinf(plan.p):
-        raise SpecError(f"VNN-LIB 1.0 has linear constraints only, and balls of norm {plan.p:g} are none; use norm inf.")
+    check_norm(plan.p)
     original, radii = (model if isinstance(model, Original) else Original(model)).detached(), radii_of(eps)
     x, labels = fitting(original.model, examples, plan)
     wrong = {index for index, _ in misclassified(scores_of(original.model, x, "cpu"), labels, 1)}

@@ -6,17 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from boundlab.bounds.methods import CROWN
-from boundlab.bounds.problem import Method
 from boundlab.reproduce.published import LIRPA_5, Verified
 from boundlab.train.fit import fit_against
 from boundlab.train.methods import Natural
 from boundlab.train.recipe import MethodTable, Recipe, recipe
+from boundlab.train.run import WORD_PROOFS
 from boundlab.train.sources import sentences_in
-from boundlab.train.words import ByBudget, HullIBP, WordThreat, by_budget
+from boundlab.train.words import ByBudget, WordThreat, by_budget
 
 RECIPES = {"bag of words": "sst2-bag-short", "Transformer": "sst2-transformer-short", "LSTM": "sst2-lstm-short"}
-PROOFS: Mapping[str, Method] = {"IBP": HullIBP(), "IBP+Backward": CROWN(intermediate=HullIBP())}
 
 
 @dataclass(frozen=True)
@@ -55,6 +53,6 @@ def word_row(network: str, trained: str, asked: Recipe, folder: Path, sentences:
     threat = asked.threat(asked.eps, training)
     assert isinstance(threat, WordThreat)
     fitted = fit_against(asked.built(training), training, asked.training_method, threat, asked.plan())
-    found = by_budget(fitted.model, test, threat, PROOFS)
-    known = {method: LIRPA_5[network, trained, method] for method in PROOFS if (network, trained, method) in LIRPA_5}
+    found = by_budget(fitted.model, test, threat, WORD_PROOFS)
+    known = {method: LIRPA_5[network, trained, method] for method in WORD_PROOFS if (network, trained, method) in LIRPA_5}
     return WordRow(network, trained, len(test), found, sum(epoch.seconds for epoch in fitted.history), known)

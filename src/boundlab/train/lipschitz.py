@@ -7,6 +7,7 @@ comes from a power iteration.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -26,29 +27,31 @@ from boundlab.train.projections import projected_margins
 
 
 @dataclass(frozen=True)
-class RobustBCP(TrainingMethod):
-    """w * natural + (1 - w) * cross-entropy of the worst logits by BCP (Lee et al. 2020, Eq. 13); w = `natural_weight`."""
+class ByLipschitz(TrainingMethod):
+    """w * natural + (1 - w) * cross-entropy of the worst logits by `bound`; w = `natural_weight`."""
 
     natural_weight: Weights = (1.0, 0.0)
+    bound: ClassVar[Method]
 
     def __post_init__(self) -> None:
         check_weights("natural_weight", self.natural_weight)
 
     def loss(self, batch: Batch) -> Tensor:
-        return with_natural(batch, self.natural_weight, robust_cross_entropy(lower_margins(batch, BCP(trainable_bound))))
+        return with_natural(batch, self.natural_weight, robust_cross_entropy(lower_margins(batch, self.bound)))
 
 
 @dataclass(frozen=True)
-class RobustLMT(TrainingMethod):
+class RobustBCP(ByLipschitz):
+    """w * natural + (1 - w) * cross-entropy of the worst logits by BCP (Lee et al. 2020, Eq. 13); w = `natural_weight`."""
+
+    bound: ClassVar[Method] = BCP(trainable_bound)
+
+
+@dataclass(frozen=True)
+class RobustLMT(ByLipschitz):
     """The same with Lipschitz margins, as Lee et al. 2020 train LMT (Tsuzuku et al. 2018, with a schedule)."""
 
-    natural_weight: Weights = (1.0, 0.0)
-
-    def __post_init__(self) -> None:
-        check_weights("natural_weight", self.natural_weight)
-
-    def loss(self, batch: Batch) -> Tensor:
-        return with_natural(batch, self.natural_weight, robust_cross_entropy(lower_margins(batch, LMT(trainable_bound))))
+    bound: ClassVar[Method] = LMT(trainable_bound)
 
 
 @dataclass(frozen=True)

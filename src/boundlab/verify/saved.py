@@ -47,6 +47,12 @@ def questions(model: Model, sets: PerturbationSet | Regions, spec: Specification
         raise SpecError("sets alone are no question: give a specification, for example margins(labels, classes).")
     named = sets if isinstance(sets, Mapping) else {model.graph.inputs[0].name: sets}
     for region in named.values():
-        if isinstance(region, LpBall) and not math.isinf(region.p):
-            raise SpecError(f"VNN-LIB 1.0 has linear constraints only, and a ball of norm {region.p:g} is none; use norm inf.")
+        if isinstance(region, LpBall):
+            check_norm(region.p)
     return queries_of(model, named, spec, torch.arange(problem_of(model, named, spec).batch))
+
+
+def check_norm(p: float) -> None:
+    """SpecError for a norm whose balls VNN-LIB 1.0 cannot state."""
+    if not math.isinf(p):
+        raise SpecError(f"VNN-LIB 1.0 has linear constraints only, and a ball of norm {p:g} is none; use norm inf.")
