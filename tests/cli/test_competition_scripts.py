@@ -76,7 +76,7 @@ def test_the_limit_is_kept_to_the_second(script, tool):
     script.tool(tool)
     start = time.perf_counter()
     assert run(script, "safe.vnnlib", 1) == ["timeout"]
-    assert 0.9 < time.perf_counter() - start < 3.0
+    assert 0.9 < time.perf_counter() - start < 5.0
 
 
 def test_what_an_earlier_run_left_behind_is_ended(script, folder):
