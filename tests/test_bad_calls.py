@@ -43,6 +43,29 @@ CALLS = {
     "a branch on values": (lambda: bl.capture(Branching(), X), r"test_bad_calls.py:\d+.*must be rewritten"),
 }
 
+SPEC, DATA, HEAVY = bl.margins([0, 1, 2], 3), bl.Examples(X, torch.tensor([0, 1, 2])), bl.WeightThreat(0.1)
+MODULES = {
+    "verify": lambda: bl.verify(NET, BALL, SPEC),
+    "radius": lambda: bl.radius(NET, X, SPEC),
+    "certify": lambda: bl.certify(NET, DATA, 0.1),
+    "flatness": lambda: bl.flatness(NET, DATA, HEAVY),
+    "landscape": lambda: bl.landscape(NET, DATA, HEAVY),
+    "evaluate": lambda: bl.evaluate(NET, X),
+    "renamed": lambda: bl.renamed(NET, {"input": "x"}),
+    "moved": lambda: bl.moved(NET, "d"),
+    "spec": lambda: bl.spec(NET, lambda x, y: y[0] > y[1], box=(X[0], X[0])),
+    "weight_ball": lambda: bl.weight_ball(NET, "*", eps=0.1),
+    "save_onnx": lambda: bl.save_onnx(NET, "net.onnx"),
+    "save_vnnlib": lambda: bl.save_vnnlib(NET, BALL, SPEC, "net.vnnlib"),
+}
+CALLS |= {f"module for a model: {name}": (call, "got Sequential; bl.capture") for name, call in MODULES.items()}
+CALLS |= {
+    "certify a tuple": (lambda: bl.certify(MODEL, (X, [0, 1, 2]), 0.1), r"bl.Examples\(x, labels\), got tuple"),
+    "fit a tuple": (lambda: bl.fit(NET, (X, [0, 1, 2]), bl.RobustIBP(), eps=0.1), "got tuple"),
+    "flatness of a tuple": (lambda: bl.flatness(MODEL, (X, [0, 1, 2]), HEAVY), "got tuple"),
+    "flatness of inputs": (lambda: bl.flatness(MODEL, DATA, bl.Threat(0.1)), "bl.WeightThreat"),
+}
+
 
 @pytest.mark.parametrize("call", CALLS)
 def test_a_wrong_call_is_refused_in_words(call, capfd):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from boundlab.errors import ShapeError
-from boundlab.graph import PARAMETER, Model, Node
+from boundlab.graph import PARAMETER, Model, Node, check_model
 from boundlab.ops import lookup
 
 Values = Mapping[int, Tensor]
@@ -45,5 +45,6 @@ def evaluate(model: Model, inputs: Mapping[str, Tensor] | Tensor, guided: bool =
     A parameter may be given another value by its name. ShapeError if an input is missing or of another shape, or the network
     has several outputs. `guided` says whose slopes jumps have, see `Op`.
     """
+    check_model(model)
     named = {model.graph.inputs[0].name: inputs} if isinstance(inputs, Tensor) else inputs
     return evaluate_all(model, named, guided)[model.graph.output.index]

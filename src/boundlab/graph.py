@@ -236,3 +236,9 @@ def pruned(graph: Graph, *, keep_inputs: bool = True) -> Graph:
     nodes = (replace(node, index=place[node.index], args=tuple(place[arg] for arg in node.args)) for node in kept)
     norms = tuple(norm.at(place) for norm in graph.norms if norm.within(place))
     return Graph(tuple(nodes), tuple(place[index] for index in graph.outputs), graph.names, norms)
+
+
+def check_model(model: object) -> None:
+    """ShapeError for anything that is no `Model`, most often a module that nobody has captured."""
+    if not isinstance(model, Model):
+        raise ShapeError(f"a Model is needed here, got {type(model).__name__}; bl.capture(module, example) makes one.")

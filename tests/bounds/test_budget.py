@@ -74,13 +74,19 @@ def test_a_smaller_budget_makes_smaller_parts():
     assert problems_at_once(100, 2**20, sizes[-1]) == 1  # a large matrix: neurons that are dead in one problem are left out
 
 
-@pytest.mark.parametrize(("memory", "size"), [("4GB", 4e9), ("512 MiB", 2**29), ("1.5kb", 1500), (77, 77), ("77", 77)])
+@pytest.mark.parametrize(("memory", "size"), [("4GB", 4e9), ("512 MiB", 2**29), ("1.5kb", 1500), (77, 77)])
 def test_sizes_are_read(memory, size):
     assert bytes_of(memory) == size
 
 
-@pytest.mark.parametrize("memory", ["4 horses", "", "-1GB", 0, True, "0.1"])
+@pytest.mark.parametrize("memory", ["4 horses", "", "-1GB", 0, True, "0.1GiBs"])
 @pytest.mark.parametrize("method", [bl.CROWN, bl.IBP, bl.Forward])
 def test_other_sizes_are_refused(method, memory):
     with pytest.raises(bl.SpecError, match="memory is a number of bytes or text such as '4GB'"):
         method(memory=memory)
+
+
+def test_a_number_in_text_needs_a_unit():
+    """`--memory 4` means gigabytes to whoever types it, and 4 bytes to a parser."""
+    with pytest.raises(bl.SpecError, match="'4' has no unit; say '4GB'"):
+        bl.CROWN(memory="4")

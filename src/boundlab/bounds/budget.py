@@ -38,6 +38,8 @@ def bytes_of(memory: str | int) -> int:
     """A budget in bytes from a number, or from text such as "4GB" or "512 MiB"; SpecError for anything else."""
     parts = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]i?B)?\s*", str(memory), re.IGNORECASE)
     size = int(float(parts[1]) * UNITS[(parts[2] or "").upper()]) if parts else 0
+    if parts and isinstance(memory, str) and not parts[2]:
+        raise SpecError(f"memory {memory!r} has no unit; say '{memory.strip()}GB', or give bytes as a number.")
     if size < 1 or isinstance(memory, bool):
         raise SpecError(f"memory is a number of bytes or text such as '4GB' or '512 MiB', got {memory!r}.")
     return size

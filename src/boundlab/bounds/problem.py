@@ -19,7 +19,7 @@ from boundlab.bounds.observe import Observer
 from boundlab.bounds.start import Start
 from boundlab.bounds.unfold import unfolded
 from boundlab.errors import BoundError, ShapeError
-from boundlab.graph import INPUT, Graph, Model, Node
+from boundlab.graph import INPUT, Graph, Model, Node, check_model
 from boundlab.interval import Interval, laid_together
 from boundlab.maps import Dense
 from boundlab.ops import lookup
@@ -237,8 +237,7 @@ def alike(problem: Problem) -> Problem:
 def problem_of(model: Model, sets: PerturbationSet | Regions,
                spec: Specification | None = None, known: Mapping[str, Interval] | None = None) -> Problem:
     """The question as methods see it: sets by node index, shapes checked."""
-    if not isinstance(model, Model):
-        raise ShapeError(f"bounds are about a Model, got {type(model).__name__}; bl.capture(module, example) makes one.")
+    check_model(model)
     named = sets if isinstance(sets, Mapping) else {model.graph.inputs[0].name: sets}
     inputs = {name: value for name, value in named.items() if isinstance(name, str) and isinstance(value, Tensor)}
     names = [name for key in named for name in names_of(key)]

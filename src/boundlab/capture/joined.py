@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from boundlab.capture.builder import Builder
 from boundlab.errors import ShapeError
-from boundlab.graph import INPUT, PARAMETER, Graph, Model
+from boundlab.graph import INPUT, PARAMETER, Graph, Model, check_model
 
 
 def include(build: Builder, model: Model, fed: Mapping[str, int], prefix: str = "") -> tuple[int, ...]:
@@ -61,6 +61,7 @@ def joined(**networks: Model) -> Model:
 
 def renamed(model: Model, names: Mapping[str, str]) -> Model:
     """The same network with inputs under other names, {old: new}; ShapeError for unknown names and those that are taken."""
+    check_model(model)
     own = {node.name for node in model.graph.inputs}
     unknown = sorted(set(names) - own)
     if unknown:
@@ -78,6 +79,7 @@ def moved(model: Model, by: str, at: str | None = None) -> Model:
 
     `at` names the input (default: the only one). So f(x + d) stands beside f(x), and a box for d says how x may change.
     """
+    check_model(model)
     inputs = {node.name: node for node in model.graph.inputs}
     where = next(iter(inputs)) if at is None and len(inputs) == 1 else at
     if where not in inputs:

@@ -24,7 +24,7 @@ from boundlab.certify.explained import explained
 from boundlab.certify.plan import Jobs, Plan, Progress, Rung
 from boundlab.certify.record import Finding, Record, Status
 from boundlab.certify.task import Questions, decide, findings_of, lasting, succeeded, task_of
-from boundlab.data.examples import Examples
+from boundlab.data.examples import Examples, examples_in
 from boundlab.engines.engine import Engine
 from boundlab.engines.ledger import Recorded, any_result
 from boundlab.engines.task import Arrays
@@ -98,7 +98,7 @@ def fitting(model: Model, examples: Examples, plan: Plan) -> tuple[Tensor, Tenso
                          f"{len(inputs)} inputs and an output of shape {list(shape)}.")
     if model.dtype not in (torch.float32, torch.float64):
         raise ShapeError(f"data sets are for networks of float32 or float64; this one computes in {model.dtype}.")
-    fitted = examples.fitted(inputs[0].shape)
+    fitted = examples_in(examples).fitted(inputs[0].shape)
     if plan.clip is not None:
         fitted = fitted.within(*plan.clip)
     x, labels = fitted.of_classes(shape[0]).labelled()

@@ -115,3 +115,10 @@ def check_labels(labels: Tensor, count: int) -> None:
         raise DataError(f"there are {count} examples and {len(labels)} labels; give one for each.")
     if bool((labels < 0).any()):
         raise DataError(f"label {int(labels.min())} of example {int(labels.argmin())} is negative; classes are counted from 0.")
+
+
+def examples_in(data: object) -> Examples:
+    """The same examples; DataError for anything else, such as a tuple of tensors."""
+    if isinstance(data, Examples):
+        return data
+    raise DataError(f"data is given as bl.Examples(x, labels), got {type(data).__name__}.")

@@ -15,7 +15,7 @@ from boundlab.errors import ShapeError
 from boundlab.evaluate import source_value
 from boundlab.exchange.operators import OPSET, write
 from boundlab.exchange.writer import Floats, Writer
-from boundlab.graph import INPUT, PARAMETER, Model
+from boundlab.graph import INPUT, PARAMETER, Model, check_model
 from boundlab.ops import lookup
 
 KINDS: Mapping[torch.dtype, tuple[Floats, int]] = {
@@ -31,6 +31,7 @@ def onnx_of(model: Model, dtype: torch.dtype | None = None) -> bytes:
     `dtype` is float32 or float64 (default: the model's own). What no input reaches is computed and written down. Inputs and
     outputs have a leading axis of 1. UnsupportedOperator for an operator that ONNX has no counterpart of.
     """
+    check_model(model)
     kind = dtype or model.dtype
     if kind not in KINDS:
         raise ShapeError(f"an ONNX file gets numbers of type float32 or float64, not {kind}; convert the model first.")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from boundlab.errors import SpecError
-from boundlab.graph import PARAMETER, Model
+from boundlab.graph import PARAMETER, Model, check_model
 from boundlab.perturbations.ball import LpBall
 from boundlab.perturbations.joint import Key, joint_ball
 
@@ -25,6 +25,7 @@ def weight_ball(model: Model, names: Names, *, eps: Tensor | float, norm: float 
     eps |w| or, unless `relative`, eps (Xu et al. 2020, Sec. 4, with a ball for each). If `joint`, all lie in one ball
     together, and |w| is the norm of them all. SpecError for names that no parameter has, and radii that are no radii.
     """
+    check_model(model)
     if isinstance(eps, str) or not bool(torch.as_tensor(eps >= 0)) or not math.isfinite(float(eps)):
         raise SpecError(f"the radius of a ball of weights must be finite and not negative, got eps = {eps}.")
     chosen = matching(model, names)

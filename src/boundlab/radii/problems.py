@@ -13,7 +13,7 @@ from boundlab.bounds.methods import bound
 from boundlab.bounds.problem import Method, check_spec
 from boundlab.errors import BoundError, ShapeError, SpecError
 from boundlab.evaluate import evaluate
-from boundlab.graph import Model
+from boundlab.graph import Model, check_model
 from boundlab.perturbations.sets import PerturbationSet, check_center
 from boundlab.radii.family import Family
 from boundlab.radii.search import Outcome, Trial
@@ -119,8 +119,7 @@ def witnesses_of(task: Task, part: Tensor, how: PGD, seed: int) -> dict[int, Wit
 
 def problems_of(model: Model, x: Tensor, statement: Statement, family: Family) -> Problems:
     """The problems with their shapes checked; with (b, t) targets example i has the problems i t to i t + t - 1."""
-    if not isinstance(model, Model):
-        raise ShapeError(f"radii are about a Model, got {type(model).__name__}; bl.capture(module, example) makes one.")
+    check_model(model)
     if not isinstance(family, Family):
         raise SpecError(f"a family of sets is a value such as balls(p=2) or Family(function), got {family!r:.60}.")
     if len(model.graph.inputs) != 1:

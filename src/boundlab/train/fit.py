@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from boundlab.data.examples import Examples
+from boundlab.data.examples import Examples, examples_in
 from boundlab.errors import BoundError, SpecError
 from boundlab.graph import Model
 from boundlab.table import FEW, Shown, Table, number, percent, plural
@@ -86,7 +86,7 @@ def fit_against(module: nn.Module, data: Examples, method: TrainingMethod, threa
         raise SpecError(f"the method is a training method such as bl.CrownIBP(), got {method!r:.60}.")
     if plan.keep is not None and not plan.keep.resume:
         refuse(plan.keep.folder / NAME)
-    training, validation = divided(data, plan)
+    training, validation = divided(examples_in(data), plan)
     model = captured(module, training, threat)
     task = Task(model, training, validation, method, threat, plan)
     for part in (training, validation):

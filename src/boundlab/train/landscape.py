@@ -14,7 +14,7 @@ from boundlab.graph import Model
 from boundlab.perturbations.joint import Key
 from boundlab.train.batch import placed
 from boundlab.train.measure import check_examples
-from boundlab.train.weights import WeightThreat, climbed, mean_loss
+from boundlab.train.weights import WeightThreat, climbed, mean_loss, weights_of
 
 CLIMB = 20
 """Steps of the search for the worst weights."""
@@ -42,7 +42,7 @@ def landscape(model: Model, examples: Examples, threat: WeightThreat, reach: flo
     """
     if points < 3 or points % 2 == 0 or not reach > 0:
         raise SpecError(f"a landscape has an odd number of points from 3 on and a positive reach, got {points} and {reach}.")
-    check_examples(model, examples, threat)
+    check_examples(model, examples, weights_of(threat))
     model = model.detached()
     data = placed(examples.x, model), examples.labelled()[1].to(model.device)
     balls = threat.balls(model)

@@ -11,10 +11,10 @@ from torch import Tensor
 from boundlab.attack.pgd import PGD, attack
 from boundlab.bounds.methods import bound
 from boundlab.bounds.problem import Method
-from boundlab.data.examples import Examples
+from boundlab.data.examples import Examples, examples_in
 from boundlab.errors import BoundError, ShapeError
 from boundlab.evaluate import evaluate
-from boundlab.graph import Model
+from boundlab.graph import Model, check_model
 from boundlab.spec import labelled_right, margins
 from boundlab.train.batch import ThreatModel, placed
 
@@ -82,6 +82,8 @@ def measure(model: Model, examples: Examples, threat: ThreatModel, methods: Mapp
 
 def check_examples(model: Model, examples: Examples, threat: ThreatModel) -> None:
     """Errors unless the network gives logits, and examples are what it and the threat take, with classes as labels."""
+    check_model(model)
+    examples_in(examples)
     shape = model.graph.output.shape
     if len(shape) != 1 or shape[0] < 2:
         raise ShapeError(f"labels need logits of shape (batch, classes), of 2 classes at least; the network gives (batch, "

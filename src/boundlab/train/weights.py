@@ -71,7 +71,7 @@ def flatness(model: Model, examples: Examples, threat: WeightThreat, steps: int 
     `reached` is by `steps` steps of gradient ascent, of all examples together, one tenth of the radius each; `certified` by
     CROWN-IBP with loss fusion (Xu et al. 2020, Sec. 4 and Theorem 3). Errors as those of `measure`.
     """
-    check_examples(model, examples, threat)
+    check_examples(model, examples, weights_of(threat))
     model = model.detached()
     x, labels = placed(examples.x, model), examples.labelled()[1].to(model.device)
     right, certified = [], 0.0
@@ -81,6 +81,13 @@ def flatness(model: Model, examples: Examples, threat: WeightThreat, steps: int 
             certified += float(fused_crown_ibp_loss(model, threat.sets(model, some), own, 1.0)) * len(own) / len(labels)
     natural = float(mean_loss(model, (x, labels), {}))
     return Flatness(share(torch.cat(right)), natural, max(natural, climbed(model, (x, labels), threat, steps)[0]), certified)
+
+
+def weights_of(threat: object) -> WeightThreat:
+    """The same threat; SpecError for one that varies anything but weights."""
+    if isinstance(threat, WeightThreat):
+        return threat
+    raise SpecError(f"what is flat around the weights is asked with bl.WeightThreat(eps), got {type(threat).__name__}.")
 
 
 def climbed(model: Model, data: tuple[Tensor, Tensor], threat: WeightThreat, steps: int) -> tuple[float, dict[Key, Tensor]]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from boundlab.errors import SpecError
-from boundlab.graph import Model, Node
+from boundlab.graph import Model, Node, check_model
 from boundlab.perturbations.sets import Box
 from boundlab.question.exact import Query
 from boundlab.question.stated import Ends, Says, Tensors, query_of
@@ -25,6 +25,7 @@ def spec(model: Model, holds: Says, *, box: Bounded | Mapping[str, Bounded] | No
     if there are several; or as `where` says, a function of the inputs: `lambda x: (x >= 0) & (x[0] <= x[1])`. All numbers count
     as the exact rationals that they are. SpecError for what is not linear, does not fit, or leaves an input without bounds.
     """
+    check_model(model)
     inputs = tensors(model.graph.inputs)
     outputs = tensors(list(model.outputs.values()), tuple(model.outputs))
     named: Mapping[str, Bounded] = {}

@@ -10,7 +10,7 @@ import torch
 
 from boundlab.bounds.problem import problem_of
 from boundlab.errors import SpecError
-from boundlab.graph import Model
+from boundlab.graph import Model, check_model
 from boundlab.perturbations.ball import LpBall
 from boundlab.perturbations.joint import Regions
 from boundlab.perturbations.sets import PerturbationSet
@@ -45,6 +45,7 @@ def questions(model: Model, sets: PerturbationSet | Regions, spec: Specification
     """The problems as queries that VNN-LIB can state; see `save_vnnlib`."""
     if spec is None:
         raise SpecError("sets alone are no question: give a specification, for example margins(labels, classes).")
+    check_model(model)
     named = sets if isinstance(sets, Mapping) else {model.graph.inputs[0].name: sets}
     for region in named.values():
         if isinstance(region, LpBall):

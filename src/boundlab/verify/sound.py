@@ -23,7 +23,7 @@ from boundlab.certificates.reading import read_network
 from boundlab.certificates.single import running
 from boundlab.errors import CaptureError, CertificateError, MissingRule, UnsupportedOperator
 from boundlab.exchange.onnx_file import onnx_of
-from boundlab.graph import PARAMETER, Graph, Model
+from boundlab.graph import PARAMETER, Graph, Model, check_model
 from boundlab.perturbations.joint import Regions
 from boundlab.question.exact import Query
 from boundlab.spec import Specification
@@ -48,6 +48,9 @@ class Original:
     model: Model
     replay: Replay | None = None
     content: bytes | None = None
+
+    def __post_init__(self) -> None:
+        check_model(self.model)
 
     def detached(self) -> Original:
         """The same with parameters that carry no gradient."""
