@@ -64,12 +64,41 @@ def matmul_along_y(shape: Shape, x: Tensor) -> LinearMap:
 MATMUL = Product(torch.matmul, matmul_along_x, matmul_along_y)
 
 
+BLOCK = 2**15
+"""Products of entries that are formed at once: few enough for a CPU's caches."""
+
+
 def matmul_interval(x: Argument, y: Argument) -> Interval:
     """The image of a constant factor; else the smallest and largest products of entries that vary on their own, summed."""
     if isinstance(x, Tensor) or isinstance(y, Tensor):
         return product_interval(MATMUL, x, y)
-    entries = times(x.map(lambda end: end.unsqueeze(-1)), y.map(lambda end: end.unsqueeze(-3)))
-    return entries.map(lambda end: end.sum(-2))
+    if bool(torch.stack([end.isfinite().all() for end in (x.lower, x.upper, y.lower, y.upper)]).all()):
+        if bool((x.lower >= 0).all()):
+            return weighted(x, y)
+        if bool((y.lower >= 0).all()):
+            return weighted(y.map(transposed), x.map(transposed)).map(transposed)
+    return entrywise(x, y)
+
+
+def transposed(matrices: Tensor) -> Tensor:
+    """The last two axes in the other order."""
+    return matrices.mT
+
+
+def weighted(x: Interval, y: Interval) -> Interval:
+    """The range of x @ y where no x is negative, as after a softmax: the sign of an end of y says which end of x it meets."""
+    return Interval(x.lower @ y.lower.clamp(min=0) + x.upper @ y.lower.clamp(max=0),
+                    x.upper @ y.upper.clamp(min=0) + x.lower @ y.upper.clamp(max=0))
+
+
+def entrywise(x: Interval, y: Interval) -> Interval:
+    """The same where anything may have any sign: product by product, a few problems at a time."""
+    batch, shape = max(len(x.lower), len(y.lower)), product_shape(tuple(x.lower.shape[1:]), tuple(y.lower.shape[1:]))
+    some = max(1, BLOCK // max(1, math.prod(shape) * x.lower.shape[-1]))
+    ends = [end.expand(batch, *end.shape[1:]).split(some) for end in (x.lower, x.upper, y.lower, y.upper)]
+    found = [times(Interval(a.unsqueeze(-1), b.unsqueeze(-1)), Interval(c.unsqueeze(-3), d.unsqueeze(-3))).map(
+        lambda entries: entries.sum(-2)) for a, b, c, d in zip(*ends, strict=True)]
+    return Interval(torch.cat([part.lower for part in found]), torch.cat([part.upper for part in found]))
 
 
 matmul = register(Op(
