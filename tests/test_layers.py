@@ -66,6 +66,18 @@ def test_no_hidden_inputs_or_outputs(path):
     assert "*" not in imported, "imports name what they import"
 
 
+SLOW = ("torch.export", "torch.fx.experimental", "torch._dynamo", "sympy", "matplotlib", "ray", "onnxruntime")
+"""What takes long to import, and most calls of the library or the command never need."""
+
+
+@pytest.mark.parametrize("path", MODULES, ids=names(MODULES))
+def test_what_loads_slowly_is_loaded_where_it_is_used(path):
+    found = [name for node in tree_of(path).body if isinstance(node, (ast.Import, ast.ImportFrom))
+             for name in ([node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])]
+    slow = [name for name in found if name is not None and name.startswith(SLOW)]
+    assert not slow or part_of(path) == "benchmarks", f"import {slow[0]} inside the function that needs it"
+
+
 @pytest.mark.parametrize("path", MODULES, ids=names(MODULES))
 def test_public_things_say_what_they_are(path):
     tree = tree_of(path)

@@ -13,21 +13,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.export import Dim, ExportedProgram, ShapesCollection
-from torch.export.graph_signature import InputKind
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 from torch.utils import _pytree as pytree
 
 from boundlab.capture.table import LOWERINGS
 from boundlab.errors import CaptureError
 from boundlab.ops import by_source
+
+if TYPE_CHECKING:  # torch.export loads sympy, which takes longer than the rest of boundlab; who reads ONNX files needs neither
+    from torch.export import ExportedProgram
 
 DECOMPOSED = (
     "lstm.input", "gru.input", "rnn_tanh.input", "rnn_relu.input", "lstm_cell.default", "gru_cell.default",
@@ -46,6 +44,9 @@ DECOMPOSED = (
     "block_diag.default",
 )
 """Composite operators that are captured through their parts; all others are kept whole."""
+
+USER_INPUT = "USER_INPUT"
+"""What torch calls the kind of a placeholder that is an argument of forward."""
 
 
 @dataclass(frozen=True)
@@ -133,9 +134,9 @@ def export(module: nn.Module, call: Call) -> Program:
 
 def functional(module: nn.Module, call: Call) -> ExportedProgram:
     """The program of torch.export without mutation, with a few composites written out."""
-    shapes = ShapesCollection()
+    shapes = torch.export.ShapesCollection()
     for tensor in call.tensors():
-        shapes[tensor] = {0: Dim.DYNAMIC}
+        shapes[tensor] = {0: torch.export.Dim.DYNAMIC}
     with quiet():
         dynamic = shapes.dynamic_shapes(module, call.positional, dict(call.named))
         program = torch.export.export(module, call.positional, dict(call.named), dynamic_shapes=dynamic, strict=False)
@@ -164,13 +165,16 @@ def check_batch(program: ExportedProgram) -> None:
     """ValueError if torch has fixed the size of the batch without a word."""
     for node, spec in zip(program.graph.nodes, program.graph_signature.input_specs, strict=False):
         held = node.meta.get("val")
-        if spec.kind == InputKind.USER_INPUT and isinstance(held, Tensor) and not isinstance(held.shape[0], torch.SymInt):
+        if spec.kind.name == USER_INPUT and isinstance(held, Tensor) and not isinstance(held.shape[0], torch.SymInt):
             raise ValueError(f"Constraints violated: '{node.name}' is fixed to a batch of {held.shape[0]}")
 
 
 def trace(module: nn.Module, call: Call) -> nn.Module:
     """The module as a flat graph of (parameters and buffers, positional, named), with the batch as its only unknown size."""
-    from torch._dynamo.source import ConstantSource  # here: it loads all of torch's compiler, which a worker never needs
+    from torch._dynamo.source import ConstantSource  # here: they load all of torch's compiler, which a worker never needs
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.proxy_tensor import make_fx
+    from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
     mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
     counter = itertools.count()

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind, InputSpec
 from torch.utils import _pytree as pytree
 
 from boundlab.capture import aten, aten_derivative, aten_functions, aten_layers, aten_moves, aten_shape, aten_windows
 from boundlab.capture.agreement import check_capture
 from boundlab.capture.builder import Builder
-from boundlab.capture.export import Call, Program, export, key_text
+from boundlab.capture.export import USER_INPUT, Call, Program, export, key_text
 from boundlab.capture.lowering import Lowering, batched, lower_by_source, where_from
 from boundlab.capture.table import LOWERINGS
 from boundlab.errors import CaptureError, UnsupportedOperator
 from boundlab.graph import Model
 from boundlab.ops import Op, by_source
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+    from torch.export.graph_signature import InputSpec
 
 TABLES = (aten, aten_derivative, aten_functions, aten_layers, aten_moves, aten_shape, aten_windows)
 """The modules whose import fills the table of rules."""
@@ -118,7 +120,7 @@ def values_read(exported: ExportedProgram) -> set[fx.Node]:
 
 def place(low: Lowering, program: Program, spec: InputSpec, node: fx.Node) -> None:
     """A placeholder: an input, or a parameter, buffer or constant under its own name."""
-    if spec.kind == InputKind.USER_INPUT:
+    if spec.kind.name == USER_INPUT:
         value = node.meta.get("val")
         if isinstance(value, Tensor):
             shape = tuple(int(size) for size in value.shape[1:])
@@ -128,7 +130,7 @@ def place(low: Lowering, program: Program, spec: InputSpec, node: fx.Node) -> No
         return
     assert spec.target is not None
     exported = program.exported
-    held = exported.constants if spec.kind in (InputKind.CONSTANT_TENSOR, InputKind.CUSTOM_OBJ) else exported.state_dict
+    held = exported.constants if spec.kind.name in ("CONSTANT_TENSOR", "CUSTOM_OBJ") else exported.state_dict
     value = held[spec.target] if spec.target in held else exported.constants[spec.target]
     low.values[node] = low.builder.parameter(spec.target.removeprefix(program.prefix), value)
 
