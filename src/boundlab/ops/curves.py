@@ -13,7 +13,7 @@ from torch import Tensor
 from boundlab.affine import LinearBound, lines
 from boundlab.interval import Interval
 from boundlab.ops.hull import Curve, Function, Line, Pieces, pieces_of
-from boundlab.ops.hull_lines import best_share, chord_line, hull_of, line_of, tangent_line
+from boundlab.ops.hull_lines import Hull, best_share, chord_line, hull_of, hulls_of, line_of, tangent_line
 from boundlab.ops.op import Alpha, Free, Op, elementwise_op
 from boundlab.ops.support import Support, branch_support, curve_support
 
@@ -81,6 +81,8 @@ def curve_side(curve: Curve, x: Interval, sign: float, pieces: Pieces | None) ->
 def curve_family(curve: Curve, x: Interval) -> Callable[[Shares], tuple[Line, Line]]:
     """Lines below and above a curve, at the shares of the slopes of its two hulls that are given; else those of least area."""
     pieces = pieces_of(curve, x) if curve.all_bends else None
+    if pieces is not None and len(curve.all_bends) == 1 and curve.period is None:
+        return both_sides(hulls_of(curve, x, pieces))
     sides = {name: curve_side(curve, x, sign, pieces) for name, sign in SIDES.items()}
 
     def family(shares: Shares) -> tuple[Line, Line]:
@@ -88,6 +90,25 @@ def curve_family(curve: Curve, x: Interval) -> Callable[[Shares], tuple[Line, Li
         return between_turns(curve, x, below, (-slope, -intercept))
 
     return family
+
+
+def both_sides(hulls: Hull) -> Callable[[Shares], tuple[Line, Line]]:
+    """`curve_family` of a curve with one bend, whose two hulls are worked on together."""
+    def family(shares: Shares) -> tuple[Line, Line]:
+        if len(shares) == len(SIDES):
+            share = together([shares[name] for name in SIDES])
+        else:
+            best = best_share(hulls)
+            share = together([shares.get(name, best[place]) for place, name in enumerate(SIDES)]) if shares else best
+        slope, intercept = line_of(hulls, share)
+        return (slope[0], intercept[0]), (-slope[1], -intercept[1])
+
+    return family
+
+
+def together(shares: Sequence[Tensor]) -> Tensor:
+    """The shares of both sides, with an axis for the side before the batch."""
+    return torch.stack(torch.broadcast_tensors(*shares))
 
 
 def between_turns(curve: Curve, x: Interval, below: Line, above: Line) -> tuple[Line, Line]:

@@ -92,9 +92,14 @@ class Pieces:
         """Which pieces the interval holds a part of."""
         return self.start < self.end
 
+    def map(self, function: Callable[[Tensor, int], Tensor]) -> Pieces:
+        """All parts changed alike; the function is told which axis of a part counts the pieces."""
+        return Pieces(function(self.start, 0), function(self.end, 0), *(function(part, 1) for part in (
+            self.first, self.last, self.slopes)))
+
     def part(self, places: slice) -> Pieces:
         """Some of the pieces."""
-        return Pieces(self.start[places], self.end[places], self.first[:, places], self.last[:, places], self.slopes[:, places])
+        return self.map(lambda part, axis: part[places] if axis == 0 else part[:, places])
 
 
 def stacked(values: tuple[float, ...], like: Tensor) -> Tensor:
@@ -141,20 +146,20 @@ def searched(curve: Curve, x: Interval, start: Tensor, end: Tensor, sign: Tensor
     low, high, sign = (torch.cat([part[1:], part[:-1]]) for part in (start, end, sign))
     last, concave = stacked((0.0,) * count + (1.0,) * count, l) > 0, sign < 0
     near, far = torch.where(last, u, l), torch.where(last, l, u)
-    value_near, value_far, chord = curve.f(near), curve.f(far), secant(curve, l, u, u - l)
-    inner = torch.where(last, low > l, high < u)
+    value_near, value_far = curve.f(near), curve.f(far)
+    chord = secant(curve, l, u, u - l) if count > 1 else None
+    inner, turned = torch.where(last, low > l, high < u), concave ^ last
     rivals = rivals_of(curve, x, start, end, count)
     for _ in range(BISECTIONS):
         point = (low + high) / 2
         value, slope = curve.f(point), curve.slope(point)
-        cut = (value + slope * (near - point) > value_near) ^ concave
-        if count > 1:
-            other = inner & ((value + slope * (far - point) > value_far) ^ concave)
+        onward = (value + slope * (near - point) > value_near) ^ turned
+        if chord is not None:
+            cut, other = onward ^ last, inner & ((value + slope * (far - point) > value_far) ^ concave)
             if rivals is not None:
                 before, after = rivals(point, sign * value, sign * slope)
                 cut, other = cut | torch.where(last, after, before), other | torch.where(last, before, after)
-            cut = torch.where(cut & other, ((slope < chord) ^ concave) ^ last, cut)
-        onward = cut ^ last
+            onward = torch.where(cut & other, (slope < chord) ^ concave, cut ^ last)
         low, high = torch.where(onward, point, low), torch.where(onward, high, point)
     return low, high
 

@@ -17,13 +17,14 @@ import torch
 from torch import Tensor
 
 from boundlab.interval import Interval
-from boundlab.ops.hull import Curve, Line, Pieces, contact, secant, valley
+from boundlab.ops.hull import Curve, Line, Pieces, contact, secant, stacked, valley
 
 
 @dataclass(frozen=True)
 class Hull:
     """The hull below sign * f on x: its pieces (pieces, b, 1, *shape), and the slopes `low` to `high` of lines that touch each.
 
+    A `sign` of shape (2, 1, ..., 1) makes two hulls at once, and an axis of that size comes before the batch.
     `first` and `last` are the first and the last touching point of each, and move with the ends of the interval. Of the slopes'
     range `weight` (0 off the hull), the lines from `low` on turn about the first touching point for `rise`, then the touching
     point moves to the last one for `spread`, and about that they turn for the rest. Where f is smooth, the touching point
@@ -32,7 +33,7 @@ class Hull:
 
     curve: Curve
     x: Interval
-    sign: float
+    sign: float | Tensor
     pieces: Pieces
     first: Tensor
     last: Tensor
@@ -55,6 +56,8 @@ class Hull:
 
 def within(value: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """The value moved into a range, with its own gradient."""
+    if not value.requires_grad:
+        return torch.minimum(torch.maximum(value, low), high)
     return torch.minimum(torch.maximum(value, low), high).detach() + (value - value.detach())
 
 
@@ -73,8 +76,20 @@ def moving(curve: Curve, touch: Tensor, end: Tensor) -> Tensor:
 
 
 def hull_of(curve: Curve, x: Interval, pieces: Pieces, sign: float) -> Hull:
+    """The hull below sign * f."""
+    return touching(curve, x, pieces.part(curve.part(sign)), sign)
+
+
+def hulls_of(curve: Curve, x: Interval, pieces: Pieces) -> Hull:
+    """The hulls below f and below -f at once, for a curve with one bend: each touches one piece."""
+    places = (0, 1) if curve.convex else (1, 0)
+    one_each = pieces.map(lambda part, axis: part.index_select(axis, torch.tensor(places, device=part.device)).unsqueeze(axis))
+    return touching(curve, x, one_each, stacked((1.0, -1.0), x.row_lower))
+
+
+def touching(curve: Curve, x: Interval, own: Pieces, sign: float | Tensor) -> Hull:
     """Which pieces of one sign the hull touches, and with which slopes."""
-    own, l, u = pieces.part(curve.part(sign)), x.row_lower, x.row_upper
+    l, u = x.row_lower, x.row_upper
     (before, first), (last, after) = own.first, own.last
     slope_before, slope_first, slope_last, slope_after = own.slopes
     to_left, to_right = sign * secant(curve, l, first, u - l), sign * secant(curve, last, u, u - l)
