@@ -150,8 +150,10 @@ def searched(curve: Curve, x: Interval, start: Tensor, end: Tensor, sign: Tensor
     chord = secant(curve, l, u, u - l) if count > 1 else None
     inner, turned = torch.where(last, low > l, high < u), concave ^ last
     rivals = rivals_of(curve, x, start, end, count)
+    step = high - low
     for _ in range(BISECTIONS):
-        point = (low + high) / 2
+        step = step / 2
+        point = low + step
         value, slope = curve.f(point), curve.slope(point)
         onward = (value + slope * (near - point) > value_near) ^ turned
         if chord is not None:
@@ -160,8 +162,8 @@ def searched(curve: Curve, x: Interval, start: Tensor, end: Tensor, sign: Tensor
                 before, after = rivals(point, sign * value, sign * slope)
                 cut, other = cut | torch.where(last, after, before), other | torch.where(last, before, after)
             onward = torch.where(cut & other, (slope < chord) ^ concave, cut ^ last)
-        low, high = torch.where(onward, point, low), torch.where(onward, high, point)
-    return low, high
+        low = low + onward.to(step.dtype) * step  # a choice between tensors by booleans takes several times as long
+    return low, torch.minimum(low + step, high)
 
 
 Rivals = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
