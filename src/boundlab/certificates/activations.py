@@ -1,17 +1,20 @@
 """Activation functions of several pieces, and those that bend where no formula says at which point they have a slope.
 
-Elu, Selu, Celu: scale (e^(rate x) - 1), convex, up to 0, where numpy's `expm1` has a small relative error; a line from there on.
-HardSwish: 0, a convex parabola between -3 and 3, x. Gelu: x times the normal distribution, by scipy's `erfc`, whose relative error
-of up to 1e-13 in its tail is less than 2^-50 in absolute numbers there. f'' is phi(x) (2 - x^2), so f bends at -sqrt 2 and
-sqrt 2. With tanh Gelu is x sigmoid(z), z = a (x + b x^3); f'' has the sign of 2 + 2 p / (1 + p) - a (1 + p) x tanh(z / 2) with
-p = 3 b x^2. For x > 0 the terms with p rise with a slope of at most 6 b x < 0.27 x each, and the last one falls faster, as its
-own slope is above a tanh(z / 2) (1 + 3 p) + a^2 x (1 + p)^2 (1 - tanh(z / 2)^2) / 2; so there is one bend on each side of 0. Where
-a bend is computed, f'' has the wrong sign on less than two floats, by less than `UNSURE`, which is counted in.
-Slopes need no formula: where a tangent touches is searched by halving, and any place is sound.
+Elu, Selu, Celu: scale (e^(rate x) - 1), convex, up to 0, by numpy's `expm1` of small relative error; a line from there.
+HardSwish: 0, a convex parabola between -3 and 3, x.
+Gelu: x times the normal distribution, by scipy's `erfc`, whose relative error of up to 1e-13 in its tail is less than 2^-50 in
+absolute numbers there. f'' is phi(x) (2 - x^2), so f bends at -sqrt 2 and sqrt 2.
+Gelu with tanh: x sigmoid(z), z = a (x + b x^3). f'' has the sign of 2 + 2 p / (1 + p) - a (1 + p) x tanh(z / 2), p = 3 b x^2.
+For x > 0 the terms with p alone rise with a slope of at most 12 b x < 0.54 x, and the last one falls faster: its slope is above
+a tanh(z / 2) (1 + 3 p) + a^2 x (1 + p)^2 (1 - tanh(z / 2)^2) / 2. So there is one bend on each side of 0.
+Erf: scipy's `erf`; it bends at 0.
+Where a bend is computed, f'' has the wrong sign on less than two floats, by less than `UNSURE`, which is counted in. No slope needs
+a formula: where a tangent touches is searched by halving, and any place is sound.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -51,7 +54,7 @@ class Spliced:
         """
         stops = (-np.inf, *self.places, np.inf)
         (l, u), found = ends, []
-        for start, stop in zip(stops, stops[1:], strict=False):
+        for start, stop in itertools.pairwise(stops):
             found.append(((u < start) | (l > stop), (np.clip(l, start, stop), np.clip(u, start, stop))))
         return found
 
@@ -111,14 +114,14 @@ def bending(bend: float, derivative: Unary) -> Callable[[np.ndarray, np.ndarray]
     def pieces(l: np.ndarray, u: np.ndarray) -> Sequence[Piece]:
         cuts = [l, np.clip(-bend, l, u), np.clip(bend, l, u), u]
         return [Piece(start, stop, np.full(l.shape, convex), searched(derivative, start, stop), UNSURE)
-                for start, stop, convex in zip(cuts, cuts[1:], (False, True, False), strict=False)]
+                for (start, stop), convex in zip(itertools.pairwise(cuts), (False, True, False), strict=True)]
     return pieces
 
 
 def straight(slope: float, height: float = 0.0) -> Curve:
     """slope * x + height, one of which is 0."""
-    return Curve(lambda x: slope * x + height, lambda x: np.full(x.shape, slope), everywhere(True, lambda m: np.full(m.shape, np.nan)),
-                 single=0.0, straight=True)
+    return Curve(lambda x: slope * x + height, lambda x: np.full(x.shape, slope),
+                 everywhere(True, lambda m: np.full(m.shape, np.nan)), single=0.0, straight=True)
 
 
 def exponential_unit(scale: float, rate: float = 1.0, steep: float = 1.0) -> Spliced:
@@ -149,7 +152,8 @@ GELU = Curve(lambda x: x * (erfc(-HALF_LOGARITHM * x) / 2), gelu_derivative, ben
 TANH_GELU = Curve(lambda x: x * sigmoid(inner(x)), tanh_gelu_derivative, bending(TANH_BEND, tanh_gelu_derivative),
                   floor=ABSOLUTE, spread=1.0)
 HARD_SWISH = Spliced((-3.0, 3.0), (
-    straight(0.0), Curve(lambda x: x * (x + 3) / 6, lambda x: (2 * x + 3) / 6, everywhere(True, lambda m: 3 * m - 1.5), single=4.0),
+    straight(0.0),
+    Curve(lambda x: x * (x + 3) / 6, lambda x: (2 * x + 3) / 6, everywhere(True, lambda m: 3 * m - 1.5), single=4.0),
     straight(1.0)))
 ERF = Curve(erf, lambda x: 2 / math.sqrt(math.pi) * np.exp(-x * x),
             about_zero(True, lambda m: -erf_of_slope(m), lambda m: erf_of_slope(m)), floor=TINY)

@@ -113,7 +113,8 @@ def softmax(logarithm: bool) -> Rule:
         matrix = csr_array((signs, chosen.reshape(-1).copy(), start), shape=(len(chosen), value.size))
         gaps = builder.affine(f"{name}:gaps", [(value, matrix_of(matrix))], 0.0, (len(chosen),))
         many = count > MANY
-        ratios = builder.nonlinear(f"{name}:exp", [gaps], EXP if logarithm else CLIPPED_EXP, gaps.shape, [value] if many else None)
+        ratios = builder.nonlinear(f"{name}:exp", [gaps], EXP if logarithm else CLIPPED_EXP, gaps.shape,
+                                   [value] if many else None)
         sums = csr_array((np.ones(len(chosen)), (chosen[:, 1], np.arange(len(chosen)))), shape=(value.size, len(chosen)))
         total = builder.affine(f"{name}:sum", [(ratios, matrix_of(sums))], 1.0, value.shape)
         ending: tuple[str, Function] = ("log", LOG) if logarithm else ("reciprocal", RECIPROCAL)

@@ -244,7 +244,8 @@ ASIN = Curve(np.arcsin, lambda x: 1 / np.sqrt((1 - x) * (1 + x)),
              about_zero(False, lambda m: -np.sqrt(1 - 1 / (m * m)), lambda m: np.sqrt(1 - 1 / (m * m))), single=np.inf)
 ACOS = Curve(np.arccos, lambda x: -1 / np.sqrt((1 - x) * (1 + x)),
              about_zero(True, lambda m: -np.sqrt(1 - 1 / (m * m)), lambda m: np.sqrt(1 - 1 / (m * m))), single=np.inf)
-ATAN = Curve(np.arctan, lambda x: 1 / (1 + x * x), about_zero(True, lambda m: -np.sqrt(1 / m - 1), lambda m: np.sqrt(1 / m - 1)))
+ATAN = Curve(np.arctan, lambda x: 1 / (1 + x * x),
+             about_zero(True, lambda m: -np.sqrt(1 / m - 1), lambda m: np.sqrt(1 / m - 1)))
 ATANH = Curve(np.arctanh, lambda x: 1 / ((1 - x) * (1 + x)),
               about_zero(False, lambda m: -np.sqrt(1 - 1 / m), lambda m: np.sqrt(1 - 1 / m)), single=np.inf)
 SOFTSIGN = Curve(lambda x: x / (1 + np.abs(x)), lambda x: 1 / (1 + np.abs(x)) / (1 + np.abs(x)),
