@@ -8,8 +8,8 @@ Gelu with tanh: x sigmoid(z), z = a (x + b x^3). f'' has the sign of 2 + 2 p / (
 For x > 0 the terms with p alone rise with a slope of at most 12 b x < 0.54 x, and the last one falls faster: its slope is above
 a tanh(z / 2) (1 + 3 p) + a^2 x (1 + p)^2 (1 - tanh(z / 2)^2) / 2. So there is one bend on each side of 0.
 Erf: scipy's `erf`; it bends at 0.
-Where a bend is computed, f'' has the wrong sign on less than two floats, by less than `UNSURE`, which is counted in. No slope needs
-a formula: where a tangent touches is searched by halving, and any place is sound.
+Where a bend is computed, f'' has the wrong sign on less than two floats, by less than `UNSURE`, which is counted in. No
+slope needs a formula: where a tangent touches is searched by halving, and any place is sound.
 """
 
 from __future__ import annotations

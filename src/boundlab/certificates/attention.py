@@ -26,6 +26,9 @@ CLIP, CLIPPED = 300.0, 2.0**-432
 """Differences above `CLIP`, whose exponentials would be too large, count as `CLIP`: both shares are below e^-300."""
 CLIPPED_EXP = Spliced((CLIP,), (EXP, straight(0.0, math.exp(CLIP))))
 """e^x, or e^CLIP beyond."""
+INVERSE = Spliced((1.0,), (straight(0.0, 1.0), RECIPROCAL))
+"""1 / x of a sum that is at least 1, whatever rounding leaves of its interval; and its logarithm."""
+LOGARITHM = Spliced((1.0,), (straight(0.0), LOG))
 MANY = 8
 """Entries that are compared at a time, from which on intervals are derived of them alone and not of their differences.
 
@@ -117,7 +120,7 @@ def softmax(logarithm: bool) -> Rule:
                                    [value] if many else None)
         sums = csr_array((np.ones(len(chosen)), (chosen[:, 1], np.arange(len(chosen)))), shape=(value.size, len(chosen)))
         total = builder.affine(f"{name}:sum", [(ratios, matrix_of(sums))], 1.0, value.shape)
-        ending: tuple[str, Function] = ("log", LOG) if logarithm else ("reciprocal", RECIPROCAL)
+        ending: tuple[str, Function] = ("log", LOGARITHM) if logarithm else ("reciprocal", INVERSE)
         found = builder.nonlinear(f"{name}:{ending[0]}", [total], ending[1], value.shape, [] if many else None)
         if logarithm:
             return builder.total(name, [(found, -1.0)])
