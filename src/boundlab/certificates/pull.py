@@ -18,7 +18,8 @@ from boundlab.certificates.network import Affine, Input, Network, Part
 from boundlab.certificates.rounding import TINY, UNDERFLOW, UNIT, below, gamma
 
 BLOCK = 2**15
-"""Coefficients that pass a step at a time."""
+"""Coefficients that pass a step at a time, but at least those of `FEWEST` entries."""
+FEWEST = 64
 Coefficients = dict[int, Part]
 """Coefficients by step."""
 
@@ -138,7 +139,7 @@ def shared(room: Room, values: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]
     """
     size, count = values.shape
     total, passed = np.zeros(count), [np.empty(values.shape) for _ in room.lower]
-    length = max(BLOCK // max(count, 1), 1)
+    length = max(BLOCK // max(count, 1), FEWEST)
     for block in (slice(start, start + length) for start in range(0, size, length)):
         part = values[block]
         positive, negative = np.maximum(part, 0), np.minimum(part, 0)
