@@ -102,6 +102,52 @@ def test_entries_that_a_product_repeats_are_bounded_once() -> None:
     assert {"a", "b", "z"} <= {goal.step for goal in places_of(network).goals if goal is not None}
 
 
+def wide_softmax(seed: int, words: int, logarithm: bool = False) -> bytes:
+    """Scores of words with each other, their softmax and a product with values: more words than are compared in pairs."""
+    rng = np.random.default_rng(seed)
+    held = {name: rng.normal(size=shape) for name, shape in (("q", (2, 2)), ("v", (2, 2)))}
+    nodes = [helper.make_node("MatMul", ["x", "q"], ["a"]), helper.make_node("Transpose", ["x"], ["t"], perm=[0, 2, 1]),
+             helper.make_node("MatMul", ["a", "t"], ["s"]),
+             helper.make_node("LogSoftmax" if logarithm else "Softmax", ["s"], ["p"], axis=2),
+             helper.make_node("MatMul", ["x", "v"], ["z"]), helper.make_node("MatMul", ["p", "z"], ["m"]),
+             helper.make_node("ReduceMean", ["m"], ["y"], axes=[1])]
+    return model(nodes, (1, words, 2), held, dtype=np.float64)
+
+
+@pytest.mark.parametrize("logarithm, radius", [(False, 0.1), (False, 1.0), (True, 0.1)])
+def test_a_softmax_over_many_derives_intervals_of_its_entries(logarithm: bool, radius: float) -> None:
+    """Bounds hold at samples, whatever slopes a certificate has for the steps."""
+    words, rng, content = 9, np.random.default_rng(3), wide_softmax(3, 9, logarithm)
+    network, held, middle = read_network(content), stored(content), rng.normal(size=18)
+    x = middle + radius * np.concatenate([rng.uniform(-1, 1, (500, 18)), rng.choice([-1, 1], (500, 18))])
+    w = x.reshape(-1, words, 2)
+    s = w @ held["q"] @ w.swapaxes(1, 2)
+    log = s - s.max(axis=2, keepdims=True)
+    log = log - np.log(np.exp(log).sum(axis=2, keepdims=True))
+    y = ((log if logarithm else np.exp(log)) @ (w @ held["v"])).mean(axis=1)
+    query = parse_vnnlib(query_text(middle - radius, middle + radius, 2, "(or (<= Y_0 0) (<= (- Y_1 Y_0) 0))"))
+    case, places = query.cases[0], places_of(network)
+    proof = proof_of(network, case, [Leaf(0), Leaf(1)])
+    ending = "p:log" if logarithm else "p:reciprocal"
+    assert Argument("s") in places.goals and Argument("p:exp") not in places.goals and Argument(ending) not in places.goals
+    size = {one: places.size(one) for one in (Argument("p:exp"), Argument(ending), Argument("m:product"))}
+    for scale in (0.0, 1.0, 1e3, 1e307, np.nan):
+        given = {one: tuple(scale * slopes(rng, 2, count).astype(float) for _ in range(2)) for one, count in size.items()}
+        given = {one: tuple(np.where(np.isinf(part), np.nan, part) for part in pair) for one, pair in given.items()}
+        inner = {(Argument("s"), Argument("s:product")): (slopes(rng, 1, 2, 81, 162), slopes(rng, 1, 1, 1, 162))}
+        for one in (dataclasses.replace(proof, lines=given), dataclasses.replace(proof, plain={
+                key: (low[:1], high[:1]) for key, (low, high) in given.items()}, inner=inner)):
+            bounds = case_bounds(network, case, one, places)
+            assert not bounds[0] > y[:, 0].min() + 1e-10 and not bounds[1] > (y[:, 1] - y[:, 0]).min() + 1e-10
+            assert np.isfinite(bounds).all() or scale > 1e300
+    known = derive(network, [((middle - radius)[:, None], (middle + radius)[:, None])], Slopes())
+    names = {step.name: place for place, step in enumerate(network.steps)}
+    for name, found in (("s", s), ("p", log if logarithm else np.exp(log))):
+        low, high = (end[:, 0] for end in known.ends[names[name]])
+        assert (low <= found.reshape(len(x), -1).min(axis=0) + 1e-12).all()
+        assert (high >= found.reshape(len(x), -1).max(axis=0) - 1e-12).all()
+
+
 def test_a_name_that_two_steps_have_is_that_of_no_interval() -> None:
     """A file may call a factor as the checker calls a step of its own: slopes for that one are not taken for the factor."""
     content = attention(0, 1.0)

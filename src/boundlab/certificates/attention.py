@@ -11,19 +11,29 @@ import math
 import numpy as np
 from scipy.sparse import csr_array
 
+from boundlab.certificates.activations import Spliced, straight
 from boundlab.certificates.builder import Builder, Operator, Value, Varying, entries
 from boundlab.certificates.curves import EXP, LOG, RECIPROCAL
 from boundlab.certificates.functions import Function
 from boundlab.certificates.joint import Product
 from boundlab.certificates.linear import Rule, gemm, matmul
 from boundlab.certificates.network import matrix_of
-from boundlab.certificates.piecewise import clipped
 
 MOST_PRODUCTS = 2**24
 """Products that one matrix product, and differences that one softmax, may have."""
 
 CLIP, CLIPPED = 300.0, 2.0**-432
 """Differences above `CLIP`, whose exponentials would be too large, count as `CLIP`: both shares are below e^-300."""
+CLIPPED_EXP = Spliced((CLIP,), (EXP, straight(0.0, math.exp(CLIP))))
+"""e^x, or e^CLIP beyond."""
+INVERSE = Spliced((1.0,), (straight(0.0, 1.0), RECIPROCAL))
+"""1 / x of a sum that is at least 1, whatever rounding leaves of its interval; and its logarithm."""
+LOGARITHM = Spliced((1.0,), (straight(0.0), LOG))
+MANY = 8
+"""Entries that are compared at a time, from which on intervals are derived of them alone and not of their differences.
+
+Each difference then has the interval that those of its two entries leave, and so has each sum of exponentials.
+"""
 
 
 def matrices(builder: Builder, operator: Operator) -> Value:
@@ -71,7 +81,9 @@ def summed_products(builder: Builder, operator: Operator, left: tuple[Varying, n
     for side, (value, chosen) in (("left", left), ("right", right)):
         matrix = matrix_of(entries(chosen, np.array(1.0), value.size))
         sides.append(builder.affine(f"{name}:{side}", [(value, matrix)], 0.0, places.shape))
-    products = builder.nonlinear(f"{name}:product", sides, Product(anchored=True), places.shape)
+    asks = [side for side, (value, _) in zip(sides, (left, right), strict=True) if value.step not in builder.close]
+    products = builder.nonlinear(f"{name}:product", sides, Product(anchored=True), places.shape,
+                                 asks if len(asks) < len(sides) else None)
     start = np.arange(0, places.size + 1, places.shape[-1])
     sums = csr_array((np.ones(places.size), np.arange(places.size), start), shape=(math.prod(shape), places.size))
     return builder.affine(name, [(products, matrix_of(sums))], 0.0, shape)
@@ -87,7 +99,7 @@ def compared(operator: Operator, opset: int) -> np.ndarray:
 
 
 def softmax(logarithm: bool) -> Rule:
-    """Softmax or its logarithm: steps `NAME:clip`, `NAME:exp` and `NAME:reciprocal`, or `NAME:exp` and `NAME:log`."""
+    """Softmax or its logarithm: steps `NAME:exp` and `NAME:reciprocal`, or `NAME:exp` and `NAME:log`."""
     def rule(builder: Builder, operator: Operator) -> Value:
         value, name = operator.varying(0), operator.name
         groups = compared(operator, builder.opsets.get("", builder.opsets.get("ai.onnx", 1)))
@@ -103,17 +115,20 @@ def softmax(logarithm: bool) -> Rule:
         start = np.arange(0, 2 * len(chosen) + 1, 2)
         matrix = csr_array((signs, chosen.reshape(-1).copy(), start), shape=(len(chosen), value.size))
         gaps = builder.affine(f"{name}:gaps", [(value, matrix_of(matrix))], 0.0, (len(chosen),))
-        if not logarithm:
-            gaps = builder.nonlinear(f"{name}:clip", [gaps], clipped(None, np.full((1, 1), CLIP)), gaps.shape)
-        ratios = builder.nonlinear(f"{name}:exp", [gaps], EXP, gaps.shape)
+        many = count > MANY
+        ratios = builder.nonlinear(f"{name}:exp", [gaps], EXP if logarithm else CLIPPED_EXP, gaps.shape,
+                                   [value] if many else None)
         sums = csr_array((np.ones(len(chosen)), (chosen[:, 1], np.arange(len(chosen)))), shape=(value.size, len(chosen)))
         total = builder.affine(f"{name}:sum", [(ratios, matrix_of(sums))], 1.0, value.shape)
-        ending: tuple[str, Function] = ("log", LOG) if logarithm else ("reciprocal", RECIPROCAL)
-        found = builder.nonlinear(f"{name}:{ending[0]}", [total], ending[1], value.shape)
+        ending: tuple[str, Function] = ("log", LOGARITHM) if logarithm else ("reciprocal", INVERSE)
+        found = builder.nonlinear(f"{name}:{ending[0]}", [total], ending[1], value.shape, [] if many else None)
         if logarithm:
             return builder.total(name, [(found, -1.0)])
         same = matrix_of(entries(np.arange(value.size), np.array(1.0), value.size))
-        return builder.affine(name, [(found, same)], 0.0, value.shape, CLIPPED)
+        whole = builder.affine(name, [(found, same)], 0.0, value.shape, CLIPPED)
+        if many:
+            builder.close.add(whole.step)
+        return whole
     return rule
 
 

@@ -78,10 +78,14 @@ class Operator:
 
 @dataclass
 class Builder:
-    """The steps so far, and the operator sets that the file uses."""
+    """The steps so far, and the operator sets that the file uses.
+
+    `close` are steps whose intervals follow closely from those of earlier ones, so that it does not pay to derive better ones.
+    """
 
     opsets: dict[str, int]
     steps: list[Step] = field(default_factory=list)
+    close: set[int] = field(default_factory=set)
 
     def add(self, step: Step, shape: Sequence[int]) -> Varying:
         """A step, as the tensor that it computes."""
@@ -97,9 +101,11 @@ class Builder:
         step = Affine(name, size, tuple(value.step for value, _ in parts), tuple(matrix for _, matrix in parts), *numbers)
         return self.add(step, shape)
 
-    def nonlinear(self, name: str, arguments: Sequence[Varying], function: Function, shape: Sequence[int]) -> Varying:
-        """A function of arguments that all have the same number of entries."""
-        return self.add(Nonlinear(name, math.prod(shape), tuple(one.step for one in arguments), function), shape)
+    def nonlinear(self, name: str, arguments: Sequence[Varying], function: Function, shape: Sequence[int],
+                  asks: Sequence[Varying] | None = None) -> Varying:
+        """A function of arguments that all have the same number of entries, for whose lines intervals of `asks` are derived."""
+        asked = None if asks is None else tuple(one.step for one in asks)
+        return self.add(Nonlinear(name, math.prod(shape), tuple(one.step for one in arguments), function, asked), shape)
 
     def scaled(self, name: str, value: Varying, factor: np.ndarray, bias: np.ndarray | float, operations: int = 0) -> Varying:
         """factor * value + bias with broadcasting; `operations` roundings went into the factor."""

@@ -43,7 +43,8 @@ class Curve:
     """A smooth function: its value, its derivative, the pieces of an interval, and the absolute error of a value near 0.
 
     A derivative's absolute error near 0 is a multiple of `blur`, 0 where it has a relative error only. In float32 a value's
-    absolute error near 0 is a multiple of `single`; a `singular` function is infinite at 0, and maybe for subnormals.
+    absolute error near 0 is a multiple of `single`, elsewhere of `single` plus `spread` |x|; infinity where none is known. A
+    `singular` function is infinite at 0, and maybe for subnormals; a `straight` one is linear.
     """
 
     value: Unary
@@ -53,6 +54,8 @@ class Curve:
     blur: float = 1.0
     single: float = 1.0
     singular: bool = False
+    spread: float = 0.0
+    straight: bool = False
 
     arity = 1
 
@@ -79,6 +82,8 @@ class Curve:
 
     def float32_units(self, ends: Sequence[Ends], size: np.ndarray) -> np.ndarray | float:
         near = self.single + (np.where(ends[0][0] < SMALLEST32, np.inf, 0) if self.singular else 0)
+        if self.spread:
+            near = near + self.spread * np.maximum(np.abs(ends[0][0]), np.abs(ends[0][1]))
         return UNITS32 * (size + near)
 
     def intercepts(self, ends: Sequence[Ends], lower: Slopes, upper: Slopes) -> Ends:
@@ -109,6 +114,11 @@ class Curve:
         scale = scale + (np.abs(steep) + self.blur) * width + np.abs(slope) * size
         slack = piece.unsure * width * width
         return outward(low - slack, high + slack, scale, 2 * UNITS)
+
+
+def between_poles(x: np.ndarray) -> np.ndarray:
+    """x where the tangent's branch around 0 goes, whose ends the nearest floats lie within; elsewhere no number."""
+    return np.where(np.abs(x) <= np.pi / 2, x, np.nan)
 
 
 def everywhere(convex: bool, touch: Unary) -> Callable[[np.ndarray, np.ndarray], Sequence[Piece]]:
@@ -224,5 +234,23 @@ SOFTPLUS = Curve(lambda x: np.logaddexp(0, x), sigmoid, everywhere(True, lambda 
 SIGMOID = Curve(sigmoid, sigmoid_derivative, about_zero(True, logit_of_slope, lambda m: -logit_of_slope(m)))
 TANH = Curve(np.tanh, lambda x: 4 * sigmoid_derivative(2 * x),
              about_zero(True, lambda m: -atanh_of_slope(m), atanh_of_slope))
+SINH = Curve(np.sinh, np.cosh, about_zero(False, lambda m: -np.arccosh(m), np.arccosh), single=np.inf)
+COSH = Curve(np.cosh, np.sinh, everywhere(True, np.arcsinh), single=np.inf)
+ASINH = Curve(np.arcsinh, lambda x: 1 / np.sqrt(1 + x * x),
+              about_zero(True, lambda m: -np.sqrt(1 / (m * m) - 1), lambda m: np.sqrt(1 / (m * m) - 1)), single=np.inf)
+ACOSH = Curve(np.arccosh, lambda x: 1 / np.sqrt((x - 1) * (x + 1)), everywhere(False, lambda m: np.sqrt(1 + 1 / (m * m))),
+              single=np.inf)
+ASIN = Curve(np.arcsin, lambda x: 1 / np.sqrt((1 - x) * (1 + x)),
+             about_zero(False, lambda m: -np.sqrt(1 - 1 / (m * m)), lambda m: np.sqrt(1 - 1 / (m * m))), single=np.inf)
+ACOS = Curve(np.arccos, lambda x: -1 / np.sqrt((1 - x) * (1 + x)),
+             about_zero(True, lambda m: -np.sqrt(1 - 1 / (m * m)), lambda m: np.sqrt(1 - 1 / (m * m))), single=np.inf)
+ATAN = Curve(np.arctan, lambda x: 1 / (1 + x * x),
+             about_zero(True, lambda m: -np.sqrt(1 / m - 1), lambda m: np.sqrt(1 / m - 1)))
+ATANH = Curve(np.arctanh, lambda x: 1 / ((1 - x) * (1 + x)),
+              about_zero(False, lambda m: -np.sqrt(1 - 1 / m), lambda m: np.sqrt(1 - 1 / m)), single=np.inf)
+SOFTSIGN = Curve(lambda x: x / (1 + np.abs(x)), lambda x: 1 / (1 + np.abs(x)) / (1 + np.abs(x)),
+                 about_zero(True, lambda m: 1 - 1 / np.sqrt(m), lambda m: 1 / np.sqrt(m) - 1))
+TAN = Curve(lambda x: np.tan(between_poles(x)), lambda x: 1 + np.square(np.tan(between_poles(x))),
+            about_zero(False, lambda m: -np.arctan(np.sqrt(m - 1)), lambda m: np.arctan(np.sqrt(m - 1))), single=np.inf)
 SIN = Wave(Curve(np.sin, np.cos, waves(0.0, sine_touch), UNITS * UNIT))
 COS = Wave(Curve(np.cos, lambda x: -np.sin(x), waves(0.5, cosine_touch), UNITS * UNIT))

@@ -6,8 +6,31 @@ from collections.abc import Callable
 
 import numpy as np
 
+from boundlab.certificates.activations import ERF, GELU, HARD_SWISH, TANH_GELU, exponential_unit
 from boundlab.certificates.builder import Builder, Operator, Value, Varying, exact
-from boundlab.certificates.curves import COS, CUBE, EXP, LOG, RECIPROCAL, SIGMOID, SIN, SOFTPLUS, SQRT, SQUARE, TANH
+from boundlab.certificates.curves import (
+    ACOS,
+    ACOSH,
+    ASIN,
+    ASINH,
+    ATAN,
+    ATANH,
+    COS,
+    COSH,
+    CUBE,
+    EXP,
+    LOG,
+    RECIPROCAL,
+    SIGMOID,
+    SIN,
+    SINH,
+    SOFTPLUS,
+    SOFTSIGN,
+    SQRT,
+    SQUARE,
+    TAN,
+    TANH,
+)
 from boundlab.certificates.functions import Function
 from boundlab.certificates.joint import Largest, Product, Smallest
 from boundlab.certificates.linear import Rule, quotient
@@ -25,6 +48,31 @@ def simple(function: Function) -> Rule:
 def leaky(builder: Builder, operator: Operator) -> Value:
     """LeakyRelu."""
     return simple(relu(float(operator.attributes.get("alpha", np.float32(0.01)))))(builder, operator)
+
+
+def elu(builder: Builder, operator: Operator) -> Value:
+    """Elu and Celu: alpha (e^x - 1), or alpha (e^(x / alpha) - 1), below 0."""
+    alpha = float(operator.attributes.get("alpha", 1.0))
+    if not 0 < alpha < np.inf:
+        operator.refuse(f"with the alpha {alpha}")
+    return simple(exponential_unit(alpha, 1 / alpha if operator.proto.op_type == "Celu" else 1.0))(builder, operator)
+
+
+def selu(builder: Builder, operator: Operator) -> Value:
+    """gamma x above 0, gamma alpha (e^x - 1) below."""
+    alpha, gamma = (float(operator.attributes.get(name, np.float32(start)))
+                    for name, start in (("alpha", 1.67326319217681884765625), ("gamma", 1.05070102214813232421875)))
+    if not (0 < alpha < np.inf and 0 < gamma < np.inf):
+        operator.refuse(f"with the alpha {alpha} and the gamma {gamma}")
+    return simple(exponential_unit(gamma * alpha, steep=gamma))(builder, operator)
+
+
+def gelu(builder: Builder, operator: Operator) -> Value:
+    """x times the normal distribution of x, or its approximation with tanh."""
+    kind = operator.attributes.get("approximate", "none")
+    if kind not in ("none", "tanh"):
+        operator.refuse(f"with the approximation '{kind}'")
+    return simple(TANH_GELU if kind == "tanh" else GELU)(builder, operator)
 
 
 def parametric(builder: Builder, operator: Operator) -> Value:
@@ -124,5 +172,8 @@ FUNCTIONS: dict[str, Rule] = {
     "Sign": simple(Sign()), "Floor": simple(Floor()), "Sigmoid": simple(SIGMOID), "Tanh": simple(TANH), "Exp": simple(EXP),
     "Log": simple(LOG), "Sqrt": simple(SQRT), "Reciprocal": simple(RECIPROCAL), "Softplus": simple(SOFTPLUS),
     "Sin": simple(SIN), "Cos": simple(COS), "LeakyRelu": leaky, "PRelu": parametric, "Clip": clip, "HardSigmoid": hard_sigmoid,
+    "Elu": elu, "Celu": elu, "Selu": selu, "Gelu": gelu, "HardSwish": simple(HARD_SWISH), "Erf": simple(ERF),
+    "Softsign": simple(SOFTSIGN), "Tan": simple(TAN), "Asin": simple(ASIN), "Acos": simple(ACOS), "Atan": simple(ATAN),
+    "Sinh": simple(SINH), "Cosh": simple(COSH), "Asinh": simple(ASINH), "Acosh": simple(ACOSH), "Atanh": simple(ATANH),
     "Max": extremum(True), "Min": extremum(False), "Mul": multiplied, "Div": divided, "Pow": power,
 }

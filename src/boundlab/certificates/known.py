@@ -122,9 +122,12 @@ def derive(network: Network, boxes: Sequence[Ends], slopes: Slopes, balls: Balls
         elif isinstance(step, Affine):
             known.learn(place, affine_ends(known, place, step))
         else:
-            for number, argument in enumerate(step.arguments):
-                if not shapes[argument]:
-                    refine(known, (place, number), slopes, slopes.thorough or straight[argument])
+            for number, source in enumerate(step.sources):
+                if not shapes[source]:
+                    refine(known, (place, number), slopes, slopes.thorough or step.asks is not None or straight[source])
+            if step.asks:
+                for argument in step.arguments:
+                    again(known, argument)
             values = nonlinear_values(known, place, step)
             plain = slopes.plain(place) or [None] * len(step.arguments)
             known.rooms[place] = known.room_of_lines(place, lines_of(step.function, known.arguments(place), plain))
@@ -199,8 +202,16 @@ def affine_ends(known: Known, place: int, step: Affine) -> Ends:
     return finite((below(center - room), above(center + room)), room.shape)
 
 
+def again(known: Known, place: int) -> None:
+    """Better ends of an affine step, from those of its arguments."""
+    step, old = known.network.steps[place], known.ends[place]
+    assert isinstance(step, Affine)
+    low, high = affine_ends(known, place, step)
+    known.learn(place, (np.fmax(old[0], low), np.fmin(old[1], high)))
+
+
 def refine(known: Known, target: tuple[int, int], slopes: Slopes, everything: bool) -> None:
-    """Better ends of an argument of a nonlinear step, `target` = (step, number), pulled back with the slopes given.
+    """Better ends of a source of a nonlinear step, `target` = (step, number), pulled back with the slopes given.
 
     Of an argument that only repeats entries of an earlier step, those of that step, each once.
     Where they help its lines, or for `everything`, from which later intervals gain. Upper ends come first, because many neurons
@@ -209,11 +220,14 @@ def refine(known: Known, target: tuple[int, int], slopes: Slopes, everything: bo
     place, number = target
     step = known.network.steps[place]
     assert isinstance(step, Nonlinear)
-    argument, repeats = repeated(known.network, step.arguments[number])
+    source = step.sources[number]
+    argument, repeats = repeated(known.network, source)
     widest = max(one.size for one in known.network.steps[:place + 1])
     together, order = max(MOST_NUMBERS // widest, FEWEST), np.argsort(whereabouts(known.network, argument), kind="stable")
     for upper in (True, False):
-        open_ = np.broadcast_to(everything | ~step.function.settled(known.arguments(place)), (step.size, known.frames))
+        open_ = np.ones((known.network.steps[source].size, known.frames), dtype=bool)
+        if not everything:
+            open_ &= ~step.function.settled(known.arguments(place))
         if repeats is not None:
             open_, asked = np.zeros((known.network.steps[argument].size, known.frames), dtype=bool), open_
             np.logical_or.at(open_, repeats, asked)
@@ -233,7 +247,7 @@ def refine(known: Known, target: tuple[int, int], slopes: Slopes, everything: bo
                 low[where] = np.fmax(low[where], found)
         known.learn(argument, finite((low, high), low.shape))
         if repeats is not None:
-            known.learn(step.arguments[number], tuple(end[repeats] for end in known.ends[argument]))
+            known.learn(source, tuple(end[repeats] for end in known.ends[argument]))
 
 
 def whereabouts(network: Network, place: int) -> np.ndarray:

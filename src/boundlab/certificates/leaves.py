@@ -37,14 +37,14 @@ class Places:
         return self.network.steps[self.numbers[argument][0]].size
 
     def goal(self, target: tuple[int, int]) -> Argument | None:
-        """What the intervals are called that are derived for an argument, `target` = (step, number): what it repeats, if so.
+        """What the intervals are called that are derived for a source, `target` = (step, number): what it repeats, if so.
 
         None where another step has that name, too.
         """
         step = self.network.steps[target[0]]
         assert isinstance(step, Nonlinear)
-        source, index = repeated(self.network, step.arguments[target[1]])
-        if index is None:
+        source, index = repeated(self.network, step.sources[target[1]])
+        if index is None and step.asks is None:
             return Argument(step.name, target[1])
         own = Argument(self.network.steps[source].name)
         return own if self.numbers.get(own) == (source, 0) else None
@@ -53,7 +53,7 @@ class Places:
     def goals(self) -> frozenset[Argument | None]:
         """All that intervals are derived for."""
         return frozenset(self.goal((place, number)) for place, step in enumerate(self.network.steps)
-                         if isinstance(step, Nonlinear) for number in range(len(step.arguments)))
+                         if isinstance(step, Nonlinear) for number in range(len(step.sources)))
 
     def bends(self, argument: Argument) -> bool:
         """Whether it is an argument of a nonlinear step, which has lines."""

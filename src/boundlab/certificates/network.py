@@ -126,12 +126,21 @@ class Affine:
 
 @dataclass(frozen=True)
 class Nonlinear:
-    """A function, entry by entry, of the values of the steps `arguments`, which all have its size."""
+    """A function, entry by entry, of the values of the steps `arguments`, which all have its size.
+
+    `asks` are earlier steps whose intervals are derived for its lines, all entries of them, instead of those of its arguments.
+    """
 
     name: str
     size: int
     arguments: tuple[int, ...]
     function: Function
+    asks: tuple[int, ...] | None = None
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        """The steps whose intervals are derived for its lines."""
+        return self.arguments if self.asks is None else self.asks
 
 
 Step = Input | Affine | Nonlinear

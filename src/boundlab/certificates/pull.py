@@ -17,6 +17,9 @@ from boundlab.certificates.functions import Ends, Lines, Slopes
 from boundlab.certificates.network import Affine, Input, Network, Part
 from boundlab.certificates.rounding import TINY, UNDERFLOW, UNIT, below, gamma
 
+BLOCK = 2**15
+"""Coefficients that pass a step at a time, but at least those of `FEWEST` entries."""
+FEWEST = 64
 Coefficients = dict[int, Part]
 """Coefficients by step."""
 
@@ -103,19 +106,50 @@ class Pull:
         least = np.fmax(self.boxed, self.balls.least(np.concatenate(whole)))
         return below(below(self.bias + least) - UNDERFLOW)
 
+    def to_forms(self, room: Callable[[int], Room]) -> tuple[np.ndarray, np.ndarray]:
+        """Coefficients (d, r) of all inputs, and constants (r,): functions of the inputs below these ones."""
+        inputs = [place for place, step in enumerate(self.network.steps) if isinstance(step, Input)]
+        while self.waiting.keys() - set(inputs):
+            step = max(self.waiting.keys() - set(inputs))
+            self.through(step, self.waiting.pop(step), room(step))
+        none = Part(np.zeros(0, dtype=np.int64), np.zeros((0, len(self.bias))))
+        whole = [self.waiting.get(place, none).of(self.network.steps[place].size) for place in inputs]
+        return np.concatenate(whole), self.bias
+
     def through(self, step: int, part: Part, room: Room) -> None:
         """Coefficients of a step become coefficients of its arguments, and a share of the bias."""
-        room = room.of(part.read)
-        positive = np.maximum(part.values, 0)
-        negative = np.minimum(part.values, 0)
-        found, share = self.network.steps[step], below(dots(room.low, positive) + dots(room.high, negative))
+        found, room = self.network.steps[step], room.of(part.read)
+        share, passed = shared(room, part.values)
         if self.balls is not None and isinstance(found, Input):
-            self.arrived[step], self.boxed = part, below(self.boxed + share)
+            self.arrived[step], self.boxed = part, below(self.boxed + below(share))
             return
-        self.bias = below(self.bias + share)
+        self.bias = below(self.bias + below(share))
         if isinstance(found, Affine):
             for argument, matrix in zip(found.arguments, found.matrices, strict=True):
                 self.arrive(argument, matrix.pulled(part))
         elif not isinstance(found, Input):
-            for argument, lower, upper in zip(found.arguments, room.lower, room.upper, strict=True):
-                self.arrive(argument, Part(part.read, lower * positive + upper * negative))
+            for argument, values in zip(found.arguments, passed, strict=True):
+                self.arrive(argument, Part(part.read, values))
+
+
+def shared(room: Room, values: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+    """What numbers between a room's ends give to functions (r,) at least, and for each argument the coefficients (size, r).
+
+    A block of entries at a time, which stays in the processor's cache.
+    """
+    size, count = values.shape
+    total, passed = np.zeros(count), [np.empty(values.shape) for _ in room.lower]
+    length = max(BLOCK // max(count, 1), FEWEST)
+    for block in (slice(start, start + length) for start in range(0, size, length)):
+        part = values[block]
+        positive, negative = np.maximum(part, 0), np.minimum(part, 0)
+        total += dots(room.low[block], positive) + dots(room.high[block], negative)
+        for lower, upper, out in zip(room.lower, room.upper, passed, strict=True):
+            np.multiply(shared_rows(lower, block), positive, out=out[block])
+            out[block] += shared_rows(upper, block) * negative
+    return total, passed
+
+
+def shared_rows(table: np.ndarray, block: slice) -> np.ndarray:
+    """Some entries of a table (size, r or 1), or its only one."""
+    return table if len(table) == 1 else table[block]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from boundlab.certificates.attention import ATTENTION, compared
 from boundlab.certificates.builder import Builder, Operator, Value, Varying, evaluate, moved
 from boundlab.certificates.elementary import FUNCTIONS
 from boundlab.certificates.linear import LINEAR, Rule
-from boundlab.certificates.network import Input, Network, arguments_of
+from boundlab.certificates.network import Input, Network, Nonlinear, Step, arguments_of
 from boundlab.certificates.resizing import RESIZED
 from boundlab.certificates.windows import WINDOWED
 from boundlab.errors import CertificateError
@@ -87,9 +87,17 @@ def pruned(network: Network) -> Network:
     kept = [place for place, step in enumerate(network.steps) if place in used or isinstance(step, Input)]
     number = {place: k for k, place in enumerate(kept)}
     steps = [network.steps[place] for place in kept]
-    moved_ = [step if isinstance(step, Input) else replace(step, arguments=tuple(number[one] for one in step.arguments))
-              for step in steps]
-    return replace(network, steps=tuple(moved_), output=number[network.output])
+    return replace(network, steps=tuple(renumbered(step, number) for step in steps), output=number[network.output])
+
+
+def renumbered(step: Step, number: Mapping[int, int]) -> Step:
+    """A step that reads the same steps under their new numbers."""
+    if isinstance(step, Input):
+        return step
+    arguments = tuple(number[one] for one in step.arguments)
+    if isinstance(step, Nonlinear) and step.asks is not None:
+        return replace(step, arguments=arguments, asks=tuple(number[one] for one in step.asks))
+    return replace(step, arguments=arguments)
 
 
 def parsed(content: bytes) -> tuple[onnx.GraphProto, dict[str, int]]:

@@ -17,16 +17,20 @@ from boundlab.bounds.backward import Env
 from boundlab.bounds.groups import Ground, Lower, neurons_of
 from boundlab.bounds.intermediate import relaxer
 from boundlab.bounds.parts import Splits, no_splits
-from boundlab.bounds.space import Variables, free_node, taken
+from boundlab.bounds.space import Named, Variables, free_node, number, taken
 from boundlab.bounds.start import NeuronStart
 from boundlab.graph import Graph, Node
 from boundlab.interval import Interval
 from boundlab.maps import Diagonal, at_owner, flat
 from boundlab.ops import lookup
+from boundlab.ops.curves import SIDES, between
 from boundlab.spec import Specification
 
 Slopes = Mapping[int, Sequence[tuple[Tensor, Tensor]]]
-"""By node: for each of its perturbed arguments the slopes (n, size) of lower and of upper lines; NaN where any will do."""
+"""By node: for each of its perturbed arguments the slopes (n, size) of lower and of upper lines; NaN where any will do.
+
+Of a softmax, and of its logarithm, instead of slopes the points at which the planes below and above touch.
+"""
 AT_ONCE = 2**24
 """Slopes of neurons that are computed together."""
 
@@ -140,8 +144,20 @@ def plain_of(graph: Graph, env: Env, index: Tensor) -> Slopes:
     return found
 
 
+def touches(node: Node, env: Env, shares: Named, index: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the planes around a softmax touch (n, size), for problems or groups `index`; without shares where they begin."""
+    (x,) = intervals_at(node, env)
+    free = lookup(node.op).alpha
+    own = {side: shares[side] if side in shares else number(free[side].start, node, env) for side in SIDES}
+    low, high = (at_owner(between(x, share), index)[:, 0] for share in own.values())
+    return flat(low, 1).cpu(), flat(high, 1).cpu()
+
+
 def used(objective: Lower, variables: Variables, row: Tensor) -> Slopes:
-    """By which slopes one row of each group (n,) passes; it meets but one of both lines at a coordinate, so both have that."""
+    """By which slopes one row of each group (n,) passes; it meets but one of both lines at a coordinate, so both have that.
+
+    Planes around a softmax touch at points of a group.
+    """
     graph, place = objective.ground.problem.model.graph, torch.arange(len(row), device=row.device)
     found = {}
     for index, parts in objective.slopes(variables).items():
@@ -149,6 +165,9 @@ def used(objective: Lower, variables: Variables, row: Tensor) -> Slopes:
         arguments = intervals_at(graph[index], objective.env)
         own = [needed(graph[index], x, slopes) for slopes, x in zip(chosen, arguments, strict=True)]
         found[index] = [(slopes, slopes) for slopes in own]
+    for node in graph:
+        if node.index in objective.families and lookup(node.op).ranks:
+            found[node.index] = [touches(node, objective.env, variables.get(node.index, {}), place)]
     return found
 
 

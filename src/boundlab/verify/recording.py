@@ -20,13 +20,19 @@ from boundlab.certificates.check import fingerprint
 from boundlab.certificates.checker import each_case
 from boundlab.certificates.leaves import Places, places_of
 from boundlab.certificates.mend import mended
-from boundlab.certificates.network import Network
+from boundlab.certificates.network import Affine, Network
 from boundlab.errors import CertificateError
 from boundlab.graph import AGAIN, Graph
+from boundlab.ops import lookup
 from boundlab.question.exact import Case
 from boundlab.verify.proof import Inner, Proof, Slopes
 from boundlab.verify.standing import Clock
 from boundlab.verify.verdict import Result
+
+MOST_SLOPES = 2**24
+"""Slopes of exponentials that a certificate may hold for one softmax: with more of them the checker takes its own."""
+LARGEST_GAP = 80.0
+"""From here on a slope of an exponential is no float32."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,34 @@ class Names:
         """Slopes (n, size) under the names of arguments that the checker knows, without those for which any will do."""
         found = {Argument(self.graph[node].name, number): (low.float().numpy(), high.float().numpy())
                  for node, parts in slopes.items() for number, (low, high) in enumerate(parts)}
+        return self.known(found) | self.known({argument: pair for node, parts in slopes.items()
+                                               if lookup(self.graph[node].op).ranks
+                                               for argument, pair in self.compared(self.graph[node].name, *parts[0]).items()})
+
+    def compared(self, name: str, low: Tensor, high: Tensor) -> dict[Argument, Pair]:
+        """Slopes of the steps of a softmax, or its logarithm, whose planes touch at points (n, size) below and above.
+
+        The plane below leans on the reciprocal (the logarithm) of the sum at its point, the one above on exponentials at its.
+        """
+        exponential = Argument(f"{name}:exp")
+        endings = [one for one in (Argument(f"{name}:reciprocal"), Argument(f"{name}:log")) if self.places.bends(one)]
+        if not self.places.bends(exponential) or not endings:
+            return {}
+        steps, numbers = self.places.network.steps, self.places.numbers
+        gaps, total = steps[self.places.tensor(exponential)], steps[self.places.tensor(endings[0])]
+        assert isinstance(gaps, Affine) and isinstance(total, Affine)
+        if gaps.matrices[0].forward.shape[1] != low.shape[1] or len(low) * gaps.size > MOST_SLOPES:
+            return {}
+        below, above = (np.exp(np.minimum((gaps.matrices[0].forward @ touch.double().numpy().T).T, LARGEST_GAP))
+                        for touch in (low, high))
+        sums = 1 + (total.matrices[0].forward @ below.T).T
+        inverse = numbers[endings[0]] == numbers.get(Argument(f"{name}:reciprocal"))
+        pair = (-1 / sums**2, np.full_like(sums, np.nan)) if inverse else (np.full_like(sums, np.nan), 1 / sums)
+        return {exponential: (above.astype(np.float32), np.full_like(above, np.nan, dtype=np.float32)),
+                endings[0]: (pair[0].astype(np.float32), pair[1].astype(np.float32))}
+
+    def known(self, found: Mapping[Argument, Pair]) -> dict[Argument, Pair]:
+        """The slopes of those that the checker knows, without those for which any will do."""
         return {argument: pair for argument, pair in found.items() if self.places.bends(argument)
                 and pair[0].shape[1] == self.places.size(argument) and not (np.isnan(pair[0]) & np.isnan(pair[1])).all()}
 
@@ -73,7 +107,8 @@ class Names:
             target, every = self.argument(node), math.prod(self.graph[node].shape)
             if target not in self.places.goals:  # the checker derives no interval of it
                 continue
-            sides = [self.slopes(slopes) for slopes in (own.lower, own.upper)]
+            sides = [self.slopes({index: parts for index, parts in slopes.items() if not lookup(self.graph[index].op).ranks})
+                     for slopes in (own.lower, own.upper)]  # a softmax has too many slopes for each neuron
             for argument in sides[0].keys() | sides[1].keys():
                 slopes = np.full((1, 2, every, self.places.size(argument)), np.nan, dtype=np.float32)
                 for place, side in enumerate(sides):
