@@ -73,6 +73,7 @@ from boundlab.train.augmentation import Augmentation
 from boundlab.train.batch import Batch, Threat, ThreatModel
 from boundlab.train.fit import Fitted, fit, fit_against
 from boundlab.train.landscape import Landscape, landscape
+from boundlab.train.latent import STAPS, TAPS
 from boundlab.train.lipschitz import CAP, GloRo, RobustBCP, RobustLMT
 from boundlab.train.measure import Measured, measure
 from boundlab.train.methods import (
@@ -114,6 +115,8 @@ __all__ = [
     "PGD",
     "SABR",
     "SGD",
+    "STAPS",
+    "TAPS",
     "Adam",
     "Adversarial",
     "Affine",

@@ -19,6 +19,7 @@ from boundlab.data.examples import Examples
 from boundlab.errors import RecipeError
 from boundlab.train.augmentation import Augmentation
 from boundlab.train.batch import Threat, ThreatModel
+from boundlab.train.latent import STAPS, TAPS
 from boundlab.train.lipschitz import CAP, GloRo, RobustBCP, RobustLMT
 from boundlab.train.methods import (
     CCIBP,
@@ -67,6 +68,8 @@ class MethodTable(Part):
     ibp: RobustIBP | None = None
     crown_ibp: CrownIBP | None = Field(None, alias="crown-ibp")
     sabr: SABR | None = None
+    taps: TAPS | None = None
+    staps: STAPS | None = None
     mtl_ibp: MTLIBP | None = Field(None, alias="mtl-ibp")
     cc_ibp: CCIBP | None = Field(None, alias="cc-ibp")
     exp_ibp: ExpIBP | None = Field(None, alias="exp-ibp")
