@@ -74,7 +74,7 @@ from boundlab.train.batch import Batch, Threat, ThreatModel
 from boundlab.train.fit import Fitted, fit, fit_against
 from boundlab.train.landscape import Landscape, landscape
 from boundlab.train.latent import STAPS, TAPS
-from boundlab.train.lipschitz import CAP, GloRo, RobustBCP, RobustLMT
+from boundlab.train.lipschitz import CAP, ByMargin, GloRo, RobustBCP, RobustLMT
 from boundlab.train.measure import Measured, measure
 from boundlab.train.methods import (
     CCIBP,
@@ -134,6 +134,7 @@ __all__ = [
     "Box",
     "Branching",
     "ByBudget",
+    "ByMargin",
     "Calm",
     "CaptureError",
     "CaseProof",

@@ -21,7 +21,7 @@ SMALL = {
     "frown-4x20-relu-drive": None, "frown-12x20-sigmoid-drive": None, "frown-8x20-tanh-drive": None,
     "8c2f-tiny": (3, 22, 22), "cnn7-bn-tiny": (3, 4, 4), "wrn-cifar": (3, 8, 8), "wideresnet-cifar": (3, 4, 4),
     "6c2f-cifar": (3, 4, 4), "resnext-cifar": (3, 4, 4), "densenet-cifar": (3, 4, 4), "lstm-sst2": (4, 64),
-    "transformer-sst2": (5, 64), "bag-sst2": (5, 64),
+    "transformer-sst2": (5, 64), "bag-sst2": (5, 64), "aol-small-mnist": (1, 8, 8),
 }
 """Names, and shapes of inputs where the published ones take long."""
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from boundlab.bounds.intermediate import fed_by_inputs
 from boundlab.errors import SpecError
 from boundlab.evaluate import evaluate
 from boundlab.graph import Graph, Model, Node
@@ -121,7 +122,8 @@ def connected(points: Tensor, box: Interval, reach: float) -> Tensor:
 
 def read_by_last(graph: Graph, layers: int) -> Node:
     """What the first of the last so many convolutions and linear layers reads; SpecError if there are fewer."""
-    reads = [node.args[0] for node in graph if node.op in ("conv", "linear")]
+    varying = fed_by_inputs(graph)
+    reads = [node.args[0] for node in graph if node.op in ("conv", "linear") and node.args[0] in varying]
     if layers > len(reads):
         raise SpecError(f"the attack shall go through {layers} layers, and the network has {len(reads)}; ask for fewer.")
     return graph[reads[-layers]]

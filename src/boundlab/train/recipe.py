@@ -20,7 +20,7 @@ from boundlab.errors import RecipeError
 from boundlab.train.augmentation import Augmentation
 from boundlab.train.batch import Threat, ThreatModel
 from boundlab.train.latent import STAPS, TAPS
-from boundlab.train.lipschitz import CAP, GloRo, RobustBCP, RobustLMT
+from boundlab.train.lipschitz import CAP, ByMargin, GloRo, RobustBCP, RobustLMT
 from boundlab.train.methods import (
     CCIBP,
     MTLIBP,
@@ -77,6 +77,7 @@ class MethodTable(Part):
     lmt: RobustLMT | None = None
     gloro: GloRo | None = None
     cap: CAP | None = None
+    by_margin: ByMargin | None = Field(None, alias="by-margin")
 
     @model_validator(mode="after")
     def one(self) -> MethodTable:
