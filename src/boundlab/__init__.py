@@ -70,6 +70,7 @@ from boundlab.reports.certified.page import save_report
 from boundlab.spec import Specification, at_least, margins
 from boundlab.train.adversary import Ascent
 from boundlab.train.augmentation import Augmentation
+from boundlab.train.averaging import Averaging
 from boundlab.train.batch import Batch, Threat, ThreatModel
 from boundlab.train.fit import Fitted, fit, fit_against
 from boundlab.train.landscape import Landscape, landscape
@@ -124,6 +125,7 @@ __all__ = [
     "Ascent",
     "AttackResult",
     "Augmentation",
+    "Averaging",
     "Batch",
     "Bisection",
     "Blocks",

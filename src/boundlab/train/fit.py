@@ -15,6 +15,7 @@ from boundlab.data.examples import Examples
 from boundlab.errors import BoundError, SpecError
 from boundlab.graph import Model
 from boundlab.table import FEW, Shown, Table, number, percent, plural
+from boundlab.train.averaging import Average, in_place
 from boundlab.train.batch import Batch, Threat, ThreatModel, placed
 from boundlab.train.checkpoint import NAME, Run, fingerprint, load, refuse, save
 from boundlab.train.history import Epoch, write_history
@@ -152,7 +153,8 @@ def begun(module: nn.Module, task: Task) -> Run:
         raise SpecError("the module has no parameter that requires a gradient, so there is nothing to train.")
     seeds = {"order": task.plan.seed, "noise": task.plan.seed + NOISE}
     return Run(module, task.plan.optimiser.over(parameters),
-               {name: torch.Generator().manual_seed(seed) for name, seed in seeds.items()})
+               {name: torch.Generator().manual_seed(seed) for name, seed in seeds.items()},
+               None if task.plan.averaging is None else Average.of(module))
 
 
 def batches(task: Task, run: Run) -> Iterator[tuple[Tensor, Tensor]]:
@@ -171,15 +173,21 @@ def one_epoch(run: Run, task: Task, epoch: int) -> Epoch:
     count = -(-len(task.training) // plan.batch)
     share = rate = 0.0
     for place, (x, labels) in enumerate(batches(task, run)):
-        moment = epoch + place / count
+        moment, number = epoch + place / count, epoch * count + place
         share, rate = plan.ramp.at(moment), plan.rate.at(moment)
         total += step(run, task, Batch(task.model, x, labels, task.threat, share), rate) * len(x)
+        if plan.averaging is not None and run.average is not None and plan.averaging.due(moment, number):
+            run.average.add(run.module, plan.averaging)
     if not all(bool(torch.isfinite(value).all()) for value in run.module.parameters()):
         raise diverged("a parameter", epoch)
     if plan.statistics is Statistics.POPULATION:
-        inputs = ((task.threat.inputs(task.model, x), len(x)) for x, _ in batches(task, with_copies(run)))
-        running_statistics(task.model, inputs)
+        measure_statistics(run, task)
     return Epoch(epoch, total / len(task.training), task.threat.eps * share, rate, time.perf_counter() - started)
+
+
+def measure_statistics(run: Run, task: Task) -> None:
+    """Measure the running statistics of batch norms on the training examples, changed as in the next epoch."""
+    running_statistics(task.model, ((task.threat.inputs(task.model, x), len(x)) for x, _ in batches(task, with_copies(run))))
 
 
 def diverged(what: str, epoch: int) -> BoundError:
@@ -216,25 +224,31 @@ def step(run: Run, task: Task, batch: Batch, rate: float) -> float:
 
 
 def remembered(run: Run, task: Task, epoch: Epoch) -> Run:
-    """The run with one more epoch, with what validation measures, and with its weights if they are the best."""
-    how = task.plan.validation
-    due = how is not None and ((epoch.epoch + 1) % how.every == 0 or epoch.epoch + 1 == task.plan.epochs)
-    if how is not None and due and task.validation is not None:
-        found = measure(task.model, task.validation, task.threat, {"bound": how.bound}, how.attack, task.plan.seed)
-        epoch = replace(epoch, clean=found.clean, attacked=found.attacked, verified=found.verified["bound"])
-        if how.best and task.plan.ramp.at(epoch.epoch) == 1 and found.verified["bound"] > run.score:
+    """The run with one more epoch, with what validation measures, and with the weights that it would end with."""
+    how, last = task.plan.validation, epoch.epoch + 1 == task.plan.epochs
+    due = how is not None and (last or (epoch.epoch + 1) % how.every == 0)
+    with in_place(run.module, run.average) as averaged:
+        if averaged and task.plan.statistics is not Statistics.FROZEN:
+            measure_statistics(run, task)
+        best = False
+        if how is not None and due and task.validation is not None:
+            found = measure(task.model, task.validation, task.threat, {"bound": how.bound}, how.attack, task.plan.seed)
+            epoch = replace(epoch, clean=found.clean, attacked=found.attacked, verified=found.verified["bound"])
+            best = how.best and task.plan.ramp.at(epoch.epoch) == 1 and found.verified["bound"] > run.score
+        if best or (averaged and run.score < 0):
             weights = {name: value.detach().clone() for name, value in run.module.state_dict().items()}
-            run = replace(run, score=found.verified["bound"], best=weights)
+            run = replace(run, best=weights, score=run.score if epoch.verified is None or not best else epoch.verified)
     if task.plan.tell is not None:
         task.plan.tell(epoch)
     return replace(run, history=(*run.history, epoch))
 
 
 def finished(run: Run, task: Task) -> Fitted:
-    """The result, with the best weights if the plan chooses them."""
+    """The result, with the best or the averaged weights if the plan has them."""
     chosen = len(run.history) - 1
     if run.best is not None:
         run.module.load_state_dict(run.best)
+    if run.score >= 0:
         chosen = next(epoch.epoch for epoch in run.history
                       if epoch.verified == run.score and task.plan.ramp.at(epoch.epoch) == 1)
     return Fitted(run.module, task.model.detached(), run.history, chosen)

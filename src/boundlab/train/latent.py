@@ -22,9 +22,9 @@ from boundlab.interval import Interval
 from boundlab.perturbations.sets import Box
 from boundlab.train.adversary import Ascent
 from boundlab.train.batch import Batch
+from boundlab.train.checks import check_count
 from boundlab.train.losses import Classification, classification, interval_margins
 from boundlab.train.methods import TrainingMethod, Weights, attacked, check_weights, entropies, small_question, with_natural
-from boundlab.train.plan import check_count
 
 
 @dataclass(frozen=True)
