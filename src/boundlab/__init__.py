@@ -90,6 +90,7 @@ from boundlab.train.methods import (
 )
 from boundlab.train.normalise import Normalise
 from boundlab.train.plan import SGD, Adam, HeldOut, Keep, OnTestSet, Statistics, TrainingPlan, Validation
+from boundlab.train.processes import Processes
 from boundlab.train.regularisers import L1, Calm, initialise_for_ibp
 from boundlab.train.schedule import Exponential, Linear, Ramp, Rate, Smooth
 from boundlab.train.weights import Flatness, WeightThreat, flatness
@@ -198,6 +199,7 @@ __all__ = [
     "Polytope",
     "Pool",
     "PrimalDual",
+    "Processes",
     "Race",
     "Radius",
     "Ramp",

@@ -33,8 +33,8 @@ class Averaging:
     def __post_init__(self) -> None:
         check_count("every", self.every)
         if not self.start >= 0 or (self.decay is not None and not 0 <= self.decay < 1):
-            raise SpecError("weights are averaged from an epoch of at least 0 on, with a decay of at least 0 and below 1, or None for "
-                            f"the plain mean, got {self.start} and {self.decay}.")
+            raise SpecError("weights are averaged from an epoch of at least 0 on, with a decay of at least 0 and below 1 "
+                            f"(None: the plain mean), got {self.start} and {self.decay}.")
 
     def due(self, time: float, step: int) -> bool:
         """Whether the weights after the step of this number count, which began at a time in epochs."""

@@ -20,6 +20,7 @@ from boundlab.train.augmentation import Augmentation
 from boundlab.train.averaging import Averaging
 from boundlab.train.checks import check_count, check_decay, check_memory
 from boundlab.train.history import Epoch
+from boundlab.train.processes import Processes
 from boundlab.train.regularisers import Regulariser
 from boundlab.train.schedule import Ramp, Rate
 
@@ -130,8 +131,8 @@ class TrainingPlan:
 
     `ramp` is the share of eps. Gradients are cut to the norm `gradient_norm`. `micro` examples are bounded at a time: memory
     falls, and the step stays that of the whole batch. `clip` are the numbers that inputs stay between. With `averaging` the
-    result has a mean of weights. Equal plans and `seed` give equal runs on a CPU. `tell` hears of every epoch. SpecError for
-    what cannot be.
+    result has a mean of weights; `processes` share the work. Equal plans and `seed` give equal runs on a CPU. `tell` hears of
+    every epoch. SpecError for what cannot be.
     """
 
     epochs: int = 20
@@ -149,6 +150,7 @@ class TrainingPlan:
     validation: Validation | None = field(default_factory=Validation)
     averaging: Averaging | None = None
     keep: Keep | None = field(default=None, repr=False, compare=False)
+    processes: Processes | None = field(default=None, repr=False, compare=False)
     tell: Callable[[Epoch], None] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
