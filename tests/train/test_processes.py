@@ -94,6 +94,38 @@ def test_two_processes_of_torchrun_train_as_one(tmp_path, case):
         assert first[1] == pytest.approx(second[1], rel=1e-4) and first[5:] == pytest.approx(second[5:], abs=1e-9)
 
 
+RECIPE = """
+title = "a test"
+source = "boundlab"
+network = "mlp-b"
+data = "digits"
+eps = 0.05
+epochs = 3
+batch = 64
+rate = { first = 5e-2 }
+ramp = { start = 1, end = 2 }
+[optimiser.sgd]
+[method.ibp]
+"""
+
+
+@pytest.mark.slow
+def test_a_recipe_is_carried_out_by_two_processes(tmp_path):
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    results = {}
+    for name, begin, more in (("one", [sys.executable], []), ("two", launch, ["--torchrun"])):
+        out = tmp_path / name
+        command = [*begin, "-m", "boundlab", "train", str(tmp_path / "recipe.toml"), "--out", str(out), "--limit", "50"]
+        done = subprocess.run([*command, "--threads", "1", *more], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert done.stdout.count("verified, IBP") == 1
+        results[name] = json.loads((out / "result.json").read_text())
+    assert results["one"]["errors"] == results["two"]["errors"]
+    for first, second in zip(results["one"]["history"], results["two"]["history"], strict=True):
+        assert first["loss"] == pytest.approx(second["loss"], rel=1e-4)
+
+
 DIFFERENT = """
 import torch.distributed as dist
 from boundlab import BoundlabError, Processes
