@@ -48,6 +48,8 @@ def case_of_module(module, shape, batch=2, radius=1e-3):
             layer.running_mean.uniform_(-0.1, 0.1)
             layer.running_var.uniform_(0.5, 2)
             layer.weight.data.uniform_(0.5, 1.5)
+        if isinstance(layer, (zoo.AOLLinear, zoo.AOLConv2d)):  # the first weights lie at kinks of the rescaling
+            layer.weight.data.add_(0.05 * torch.randn_like(layer.weight))
     x = torch.rand(batch, *shape, dtype=torch.float64)
     return Case(module, bl.capture(module, x), x, bl.Box(x - radius, x + radius))
 
