@@ -29,7 +29,7 @@ def objective(batch: Batch, method: TrainingMethod, plan: TrainingPlan, generato
     if batch.share * batch.threat.eps == 0:
         method = NATURAL
     batch = replace(batch, points=method.search(batch, generator)) if not isinstance(method, Natural) else batch
-    loss = in_parts(batch, method, plan.micro or len(batch.x), plan.processes or Processes())
+    loss = in_parts(batch, method, plan.micro or len(batch.x), plan.processes)
     return loss if not terms else loss + torch.stack(terms).sum()
 
 
@@ -41,12 +41,12 @@ def with_statistics_of(batch: Batch, statistics: Statistics) -> Batch:
     return replace(batch, model=clean.model, output=clean.output)
 
 
-def in_parts(batch: Batch, method: TrainingMethod, size: int, processes: Processes) -> Tensor:
+def in_parts(batch: Batch, method: TrainingMethod, size: int, processes: Processes | None = None) -> Tensor:
     """The method's loss, with at most `size` examples at a time, each part's gradient found before the next one is begun.
 
     Of several processes each has its part of the sum.
     """
-    count = len(batch.x)
+    count, processes = len(batch.x), processes or Processes()
     groups = processes.own(even_groups(count, min(size, -(-count // processes.count))))
     if processes.count == 1 and len(groups) == 1:
         return method.loss(batch)
