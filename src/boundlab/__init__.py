@@ -70,10 +70,12 @@ from boundlab.reports.certified.page import save_report
 from boundlab.spec import Specification, at_least, margins
 from boundlab.train.adversary import Ascent
 from boundlab.train.augmentation import Augmentation
+from boundlab.train.averaging import Averaging
 from boundlab.train.batch import Batch, Threat, ThreatModel
 from boundlab.train.fit import Fitted, fit, fit_against
 from boundlab.train.landscape import Landscape, landscape
-from boundlab.train.lipschitz import CAP, GloRo, RobustBCP, RobustLMT
+from boundlab.train.latent import STAPS, TAPS
+from boundlab.train.lipschitz import CAP, ByMargin, GloRo, RobustBCP, RobustLMT
 from boundlab.train.measure import Measured, measure
 from boundlab.train.methods import (
     CCIBP,
@@ -88,6 +90,7 @@ from boundlab.train.methods import (
 )
 from boundlab.train.normalise import Normalise
 from boundlab.train.plan import SGD, Adam, HeldOut, Keep, OnTestSet, Statistics, TrainingPlan, Validation
+from boundlab.train.processes import Processes
 from boundlab.train.regularisers import L1, Calm, initialise_for_ibp
 from boundlab.train.schedule import Exponential, Linear, Ramp, Rate, Smooth
 from boundlab.train.weights import Flatness, WeightThreat, flatness
@@ -114,6 +117,8 @@ __all__ = [
     "PGD",
     "SABR",
     "SGD",
+    "STAPS",
+    "TAPS",
     "Adam",
     "Adversarial",
     "Affine",
@@ -121,6 +126,7 @@ __all__ = [
     "Ascent",
     "AttackResult",
     "Augmentation",
+    "Averaging",
     "Batch",
     "Bisection",
     "Blocks",
@@ -131,6 +137,7 @@ __all__ = [
     "Box",
     "Branching",
     "ByBudget",
+    "ByMargin",
     "Calm",
     "CaptureError",
     "CaseProof",
@@ -192,6 +199,7 @@ __all__ = [
     "Polytope",
     "Pool",
     "PrimalDual",
+    "Processes",
     "Race",
     "Radius",
     "Ramp",

@@ -114,5 +114,10 @@ def test_bad_recipes_end_in_a_sentence(run, tmp_path, recipe, change, said):
     assert result.stderr.strip().count("\n") == 0
 
 
+def test_torchrun_is_asked_for_where_there_is_one(run, recipe, tmp_path):
+    result = run("train", recipe, "--out", tmp_path / "out", "--torchrun")
+    assert result.exit_code == 2 and "torchrun --nproc-per-node 2" in result.stderr and result.stderr.count("\n") == 1
+
+
 def test_a_recipe_must_be_named(run):
     assert "--list" in run("train").stderr

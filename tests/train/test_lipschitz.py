@@ -8,6 +8,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import boundlab as bl
+from boundlab import zoo
 from boundlab.bounds.problem import problem_of
 from boundlab.errors import MissingRule, SpecError
 from boundlab.train.lipschitz import lower_margins
@@ -64,6 +65,18 @@ def test_the_further_logit_is_largest_where_the_chosen_class_is_not_certain():
         assert torch.equal(proven, rival < batch.logits.amax(1))
 
 
+@pytest.mark.parametrize(("norm", "eps"), [(2.0, 0.5), (1.0, 0.5), (math.inf, 0.05)])
+def test_a_loss_by_margins_is_above_the_one_at_every_point_of_a_network_that_is_1_lipschitz(norm, eps):
+    torch.manual_seed(0)
+    net, data = torch.nn.Sequential(torch.nn.Flatten(), zoo.AOLLinear(36, 8), zoo.MaxMin(8), zoo.AOLLinear(8, 3)), clouds(20)
+    batch = bl.Batch(bl.capture(net, data.x), data.x, data.labels, bl.Threat(eps, norm), 1.0)
+    whole, half = (bl.ByMargin(0.3, scale).loss(batch) for scale in (1.0, 0.5))
+    for point in batch.sets.sample(100, torch.Generator().manual_seed(0)):
+        assert 0.3 * cross_entropy(net(point) / 0.3, batch.labels) <= whole
+    assert half < whole
+    assert torch.allclose(bl.ByMargin(1.0, 0.0).loss(batch), bl.Natural().loss(batch))
+
+
 @pytest.mark.parametrize("norm", [2.0, math.inf])
 def test_projections_estimate_the_widths_that_exact_norms_give(norm):
     _, batch = problem(eps=0.05, norm=norm)
@@ -83,6 +96,9 @@ def test_equal_batches_have_equal_estimates_and_others_have_others():
     first, again = (bl.CAP(10).loss(batch) for _ in range(2))
     other = bl.CAP(10).loss(replace(batch, x=batch.x.roll(1, 2)))
     assert torch.equal(first, again) and not torch.equal(first, other)
+    for make in (lambda: bl.ByMargin(0.0), lambda: bl.ByMargin(scale=-1.0), lambda: bl.ByMargin(math.inf)):
+        with pytest.raises(SpecError, match="temperature"):
+            make()
     with pytest.raises(SpecError, match="norm 1"):
         bl.CAP(10).loss(replace(batch, threat=bl.Threat(0.1, 1.0)))
     with pytest.raises(SpecError, match="random vectors"):

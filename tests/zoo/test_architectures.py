@@ -147,7 +147,7 @@ BY_HAND = {
     "resnext-imagenet64": resnext((16, 32, 64), 2, 128 * 14 * 14, 1000),
     "densenet-cifar": dense(224 * 8 * 8, 10), "densenet-tiny": dense(224 * 14 * 14, 200),
     "densenet-imagenet64": dense(224 * 14 * 14, 1000),
-    "wrn-cifar": 4214850,
+    "wrn-cifar": 4214850, "aol-small-mnist": conv(4, 16, 3) + conv(64, 32, 3) + (32 * 49 + 1) * 128 + 129 * 10,
     # two directions of 4 gates from 64 numbers and 64 states with two biases; 128 means to 2 classes
     "bag-sst2": 2 * (64 + 1) * 64 + 65 * 2,
     "lstm-sst2": 2 * 4 * (64 * 64 + 64 * 64 + 2 * 64) + 129 * 2,

@@ -21,7 +21,7 @@ SMALL = {
     "frown-4x20-relu-drive": None, "frown-12x20-sigmoid-drive": None, "frown-8x20-tanh-drive": None,
     "8c2f-tiny": (3, 22, 22), "cnn7-bn-tiny": (3, 4, 4), "wrn-cifar": (3, 8, 8), "wideresnet-cifar": (3, 4, 4),
     "6c2f-cifar": (3, 4, 4), "resnext-cifar": (3, 4, 4), "densenet-cifar": (3, 4, 4), "lstm-sst2": (4, 64),
-    "transformer-sst2": (5, 64), "bag-sst2": (5, 64),
+    "transformer-sst2": (5, 64), "bag-sst2": (5, 64), "aol-small-mnist": (1, 8, 8),
 }
 """Names, and shapes of inputs where the published ones take long."""
 
@@ -48,6 +48,8 @@ def case_of_module(module, shape, batch=2, radius=1e-3):
             layer.running_mean.uniform_(-0.1, 0.1)
             layer.running_var.uniform_(0.5, 2)
             layer.weight.data.uniform_(0.5, 1.5)
+        if isinstance(layer, (zoo.AOLLinear, zoo.AOLConv2d)):  # the first weights lie at kinks of the rescaling
+            layer.weight.data.add_(0.05 * torch.randn_like(layer.weight))
     x = torch.rand(batch, *shape, dtype=torch.float64)
     return Case(module, bl.capture(module, x), x, bl.Box(x - radius, x + radius))
 

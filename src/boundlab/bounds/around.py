@@ -67,11 +67,10 @@ def through_slopes(node: Node, env: Env, before: Sequence[Around]) -> Tensor | N
     if op.lipschitz is not None:
         whole = torch.stack(torch.broadcast_tensors(*(ball.radius for ball in before)))
         return op.lipschitz * lengths(whole, 0)
-    if op.derivative is None or len(node.args) > 1:
+    interval, *constants = (env[arg] for arg in node.args)
+    if op.derivative is None or not isinstance(interval, Interval) or any(isinstance(one, Interval) for one in constants):
         return None
-    interval = env[node.args[0]]
-    assert isinstance(interval, Interval)
     with torch.set_grad_enabled(torch.is_grad_enabled() and not op.piecewise):  # slopes of pieces are constants
-        slope = op.derivative(interval.hull(point(before[0].center)), **node.attrs)
+        slope = op.derivative(interval.hull(point(before[0].center)), *constants, **node.attrs)
         steepest = flat(torch.maximum(-slope.lower, slope.upper), 1).amax(1)
     return before[0].radius * steepest

@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
+from torch import distributed
 
 from boundlab.cli.answer import Answer, Table, jsonable
 from boundlab.cli.verb import Misuse, Session, narrator, resumable
@@ -23,8 +25,9 @@ from boundlab.train.checkpoint import weights_file
 from boundlab.train.history import Epoch
 from boundlab.train.measure import Measured
 from boundlab.train.plan import Keep
+from boundlab.train.processes import Processes
 from boundlab.train.recipe import Recipe, names, recipe
-from boundlab.train.run import Outcome, carried_out
+from boundlab.train.run import Outcome, Place, carried_out
 from boundlab.train.sources import examples_of
 
 Name = Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="A TOML file, or the name of a recipe that --list shows.")]
@@ -33,6 +36,8 @@ Data = Annotated[Path | None, typer.Option(help="Folder or file with the data, a
 Out = Annotated[Path, typer.Option(help="Folder for network, weights, checkpoint, history and records.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the folder, if there is one.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Only so many test examples, the first ones.")]
+Torchrun = Annotated[bool, typer.Option("--torchrun", help="One of the processes that torchrun has started: they share every "
+                                        "batch, and the first one writes.")]
 LISTED = ("recipe", "network", "data", "eps", "epochs", "published: clean", "verified", "source")
 FILES = ("weights.safetensors", "network.onnx", "records.csv", "result.json")
 WORDS = "words.json"
@@ -48,6 +53,7 @@ class Where:
     out: Out = Path("trained")
     resume: Resume = False
     limit: Limit = None
+    torchrun: Torchrun = False
 
 
 def train(session: Session, name: Name = None, where: Where = Where(), show: Listing = False) -> Answer:
@@ -65,10 +71,32 @@ def train(session: Session, name: Name = None, where: Where = Where(), show: Lis
     test = test if where.limit is None else test.take(range(min(where.limit, len(test))))
     refuse_results(where)
     where.out.mkdir(parents=True, exist_ok=True)
-    with resumable(lambda: kept(where.out)), session.working(f"training: {asked.title}") as say:
+    with (placed(session, where) as place, resumable(lambda: kept(where.out)),
+          session.working(f"training: {asked.title}") as say):
         tell = teller(session, asked, say)
-        outcome = carried_out(asked, training, test, Keep(where.out, resume=where.resume), tell, torch.device(session.device))
+        outcome = carried_out(asked, training, test, Keep(where.out, resume=where.resume), tell, place)
+    if place.processes is not None and not place.processes.first:
+        which, count = place.processes.number + 1, place.processes.count
+        said = f"Process {which} of {count}; the first one reports."
+        return Answer({"process": which, "processes": count}, sentences=(said,))
     return answer(name, asked, outcome, where, (training, test))
+
+
+@contextmanager
+def placed(session: Session, where: Where) -> Iterator[Place]:
+    """The device, and with --torchrun the group of processes, which is left at the end."""
+    device = torch.device(session.device)
+    if not where.torchrun:
+        yield Place(device)
+        return
+    if not distributed.is_available() or not distributed.is_torchelastic_launched():
+        raise Misuse("--torchrun is for processes that torchrun has started: torchrun --nproc-per-node 2 -m boundlab train "
+                     "RECIPE --torchrun.")
+    distributed.init_process_group("gloo")
+    try:
+        yield Place(device, Processes.running())
+    finally:
+        distributed.destroy_process_group()
 
 
 def refuse_results(where: Where) -> None:

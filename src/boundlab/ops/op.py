@@ -69,9 +69,10 @@ class Op:
     that its interval is exact where all but the first argument vary in balls. `prepared` gives `relax` around a call as a
     function of `alpha` alone, where much of the work does not depend on that. `support` gives, for a function of one perturbed
     argument, coordinate by coordinate, the least value of a f(z) - m z on its interval (`ops/support.py`). `derivative` gives
-    the slopes of a function of each coordinate on an interval, `lipschitz` how much longer a function that mixes coordinates
-    makes a step in l_2 at most, of all perturbed arguments together. `integers` gives, for an operator that is the largest of
-    affine functions of its arguments, these functions. `meaning` is a formula or a few words for the list of operators.
+    the slopes of a function of each coordinate on an interval of its first argument, `lipschitz` how much longer a function
+    that mixes coordinates makes a step in l_2 at most, of all perturbed arguments together. `integers` gives, for an operator
+    that is the largest of affine functions of its arguments, these functions. `meaning` is a formula or a few words for the
+    list of operators.
     """
 
     name: str
@@ -80,7 +81,7 @@ class Op:
     relax: Callable[..., LinearBound] | None
     affine: Callable[[tuple[bool, ...]], bool]
     alpha: Mapping[str, Free] = field(default_factory=dict)
-    derivative: Callable[[Interval], Interval] | None = None
+    derivative: Callable[..., Interval] | None = None
     lipschitz: float | None = None
     integers: Callable[..., tuple[Affine, ...]] | None = None
     breaks: Breaks | Callable[..., Breaks] | None = None

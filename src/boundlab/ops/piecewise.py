@@ -103,9 +103,9 @@ def hinge_interval(x: Interval, slope: Number) -> Interval:
     return Interval(torch.where(crossing, low.clamp(max=0), low), high)
 
 
-def hinge_slopes(x: Interval, left: float) -> Interval:
+def hinge_slopes(x: Interval, left: Number) -> Interval:
     """The slope of each side that x reaches; at zero both count, whichever a framework takes there."""
-    slope = x.lower.new_tensor(left)
+    slope = torch.as_tensor(left, dtype=x.lower.dtype, device=x.lower.device)
     before, after = torch.where(x.lower <= 0, slope, 1.0), torch.where(x.upper >= 0, 1.0, slope)
     return Interval(torch.minimum(before, after), torch.maximum(before, after))
 
@@ -169,6 +169,7 @@ prelu = register(Op(
     alpha={"slope": Free(lambda x, weight: row_slope(x, weight).clamp(max=1),
                          lambda x, weight: row_slope(x, weight).clamp(min=1),
                          lambda x, weight: start_hinge(x, row_slope(x, weight)))},
+    derivative=lambda x, weight: hinge_slopes(x, constant_slope_of(weight)),
     support=lambda x, weight: corner_support(lambda value: leak(value, row_slope(x, weight)), x, (0.0,)),
     breaks=(0.0,), piecewise=True,
 ))

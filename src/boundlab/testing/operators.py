@@ -153,9 +153,11 @@ def check_derivative(trial: Trial) -> None:
         return
     (points,) = trial.points
     x = points.double().flatten(0, 1).requires_grad_()
-    (slope,) = torch.autograd.grad(trial.op.evaluate(x, **trial.attributes).sum(), x)
+    constants = [part for part in trial.arguments if isinstance(part, Tensor)]
+    wide = [part.double().expand(points.shape[1:]).repeat(len(points), *[1] * (points.dim() - 2)) for part in constants]
+    (slope,) = torch.autograd.grad(trial.op.evaluate(x, *wide, **trial.attributes).sum(), x)
     slope = slope.reshape(points.shape)
-    interval = trial.op.derivative(trial.perturbed[0], **trial.attributes)
+    interval = trial.op.derivative(trial.perturbed[0], *constants, **trial.attributes)
     slack = ROUNDINGS * trial.eps * (1 + slope.abs().amax(0))
     refuse(trial, "the derivative falls below its interval", interval.lower.double() - slope - slack)
     refuse(trial, "the derivative rises above its interval", slope - interval.upper.double() - slack)

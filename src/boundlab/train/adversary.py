@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -32,11 +33,16 @@ class Ascent:
         """A point (b, *shape) of each set in `region`; random numbers come from `generator`, which lives on the CPU."""
         model, box = model.detached(), region.box()
         noise = torch.rand(box.shape, generator=generator, dtype=box.lower.dtype).to(box.lower.device)
-        point = region.project(torch.lerp(box.lower, box.upper, noise))
+        start = region.project(torch.lerp(box.lower, box.upper, noise))
+        return self.climbed(lambda point: cross_entropy(evaluate(model, point), labels, reduction="sum"), region, start)
+
+    def climbed(self, objective: Callable[[Tensor], Tensor], region: PerturbationSet, start: Tensor) -> Tensor:
+        """Where the steps end that begin at `start` (b, *shape) and go up the gradient of `objective`, a sum over the batch."""
+        point = start
         for _ in range(self.steps):
             leaf = point.detach().requires_grad_()
             with torch.enable_grad():
-                loss = cross_entropy(evaluate(model, leaf), labels, reduction="sum")
-            (slope,) = torch.autograd.grad(loss, leaf)
+                height = objective(leaf)
+            (slope,) = torch.autograd.grad(height, leaf)
             point = region.climb(point, slope, self.step).detach()
         return point

@@ -15,24 +15,27 @@ from torch import Tensor, nn
 
 from boundlab.errors import CheckpointError
 from boundlab.graph import Model
+from boundlab.train.averaging import Average
 from boundlab.train.history import Epoch
 from boundlab.whole_file import write_whole
 
 FORMAT = "boundlab training 1"
 NAME = "checkpoint.safetensors"
-MODULE, BEST, OPTIMISER, GENERATOR = "module.", "best.", "optimiser.", "generator."
+MODULE, BEST, AVERAGE, OPTIMISER, GENERATOR = "module.", "best.", "average.", "optimiser.", "generator."
 
 
 @dataclass(frozen=True)
 class Run:
     """A run so far: the module and what is at work on it, which change, and what is remembered.
 
-    `best` are the weights of the best epoch so far, `score` its proven accuracy.
+    `average` is the mean of its weights, if the plan averages them. `best` are the weights that it would end with, where these
+    are not the module's: of the best epoch so far, with its proven accuracy as `score`, or averaged ones.
     """
 
     module: nn.Module
     optimiser: torch.optim.Optimizer
     generators: Mapping[str, torch.Generator]
+    average: Average | None = None
     history: tuple[Epoch, ...] = ()
     best: Mapping[str, Tensor] | None = None
     score: float = -1.0
@@ -41,6 +44,7 @@ class Run:
         """Everything of it that is numbers, by name."""
         found = {MODULE + name: value for name, value in self.module.state_dict().items()}
         found |= {BEST + name: value for name, value in (self.best or {}).items()}
+        found |= {AVERAGE + name: value for name, value in (self.average.tensors() if self.average else {}).items()}
         found |= {GENERATOR + name: value.get_state() for name, value in self.generators.items()}
         for place, values in self.optimiser.state_dict()["state"].items():
             found |= {f"{OPTIMISER}{place}.{name}": value for name, value in values.items() if isinstance(value, Tensor)}
@@ -49,6 +53,8 @@ class Run:
     def restored(self, tensors: Mapping[str, Tensor], history: Sequence[Epoch], score: float) -> Run:
         """The run with everything put back."""
         self.module.load_state_dict(dict(below(MODULE, tensors)))
+        if self.average is not None:
+            self.average.restore(dict(below(AVERAGE, tensors)))
         for name, value in below(GENERATOR, tensors):
             self.generators[name].set_state(value)
         state: dict[int, dict[str, Tensor]] = {}

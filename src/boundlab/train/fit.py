@@ -15,6 +15,7 @@ from boundlab.data.examples import Examples, examples_in
 from boundlab.errors import BoundError, SpecError
 from boundlab.graph import Model
 from boundlab.table import FEW, Shown, Table, number, percent, plural
+from boundlab.train.averaging import Average, in_place
 from boundlab.train.batch import Batch, Threat, ThreatModel, placed
 from boundlab.train.checkpoint import NAME, Run, fingerprint, load, refuse, save
 from boundlab.train.history import Epoch, write_history
@@ -95,17 +96,25 @@ def fit_against(module: nn.Module, data: Examples, method: TrainingMethod, threa
     check_batches(task)
     run = begun(module, task)
     tried(task)
-    about = "" if plan.keep is None else fingerprint(
-        model, [*data.labelled(), *threat.tensors], method, task.threat, plan, plan.keep.about)
+    kept = "" if plan.keep is None else plan.keep.about
+    about = "" if plan.keep is None and plan.processes is None else fingerprint(
+        model, [*data.labelled(), *threat.tensors], method, task.threat, plan, kept)
     if plan.keep is not None:
         plan.keep.folder.mkdir(parents=True, exist_ok=True)
         run = load(plan.keep.folder / NAME, run, about)
+    if plan.processes is not None:
+        plan.processes.agree(about, module.state_dict().values())
     for epoch in range(len(run.history), plan.epochs):
         run = remembered(run, task, one_epoch(run, task, epoch))
-        if plan.keep is not None and ((epoch + 1) % plan.keep.every == 0 or epoch + 1 == plan.epochs):
+        if plan.keep is not None and writes(plan) and ((epoch + 1) % plan.keep.every == 0 or epoch + 1 == plan.epochs):
             save(plan.keep.folder / NAME, run, about)
             write_history(plan.keep.folder / "history.csv", run.history)
     return finished(run, task)
+
+
+def writes(plan: TrainingPlan) -> bool:
+    """Whether it is this process that writes and tells."""
+    return plan.processes is None or plan.processes.first
 
 
 def divided(data: Examples, plan: TrainingPlan) -> tuple[Examples, Examples | None]:
@@ -152,7 +161,8 @@ def begun(module: nn.Module, task: Task) -> Run:
         raise SpecError("the module has no parameter that requires a gradient, so there is nothing to train.")
     seeds = {"order": task.plan.seed, "noise": task.plan.seed + NOISE}
     return Run(module, task.plan.optimiser.over(parameters),
-               {name: torch.Generator().manual_seed(seed) for name, seed in seeds.items()})
+               {name: torch.Generator().manual_seed(seed) for name, seed in seeds.items()},
+               None if task.plan.averaging is None else Average.of(module))
 
 
 def batches(task: Task, run: Run) -> Iterator[tuple[Tensor, Tensor]]:
@@ -171,15 +181,21 @@ def one_epoch(run: Run, task: Task, epoch: int) -> Epoch:
     count = -(-len(task.training) // plan.batch)
     share = rate = 0.0
     for place, (x, labels) in enumerate(batches(task, run)):
-        moment = epoch + place / count
+        moment, number = epoch + place / count, epoch * count + place
         share, rate = plan.ramp.at(moment), plan.rate.at(moment)
         total += step(run, task, Batch(task.model, x, labels, task.threat, share), rate) * len(x)
+        if plan.averaging is not None and run.average is not None and plan.averaging.due(moment, number):
+            run.average.add(run.module, plan.averaging)
     if not all(bool(torch.isfinite(value).all()) for value in run.module.parameters()):
         raise diverged("a parameter", epoch)
     if plan.statistics is Statistics.POPULATION:
-        inputs = ((task.threat.inputs(task.model, x), len(x)) for x, _ in batches(task, with_copies(run)))
-        running_statistics(task.model, inputs)
+        measure_statistics(run, task)
     return Epoch(epoch, total / len(task.training), task.threat.eps * share, rate, time.perf_counter() - started)
+
+
+def measure_statistics(run: Run, task: Task) -> None:
+    """Measure the running statistics of batch norms on the training examples, changed as in the next epoch."""
+    running_statistics(task.model, ((task.threat.inputs(task.model, x), len(x)) for x, _ in batches(task, with_copies(run))))
 
 
 def diverged(what: str, epoch: int) -> BoundError:
@@ -201,10 +217,12 @@ def step(run: Run, task: Task, batch: Batch, rate: float) -> float:
     run.optimiser.zero_grad()
     batch = with_statistics_of(batch, plan.statistics)
     loss = objective(batch, task.method, plan, run.generators["noise"])
-    value = float(loss.detach())
+    value = float(loss.detach() if plan.processes is None else plan.processes.total(loss))
     if not math.isfinite(value):
         raise diverged("the loss", len(run.history))
     loss.backward()
+    if plan.processes is not None:
+        plan.processes.add_gradients(run.module.parameters())
     if plan.gradient_norm is not None:
         size = nn.utils.clip_grad_norm_(run.module.parameters(), plan.gradient_norm)
         if not bool(torch.isfinite(size)):
@@ -216,25 +234,31 @@ def step(run: Run, task: Task, batch: Batch, rate: float) -> float:
 
 
 def remembered(run: Run, task: Task, epoch: Epoch) -> Run:
-    """The run with one more epoch, with what validation measures, and with its weights if they are the best."""
-    how = task.plan.validation
-    due = how is not None and ((epoch.epoch + 1) % how.every == 0 or epoch.epoch + 1 == task.plan.epochs)
-    if how is not None and due and task.validation is not None:
-        found = measure(task.model, task.validation, task.threat, {"bound": how.bound}, how.attack, task.plan.seed)
-        epoch = replace(epoch, clean=found.clean, attacked=found.attacked, verified=found.verified["bound"])
-        if how.best and task.plan.ramp.at(epoch.epoch) == 1 and found.verified["bound"] > run.score:
+    """The run with one more epoch, with what validation measures, and with the weights that it would end with."""
+    how, last = task.plan.validation, epoch.epoch + 1 == task.plan.epochs
+    due = how is not None and (last or (epoch.epoch + 1) % how.every == 0)
+    with in_place(run.module, run.average) as averaged:
+        if averaged and task.plan.statistics is not Statistics.FROZEN:
+            measure_statistics(run, task)
+        best = False
+        if how is not None and due and task.validation is not None:
+            found = measure(task.model, task.validation, task.threat, {"bound": how.bound}, how.attack, task.plan.seed)
+            epoch = replace(epoch, clean=found.clean, attacked=found.attacked, verified=found.verified["bound"])
+            best = how.best and task.plan.ramp.at(epoch.epoch) == 1 and found.verified["bound"] > run.score
+        if best or (averaged and run.score < 0):
             weights = {name: value.detach().clone() for name, value in run.module.state_dict().items()}
-            run = replace(run, score=found.verified["bound"], best=weights)
-    if task.plan.tell is not None:
+            run = replace(run, best=weights, score=run.score if epoch.verified is None or not best else epoch.verified)
+    if task.plan.tell is not None and writes(task.plan):
         task.plan.tell(epoch)
     return replace(run, history=(*run.history, epoch))
 
 
 def finished(run: Run, task: Task) -> Fitted:
-    """The result, with the best weights if the plan chooses them."""
+    """The result, with the best or the averaged weights if the plan has them."""
     chosen = len(run.history) - 1
     if run.best is not None:
         run.module.load_state_dict(run.best)
+    if run.score >= 0:
         chosen = next(epoch.epoch for epoch in run.history
                       if epoch.verified == run.score and task.plan.ramp.at(epoch.epoch) == 1)
     return Fitted(run.module, task.model.detached(), run.history, chosen)

@@ -6,12 +6,13 @@ comes from a power iteration.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, one_hot
 
 from boundlab.bounds.lipschitz import BCP, LMT
 from boundlab.bounds.methods import CROWN
@@ -66,6 +67,30 @@ class GloRo(TrainingMethod):
         least = lower_margins(batch, LMT(trainable_bound), chosen).amin(1)
         rival = batch.logits.gather(1, chosen[:, None]) - least[:, None]
         return cross_entropy(torch.cat([batch.logits, rival], dim=1), batch.labels)
+
+
+@dataclass(frozen=True)
+class ByMargin(TrainingMethod):
+    """Cross-entropy with the label's logit lowered by what a ball may cost at most, for networks that are 1-Lipschitz as built.
+
+    In l_2 a margin of such a network falls by at most sqrt(2) times the radius. `scale` times that is taken off, and logits are
+    divided by `temperature`, by which the loss is multiplied (Prach and Lampert 2022, AOL; Tsuzuku et al. 2018). With a scale
+    of at least 1 it is a bound, if the network is 1-Lipschitz, such as one of `zoo.AOLConv2d`, `zoo.AOLLinear` and
+    `zoo.MaxMin`; that is not looked at here, and certified by `LMT()` or another method with the layers' norms.
+    """
+
+    temperature: float = 0.25
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (0 < self.temperature < math.inf and 0 <= self.scale < math.inf):
+            raise SpecError("the temperature is a positive number and the scale is at least 0, got "
+                            f"{self.temperature} and {self.scale}.")
+
+    def loss(self, batch: Batch) -> Tensor:
+        radius = batch.balls.around(batch.x, batch.share).l2_ball()[1].reshape(-1, 1)
+        cost = math.sqrt(2) * self.scale * radius * one_hot(batch.labels, batch.logits.shape[1])
+        return cross_entropy((batch.logits - cost) / self.temperature, batch.labels) * self.temperature
 
 
 @dataclass(frozen=True)

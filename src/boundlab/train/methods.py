@@ -17,7 +17,7 @@ from boundlab.errors import SpecError
 from boundlab.perturbations.sets import Box
 from boundlab.train.adversary import Ascent
 from boundlab.train.batch import Batch
-from boundlab.train.losses import classification, fused_loss, interval_margins, mixed_loss, robust_cross_entropy
+from boundlab.train.losses import Classification, classification, fused_loss, interval_margins, mixed_loss, robust_cross_entropy
 from boundlab.train.schedule import between
 
 Weights = tuple[float, float]
@@ -118,15 +118,7 @@ class SABR(TrainingMethod):
         return attacked(batch, self.attack, 1.0, generator)
 
     def loss(self, batch: Batch) -> Tensor:
-        assert batch.points is not None
-        whole = batch.balls.around(batch.x, batch.share)
-        if not whole.independent:
-            raise SpecError(f"SABR trains on boxes inside boxes, which norm {batch.balls.norm:g} has not; use norm inf.")
-        box = whole.box()
-        room = self.part * box.radius
-        center = torch.minimum(torch.maximum(batch.points, box.lower + room), box.upper - room)
-        question = classification(batch.model, Box(center - room, center + room), batch.labels, None)
-        return with_natural(batch, self.natural_weight, mixed_loss(question, 0.0))
+        return with_natural(batch, self.natural_weight, mixed_loss(small_question(batch, self.part), 0.0))
 
 
 @dataclass(frozen=True)
@@ -185,6 +177,18 @@ def with_natural(batch: Batch, weights: Weights, robust: Tensor) -> Tensor:
 def attacked(batch: Batch, attack: Ascent, scale: float, generator: torch.Generator) -> Tensor:
     """Where an attack within `scale` times the balls of this step ends."""
     return attack.points(batch.model, batch.balls.around(batch.x, batch.share * scale), batch.labels, generator)
+
+
+def small_question(batch: Batch, part: float) -> Classification:
+    """Intervals of all layers on boxes of `part` of the radius, inside those of this step and about the attack's points."""
+    assert batch.points is not None
+    whole = batch.balls.around(batch.x, batch.share)
+    if not whole.independent:
+        raise SpecError(f"SABR and STAPS train on boxes inside boxes, which norm {batch.balls.norm:g} has not; use norm inf.")
+    box = whole.box()
+    room = part * box.radius
+    center = torch.minimum(torch.maximum(batch.points, box.lower + room), box.upper - room)
+    return classification(batch.model, Box(center - room, center + room), batch.labels, None)
 
 
 def margins_at(logits: Tensor, labels: Tensor) -> Tensor:

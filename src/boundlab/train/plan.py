@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,10 @@ from boundlab.bounds.problem import Method
 from boundlab.data.examples import Examples
 from boundlab.errors import SpecError
 from boundlab.train.augmentation import Augmentation
+from boundlab.train.averaging import Averaging
+from boundlab.train.checks import check_count, check_decay, check_memory
 from boundlab.train.history import Epoch
+from boundlab.train.processes import Processes
 from boundlab.train.regularisers import Regulariser
 from boundlab.train.schedule import Ramp, Rate
 
@@ -128,8 +130,9 @@ class TrainingPlan:
     """How long, how fast, and along which schedules; times are in epochs.
 
     `ramp` is the share of eps. Gradients are cut to the norm `gradient_norm`. `micro` examples are bounded at a time: memory
-    falls, and the step stays that of the whole batch. `clip` are the numbers that inputs stay between. Equal plans and `seed`
-    give equal runs on a CPU. `tell` hears of every epoch. SpecError for what cannot be.
+    falls, and the step stays that of the whole batch. `clip` are the numbers that inputs stay between. With `averaging` the
+    result has a mean of weights; `processes` share the work. Equal plans and `seed` give equal runs on a CPU. `tell` hears of
+    every epoch. SpecError for what cannot be.
     """
 
     epochs: int = 20
@@ -145,7 +148,9 @@ class TrainingPlan:
     micro: int | None = None
     seed: int = 0
     validation: Validation | None = field(default_factory=Validation)
+    averaging: Averaging | None = None
     keep: Keep | None = field(default=None, repr=False, compare=False)
+    processes: Processes | None = field(default=None, repr=False, compare=False)
     tell: Callable[[Epoch], None] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -154,24 +159,8 @@ class TrainingPlan:
             check_count(name, count)
         if self.gradient_norm is not None and not self.gradient_norm > 0:
             raise SpecError(f"gradient_norm must be positive, got {self.gradient_norm}; None cuts no gradient.")
+        if self.averaging is not None and self.averaging.start >= self.epochs:
+            raise SpecError(f"weights are averaged from epoch {self.averaging.start:g} on, after the last of {self.epochs}.")
         if self.ramp.end > self.epochs:
             raise SpecError(f"the ramp of eps ends at epoch {self.ramp.end:g}, after the last of {self.epochs}, so the network "
                             "would never be trained at the full eps; train longer, or end the ramp sooner.")
-
-
-def check_count(name: str, count: int) -> None:
-    """SpecError unless this is a whole number from 1 on."""
-    if not isinstance(count, int) or count < 1:
-        raise SpecError(f"{name} must be a whole number and at least 1, got {count}.")
-
-
-def check_decay(decay: float) -> None:
-    """SpecError for a decay of weights that makes them grow."""
-    if not 0 <= decay < math.inf:
-        raise SpecError(f"the decay of weights is finite and at least 0, got {decay}.")
-
-
-def check_memory(share: float) -> None:
-    """SpecError unless an optimiser forgets: what it keeps of its averages is a share below 1."""
-    if not 0 <= share < 1:
-        raise SpecError(f"momentum and betas are at least 0 and below 1, got {share}.")

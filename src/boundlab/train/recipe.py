@@ -18,8 +18,10 @@ from boundlab.bounds.methods import IBP
 from boundlab.data.examples import Examples
 from boundlab.errors import RecipeError
 from boundlab.train.augmentation import Augmentation
+from boundlab.train.averaging import Averaging
 from boundlab.train.batch import Threat, ThreatModel
-from boundlab.train.lipschitz import CAP, GloRo, RobustBCP, RobustLMT
+from boundlab.train.latent import STAPS, TAPS
+from boundlab.train.lipschitz import CAP, ByMargin, GloRo, RobustBCP, RobustLMT
 from boundlab.train.methods import (
     CCIBP,
     MTLIBP,
@@ -67,6 +69,8 @@ class MethodTable(Part):
     ibp: RobustIBP | None = None
     crown_ibp: CrownIBP | None = Field(None, alias="crown-ibp")
     sabr: SABR | None = None
+    taps: TAPS | None = None
+    staps: STAPS | None = None
     mtl_ibp: MTLIBP | None = Field(None, alias="mtl-ibp")
     cc_ibp: CCIBP | None = Field(None, alias="cc-ibp")
     exp_ibp: ExpIBP | None = Field(None, alias="exp-ibp")
@@ -74,6 +78,7 @@ class MethodTable(Part):
     lmt: RobustLMT | None = None
     gloro: GloRo | None = None
     cap: CAP | None = None
+    by_margin: ByMargin | None = Field(None, alias="by-margin")
 
     @model_validator(mode="after")
     def one(self) -> MethodTable:
@@ -195,6 +200,7 @@ class Recipe(Part):
     gradient_norm: Annotated[float, Field(gt=0)] | None = None
     statistics: Literal["clean", "population", "frozen"] = "clean"
     augmentation: Augmentation | None = None
+    averaging: Averaging | None = None
     micro: Annotated[int, Field(ge=1)] | None = None
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.1
     best: bool = False
@@ -246,7 +252,8 @@ class Recipe(Part):
         validation = Validation(HeldOut(self.validation), bound=bound, best=self.best) if self.validation else None
         return TrainingPlan(
             self.epochs, self.batch, self.rate, self.ramp.value(), optimiser, self.regularisers.values(), self.gradient_norm,
-            Statistics[self.statistics.upper()], self.augmentation, self.limits, self.micro, self.seed, validation, keep)
+            Statistics[self.statistics.upper()], self.augmentation, self.limits, self.micro, self.seed, validation,
+            self.averaging, keep)
 
     def built(self, training: Examples) -> nn.Module:
         """The network with its initial weights, which `seed` fixes, for inputs of the shape that the data have."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -17,6 +17,7 @@ from boundlab.train.fit import Fitted, captured, fit_against
 from boundlab.train.history import Epoch
 from boundlab.train.measure import Measured, check_examples, measure
 from boundlab.train.plan import Keep
+from boundlab.train.processes import Processes
 from boundlab.train.recipe import Recipe
 from boundlab.train.words import HullIBP
 
@@ -45,6 +46,14 @@ class Outcome:
         return sum(epoch.seconds for epoch in self.fitted.history) / len(self.fitted.history)
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a recipe is carried out: on a device, alone or as one of several processes."""
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    processes: Processes | None = None
+
+
 def how_measured(recipe: Recipe) -> tuple[Mapping[str, Method], PGD]:
     """By what the network of a recipe is proven, and attacked."""
     if recipe.words is not None:
@@ -55,15 +64,16 @@ def how_measured(recipe: Recipe) -> tuple[Mapping[str, Method], PGD]:
 
 
 def carried_out(recipe: Recipe, training: Examples, test: Examples, keep: Keep | None = None,
-                tell: Callable[[Epoch], None] | None = None, device: torch.device | None = None) -> Outcome:
+                tell: Callable[[Epoch], None] | None = None, place: Place | None = None) -> Outcome:
     """Train the network of a recipe, and measure it on test examples at the recipe's test radius.
 
     Test examples that it could not be measured on are found before it is trained.
     """
-    chosen = recipe.chosen(training)
+    chosen, place = recipe.chosen(training), place or Place()
     keep = keep and replace(keep, about=f"initialisation {recipe.initialisation}")
-    plan, threat = replace(recipe.plan(keep), tell=tell), recipe.threat(recipe.radius, chosen)
-    module = recipe.built(chosen).to(device or torch.device("cpu"))
+    plan = replace(recipe.plan(keep), tell=tell, processes=place.processes)
+    threat = recipe.threat(recipe.radius, chosen)
+    module = recipe.built(chosen).to(place.device)
     check_examples(captured(module, chosen, threat), test, threat)
     fitted = fit_against(module, chosen, recipe.training_method, recipe.threat(recipe.eps, chosen), plan)
     started = time.perf_counter()

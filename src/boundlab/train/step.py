@@ -13,18 +13,23 @@ from boundlab.train.batch import Batch, Inputs
 from boundlab.train.groups import even_groups, sum_over_groups
 from boundlab.train.methods import Natural, TrainingMethod
 from boundlab.train.plan import Statistics, TrainingPlan
+from boundlab.train.processes import Processes
 from boundlab.train.statistics import clean_pass, update_running
 
 NATURAL = Natural()
 
 
 def objective(batch: Batch, method: TrainingMethod, plan: TrainingPlan, generator: torch.Generator) -> Tensor:
-    """The loss of a batch, a number. While eps is 0 every method's is the natural one, which is cheaper and the same."""
-    terms = [value for one in plan.regularisers if (value := one.term(batch)) is not None]
+    """The loss of a batch, a number; of several processes each has its part, and the first one has what regularises, too.
+
+    While eps is 0 every method's loss is the natural one, which is cheaper and the same.
+    """
+    first = plan.processes is None or plan.processes.first
+    terms = [value for one in plan.regularisers if first and (value := one.term(batch)) is not None]
     if batch.share * batch.threat.eps == 0:
         method = NATURAL
     batch = replace(batch, points=method.search(batch, generator)) if not isinstance(method, Natural) else batch
-    loss = in_parts(batch, method, plan.micro or len(batch.x))
+    loss = in_parts(batch, method, plan.micro or len(batch.x), plan.processes)
     return loss if not terms else loss + torch.stack(terms).sum()
 
 
@@ -36,10 +41,14 @@ def with_statistics_of(batch: Batch, statistics: Statistics) -> Batch:
     return replace(batch, model=clean.model, output=clean.output)
 
 
-def in_parts(batch: Batch, method: TrainingMethod, size: int) -> Tensor:
-    """The method's loss, with at most `size` examples at a time, each part's gradient found before the next one is begun."""
-    groups = even_groups(len(batch.x), size)
-    if len(groups) == 1:
+def in_parts(batch: Batch, method: TrainingMethod, size: int, processes: Processes | None = None) -> Tensor:
+    """The method's loss, with at most `size` examples at a time, each part's gradient found before the next one is begun.
+
+    Of several processes each has its part of the sum.
+    """
+    count, processes = len(batch.x), processes or Processes()
+    groups = processes.own(even_groups(count, min(size, -(-count // processes.count))))
+    if processes.count == 1 and len(groups) == 1:
         return method.loss(batch)
     names, own = list(batch.model.params), [batch.points, batch.output]
     extra = [value for value in own if value is not None]

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from torch import nn
 
 from boundlab.errors import BoundlabError, ShapeError
-from boundlab.zoo import convolutional, densenet, language, perceptron, residual
+from boundlab.zoo import convolutional, densenet, language, lipschitz, perceptron, residual
 from boundlab.zoo.language import Worded
+from boundlab.zoo.lipschitz import AOLConv2d, AOLLinear, MaxMin
 from boundlab.zoo.record import Record, Shape, parameter_count
 
-__all__ = ["NAMES", "RECORDS", "Record", "Worded", "build", "parameter_count", "record"]
+__all__ = ["NAMES", "RECORDS", "AOLConv2d", "AOLLinear", "MaxMin", "Record", "Worded", "build", "parameter_count", "record"]
 
-FAMILIES = (convolutional, perceptron, residual, densenet, language)
+FAMILIES = (convolutional, perceptron, residual, densenet, language, lipschitz)
 RECORDS: Mapping[str, Record] = {record.name: record for family in FAMILIES for record in family.records()}
 """Every network by its name."""
 NAMES: tuple[str, ...] = tuple(RECORDS)
