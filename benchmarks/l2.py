@@ -18,6 +18,7 @@ import torch
 
 import boundlab as bl
 from boundlab import zoo
+from boundlab.reproduce.outer import translations
 from boundlab.table import aligned
 from boundlab.train.step import objective
 
@@ -46,22 +47,11 @@ def seconds() -> dict[str, float]:
     return {name: min(one[name] for one in rounds) for name in METHODS}
 
 
-def translations(model: bl.Model, x: torch.Tensor, method: bl.Method) -> torch.Tensor:
-    """The mean over ordered pairs of classes of how far their margin falls below the one at x, (b,)."""
-    classes = model.graph.output.shape[0]
-    eye = torch.eye(classes)
-    pairs = (eye[:, None] - eye)[~torch.eye(classes, dtype=torch.bool)]
-    spec = bl.at_least(pairs[None])
-    with torch.no_grad():
-        lower = bl.bound(model, bl.LpBall(x, EPS, 2.0), method=method, spec=spec).lower
-        return (spec.values(bl.evaluate(model, x)) - lower).mean(1)
-
-
 def tightness(network: Path, folder: Path) -> torch.Tensor:
     """BCP's mean translation over LMT's for the first test images, (IMAGES,)."""
     model = bl.load_onnx(network).detached()
     x = bl.read_examples(folder, bl.Part.TEST).take(range(IMAGES)).labelled()[0]
-    return translations(model, x, bl.BCP()) / translations(model, x, bl.LMT())
+    return translations(model, x, EPS, bl.BCP()) / translations(model, x, EPS, bl.LMT())
 
 
 def main(arguments: list[str]) -> None:

@@ -109,10 +109,11 @@ def test_what_holds_of_every_sentence_is_what_trying_all_finds_and_no_method_ver
     found = by_every_sentence(batch.model, bl.Examples(SENTENCES, LABELS), batch.threat, budgets)
     for budget in budgets:
         every = [variants(sentence, budget) for sentence in SENTENCES]
-        right = [bool((net(some, (some > 0).double()).argmax(1) == label).all()) for some, label in zip(every, LABELS, strict=True)]
+        right = [bool((net(some, (some > 0).double()).argmax(1) == label).all())
+                 for some, label in zip(every, LABELS, strict=True)]
         assert found[budget] == pytest.approx(sum(right) / len(right))
     proven = by_budget(batch.model, bl.Examples(SENTENCES, LABELS), batch.threat, METHODS, budgets)
-    assert 0 < found[4] and all(shares[budget] <= found[budget] <= proven.clean for shares in proven.verified.values()
+    assert found[4] > 0 and all(shares[budget] <= found[budget] <= proven.clean for shares in proven.verified.values()
                                 for budget in budgets)
 
 

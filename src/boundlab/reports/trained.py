@@ -103,7 +103,8 @@ def length_figure(found: Mapping[str, Mapping[str, Mapping[float, Sequence[float
                        linestyle=":", linewidth=1.4)
         panel.set_xticks(range(len(lengths)), [f"{length:g}" for length in lengths])
         framed(panel, title, "epochs in which eps grows", "verified error, %")
-        panel.legend(frameon=False, fontsize=8.5, labelcolor=INK)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=8.5, labelcolor=INK)
     return figure
 
 
@@ -132,19 +133,19 @@ def of_tightness(found: Mapping[str, tuple[Tensor, Tensor]]) -> Reproduction:
 
 
 def violin_figure(found: Mapping[str, tuple[Tensor, Tensor]]) -> Figure:
-    """A violin for each run, and dotted what the ball alone gives."""
-    figure = empty_figure(1.6 + 1.9 * len(found), 4.0, "constrained")
-    panel = figure.subplots()
-    shapes = panel.violinplot([both.tolist() for both, _ in found.values()], showmeans=True, widths=0.7)
-    for part in (*shapes["bodies"], *(shapes[name] for name in ("cmeans", "cbars", "cmins", "cmaxes"))):
-        part.set_color(COLORS[0])
-    for place, (_, ball) in enumerate(found.values()):
-        panel.hlines(float(ball.mean()), place + 0.6, place + 1.4, color=COLORS[2], linestyle=":", linewidth=2,
-                     label="the ball alone" if place == 0 else None)
-    panel.set_xticks(range(1, len(found) + 1), list(found))
-    panel.set_ylim(bottom=0)
-    framed(panel, "How far logits may move, on average over pairs of classes", "", "translation (smaller is tighter)")
-    panel.legend(frameon=False, fontsize=8.5, labelcolor=INK)
+    """A panel with a violin for each run, and dotted what the ball alone gives."""
+    figure = empty_figure(2.6 * max(2, len(found)), 4.0, "constrained")
+    for panel, (title, (both, ball)) in zip(figure.subplots(1, len(found), squeeze=False).flat, found.items(), strict=True):
+        shapes = panel.violinplot([both.tolist()], showmeans=True, widths=0.7)
+        bodies: Any = shapes["bodies"]  # a list, which matplotlib types as one of them
+        for part in (*bodies, *(shapes[name] for name in ("cmeans", "cbars", "cmins", "cmaxes"))):
+            part.set_color(COLORS[0])
+        panel.axhline(float(ball.mean()), color=COLORS[2], linestyle=":", linewidth=2, label="the ball alone")
+        panel.set_xticks([])
+        panel.set_ylim(bottom=0)
+        framed(panel, title, f"{len(both)} images", "mean translation of a margin")
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", frameon=False, fontsize=8.5, labelcolor=INK)
     return figure
 
 
@@ -169,7 +170,7 @@ def plane_figure(found: Mapping[str, Plane]) -> Figure:
     for panel, (title, one) in zip(panels, found.items(), strict=False):
         draw_plane(panel, one)
         label, other = one.classes
-        framed(panel, f"{title}, image {one.image}", f"logit of {other}, the runner-up", f"logit of {label}, the label")
+        framed(panel, title, f"logit of {other}, the runner-up", f"logit of {label}, the label")
     for panel in list(figure.axes)[len(found):]:
         panel.set_axis_off()
     handles, labels = figure.axes[0].get_legend_handles_labels()

@@ -24,6 +24,7 @@ METHODS: Mapping[str, TrainingMethod] = {
 THREAT = Threat(8 / 255, clip=(0.0, 1.0))
 SHORT = ("cnn7-bn-cifar", "resnext-cifar")
 """What runs by default: each step of the others takes minutes of one core."""
+ROUNDS = 3
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,11 @@ class StepRow:
     published: Cost | None
 
 
-def step_rows(networks: tuple[str, ...], batch: int, rounds: int, device: torch.device, tell: Callable[[str], None]
-              ) -> list[StepRow]:
+def step_rows(networks: tuple[str, ...], batch: int, device: torch.device, tell: Callable[[str], None]) -> list[StepRow]:
     """Each network's row, on random images."""
     rows = []
     for network in networks:
-        rows.append(step_row(network, batch, rounds, device))
+        rows.append(step_row(network, batch, ROUNDS, device))
         tell(f"{network}: seconds of a step {({name: value and round(value, 3) for name, value in rows[-1].seconds.items()})}")
     return rows
 

@@ -5,25 +5,33 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from boundlab.attack.pgd import PGD, attack
 from boundlab.bounds.lipschitz import BCP, LMT
-from boundlab.bounds.methods import bound
+from boundlab.bounds.methods import CROWN, IBP, bound
 from boundlab.bounds.problem import Method
+from boundlab.capture.onnx import load_onnx
 from boundlab.data.examples import Examples
 from boundlab.evaluate import evaluate
 from boundlab.graph import Model
 from boundlab.perturbations.ball import LpBall
 from boundlab.spec import at_least, labelled_right, margins
 from boundlab.train.batch import Threat
+from boundlab.train.lipschitz import CAP, GloRo, RobustLMT
 from boundlab.train.measure import measure
+from boundlab.train.methods import RobustIBP, TrainingMethod
+from boundlab.train.results import Finished
+from boundlab.train.sources import training_and_test
 
 OUTER: Mapping[str, Method] = {"LMT": LMT(), "BCP": BCP()}
 """The ball alone, and the ball with a box."""
 DIRECTIONS, SAMPLES, SOME = 180, 400, 100
+IMAGES, FEW, MANY, STEPS = 3, 20, 500, 6
+"""Planes of a run, images that are looked at for each, images of other pictures, radii up to that of training."""
 SEARCH = PGD(steps=40, restarts=1, targets=1)
 
 
@@ -129,3 +137,57 @@ def curve(model: Model, data: Examples, proof: tuple[str, Method], about: tuple[
         attacked.append(found.attacked)
         verified.append(found.verified[name])
     return Curve(title, name, threat.eps, tuple(radii), attacked, verified)
+
+
+def proof_of(run: Finished) -> tuple[str, Method]:
+    """By what a network is certified: what it was trained by, if that is a bound for l_2 balls, else BCP."""
+    kinds: tuple[tuple[type[TrainingMethod], str, Method], ...] = (
+        (RobustLMT, "LMT", LMT()), (GloRo, "LMT", LMT()), (RobustIBP, "IBP", IBP()),
+        (CAP, "CROWN-BCP", CROWN(intermediate=BCP())))
+    own = (found for found in kinds if isinstance(run.recipe.training_method, found[0]))
+    return next(((name, method) for _, name, method in own), ("BCP", BCP()))
+
+
+def test_images(run: Finished, folder: Path, count: int) -> Examples:
+    """The first test images of the data that the run was about."""
+    _, test = training_and_test(None if run.recipe.data == "digits" else folder, run.recipe.data, run.recipe.seed)
+    return test.take(range(min(count, len(test))))
+
+
+def opened(run: Finished) -> Model:
+    """The network of a run."""
+    return load_onnx(run.network).detached()
+
+
+def planes(runs: Sequence[Finished], folder: Path, count: int | None) -> dict[str, Plane]:
+    """Of each run the planes of the first test images that are labelled right; three of them, or `count`."""
+    found = {}
+    for run in runs:
+        model, data = opened(run), test_images(run, folder, FEW * (count or IMAGES))
+        x, labels = data.labelled()
+        right = labelled_right(evaluate(model, {model.graph.inputs[0].name: x}), labels).nonzero().flatten().tolist()
+        for image in right[:count or IMAGES]:
+            found[f"{run.folder.name}, image {image}"] = plane(model, data, image, run.recipe.radius)
+    return found
+
+
+def tightness(runs: Sequence[Finished], folder: Path, count: int | None) -> dict[str, tuple[Tensor, Tensor]]:
+    """Of each run the translations of the first test images (500 if none are asked for), by BCP and by the ball alone."""
+    found = {}
+    for run in runs:
+        model, (x, _) = opened(run), test_images(run, folder, count or MANY).labelled()
+        both, ball = (translations(model, x, run.recipe.radius, OUTER[name]) for name in ("BCP", "LMT"))
+        found[run.folder.name] = both, ball
+    return found
+
+
+def curves(runs: Sequence[Finished], folder: Path, count: int | None) -> list[Curve]:
+    """Of each run the verified accuracy on the first test images, at radii up to twice that of its training."""
+    found = []
+    for run in runs:
+        asked = run.recipe
+        radii = [asked.eps * place / STEPS for place in range(2 * STEPS + 1)]
+        threat = Threat(asked.eps, asked.norm, asked.limits)
+        data = test_images(run, folder, count or MANY)
+        found.append(curve(opened(run), data, proof_of(run), (run.folder.name, threat), radii))
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +16,10 @@ from boundlab.train.run import WORD_PROOFS
 from boundlab.train.sources import sentences_in
 from boundlab.train.words import ByBudget, WordThreat, by_budget, by_every_sentence, sentences_made
 
-RECIPES = {"bag of words": "sst2-bag-short", "Transformer": "sst2-transformer-short", "LSTM": "sst2-lstm-short"}
+RECIPES = ("sst2-bag-short", "sst2-transformer-short", "sst2-lstm-short")
+NETWORKS = {"bag-sst2": "bag of words", "transformer-sst2": "Transformer", "lstm-sst2": "LSTM"}
 PROOFS: Mapping[str, Method] = {**WORD_PROOFS, "Forward+Backward": CROWN(intermediate=Forward())}
-EVERY, MOST = "every sentence", 20_000
+EVERY, MOST = "every sentence", 2000
 """What trying all sentences is called, and of how many at most: longer sentences are left out."""
 
 
@@ -34,14 +35,15 @@ class WordRow:
     published: Mapping[str, Verified]
 
 
-def word_rows(folder: Path, sentences: int | None, tell: Callable[[str], None]) -> list[WordRow]:
-    """Each network trained naturally and by bounds, and measured on the first `sentences` test sentences (None: all).
+def word_rows(folder: Path, names: Sequence[str], sentences: int | None, tell: Callable[[str], None]) -> list[WordRow]:
+    """Networks of the recipes that are named, or of `RECIPES`, trained naturally and by bounds, and measured.
 
-    Of these, the ones of which replacements make at most `MOST` sentences, which are all tried.
+    On the first `sentences` test sentences (None: all), those of which replacements make at most `MOST`, which are all tried.
     """
     rows = []
-    for network, name in RECIPES.items():
+    for name in names or RECIPES:
         asked = recipe(name)
+        network = NETWORKS.get(asked.network, asked.network)
         natural = asked.model_copy(update={"method": MethodTable.model_validate({"natural": Natural()})})
         for trained, one in (("natural", natural), ("budget 6", asked)):
             rows.append(word_row(network, trained, one, folder, sentences))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from boundlab.reproduce.published_training import (
     PURE,
     SMALL,
 )
+from boundlab.train.history import Epoch
 from boundlab.train.lipschitz import CAP, RobustBCP, RobustLMT
 from boundlab.train.methods import CrownIBP, RobustIBP, TrainingMethod
 from boundlab.train.plan import Keep
@@ -33,8 +35,9 @@ from boundlab.train.sources import examples_of
 
 Tell = Callable[[str], None]
 VARIANTS: Mapping[str, MethodTable] = {
-    PURE: MethodTable(ibp=RobustIBP()), NATURAL: MethodTable(ibp=RobustIBP((1.0, 0.0))),
-    HALF: MethodTable(ibp=RobustIBP((1.0, 0.5))), CROWN_IBP: MethodTable.model_validate({"crown-ibp": CrownIBP(fused=True)})}
+    name: MethodTable.model_validate(table) for name, table in (
+        (PURE, {"ibp": RobustIBP()}), (NATURAL, {"ibp": RobustIBP((1.0, 0.0))}), (HALF, {"ibp": RobustIBP((1.0, 0.5))}),
+        (CROWN_IBP, {"crown-ibp": CrownIBP(fused=True)}))}
 """The methods of Zhang et al. 2020, Table 2, by name."""
 FUSION: Mapping[str, MethodTable] = {IBP: VARIANTS[PURE], FUSED: VARIANTS[CROWN_IBP]}
 STRUCTURES = {"4c3f": "4C3F", "6c2f": "6C2F", "wrn": "WRN", "cnn7-bn": "CNN-7+BN", "densenet": "DenseNet",
@@ -79,13 +82,14 @@ class Line:
 class TrainedTable:
     """A paper's table: columns that say what was run, recipes of CPU size and what varies of them, and a run's line.
 
-    `line` is None for runs that the table is not about.
+    `line` is None for runs that the table is not about. `lengths` are those of ramps, as shares of all epochs, where they vary.
     """
 
     labels: tuple[str, ...]
     recipes: tuple[str, ...]
     methods: Mapping[str, MethodTable]
     line: Callable[[Finished], Line | None]
+    lengths: tuple[float, ...] = ()
 
     def planned(self, names: Sequence[str]) -> dict[str, Recipe]:
         """What is trained, by the name of its folder: each recipe with each method, or as it is if no methods are named."""
@@ -96,8 +100,16 @@ class TrainedTable:
                 found[Path(name).stem] = asked
             for method, table in self.methods.items():
                 title = f"{asked.network} on {asked.data} at eps {asked.radius:.4g} by {method}"
-                found[f"{Path(name).stem}, {method}"] = asked.model_copy(update={"method": table, "title": title})
+                own = asked.model_copy(update={"method": table, "title": title})
+                found |= {f"{Path(name).stem}, {method}": own} if not self.lengths else {
+                    f"{Path(name).stem}, {method}, {share:g}": with_length(own, share) for share in self.lengths}
         return found
+
+
+def with_length(asked: Recipe, share: float) -> Recipe:
+    """The recipe with a ramp that takes a share of all epochs, and ends at the last one at the latest."""
+    length = min(share * asked.epochs, asked.epochs - 1 - asked.ramp.start)
+    return asked.model_copy(update={"ramp": asked.ramp.model_copy(update={"end": asked.ramp.start + length})})
 
 
 def trained_lines(table: TrainedTable, planned: Mapping[str, Recipe], data: Path | None, out: Path, effort: Effort, tell: Tell
@@ -135,8 +147,8 @@ def run_of(name: str, asked: Recipe, data: Path | None, out: Path, effort: Effor
         test = test if effort.images is None else test.take(range(min(effort.images, len(test))))
         folder.mkdir(parents=True, exist_ok=True)
 
-        def each(epoch: object) -> None:
-            tell(f"{name}: {epoch}")
+        def each(epoch: Epoch) -> None:
+            tell(f"{name}: epoch {epoch.epoch + 1} of {asked.epochs}, loss {epoch.loss:.4f}, {epoch.seconds:.1f} s")
 
         outcome = carried_out(asked, training, test, Keep(folder, resume=True), each, torch.device(effort.device))
         write_run(folder, record_of(name, asked, outcome, (len(training), len(test))), outcome, (training, test))
@@ -166,11 +178,16 @@ def near(first: float, second: float) -> bool:
     return abs(first - second) < 1e-6
 
 
+def about_images(asked: Recipe) -> bool:
+    """Whether it is inputs that vary, in l_inf balls."""
+    return asked.norm == math.inf and asked.words is None and asked.weights is None
+
+
 def crown_ibp_line(run: Finished) -> Line | None:
     """Zhang et al. 2020, Table 2: errors, verified by IBP, beside those of the family of networks that it belongs to."""
     asked, method = run.recipe, method_of(run.recipe, VARIANTS)
     model = re.match(r"crown-ibp-([a-t])-", asked.network)
-    if method is None or asked.norm != float("inf") or asked.words is not None or asked.weights is not None:
+    if method is None or not about_images(asked) or asked.network.startswith("dm-large"):
         return None
     family = SMALL if model is None or model[1] < "k" else LARGE
     known = next((row for (data, eps, size, name), row in CROWN_IBP_2.items() if near(eps, asked.radius) and
@@ -209,7 +226,7 @@ def bcp_line(run: Finished) -> Line | None:
 def fusion_line(run: Finished) -> Line | None:
     """Xu et al. 2020, Table 2: errors at 8/255 by IBP and by CROWN-IBP with loss fusion, verified by IBP."""
     asked, method = run.recipe, method_of(run.recipe, FUSION)
-    if method is None or asked.norm != float("inf") or asked.words is not None or asked.weights is not None:
+    if method is None or not about_images(asked):
         return None
     about = structure(asked, "CNN-7+BN")
     known = LIRPA_2.get((asked.data, about, method)) if near(asked.radius, 8 / 255) else None
@@ -222,6 +239,8 @@ def fusion_line(run: Finished) -> Line | None:
 
 TABLES: Mapping[str, TrainedTable] = {
     "crown-ibp-2": TrainedTable(("data", "eps", "network", "method"), ("mnist-a-short",), VARIANTS, crown_ibp_line),
+    "crown-ibp-figure-3": TrainedTable(("data", "eps", "network", "method"), ("mnist-a-short",), VARIANTS, crown_ibp_line,
+                                       (0.2, 0.4, 0.7)),
     "bcp-2": TrainedTable(("data", "eps", "network", "method", "proven by"), (
         "bcp-mnist-small", "lmt-mnist-small", "cap-mnist-small", "ibp-mnist-small-l2"), {}, bcp_line),
     "lirpa-2": TrainedTable(("data", "eps", "network", "method"), ("cifar-b-short",), FUSION, fusion_line),
