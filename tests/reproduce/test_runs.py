@@ -17,7 +17,7 @@ from boundlab.evaluate import evaluate
 from boundlab.reports.figure import save
 from boundlab.reports.tables import figure_of
 from boundlab.reports.trained import of_curves, of_lengths, of_planes, of_steps, of_tightness, of_trained
-from boundlab.reproduce.fusion import METHODS, step_row
+from boundlab.reproduce.fusion import METHODS, StepRow, step_row
 from boundlab.reproduce.outer import corners, curve, plane, translations
 from boundlab.reproduce.published_training import BCP_2, CROWN_IBP, CROWN_IBP_2, LIRPA_2, LIRPA_3
 from boundlab.reproduce.trained import TABLES, VARIANTS, Effort, crown_ibp_line, found_lines, lines_of, run_of, with_length
@@ -210,11 +210,20 @@ def test_curves_never_prove_what_is_broken(network, tmp_path):
     save(drawn.figures[""], tmp_path / "curves.svg")
 
 
-def test_a_step_has_a_cost_by_every_method(tmp_path):
+@pytest.mark.slow
+def test_a_step_has_a_cost_by_every_method():
     row = step_row("crown-ibp-e-cifar", 1, 1, torch.device("cpu"))
     assert list(row.seconds) == list(row.memory) == list(METHODS) and all(value > 0 for value in row.seconds.values())
+    assert row.published is None and "(" not in of_steps([row]).rows[0][4]
+
+
+def test_costs_stand_beside_the_published_ones_of_their_method(tmp_path):
+    ours = dict(zip(METHODS, (2.0, 4.0, 6.0, None), strict=True))
+    row = StepRow("cnn7-bn-cifar", 4, ours, dict(zip(METHODS, (10, 20, 30, None), strict=True)), LIRPA_3["cnn7-bn-cifar"])
     found = of_steps([row])
-    assert len(found.rows[0]) == len(found.columns) and row.published is None
+    assert found.rows[0][4:7] == ("2.00 (1.87)", "3.00 (2.81)", "OOM (4.71)")
+    assert found.rows[0][7:9] == ("2.00 (1.60)", "3.00 (2.34)")
+    assert len(found.rows[0]) == len(found.columns)
     save(figure_of(found.panels), tmp_path / "steps.svg")
 
 

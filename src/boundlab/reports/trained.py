@@ -12,7 +12,7 @@ from torch import Tensor
 
 from boundlab.reports.figure import GRID, INK, MUTED, empty_figure
 from boundlab.reports.tables import Bars, Reproduction
-from boundlab.reproduce.fusion import StepRow
+from boundlab.reproduce.fusion import METHODS, StepRow
 from boundlab.reproduce.outer import Curve, Plane
 from boundlab.reproduce.trained import Line, TrainedTable
 
@@ -48,28 +48,36 @@ def bracket(values: tuple[float, ...] | None) -> str:
 def of_steps(rows: Sequence[StepRow]) -> Reproduction:
     """Time and memory of a step, in multiples of the natural one; the published multiples in brackets."""
     text, panels = [], []
+    names = [f"{what}, {name}" for what in ("time", "memory") for name in METHODS if name != "natural"]
     for row in rows:
-        ratios = {}
-        for place, (what, held) in enumerate((("time", row.seconds), ("memory", row.memory))):
-            ours: Mapping[str, Any] = held
-            known = {} if row.published is None else dict(zip(ours, vars(row.published).values(), strict=True))
-            for name in list(ours)[1:]:
-                theirs = None if known.get(name) is None else known[name][place] / known["natural"][place]
-                own = None if ours[name] is None or not ours["natural"] else ours[name] / ours["natural"]
-                ratios[f"{what}, {name}"] = own, theirs
+        pairs = [pair for held, place in ((row.seconds, 0), (row.memory, 1)) for pair in multiples(row, held, place)]
+        known = row.published is not None
         first, most = row.seconds["natural"], row.memory["natural"]
         text.append((row.network, str(row.batch), "-" if first is None else f"{first:.3f}",
-                     "-" if most is None else f"{most / MEGABYTE:.0f}", *map(multiple, ratios.values())))
-        panels.append(Bars(row.network, "times natural", {
-            name: (own, theirs) for name, (own, theirs) in ratios.items() if own is not None}))
-    columns = ("network", "batch", "s, natural", "MB, natural", *ratios) if rows else ()
+                     "-" if most is None else f"{most / MEGABYTE:.0f}",
+                     *(times(own) + (f" ({times(theirs)})" if known else "") for own, theirs in pairs)))
+        panels.append(Bars(row.network, "times natural", {name.replace(", ", "\n"): (own, theirs) for name, (own, theirs)
+                                                          in zip(names, pairs, strict=True) if own is not None}))
+    columns = ("network", "batch", "s, natural", "MB, natural", *names)
     return Reproduction(columns, text, panels, [asdict(row) for row in rows])
 
 
-def multiple(pair: tuple[float | None, float | None]) -> str:
-    """Our multiple and the published one; OOM where memory did not suffice."""
-    own, theirs = ("OOM" if value is None else f"{value:.2f}" for value in pair)
-    return f"{own} ({theirs})"
+def multiples(row: StepRow, ours: Mapping[str, float | None], place: int) -> list[tuple[float | None, float | None]]:
+    """Our multiples of the natural cost and the published ones, of time (place 0) or memory (1), by method."""
+    costs = [None] * len(METHODS) if row.published is None else [
+        row.published.natural, row.published.ibp, row.published.fused, row.published.unfused]
+    first, known = ours["natural"], costs[0]
+    found = []
+    for name, cost in list(zip(METHODS, costs, strict=True))[1:]:
+        own = ours[name]
+        theirs = None if cost is None or known is None else cost[place] / known[place]
+        found.append((None if own is None or not first else own / first, theirs))
+    return found
+
+
+def times(value: float | None) -> str:
+    """A multiple; OOM where memory did not suffice."""
+    return "OOM" if value is None else f"{value:.2f}"
 
 
 def of_lengths(lines: Sequence[Line]) -> Reproduction:
