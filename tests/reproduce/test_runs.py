@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 import boundlab as bl
 from boundlab.cli.app import app
 from boundlab.data.examples import Examples
-from boundlab.data.lexicon import lexicon_of
 from boundlab.errors import DataError, SpecError
 from boundlab.evaluate import evaluate
 from boundlab.reports.figure import save
@@ -23,6 +22,7 @@ from boundlab.reproduce.published_training import BCP_2, CROWN_IBP, CROWN_IBP_2,
 from boundlab.reproduce.trained import TABLES, VARIANTS, Effort, crown_ibp_line, found_lines, lines_of, run_of, with_length
 from boundlab.train.batch import Threat
 from boundlab.train.recipe import parsed, recipe
+from boundlab.train.regularisers import initialise_as_bert
 from boundlab.train.results import Finished, read_run, runs_below
 
 SMALL = """
@@ -237,15 +237,14 @@ def test_the_verb_takes_runs_as_they_are(runs, tmp_path):
 
 
 def test_small_initial_weights_keep_intervals_narrow():
-    x = torch.randint(3, 20, (4, 6))
-    widths = []
-    for initialisation in ("torch", "bert"):
-        asked = recipe("sst2-transformer").model_copy(update={"initialisation": initialisation})
-        lexicon = lexicon_of([tuple("abcdefghijklmnopqr")], {}, least=1)
-        net = asked.built(Examples(torch.zeros(2, 6, dtype=torch.int64), torch.tensor([0, 1]), lexicon=lexicon))
-        table = net.embedding(x).detach()
-        model = bl.capture(net.classifier, table[:2], torch.ones(2, 6)).detached()
-        words, mask = (node.name for node in model.graph.inputs)
-        bounds = bl.bound(model, {words: bl.LpBall(table, 1e-4), mask: torch.ones(4, 6)}, method=bl.IBP())
-        widths.append(float((bounds.upper - bounds.lower).mean()))
-    assert widths[1] < widths[0] / 100
+    net, x = nn.Sequential(*(nn.Linear(64, 64) for _ in range(4))), torch.zeros(1, 64)
+    width = {}
+    for name in ("torch", "bert"):
+        if name == "bert":
+            initialise_as_bert(net)
+            assert all(not layer.bias.any() and 0.015 < layer.weight.std() < 0.025 for layer in net)
+        bounds = bl.bound(bl.capture(net, x).detached(), bl.LpBall(x, 0.1), method=bl.IBP())
+        width[name] = float((bounds.upper - bounds.lower).mean())
+    assert 0.5 < width["bert"] / 0.2 < 2 and width["torch"] > 50 * width["bert"]
+    with pytest.raises(SpecError, match="has none"):
+        initialise_as_bert(nn.ReLU())
