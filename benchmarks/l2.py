@@ -22,6 +22,7 @@ from boundlab import zoo
 from boundlab.bounds.lipschitz import caught
 from boundlab.bounds.problem import problem_of
 from boundlab.maps import spectral_bound
+from boundlab.reproduce.outer import translations
 from boundlab.table import aligned
 from boundlab.train.step import objective
 
@@ -55,20 +56,9 @@ def seconds() -> dict[str, float]:
     return {name: min(one[name] for one in rounds) for name in rounds[0]}
 
 
-def translations(model: bl.Model, x: torch.Tensor, method: bl.Method) -> torch.Tensor:
-    """The mean over ordered pairs of classes of how far their margin falls below the one at x, (b,)."""
-    classes = model.graph.output.shape[0]
-    eye = torch.eye(classes)
-    pairs = (eye[:, None] - eye)[~torch.eye(classes, dtype=torch.bool)]
-    spec = bl.at_least(pairs[None])
-    with torch.no_grad():
-        lower = bl.bound(model, bl.LpBall(x, EPS, 2.0), method=method, spec=spec).lower
-        return (spec.values(bl.evaluate(model, x)) - lower).mean(1)
-
-
 def tightness(model: bl.Model, x: torch.Tensor) -> torch.Tensor:
     """BCP's mean translation over LMT's, (b,)."""
-    return translations(model, x, bl.BCP()) / translations(model, x, bl.LMT())
+    return translations(model, x, EPS, bl.BCP()) / translations(model, x, EPS, bl.LMT())
 
 
 def before_relus(model: bl.Model, x: torch.Tensor) -> list[list[str]]:

@@ -94,7 +94,7 @@ from boundlab.train.processes import Processes
 from boundlab.train.regularisers import L1, Calm, initialise_for_ibp
 from boundlab.train.schedule import Exponential, Linear, Ramp, Rate, Smooth
 from boundlab.train.weights import Flatness, WeightThreat, flatness
-from boundlab.train.words import ByBudget, HullIBP, WordThreat, by_budget
+from boundlab.train.words import ByBudget, HullIBP, WordThreat, by_budget, by_every_sentence
 from boundlab.verify.asked import spec
 from boundlab.verify.options import Bisection, Branching, Race
 from boundlab.verify.saved import save_vnnlib
@@ -244,6 +244,7 @@ __all__ = [
     "balls",
     "bound",
     "by_budget",
+    "by_every_sentence",
     "capture",
     "certify",
     "check",

@@ -55,7 +55,8 @@ def test_flatness_as_a_table_and_as_pictures(tmp_path):
 def test_words_as_a_table(folder):
     row = word_row("Transformer", "budget 6", parsed(RECIPE, "test"), folder, 10)
     found = of_sentences([row])
-    assert row.sentences == 10 and [line[2] for line in found.rows] == ["IBP", "IBP+Backward"]
+    assert row.sentences == 10 and [line[2] for line in found.rows] == ["IBP", "IBP+Backward", "Forward+Backward",
+                                                                             "every sentence"]
     assert "(78.4)" in found.rows[0][3] and "(77.4)" in found.rows[1][4] and len(found.columns) == len(found.rows[0]) == 10
     figure_of(found.panels)
 

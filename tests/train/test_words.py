@@ -21,7 +21,7 @@ from boundlab.train.recipe import parsed
 from boundlab.train.run import carried_out
 from boundlab.train.sources import examples_of
 from boundlab.train.step import in_parts
-from boundlab.train.words import HullIBP, WordThreat, by_budget
+from boundlab.train.words import HullIBP, WordThreat, by_budget, by_every_sentence, every_sentence, sentences_made
 from boundlab.zoo.language import LSTMClassifier, TransformerClassifier
 
 WIDTH, LENGTH, WORDS = 4, 4, 10
@@ -90,6 +90,31 @@ def test_bounds_hold_for_every_sentence_and_what_is_proven_is_robust(kind, budge
         assert found.verified[name][budget] <= float((worst > 0).double().mean())
         unchanged = [place for place, sentence in enumerate(SENTENCES) if len(variants(sentence, budget)) == 1]
         torch.testing.assert_close(lower[unchanged], worst[unchanged])
+
+
+@pytest.mark.parametrize("budget", [0, 1, 2, 4])
+def test_every_sentence_is_made_once_and_counted_before(budget):
+    counts = sentences_made(SENTENCES, CANDIDATES, budget)
+    for sentence, count in zip(SENTENCES, counts.tolist(), strict=True):
+        made, replaced = every_sentence(sentence, CANDIDATES, budget)
+        expected = variants(sentence, budget)
+        assert len(made) == count == len(expected) == len(made.unique(dim=0))
+        assert set(map(tuple, made.tolist())) == set(map(tuple, expected.tolist()))
+        assert torch.equal(replaced, (made != sentence).sum(1))
+
+
+def test_what_holds_of_every_sentence_is_what_trying_all_finds_and_no_method_verifies_more():
+    net, batch = batch_of("transformer")
+    budgets = [0, 1, 2, 4]
+    found = by_every_sentence(batch.model, bl.Examples(SENTENCES, LABELS), batch.threat, budgets)
+    for budget in budgets:
+        every = [variants(sentence, budget) for sentence in SENTENCES]
+        right = [bool((net(some, (some > 0).double()).argmax(1) == label).all())
+                 for some, label in zip(every, LABELS, strict=True)]
+        assert found[budget] == pytest.approx(sum(right) / len(right))
+    proven = by_budget(batch.model, bl.Examples(SENTENCES, LABELS), batch.threat, METHODS, budgets)
+    assert found[4] > 0 and all(shares[budget] <= found[budget] <= proven.clean for shares in proven.verified.values()
+                                for budget in budgets)
 
 
 @pytest.mark.parametrize("kind", CLASSIFIERS)

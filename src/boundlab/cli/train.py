@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import typer
 from torch import distributed
 
-from boundlab.cli.answer import Answer, Table, jsonable
+from boundlab.cli.answer import Answer, Table
 from boundlab.cli.verb import Misuse, Session, narrator, resumable
 from boundlab.data.examples import Examples
-from boundlab.exchange.onnx_file import save_onnx
 from boundlab.table import percent
 from boundlab.train.checkpoint import NAME as CHECKPOINT
-from boundlab.train.checkpoint import weights_file
 from boundlab.train.history import Epoch
-from boundlab.train.measure import Measured
 from boundlab.train.plan import Keep
 from boundlab.train.processes import Processes
 from boundlab.train.recipe import Recipe, names, recipe
+from boundlab.train.results import FILES, WORDS, record_of, write_run
 from boundlab.train.run import Outcome, Place, carried_out
 from boundlab.train.sources import examples_of
 
@@ -39,9 +35,6 @@ Limit = Annotated[int | None, typer.Option(min=1, help="Only so many test exampl
 Torchrun = Annotated[bool, typer.Option("--torchrun", help="One of the processes that torchrun has started: they share every "
                                         "batch, and the first one writes.")]
 LISTED = ("recipe", "network", "data", "eps", "epochs", "published: clean", "verified", "source")
-FILES = ("weights.safetensors", "network.onnx", "records.csv", "result.json")
-WORDS = "words.json"
-"""What numbers of words mean, where sentences were trained on."""
 MEASURED = ("error", "ours", "published")
 
 
@@ -147,30 +140,14 @@ def listing() -> Answer:
 
 def answer(name: str, asked: Recipe, outcome: Outcome, where: Where, data: tuple[Examples, Examples]) -> Answer:
     """The errors beside those that are published, and the files."""
-    measured, fitted = outcome.measured, outcome.fitted
-    ours = {"clean": 1 - measured.clean, "attacked": 1 - measured.attacked} | {
-        f"verified, {proof}": 1 - share for proof, share in measured.verified.items()} | {"verified, any": 1 - measured.by_any}
-    paths = {part: where.out / part for part in FILES}
-    paths["weights.safetensors"].write_bytes(weights_file(fitted.module))
-    save_onnx(fitted.model, paths["network.onnx"])
-    write_records(paths["records.csv"], data[1], measured)
-    if data[0].lexicon is not None:
-        paths[WORDS] = where.out / WORDS
-        lists = [[other for other in row if other] for row in data[0].lexicon.candidates.tolist()]
-        paths[WORDS].write_text(json.dumps({"words": data[0].lexicon.words, "candidates": lists}) + "\n", encoding="utf-8")
-    record = jsonable({
-        "recipe": name, "title": asked.title, "eps": asked.radius, "train eps": asked.eps, "norm": asked.norm, "errors": ours,
-        "published": [one.model_dump() for one in asked.published], "training examples": len(data[0]),
-        "test examples": len(data[1]), "chosen epoch": fitted.chosen, "seconds an epoch": outcome.seconds_an_epoch,
-        "seconds of certification": outcome.seconds, "threads": torch.get_num_threads(), "rigour": "float",
-        "history": [asdict(epoch) for epoch in fitted.history]})
-    paths["result.json"].write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    rows = [(error, percent(value), published(asked, error)) for error, value in ours.items()]
+    fitted, record = outcome.fitted, record_of(name, asked, outcome, (len(data[0]), len(data[1])))
+    paths = write_run(where.out, record, outcome, data)
+    rows = [(error, percent(value), published(asked, error)) for error, value in record["errors"].items()]
     said = [f"{len(data[1])} test examples, eps {asked.radius:g}, norm {asked.norm:g}; proven in floating point (float).",
             f"{len(fitted.history)} epochs of {outcome.seconds_an_epoch:.1f} s; weights of epoch {fitted.chosen + 1}; "
             f"attack and proofs took {outcome.seconds:.0f} s.",
-            f"Written: {', '.join(str(path) for path in paths.values())}"]
-    return Answer(record | {"files": [str(path) for path in paths.values()]},
+            f"Written: {', '.join(map(str, paths))}"]
+    return Answer(record | {"files": [str(path) for path in paths]},
                   (Table(MEASURED, rows, asked.title, frozenset(MEASURED[1:])),), tuple(said))
 
 
@@ -184,13 +161,3 @@ def published(asked: Recipe, error: str) -> str:
             found.append(f"{value:g} %")
     return ", ".join(found) or "-"
 
-
-def write_records(path: Path, test: Examples, measured: Measured) -> None:
-    """What was found of each test example, 1 for true."""
-    columns: dict[str, Any] = {"label": test.labelled()[1], "clean": measured.correct, "attacked": measured.survived,
-                               **{f"verified {proof}": held for proof, held in measured.proven.items()}}
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["example", *columns])
-        rows = zip(*(column.int().tolist() for column in columns.values()), strict=True)
-        writer.writerows((place, *row) for place, row in enumerate(rows))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tomllib
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -35,7 +36,7 @@ from boundlab.train.methods import (
 )
 from boundlab.train.normalise import Normalise
 from boundlab.train.plan import SGD, Adam, HeldOut, Keep, Optimiser, Statistics, TrainingPlan, Validation
-from boundlab.train.regularisers import L1, Calm, Regulariser, initialise_for_ibp
+from boundlab.train.regularisers import L1, Calm, Regulariser, initialise_as_bert, initialise_for_ibp
 from boundlab.train.schedule import Exponential, Linear, Ramp, Rate, Shape, Smooth
 from boundlab.train.weights import WeightThreat
 from boundlab.train.words import WordThreat
@@ -145,8 +146,10 @@ class WordsTable(Part):
 
     `length` words are read of each sentence, of which `start` says whether a special one comes first; sentences that are longer
     are cut, or left out. Words that training sentences have less than `least` times are unknown. Word vectors are drawn with
-    the standard deviation `deviation`.
+    the standard deviation `deviation`. `training` is the file of the folder that is trained on.
     """
+
+    training: Annotated[str, Field(min_length=1)] = "train.tsv"
 
     length: Annotated[int, Field(ge=2)] = 32
     budget: Annotated[int, Field(ge=0)] = 6
@@ -188,7 +191,7 @@ class Recipe(Part):
     examples: Annotated[int, Field(ge=2)] | None = None
     each_class: Annotated[int, Field(ge=1)] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
-    initialisation: Literal["torch", "ibp"] = "torch"
+    initialisation: Literal["torch", "ibp", "bert"] = "torch"
     normalise: NormaliseTable | None = None
     weights: WeightsTable | None = None
     words: WordsTable | None = None
@@ -245,6 +248,13 @@ class Recipe(Part):
             training = training.first_of_each(self.each_class)
         return training if self.examples is None else training.take(range(min(self.examples, len(training))))
 
+    def shortened(self, epochs: int) -> Recipe:
+        """The recipe in so many epochs: its ramp and the drops of its rate come in proportion sooner, or later."""
+        part = epochs / self.epochs
+        ramp = self.ramp.model_copy(update={"start": part * self.ramp.start, "end": part * self.ramp.end})
+        rate = replace(self.rate, drops=tuple(part * drop for drop in self.rate.drops))
+        return self.model_copy(update={"epochs": epochs, "ramp": ramp, "rate": rate})
+
     def plan(self, keep: Keep | None = None) -> TrainingPlan:
         """How the network is trained; validated by BCP where balls are in l_2, else by IBP."""
         optimiser: Optimiser = self.optimiser.only("optimiser")
@@ -267,6 +277,8 @@ class Recipe(Part):
                 nn.init.normal_(net.embedding.weight, std=self.words.deviation)
         if self.initialisation == "ibp":
             initialise_for_ibp(net, self.seed)
+        if self.initialisation == "bert":
+            initialise_as_bert(net, self.seed)
         if self.normalise is None:
             return net
         if len(self.normalise.mean) != training.x.shape[1]:

@@ -132,3 +132,24 @@ def initialise_for_ibp(module: nn.Module, seed: int = 0) -> None:
         for layer in layers[:-1]:
             deviation = math.sqrt(2 * math.pi) / layer.weight[0].numel()
             layer.weight.copy_(deviation * torch.randn(layer.weight.shape, generator=generator, dtype=layer.weight.dtype))
+
+
+BERT = 0.02
+"""The standard deviation of a Transformer's initial weights (Devlin et al. 2019, published code)."""
+
+
+def initialise_as_bert(module: nn.Module, seed: int = 0) -> None:
+    """Draw the weights of all linear layers from N(0, 0.02^2) and set their biases to 0, in place.
+
+    Intervals then hardly widen from layer to layer of the zoo's Transformer, and torch's own initial weights quadruple them. As
+    in the published code of Xu et al. 2020 (auto_LiRPA). SpecError for a module without linear layers.
+    """
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
+    if not layers:
+        raise SpecError("this initialisation is for linear layers, and the module has none.")
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for layer in layers:
+            layer.weight.copy_(BERT * torch.randn(layer.weight.shape, generator=generator, dtype=layer.weight.dtype))
+            if layer.bias is not None:
+                layer.bias.zero_()

@@ -35,7 +35,7 @@ def permuted(examples: Examples, seed: int) -> Examples:
     return examples.take(torch.randperm(len(examples), generator=torch.Generator().manual_seed(seed)).tolist())
 
 
-TRAIN, TEST, SYNONYMS = "train.tsv", "test.tsv", "synonyms.json"
+TEST, SYNONYMS = "test.tsv", "synonyms.json"
 """Files of a folder with sentences: a sentence, a tab and its label in each line; and {"word": ["other", ...], ...}."""
 
 
@@ -44,7 +44,8 @@ def examples_of(recipe: Recipe, path: Path | None) -> tuple[Examples, Examples]:
     if recipe.words is None:
         return training_and_test(path, recipe.data, recipe.seed)
     if path is None:
-        raise DataError(f"the recipe trains on {recipe.data}; name the folder with {TRAIN}, {TEST} and {SYNONYMS} by --data.")
+        raise DataError(f"the recipe trains on {recipe.data}; name the folder with {recipe.words.training}, {TEST} and "
+                        f"{SYNONYMS} by --data.")
     return sentences_in(path, recipe.words)
 
 
@@ -53,14 +54,15 @@ def sentences_in(folder: Path, words: WordsTable) -> tuple[Examples, Examples]:
 
     DataError or SpecError, with the file's name, where something cannot be read.
     """
-    read = [read_sentences(folder / name) for name in (TRAIN, TEST)]
+    files = [folder / name for name in (words.training, TEST)]
+    read = [read_sentences(file) for file in files]
     lexicon = lexicon_of(read[0][0], read_synonyms(folder / SYNONYMS), words.least)
     room = words.length - words.start
     found = []
-    for name, (sentences, labels) in zip((TRAIN, TEST), read, strict=True):
+    for file, (sentences, labels) in zip(files, read, strict=True):
         kept = [place for place, one in enumerate(sentences) if words.longer == "cut" or len(one) <= room]
         if not kept:
-            raise DataError(f"'{folder / name}' has no sentence of at most {room} words.")
+            raise DataError(f"'{file}' has no sentence of at most {room} words.")
         numbers = lexicon.numbers([sentences[place] for place in kept], words.length, words.start)
         found.append(Examples(numbers, torch.tensor([labels[place] for place in kept]), lexicon=lexicon))
     return found[0], found[1]
