@@ -1,7 +1,7 @@
 """Bounds on parts of sets: what the value of some neurons cuts out.
 
-A constraint on a neuron acts twice. Its interval ends there, so lines are made on less; and it is a term with a multiplier (Wang
-et al. 2021, beta-CROWN, Sec. 3.2). A part without points has bounds that grow without end.
+A constraint on a neuron acts twice. Its interval ends there, so lines are made on less; and it is a term with a multiplier
+(Wang et al. 2021, beta-CROWN, Sec. 3.2). A part without points has bounds that grow without end.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Terms: inequalities about a node's value that hold at every point that is asked about, each with a multiplier of at least 0.
 
-Rows less a multiplier times a function that is nowhere negative there are no larger there, so their least value is a lower bound of
-that of the rows, whatever the multiplier is; zero is where an ascent begins. A split of a neuron is such an inequality (Wang et
-al. 2021, beta-CROWN, Sec. 3.2), and so is what is assumed of the output (Kotha et al. 2023, INVPROP, Sec. 3).
+Rows less a multiplier times a function that is nowhere negative there are no larger there, so their least value bounds that of
+the rows from below, whatever the multiplier is; zero is where an ascent begins. A split of a neuron is such an inequality (Wang
+et al. 2021, beta-CROWN, Sec. 3.2), and so is what is assumed of the output (Kotha et al. 2023, INVPROP, Sec. 3).
 """
 
 from __future__ import annotations
