@@ -1,4 +1,4 @@
-"""Inner bounds where a goal fails: they hold there, the verdicts are those of exhaustive search, and certificates carry them."""
+"""Inner bounds where a goal fails: they hold there, verdicts are those of exhaustive search, and certificates carry them."""
 
 import dataclasses
 import math
@@ -19,7 +19,7 @@ from boundlab.certificates.reading import read_network
 from boundlab.interval import Interval
 from boundlab.question.vnnlib import parse_vnnlib
 from boundlab.verify.branching import branching
-from boundlab.verify.negation import Clauses, Sides, negated, objective_of
+from boundlab.verify.negation import Clauses, negated, objective_of
 from boundlab.verify.options import Branching
 from boundlab.verify.task import task_of_sets
 from boundlab.verify.verdict import Verdict
@@ -135,9 +135,8 @@ def question(seed, share, folder):
     return network, spec
 
 
-@pytest.mark.parametrize("seed", [1, 3])
-def test_certificates_carry_them(seed, soon, tmp_path):
-    network, spec = question(seed, 0.05, tmp_path)
+def test_certificates_carry_them(soon, tmp_path):
+    network, spec = question(1, 0.05, tmp_path)
     result, = bl.verify(bl.load_original(network), parse_vnnlib(spec), stages=ONLY, timeout=60)
     assert result.verdict is Verdict.VERIFIED and result.rigour is bl.Rigour.CHECKED
     case, = result.certified
@@ -147,7 +146,7 @@ def test_certificates_carry_them(seed, soon, tmp_path):
     read, query = read_network(network.read_bytes()), parse_vnnlib(spec)
     for semantics in Semantics:
         assert check_proofs(read, query, [again], semantics=semantics).accepted
-    _, false = question(seed, -0.3, tmp_path)
+    _, false = question(1, -0.3, tmp_path)
     rng = np.random.default_rng(0)
     for _ in range(5):
         wild = {target: dataclasses.replace(one, multipliers=one.multipliers * 20 * rng.random(one.multipliers.shape))
@@ -155,4 +154,4 @@ def test_certificates_carry_them(seed, soon, tmp_path):
         mutated = dataclasses.replace(again, assumed=wild)
         assert not check_proofs(read, parse_vnnlib(false), [mutated]).accepted
     with pytest.raises(bl.CertificateError, match="about several"):
-        dataclasses.replace(again, frame=np.zeros_like(again.frame))
+        dataclasses.replace(again, frame=np.roll(again.frame, 1))

@@ -56,8 +56,7 @@ class TermLower(Lower):
         relax = super().passing(variables)
 
         def constrained(node: Node) -> LinearBound | Passage:
-            multiplier = variables.get(node.index, {}).get(MULTIPLIER)
-            step = relax(node)
+            multiplier, step = self.multiplier(node, variables), relax(node)
             if multiplier is None:
                 return step
 
@@ -71,8 +70,12 @@ class TermLower(Lower):
         return constrained
 
     def weighed(self, node: Node, rows: Rows, variables: Variables) -> Rows:
-        multiplier = variables.get(node.index, {}).get(MULTIPLIER)
+        multiplier = self.multiplier(node, variables)
         return rows if multiplier is None else self.less(node, rows, multiplier)[0]
+
+    def multiplier(self, node: Node, variables: Variables) -> Tensor | None:
+        """The multipliers of a node's term; None without one, which some of many groups may have had."""
+        return variables.get(node.index, {}).get(MULTIPLIER) if node.index in self.terms else None
 
     def less(self, node: Node, rows: Rows, multiplier: Tensor) -> tuple[Rows, Tensor]:
         """Rows of a node less its term, and the bias (n, 1) that this leaves."""
