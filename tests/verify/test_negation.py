@@ -19,6 +19,7 @@ from boundlab.certificates.reading import read_network
 from boundlab.interval import Interval
 from boundlab.question.vnnlib import parse_vnnlib
 from boundlab.verify.branching import branching
+from boundlab.verify.checkpoint import packed, unpacked
 from boundlab.verify.negation import Clauses, negated, objective_of
 from boundlab.verify.options import Branching
 from boundlab.verify.task import task_of_sets
@@ -110,6 +111,8 @@ def test_goals_of_several_problems_keep_their_own_intervals(soon):
         state = branching(task, torch.arange(2), ONLY[0], time.perf_counter() + 60).step(time.perf_counter() + 60)
     expansion = state.expansion
     assert expansion.open.tolist() == [0, 1, 2, 3] and expansion.goals.problem.tolist() == [0, 0, 1, 1]
+    again = unpacked(*packed(state, task), task)  # as a checkpoint holds it
+    assert torch.equal(again.step(math.inf).waiting.lower, state.step(math.inf).waiting.lower)
     own = list(expansion.negated.sides)
     for goal in range(4):
         alone = negated(expansion.first.problem.take(torch.tensor([goal // 2])), {
