@@ -58,7 +58,7 @@ class Branching:
     candidates: int = 3
     most_open: int = 100_000
     memory: str | int | None = None
-    negation: bool = True
+    negation: bool = False
 
 
 @dataclass(frozen=True)
