@@ -88,3 +88,16 @@ def test_ends_meet_all_constraints_and_contradictions_are_seen():
     assert empty.tolist() == [False, True]
     assert found[4].lower[0].tolist() == [-1.0, -1.0] and found[4].upper[0].tolist() == [1.0, 0.5]
     assert bool((found[4].lower <= found[4].upper).all())
+
+
+def test_parts_without_a_constraint_that_others_had_may_bring_its_multiplier():
+    """An ascent goes on with those that are left, of which none may have a constraint on some node."""
+    generator, (shape, blocks) = torch.Generator().manual_seed(1), KINDS[min(KINDS)]
+    model, region = captured(min(KINDS), [min(blocks)], 1)[1].detached(), region_of("box", 0.4, shape, 1, batch=1)
+    objective, *_ = part_of(model, region, region.sample(20, generator)[:, 0], generator, Own())
+    variables = beginning(objective, 1, None)
+    free = PartLower(objective.ground, objective.groups, no_splits(1, objective.rows.dense()))
+    none = {node: {name: torch.zeros_like(value) if name == MULTIPLIER else value for name, value in named.items()}
+            for node, named in variables.items()}
+    assert any(MULTIPLIER in named for named in none.values())
+    assert bool(torch.isfinite(free.at(none)).all())

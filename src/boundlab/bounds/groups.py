@@ -96,11 +96,21 @@ class Lower(Objective, View):
         """The intervals as these groups read them."""
         return self.ground.beside(self.groups.owner)
 
+    @property
+    def top(self) -> int:
+        """The node at which rows begin to go back."""
+        return self.groups.target
+
+    @property
+    def begin(self) -> Rows:
+        """The rows with which they begin there."""
+        return self.rows
+
     @cached_property
     def families(self) -> dict[int, Family]:
-        """What is free at the groups' node and at every node that its value depends on: rows reach no other."""
+        """What is free at the node where rows begin and at every node that its value depends on: rows reach no other."""
         graph, space = self.ground.problem.model.graph, self.ground.space
-        behind = read_by(graph, self.groups.target)
+        behind = read_by(graph, self.top)
         found = ((node.index, space.family(node, self)) for node in graph if node.index in behind)
         return {index: family for index, family in found if family is not None}
 
@@ -130,7 +140,7 @@ class Lower(Objective, View):
 
             return note
 
-        backward(self.ground.problem.model.graph, self.env, noting, self.groups.target, self.rows)
+        backward(self.ground.problem.model.graph, self.env, noting, self.top, self.begin)
         return found
 
     def meeting(self, variables: Variables) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
@@ -152,7 +162,7 @@ class Lower(Objective, View):
             return note
 
         with torch.enable_grad():
-            pulled = backward(self.ground.problem.model.graph, self.env, noting, self.groups.target, self.rows)
+            pulled = backward(self.ground.problem.model.graph, self.env, noting, self.top, self.begin)
             lower = self.concretized(pulled).sum()
         found = torch.autograd.grad(lower, list(probes.values()), materialize_grads=True)
         return arrived, {index: value + self.reference(index).unsqueeze(1) for index, value in zip(probes, found, strict=True)}
@@ -177,7 +187,7 @@ class Lower(Objective, View):
 
             return note
 
-        backward(self.ground.problem.model.graph, self.env, noting, self.groups.target, self.rows)
+        backward(self.ground.problem.model.graph, self.env, noting, self.top, self.begin)
         return found
 
     def weighed(self, node: Node, rows: Rows, variables: Variables) -> Rows:
@@ -226,7 +236,7 @@ class Lower(Objective, View):
 
     def pulled(self, variables: Variables) -> Pulled:
         """The rows at the sources."""
-        return backward(self.ground.problem.model.graph, self.env, self.passing(variables), self.groups.target, self.rows)
+        return backward(self.ground.problem.model.graph, self.env, self.passing(variables), self.top, self.begin)
 
     def passing(self, variables: Variables) -> Callable[[Node], LinearBound | Passage]:
         """How rows pass a node: by the lines, or the family, at its free variables."""

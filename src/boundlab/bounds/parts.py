@@ -1,30 +1,25 @@
 """Bounds on parts of sets: what the value of some neurons cuts out.
 
-A constraint on a neuron acts twice. Its interval ends there, so lines are made on less; and a multiplier of at least 0 adds the
-constraint to the rows that pass the neuron. Any multiplier is sound; zero is where an ascent begins. Wang et al. 2021
-(beta-CROWN), Sec. 3.2. A part without points has bounds that grow without end.
+A constraint on a neuron acts twice. Its interval ends there, so lines are made on less; and it is a term with a multiplier
+(Wang et al. 2021, beta-CROWN, Sec. 3.2). A part without points has bounds that grow without end.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from boundlab.affine import LinearBound
-from boundlab.bounds.backward import Env, Left, Passage, plus, through
-from boundlab.bounds.groups import Lower
+from boundlab.bounds.backward import Env
 from boundlab.bounds.space import Prepare, Range, Variables
+from boundlab.bounds.terms import MULTIPLIER, Term, TermLower
 from boundlab.graph import Node
 from boundlab.interval import Interval
-from boundlab.maps import Dense, Rows, flat
-
-MULTIPLIER = "multiplier"
-"""The name of the free variables of constraints, beside those of a node's lines."""
+from boundlab.maps import flat
 
 
 @dataclass(frozen=True)
@@ -113,7 +108,26 @@ def no_splits(parts: int, like: Tensor) -> Splits:
 
 
 @dataclass(frozen=True)
-class PartLower(Lower):
+class NeuronTerm(Term):
+    """Constraints on neurons of one node, as `Splits.at` gives them: side * (value - point) is nowhere negative on a part."""
+
+    here: Splits
+
+    @property
+    def range(self) -> Range:
+        high = torch.where(self.here.side != 0, math.inf, 0.0).to(self.here.weight)
+        return Range(*(part.unsqueeze(1) for part in (self.here.weight, torch.zeros_like(high), high, self.here.size)))
+
+    def subtracted(self, rows: Tensor, multiplier: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+        height = flat(reference.expand(len(rows), *rows.shape[2:]), 1).gather(1, self.here.neuron)
+        weight = multiplier.squeeze(1) * self.here.side
+        places = self.here.neuron.unsqueeze(1).expand(-1, rows.shape[1], -1)
+        moved = flat(rows, 2).scatter_add(2, places, -weight.unsqueeze(1).expand_as(places))
+        return moved.reshape(rows.shape), (weight * (self.here.point - height)).sum(1, keepdim=True)
+
+
+@dataclass(frozen=True)
+class PartLower(TermLower):
     """Lower bounds of the rows of groups, each on the part of its owner's set where its constraints hold."""
 
     splits: Splits
@@ -131,58 +145,10 @@ class PartLower(Lower):
         return self.clipped[0]
 
     @cached_property
-    def nodes(self) -> set[int]:
-        """The constrained nodes; empty where there are no constraints at all."""
-        return set(self.splits.nodes)
+    def terms(self) -> Mapping[int, Term]:  # none where there are no constraints at all
+        return {index: NeuronTerm(self.splits.at(index)) for index in self.splits.nodes}
 
     def prepared(self, node: Node, prepare: Prepare) -> tuple[Tensor, ...]:
-        if self.nodes.isdisjoint(node.args):
+        if self.terms.keys().isdisjoint(node.args):
             return super().prepared(node, prepare)
         return prepare(node, self.env)
-
-    @cached_property
-    def ranges(self) -> dict[tuple[int, str], Range]:
-        found = {(index, name): free for index, family in self.families.items() for name, free in family.free.items()}
-        return found | {(index, MULTIPLIER): self.range_of(index) for index in sorted(self.nodes)}
-
-    def range_of(self, index: int) -> Range:
-        """Where the multipliers of a node's constraints may be: at least 0."""
-        here = self.splits.at(index)
-        high = torch.where(here.side != 0, math.inf, 0.0).to(here.weight)
-        return Range(*(part.unsqueeze(1) for part in (here.weight, torch.zeros_like(high), high, here.size)))
-
-    def passing(self, variables: Variables) -> Callable[[Node], LinearBound | Passage]:
-        relax = super().passing(variables)
-
-        def constrained(node: Node) -> LinearBound | Passage:
-            multiplier = variables.get(node.index, {}).get(MULTIPLIER)
-            step = relax(node)
-            if multiplier is None:
-                return step
-
-            def passage(rows: Rows) -> Left:
-                added, offset = self.added(node, rows, multiplier)
-                pulled, bias = through(step, added)
-                return pulled, plus(bias, offset)
-
-            return passage
-
-        return constrained
-
-    def weighed(self, node: Node, rows: Rows, variables: Variables) -> Rows:
-        multiplier = variables.get(node.index, {}).get(MULTIPLIER)
-        return rows if multiplier is None else self.added(node, rows, multiplier)[0]
-
-    def added(self, node: Node, rows: Rows, multiplier: Tensor) -> tuple[Rows, Tensor]:
-        """Rows of a node less `multiplier` (n, 1, k) times side * (value - point), which is nowhere negative on the part.
-
-        And the bias (n, 1) that this leaves, about the reference value.
-        """
-        here = self.splits.at(node.index)
-        height = flat(self.reference(node.index).expand(len(here.neuron), *node.shape), 1).gather(1, here.neuron)
-        weight = multiplier.squeeze(1) * here.side
-        dense = rows.dense()
-        dense = dense.expand(len(weight), *dense.shape[1:])
-        places = here.neuron.unsqueeze(1).expand(-1, dense.shape[1], -1)
-        moved = flat(dense, 2).scatter_add(2, places, -weight.unsqueeze(1).expand_as(places))
-        return Dense(node.shape, None, moved.reshape(dense.shape)), (weight * (here.point - height)).sum(1, keepdim=True)

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from boundlab.certificates.assumption import stacked_assumptions
 from boundlab.certificates.balls import Balls, balls_of
 from boundlab.certificates.certificate import Argument, CaseProof, Pair
 from boundlab.certificates.functions import Ends
@@ -57,7 +58,8 @@ def gathered(cases: Sequence[Case], proofs: Sequence[CaseProof], frames: int, le
     current: dict[Hashable, tuple[int, int, int]] = {}
     for number, (case, proof) in enumerate(zip(cases, proofs, strict=True)):
         inner = tuple((key, *(slopes.shape[1:] for slopes in proof.inner[key])) for key in sorted(proof.inner))
-        layout = case.ball and case.ball.p, proof.thorough, inner
+        assumed = tuple((target, proof.assumed[target].layout) for target in sorted(proof.assumed))
+        layout = case.ball and case.ball.p, proof.thorough, inner, assumed
         group, held, full = current.get(layout, (-1, frames, leaves))
         if held + proof.frames > frames or full + proof.leaves > leaves:
             group, held, full = len(groups), 0, 0
@@ -70,7 +72,7 @@ def gathered(cases: Sequence[Case], proofs: Sequence[CaseProof], frames: int, le
 def joined(proofs: Sequence[CaseProof], clauses: Sequence[int]) -> CaseProof:
     """The leaves of all proofs in one, each proof's clauses counted from its number in `clauses`.
 
-    Proofs agree on `thorough` and have inner slopes for the same arguments, of the same shape.
+    Proofs agree on `thorough` and have inner slopes for the same arguments, of the same shape, and assumptions of one layout.
     """
     if len(proofs) == 1 and clauses[0] == 0:
         return proofs[0]
@@ -92,7 +94,7 @@ def joined(proofs: Sequence[CaseProof], clauses: Sequence[int]) -> CaseProof:
         clause, column("weights", 0), column("step", -1), column("neuron", 0), column("side", 0), column("point", 0),
         column("multiplier", 0), frame, steps, stacked([proof.lines for proof in proofs], leaves),
         stacked([proof.inner for proof in proofs], frames), stacked([proof.plain for proof in proofs], frames),
-        proofs[0].thorough)
+        proofs[0].thorough, stacked_assumptions([proof.assumed for proof in proofs], frames))
 
 
 def renumbered(proof: CaseProof, place: Mapping[Argument, int]) -> np.ndarray:

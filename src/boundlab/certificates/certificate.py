@@ -12,19 +12,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from boundlab.certificates.assumption import Assumptions, validate_assumptions
+from boundlab.certificates.naming import Argument
 from boundlab.errors import CertificateError
-
-
-@dataclass(frozen=True, order=True)
-class Argument:
-    """A varying argument of a nonlinear operator; with number 0 an input of the network, or the value of a linear operator.
-
-    `step` is the name of the operator's ONNX output tensor, or of the ONNX input; `number` counts varying arguments.
-    """
-
-    step: str
-    number: int = 0
-
 
 Pair = tuple[np.ndarray, np.ndarray]
 """Slopes of lower and of upper lines; NaN where the checker shall take its own."""
@@ -48,6 +38,7 @@ class CaseProof:
     neurons are derived: first for lower ends, then for upper ends. What is absent is the checker's own choice.
     thorough: whether leaves that are not shown otherwise are shown with intervals of all neurons, not only of those whose
     lines need them: dearer, seldom tighter.
+    assumed: intervals that hold where a frame's clause fails, which all its leaves are about then; derived after all others.
     """
 
     clause: np.ndarray
@@ -63,6 +54,7 @@ class CaseProof:
     inner: Mapping[tuple[Argument, Argument], Pair]
     plain: Mapping[Argument, Pair] = field(default_factory=dict)
     thorough: bool = False
+    assumed: Assumptions = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         validate(self)
@@ -139,6 +131,7 @@ def validate(proof: CaseProof) -> None:
         validate_slopes(f"'{argument.step}'", pair, (proof.frames,))
     for (target, argument), pair in proof.inner.items():
         validate_slopes(f"'{argument.step}' under '{target.step}'", pair, (proof.frames, 2, None))
+    validate_assumptions(proof.assumed, proof.frame, proof.clause, proof.weights.shape[1])
 
 
 def constraints(proof: CaseProof) -> dict[str, np.ndarray]:

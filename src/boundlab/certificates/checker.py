@@ -13,6 +13,7 @@ import numpy as np
 from boundlab.certificates.batches import Batch, batch_of, gathered
 from boundlab.certificates.certificate import Argument, CaseProof, Checked, Semantics
 from boundlab.certificates.coverage import uncovered
+from boundlab.certificates.failing import Failing, assumed_on, learn_failing
 from boundlab.certificates.functions import Ends
 from boundlab.certificates.known import FEWEST, Known, Rows, Slopes, derive, never
 from boundlab.certificates.leaves import Leaves, Places, columns, inner_slopes, places_of
@@ -98,18 +99,22 @@ def orders(atom: Atom, groups: np.ndarray) -> bool:
 
 def named(proof: CaseProof, places: Places) -> None:
     """CertificateError for a name that the network does not have, a neuron out of range, or slopes of a wrong size."""
-    lined = {*proof.lines, *proof.plain, *(one for _, one in proof.inner)}
+    assumed = [(target, one, slopes) for target, own in proof.assumed.items() for one, slopes in own.lines.items()]
+    lined = {*proof.lines, *proof.plain, *(one for _, one in proof.inner), *(one for _, one, _ in assumed)}
     named_ = {*proof.steps, *(target for target, _ in proof.inner)}
     unknown = named_ - set(places.numbers) | {one for one in lined if not places.bends(one)}
+    unknown |= proof.assumed.keys() - places.goals
     if unknown:
         one = min(unknown)
         raise CertificateError(f"the certificate names argument {one.number} of '{one.step}', which is no input or nonlinear "
                                "operator of the network.")
     sizes = np.array([places.size(one) for one in proof.steps] or [0])
-    if ((proof.step >= 0) & (proof.neuron >= sizes[proof.step.clip(min=0)])).any():
-        raise CertificateError("the certificate has a constraint on a neuron that its step does not have.")
+    beyond = any(own.neurons[-1] >= places.size(target) for target, own in proof.assumed.items())
+    if beyond or ((proof.step >= 0) & (proof.neuron >= sizes[proof.step.clip(min=0)])).any():
+        raise CertificateError("the certificate is about a neuron that its step does not have.")
     widths = [(one, slopes.shape[1], places.size(one)) for lines in (proof.lines, proof.plain)
               for one, pair in lines.items() for slopes in pair]
+    widths += [(one, slopes.shape[3], places.size(one)) for _, one, slopes in assumed]
     for (target, one), pair in proof.inner.items():
         widths += [(one, slopes.shape[3], places.size(one)) for slopes in pair]
         widths += [(target, slopes.shape[2], places.size(target)) for slopes in pair if slopes.shape[2] != 1]
@@ -198,7 +203,12 @@ def derive_frames(network: Network, batch: Batch, places: Places, members: Membe
         return [pair and columns(pair, frames) for pair in pairs]
 
     balls = batch.balls and batch.balls.at(batch.case[frames])
-    return derive(network, boxes, Slopes(given, plain, thorough, over), balls)
+    known = derive(network, boxes, Slopes(given, plain, thorough, over), balls)
+    if proof.assumed:
+        clause = np.zeros(proof.frames, dtype=np.int64)
+        clause[proof.frame] = proof.clause
+        learn_failing(known, places, Failing(assumed_on(proof.assumed, frames), clause[frames], batch.atoms, plain, over))
+    return known
 
 
 def hulls(network: Network, batch: Batch, places: Places, members: Members) -> list[Ends]:

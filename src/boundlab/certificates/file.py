@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from boundlab.certificates.assumption import Assumption
 from boundlab.certificates.certificate import Argument, CaseProof, Certificate, Pair
 from boundlab.errors import CertificateError
 
@@ -68,6 +69,22 @@ class Slopes(Part):
     upper: Member | None = None
 
 
+class Lines(Part):
+    """Slopes of lines around an argument."""
+
+    argument: Named
+    slopes: Member
+
+
+class Assumed(Part):
+    """An `Assumption`."""
+
+    target: Named
+    neurons: Member
+    multipliers: Member
+    lines: tuple[Lines, ...] = ()
+
+
 class Proof(Part):
     """One case: names, members of the arrays, and slopes."""
 
@@ -77,6 +94,7 @@ class Proof(Part):
     inner: tuple[Slopes, ...] = ()
     plain: tuple[Slopes, ...] = ()
     thorough: bool = False
+    assumed: tuple[Assumed, ...] = ()
 
 
 class Text(Part):
@@ -127,7 +145,16 @@ def written(target: Target, folder: str, proof: CaseProof) -> dict[str, Any]:
     inner = [slopes_text(target, f"{folder}/inner/{k}", pair) | {"argument": text_of(argument), "target": text_of(goal)}
              for k, ((goal, argument), pair) in enumerate(proof.inner.items())]
     return {"steps": [text_of(argument) for argument in proof.steps], "arrays": arrays, "lines": lines, "inner": inner,
-            "plain": plain, "thorough": proof.thorough}
+            "plain": plain, "thorough": proof.thorough,
+            "assumed": [assumed_text(target, f"{folder}/assumed/{k}", *one) for k, one in enumerate(proof.assumed.items())]}
+
+
+def assumed_text(target: Target, stem: str, goal: Argument, assumption: Assumption) -> dict[str, Any]:
+    """Write an assumption; what the JSON text says of it."""
+    lines = [{"argument": text_of(argument), "slopes": store(target, f"{stem}/lines/{k}.npy", slopes)}
+             for k, (argument, slopes) in enumerate(assumption.lines.items())]
+    return {"target": text_of(goal), "neurons": store(target, f"{stem}/neurons.npy", narrow(assumption.neurons)),
+            "multipliers": store(target, f"{stem}/multipliers.npy", assumption.multipliers), "lines": lines}
 
 
 def text_of(argument: Argument) -> dict[str, Any]:
@@ -232,7 +259,16 @@ def proof_of(source: Source, text: Proof) -> CaseProof:
              if one.target is not None and (one.lower or one.upper)}
     return CaseProof(**whole, **{name: arrays[name] for name in NUMBERS},
                      steps=tuple(one.argument() for one in text.steps), lines=lines, inner=inner, plain=plain,
-                     thorough=text.thorough)
+                     thorough=text.thorough, assumed=dict(assumption_of(source, one) for one in text.assumed))
+
+
+def assumption_of(source: Source, text: Assumed) -> tuple[Argument, Assumption]:
+    """An assumption with its arrays, and what it is about."""
+    neurons = array_of(source, text.neurons)
+    if not np.issubdtype(neurons.dtype, np.integer):
+        raise ValueError("it has numbers with a fraction where whole ones are needed")
+    lines = {one.argument.argument(): array_of(source, one.slopes) for one in text.lines}
+    return text.target.argument(), Assumption(neurons.astype(np.int64), array_of(source, text.multipliers), lines)
 
 
 def pair_of(source: Source, text: Slopes) -> Pair:

@@ -46,7 +46,8 @@ class Known:
     """Ends (size, f) of every step so far, and the rooms of steps: (size, f), of affine ones (size, 1) for all frames.
 
     `magnitudes` (size, 1) bound the absolute values on all frames; `balls` are those that frames lie in beside their boxes.
-    `errors` (size, 1) are those of nonlinear steps as they run, where the proof is about that.
+    `errors` (size, 1) are those of nonlinear steps as they run, where the proof is about that. On `empty` frames (f,) nothing
+    is left of what is asked about.
     """
 
     network: Network
@@ -56,6 +57,7 @@ class Known:
     ends: list[Ends] = field(default_factory=list)
     magnitudes: list[np.ndarray] = field(default_factory=list)
     rooms: dict[int, Room] = field(default_factory=dict)
+    empty: np.ndarray | None = None
 
     def learn(self, step: int, ends: Ends) -> None:
         """The ends of the next step, or better ends of an earlier one."""

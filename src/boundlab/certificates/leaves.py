@@ -110,6 +110,8 @@ class Leaves:
         direct = self.on_interval(rows, pull.bias)
         self.multiply(pull)
         pull.arrive(network.output, Part(None, rows))
+        if self.known.empty is not None:
+            empty = empty | self.known.empty[self.owner]
         return np.where(empty, np.inf, np.fmax(direct, pull.to_inputs(lambda step: self.room(step, clipped))))
 
     def on_interval(self, rows: np.ndarray, constants: np.ndarray) -> np.ndarray:

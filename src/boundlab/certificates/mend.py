@@ -61,7 +61,8 @@ def taken(proof: CaseProof, leaves: np.ndarray, fresh: bool) -> CaseProof:
     return CaseProof(
         proof.clause[leaves], proof.weights[leaves], proof.step[leaves], proof.neuron[leaves], proof.side[leaves],
         proof.point[leaves], proof.multiplier[leaves], number.reshape(-1).astype(np.int64), proof.steps,
-        at(proof.lines, leaves), at(proof.inner, frames), at(proof.plain, frames), proof.thorough)
+        at(proof.lines, leaves), at(proof.inner, frames), at(proof.plain, frames), proof.thorough,
+        {target: one.at(frames) for target, one in proof.assumed.items()})
 
 
 def halved(proof: CaseProof, case: Case, network: Network) -> CaseProof:

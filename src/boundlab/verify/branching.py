@@ -20,7 +20,7 @@ from boundlab.bounds.problem import problem_of
 from boundlab.bounds.space import Own
 from boundlab.errors import BoundError, MissingPackage, MissingRule
 from boundlab.perturbations.sets import PerturbationSet
-from boundlab.verify.base import base_of
+from boundlab.verify.base import SHARE, base_of
 from boundlab.verify.expansion import Expansion
 from boundlab.verify.options import Branching
 from boundlab.verify.parts import Parts, goals_of
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 FIRST = 16
 """Parts of the first turn."""
+EASY, MOST_GOALS = 64, 32
+"""Parts that are bounded before it pays to bound inner neurons for each goal, and goals for which there is memory."""
 PACE = 1.0
 """Seconds that one turn of a search should take: so many parts share it, and no more."""
 
@@ -70,6 +72,13 @@ class BranchingState:
         """Whether the parts that wait hold more than they may."""
         return self.waiting.bytes > self.room
 
+    @property
+    def stubborn(self) -> bool:
+        """Whether so much was done that it pays to bound inner neurons again, where what is left to prove fails."""
+        if not self.expansion.options.negation or self.expansion.negated is not None or self.done < EASY:
+            return False
+        return len(self.waiting.goal.unique()) <= MOST_GOALS
+
     def owner(self, parts: Parts) -> Tensor:
         """The place in `index` of the problem of each part, (n,)."""
         return self.expansion.goals.problem[parts.goal]
@@ -82,6 +91,8 @@ class BranchingState:
     @torch.no_grad()
     def step(self, deadline: float) -> BranchingState:
         """The lowest parts bounded, and those that are not proven split."""
+        if self.stubborn:
+            return replace(self, expansion=self.expansion.negating(self.waiting.goal.unique(), time_of(SHARE, deadline)))
         started, (now, waiting) = time.perf_counter(), self.waiting.lowest(self.count)
         now = self.expansion.bounded(now, deadline)
         proven = now.lower > 0
@@ -132,7 +143,8 @@ class BranchingState:
         for goal in (goals.problem == place).nonzero().squeeze(1).tolist():
             rows = goals.rows[goal].unique()
             if len(rows) == 1 and bool(self.floor[goal] < torch.inf):
-                lower[rows] = self.floor[goal]
+                # Where a goal is assumed to fail, a bound above 0 says that it does not, and nothing of its row elsewhere.
+                lower[rows] = self.floor[goal].clamp(max=0) if self.expansion.assumes(goal) else self.floor[goal]
         return lower
 
     def proof(self, problem: int) -> Proof | None:
@@ -141,9 +153,9 @@ class BranchingState:
             return None
         own = self.expansion.goals.problem.cpu() == place
         leaves = joined([proof.take(own[goal]) for goal, proof in self.shown if bool(own[goal].any())])
-        ground, here = self.expansion.ground, torch.full((len(leaves.clause),), place)
-        plain = plain_of(ground.problem.model.graph, ground.env, here)
-        return replace(leaves, plain=plain, inner=inner_of(ground, self.expansion.kept, place))
+        ground, here = self.expansion.first, torch.full((len(leaves.clause),), place)
+        plain, inner = plain_of(ground.problem.model.graph, ground.env, here), inner_of(ground, self.expansion.kept, place)
+        return replace(leaves, plain=plain, inner=inner, assumed=self.expansion.assumed(place))
 
 
 def branchable(task: Task, index: Tensor) -> Tensor:
@@ -159,7 +171,8 @@ def branching(task: Task, index: Tensor, options: Branching, deadline: float) ->
     sets, spec = task.take(index)
     problem = problem_of(task.model, sets, spec)
     base = base_of(replace(problem, observe=task.observe), options.base, deadline, task.keep)
-    expansion = Expansion(ground_of(problem, base.env, Own()), goals_of(spec, len(index)), options, base.kept)
+    ground = ground_of(problem, base.env, Own())
+    expansion = Expansion(ground, goals_of(spec, len(index)), options, ground, base.kept)
     floor = task.spec.rows.new_full((len(expansion.goals.problem),), torch.inf)
     lost = torch.zeros(len(index), dtype=torch.bool, device=index.device)
     room = free_bytes(index.device) // FREE_SHARE if options.memory is None else bytes_of(options.memory)
@@ -203,6 +216,12 @@ def leaves(state: BranchingState, parts: Parts, deadline: float) -> Leaves:
             if leaf.point is not None:
                 witnesses |= found_at(state.task, state.index.new_tensor([problem]), functools.partial(dict, leaf.point))
     return Leaves(lower, found, witnesses, tuple(notes))
+
+
+def time_of(share: float, deadline: float) -> float:
+    """When a share of the time until the deadline will be over."""
+    now = time.perf_counter()
+    return now + share * (deadline - now)
 
 
 def paced(count: int, seconds: float, most: int) -> int:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from boundlab.bounds.climb import Ascent, beginning, climb, until
-from boundlab.bounds.groups import Ground, Groups
+from boundlab.bounds.groups import Ground, Groups, ground_of
 from boundlab.bounds.optimise import groups_at_once
 from boundlab.bounds.parts import PartLower, Splits
 from boundlab.bounds.start import NeuronStart
@@ -23,9 +23,10 @@ from boundlab.interval import Interval
 from boundlab.maps import Dense, at_owner
 from boundlab.programs.minima import extra
 from boundlab.spec import Specification
+from boundlab.verify.negation import Clauses, Negated, assumed_of, negated
 from boundlab.verify.options import Branching
 from boundlab.verify.parts import Goals, Parts, lines_of, whole_sets
-from boundlab.verify.proof import Proof, either, used
+from boundlab.verify.proof import Assumed, Proof, either, used
 from boundlab.verify.scores import Candidates, candidates, rows_at
 
 if TYPE_CHECKING:
@@ -39,16 +40,54 @@ DECAY = 0.98
 
 @dataclass(frozen=True)
 class Expansion:
-    """What all parts have in common: the ground of their bounds, the goals, how to search, and how inner bounds were found."""
+    """What all parts have in common: the ground of their bounds, the goals, how to search, and how inner bounds were found.
+
+    `first` is the ground of whole problems. Once some goals are `negated`, the ground's intervals hold where these fail: those
+    of goal `open[k]` stand in place k.
+    """
 
     ground: Ground
     goals: Goals
     options: Branching
+    first: Ground
     kept: Mapping[int, NeuronStart] = field(default_factory=dict)
+    open: Tensor | None = None
+    negated: Negated | None = None
+
+    def negating(self, goals: Tensor, deadline: float) -> Expansion:
+        """With inner intervals for each of some goals (k,) that hold where it fails; only these are searched from then on."""
+        owner, spec = self.goals.problem[goals], self.first.problem.spec
+        assert spec is not None
+        problem = self.first.problem.take(owner)
+        env = {index: value.at(owner) if isinstance(value, Interval) else at_owner(value, owner)
+               for index, value in self.first.env.items()}
+        found = negated(problem, env, self.clauses(goals), self.kept, deadline)
+        place = torch.zeros_like(self.goals.place).index_copy(0, goals, torch.arange(len(goals), device=goals.device))
+        return replace(self, ground=ground_of(problem, found.env, self.first.space), goals=replace(self.goals, place=place),
+                       open=goals, negated=found)
+
+    def assumes(self, goal: int) -> bool:
+        """Whether a goal's intervals hold only where it fails."""
+        return self.open is not None and bool((self.open == goal).any())
+
+    def assumed(self, problem: int) -> dict[int, Mapping[int, Assumed]]:
+        """By clause and node how intervals were found that hold where one problem's clause fails."""
+        if self.negated is None or self.open is None:
+            return {}
+        first, clauses = int((self.goals.problem == problem).nonzero()[0]), self.clauses(self.open)
+        return {goal - first: assumed_of(self.negated, clauses, place) for place, goal in enumerate(self.open.tolist())
+                if self.goals.problem[goal] == problem}
+
+    def clauses(self, goals: Tensor) -> Clauses:
+        """What fails where some goals (k,) do."""
+        owner, members, spec = self.goals.problem[goals], self.goals.rows[goals], self.first.problem.spec
+        assert spec is not None
+        place = torch.zeros_like(owner) if len(spec.rows) == 1 else owner
+        return Clauses(spec.rows[place[:, None], members], spec.offset[place[:, None], members], owner)
 
     def objective(self, parts: Parts) -> PartLower:
         """Lower bounds of the goals' rows on parts, without their offset."""
-        problem, owner, members = self.ground.problem, self.goals.problem[parts.goal], self.goals.rows[parts.goal]
+        problem, owner, members = self.ground.problem, self.goals.place[parts.goal], self.goals.rows[parts.goal]
         assert problem.spec is not None
         rows, target = problem.spec.rows, problem.target
         shared = torch.zeros_like(owner) if len(rows) == 1 else owner
@@ -60,7 +99,7 @@ class Expansion:
 
     def offset(self, parts: Parts) -> Tensor:
         """What is added to the goals' rows, (n, g)."""
-        spec, owner = self.ground.problem.spec, self.goals.problem[parts.goal]
+        spec, owner = self.ground.problem.spec, self.goals.place[parts.goal]
         assert spec is not None
         members = self.goals.rows[parts.goal]
         return at_owner(spec.offset, owner).expand(len(owner), -1).gather(1, members)
@@ -95,7 +134,10 @@ class Expansion:
         """The best row of each part (n,), by its own bounds or its parent's; infinite where a part is seen to be empty."""
         best = torch.where(torch.isfinite(best), best, -torch.inf)
         lower = torch.maximum(parts.lower, (best + self.offset(parts)).amax(1))
-        return torch.where(objective.clipped[1], torch.inf, lower)
+        empty = objective.clipped[1]
+        if self.negated is not None:
+            empty = empty | self.negated.empty[objective.groups.owner]
+        return torch.where(empty, torch.inf, lower)
 
     def split(self, parts: Parts) -> tuple[Parts, Parts]:
         """Two halves of each part, at the neuron whose halves are best; and the parts that cannot be split."""
@@ -132,7 +174,7 @@ class Expansion:
 
     def leaf(self, part: Parts) -> Leaf:
         """What a linear program says of one part."""
-        owner, members = self.goals.problem[part.goal], self.goals.rows[part.goal[0]].unique()
+        owner, members = self.goals.place[part.goal], self.goals.rows[part.goal[0]].unique()
         problem = self.ground.problem.take(owner)
         assert problem.spec is not None
         spec = Specification(problem.spec.rows[:, members], problem.spec.offset[:, members], torch.zeros_like(members))

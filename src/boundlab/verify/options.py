@@ -43,7 +43,8 @@ class Branching:
     """When and how to split neurons: at most `parts` at a time, each bounded by `steps` steps of size `rate` from its parent's
     lines.
 
-    `base` bounds inner nodes once; without one it is CROWN, whose inner bounds are optimised where there is time for that.
+    `base` bounds inner nodes once; with `negation` some are bounded again where a goal fails that is not proven soon. Without
+    a base it is CROWN, whose inner bounds are optimised where there is time for that.
     The whole sets get `first_steps`. Of the `candidates` best neurons by score, that one is split whose halves have the best
     bounds by their parent's lines. The search gives up when more than `most_open` parts wait, or when these hold more than
     `memory` (bytes, or text such as "4GB"; None: a quarter of what is free when it begins).
@@ -57,6 +58,7 @@ class Branching:
     candidates: int = 3
     most_open: int = 100_000
     memory: str | int | None = None
+    negation: bool = False
 
 
 @dataclass(frozen=True)

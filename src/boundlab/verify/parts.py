@@ -14,10 +14,14 @@ from boundlab.spec import Specification
 
 @dataclass(frozen=True)
 class Goals:
-    """What has to be proven, one clause of one problem each: the problem (i,), and its rows (i, g), some of them twice."""
+    """What has to be proven, one clause of one problem each: the problem (i,), and its rows (i, g), some of them twice.
+
+    `place` (i,) says which of a ground's intervals are those of the goal.
+    """
 
     problem: Tensor
     rows: Tensor
+    place: Tensor
 
 
 def goals_of(spec: Specification, count: int) -> Goals:
@@ -26,7 +30,7 @@ def goals_of(spec: Specification, count: int) -> Goals:
     most = max(map(len, members))
     rows = torch.stack([torch.cat([own, own[:1].expand(most - len(own))]) for own in members])
     problem = torch.arange(count, device=rows.device).repeat_interleave(len(rows))
-    return Goals(problem, rows.repeat(count, 1))
+    return Goals(problem, rows.repeat(count, 1), problem)
 
 
 @dataclass(frozen=True)

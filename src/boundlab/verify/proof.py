@@ -45,12 +45,26 @@ class Inner:
 
 
 @dataclass(frozen=True)
+class Assumed:
+    """How the intervals of some `neurons` (k,) of a node were found where a clause fails, for lower and for upper ends.
+
+    By `multipliers` (2, k, a) of the clause's rows, and slopes.
+    """
+
+    neurons: Tensor
+    multipliers: Tensor
+    lower: Slopes
+    upper: Slopes
+
+
+@dataclass(frozen=True)
 class Proof:
     """n leaves of one problem: the clause of each (n,), of whose rows the sum with `weights` (n, a) is positive there, and
     its constraints in the order of the splits.
 
     A constraint on an input cuts its set. `slopes` are those of the row's lines, `plain` those of plain lines on the leaf's
-    box, `inner` those by which inner intervals were found where plain lines were not all, by node. Everything is on the CPU.
+    box, `inner` those by which inner intervals were found where plain lines were not all, by node. `assumed` are those of
+    intervals that hold where a clause fails, by clause and node, in the order in which they were found. All is on the CPU.
     """
 
     clause: Tensor
@@ -59,11 +73,12 @@ class Proof:
     slopes: Slopes = field(default_factory=dict)
     plain: Slopes = field(default_factory=dict)
     inner: Mapping[int, Inner] = field(default_factory=dict)
+    assumed: Mapping[int, Mapping[int, Assumed]] = field(default_factory=dict)
 
     def take(self, index: Tensor) -> Proof:
         """Some leaves."""
         slopes, plain = (some(slopes, index) for slopes in (self.slopes, self.plain))
-        return Proof(self.clause[index], self.weights[index], self.splits.take(index), slopes, plain, self.inner)
+        return Proof(self.clause[index], self.weights[index], self.splits.take(index), slopes, plain, self.inner, self.assumed)
 
 
 def some(slopes: Slopes, index: Tensor) -> Slopes:
@@ -187,10 +202,15 @@ def inner_at(ground: Ground, index: int, start: NeuronStart, problem: int) -> In
     if len(neurons.index) == 0:
         return None
     groups, variables = neurons.both_sides(), start.of(neurons.owner, neurons.index)
-    widest = max(math.prod(one.shape) for one in ground.problem.model.graph)
-    parts, counts = list[Slopes](), list[int]()
-    for chosen in torch.arange(len(groups.owner)).split(max(2, AT_ONCE // widest // 2 * 2)):
-        parts.append(used(Lower(ground, groups.take(chosen)), taken(variables, chosen), torch.zeros_like(chosen)))
+    return Inner(neurons.index.cpu(), *of_sides(Lower(ground, groups), variables))
+
+
+def of_sides(objective: Lower, variables: Variables) -> tuple[Slopes, Slopes]:
+    """By which slopes rows of both sides of neurons pass, one row a group, the sides side by side."""
+    widest = max(math.prod(one.shape) for one in objective.ground.problem.model.graph)
+    parts, counts, groups = list[Slopes](), list[int](), len(objective.groups.owner)
+    for chosen in torch.arange(groups).split(max(2, AT_ONCE // widest // 2 * 2)):
+        parts.append(used(objective.take(chosen), taken(variables, chosen), torch.zeros_like(chosen)))
         counts.append(len(chosen))
-    every, sides = together(parts, counts), torch.arange(len(groups.owner))
-    return Inner(neurons.index.cpu(), some(every, sides[::2]), some(every, sides[1::2]))
+    every, sides = together(parts, counts), torch.arange(groups)
+    return some(every, sides[::2]), some(every, sides[1::2])

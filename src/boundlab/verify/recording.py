@@ -15,6 +15,7 @@ from torch import Tensor
 from boundlab.bounds.intermediate import perturbed_nodes
 from boundlab.bounds.parts import Splits
 from boundlab.bounds.problem import Rigour
+from boundlab.certificates.assumption import Assumption
 from boundlab.certificates.certificate import Argument, CaseProof, Certificate, Checked, Pair
 from boundlab.certificates.check import fingerprint
 from boundlab.certificates.checker import each_case
@@ -172,10 +173,10 @@ def case_proof(proof: Proof, case: Case, names: Names) -> CaseProof:
     clause, most = proof.clause.numpy().astype(np.int64), max(map(len, case.unsafe))
     weights = np.pad(proof.weights.numpy(), ((0, 0), (0, most - proof.weights.shape[1])))
     steps, (step, neuron, side, point, multiplier) = constraints_of(proof.splits, names)
-    number, frame = frames_of(proof.splits, {node.index for node in names.graph.inputs})
+    number, frame = frames_of(proof.splits, {node.index for node in names.graph.inputs}, clause if proof.assumed else None)
     plain = {argument: (low[frame], high[frame]) for argument, (low, high) in names.slopes(proof.plain).items()}
     return CaseProof(clause, weights, step, neuron, side, point, multiplier, number, steps, names.slopes(proof.slopes),
-                     names.inner(proof.inner), plain)
+                     names.inner(proof.inner), plain, assumed=assumptions_of(proof, clause[frame], case, names))
 
 
 def constraints_of(splits: Splits, names: Names) -> tuple[tuple[Argument, ...], list[np.ndarray]]:
@@ -194,12 +195,47 @@ def constraints_of(splits: Splits, names: Names) -> tuple[tuple[Argument, ...], 
     return steps, [*(part.numpy().astype(np.int64) for part in whole), *(part.double().numpy() for part in numbers)]
 
 
-def frames_of(splits: Splits, inputs: set[int]) -> tuple[np.ndarray, np.ndarray]:
-    """A number for each leaf (n,), the same for those that lie in the same box; and the first leaf of each number."""
-    if splits.node.shape[1] == 0:
+def frames_of(splits: Splits, inputs: set[int], clause: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """A number for each leaf (n,), the same for those that lie in the same box; and the first leaf of each number.
+
+    With the `clause` of each leaf (n,) only leaves of one clause have the same number.
+    """
+    if splits.node.shape[1] == 0 and clause is None:
         return np.zeros(len(splits.node), dtype=np.int64), np.zeros(1, dtype=np.int64)
     cut = torch.isin(splits.node, torch.tensor(sorted(inputs))) & (splits.side != 0)
     parts: list[Tensor] = [splits.node, splits.neuron, splits.side, splits.point]
     rows = np.concatenate([torch.where(cut, part, 0).double().numpy() for part in parts], axis=1)
+    if clause is not None:
+        rows = np.concatenate([rows, clause[:, None].astype(np.float64)], axis=1)
     _, first, number = np.unique(rows, axis=0, return_index=True, return_inverse=True)
     return number.reshape(-1).astype(np.int64), first
+
+
+def assumptions_of(proof: Proof, clause: np.ndarray, case: Case, names: Names) -> dict[Argument, Assumption]:
+    """How intervals are derived that hold where the clauses of frames (f,) fail, under the names of the file."""
+    nodes = dict.fromkeys(node for own in proof.assumed.values() for node in own)
+    targets = {node: target for node in nodes if (target := names.argument(node)) in names.places.goals}
+    return {target: assumption_of(proof, clause, case, (node, names)) for node, target in targets.items()}
+
+
+def assumption_of(proof: Proof, clause: np.ndarray, case: Case, about: tuple[int, Names]) -> Assumption:
+    """The same for one node: of each frame what was assumed for its clause, nothing where that was not."""
+    node, names = about
+    found = {place: own[node] for place, own in proof.assumed.items() if node in own}
+    neurons = np.unique(np.concatenate([one.neurons.numpy() for one in found.values()]))
+    frames, atoms = len(clause), max(map(len, case.unsafe))
+    multipliers = np.zeros((frames, 2, len(neurons), atoms))
+    lines: dict[Argument, np.ndarray] = {}
+    for frame, place in enumerate(clause.tolist()):
+        if place not in found:
+            continue
+        one = found[place]
+        where, size = np.searchsorted(neurons, one.neurons.numpy()), len(case.unsafe[place])
+        own = one.multipliers.numpy()
+        multipliers[frame, :, where, :size] = own[:, :, :size].transpose(1, 0, 2)
+        multipliers[frame, :, where, 0] += own[:, :, size:].sum(axis=2).T  # shorter clauses hold their first row again
+        for side, slopes in enumerate((one.lower, one.upper)):
+            for argument, (chosen, _) in names.slopes(slopes).items():
+                empty = np.full((frames, 2, len(neurons), chosen.shape[1]), np.nan, dtype=np.float32)
+                lines.setdefault(argument, empty)[frame, side, where] = chosen
+    return Assumption(neurons, multipliers, lines)
