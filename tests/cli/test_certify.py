@@ -283,7 +283,7 @@ def kill_all(processes):
 def test_kills_of_a_cluster_lose_nothing(tmp_path, ray):
     """As below, with two workers of Ray: a driver takes its Ray along, a worker does not."""
     network = Path(DATA) / "vnncomp/mnist_fc/onnx/mnist-net_256x2.onnx.gz"
-    options = (network, "--data", Path(DATA) / "datasets/mnist", "--limit", "90", "--eps", "0.01,0.02", "--timeout", "60",
+    options = (network, "--data", Path(DATA) / "datasets/mnist", "--limit", "200", "--eps", "0.01,0.02", "--timeout", "60",
                "--batch", "4", "--workers", "2")
     kills, draw, kept = Counter(), random.Random(0), 0
     for _ in range(10):
@@ -319,7 +319,7 @@ def test_kills_of_a_cluster_lose_nothing(tmp_path, ray):
 def test_twenty_kills_lose_nothing(tmp_path):
     """Drivers and workers die in turn, over digits and a network of the competition."""
     network = Path(DATA) / "vnncomp/mnist_fc/onnx/mnist-net_256x2.onnx.gz"
-    options = (network, "--data", Path(DATA) / "datasets/mnist", "--limit", "90", "--eps", "0.01,0.02", "--timeout", "60",
+    options = (network, "--data", Path(DATA) / "datasets/mnist", "--limit", "200", "--eps", "0.01,0.02", "--timeout", "60",
                "--workers", "2")
     kept, kills = 0, 0
     while kills < 20:
