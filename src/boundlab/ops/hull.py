@@ -150,7 +150,7 @@ def searched(curve: Curve, x: Interval, start: Tensor, end: Tensor, sign: Tensor
     chord = secant(curve, l, u, u - l) if count > 1 else None
     inner, turned = torch.where(last, low > l, high < u), concave ^ last
     rivals = rivals_of(curve, x, start, end, count)
-    step = high - low
+    first, step = low, high - low
     for _ in range(BISECTIONS):
         step = step / 2
         point = low + step
@@ -162,8 +162,10 @@ def searched(curve: Curve, x: Interval, start: Tensor, end: Tensor, sign: Tensor
                 before, after = rivals(point, sign * value, sign * slope)
                 cut, other = cut | torch.where(last, after, before), other | torch.where(last, before, after)
             onward = torch.where(cut & other, (slope < chord) ^ concave, cut ^ last)
-        low = low + onward.to(step.dtype) * step  # a choice between tensors by booleans takes several times as long
-    return low, torch.minimum(low + step, high)
+        moved = onward.to(step.dtype) * step  # a choice between tensors by booleans takes several times as long
+        low, high = low + moved, high + (moved - step)  # an end that never moves stays exactly what it was
+    high = torch.maximum(high, first)
+    return torch.minimum(low, high), high
 
 
 Rivals = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]

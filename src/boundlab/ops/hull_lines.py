@@ -135,7 +135,7 @@ def line_of(hull: Hull, share: Tensor) -> Line:
     inner = torch.minimum((place - (sums - hull.weight)).clamp(min=0), hull.weight)
     way = ((inner - hull.rise) / torch.where(hull.spread > 0, hull.spread, 1.0)).clamp(0, 1)
     touch = hull.first + way * (hull.last - hull.first)
-    touch = torch.where(touch > last[1], last[1], touch)
+    touch = within(touch, touch, last[1])
     # at the end of a range the line is a tangent, whose slope moves with its point alone (or, on a straight piece, not at all)
     turn_first = hull.begins & ((inner < hull.rise) | (inner <= 0))
     turn_last = hull.finishes & ((inner > hull.rise + hull.spread) | (inner >= hull.weight)) & ~turn_first
