@@ -11,8 +11,10 @@ import pytest
 from onnx import helper, numpy_helper
 
 from boundlab.certificates import network as network_module
+from boundlab.certificates.assumption import Assumption
+from boundlab.certificates.batches import batch_of
 from boundlab.certificates.certificate import Argument
-from boundlab.certificates.checker import case_bounds
+from boundlab.certificates.checker import case_bounds, derive_frames
 from boundlab.certificates.known import Slopes, derive
 from boundlab.certificates.leaves import places_of
 from boundlab.certificates.network import repeated
@@ -146,6 +148,32 @@ def test_a_softmax_over_many_derives_intervals_of_its_entries(logarithm: bool, r
         low, high = (end[:, 0] for end in known.ends[names[name]])
         assert (low <= found.reshape(len(x), -1).min(axis=0) + 1e-12).all()
         assert (high >= found.reshape(len(x), -1).max(axis=0) - 1e-12).all()
+
+
+def test_entries_of_a_softmax_over_many_may_be_bounded_where_a_clause_fails() -> None:
+    """These are the intervals that its differences are made of, which follow; they hold at samples where the clause fails."""
+    radius, rng, content = 0.003, np.random.default_rng(1), wide_softmax(3, 9)
+    network, held, middle = read_network(content), stored(content), rng.normal(size=18)
+    x = middle + radius * rng.uniform(-1, 1, (1000, 18))
+    w = x.reshape(-1, 9, 2)
+    s = (w @ held["q"] @ w.swapaxes(1, 2)).reshape(len(x), -1)
+    share = np.exp(s.reshape(-1, 9, 9) - s.reshape(-1, 9, 9).max(axis=2, keepdims=True))
+    y = (share / share.sum(axis=2, keepdims=True) @ (w @ held["v"])).mean(axis=1)
+    level = float(np.quantile(y[:, 0], 0.01))
+    fails = y[:, 0] <= level
+    query, places = parse_vnnlib(query_text(middle - radius, middle + radius, 2, f"(<= Y_0 {level!r})")), places_of(network)
+    case = query.cases[0]
+    scores = Assumption(np.arange(81), 10 ** rng.uniform(-2, 1, (1, 2, 81, 1)), {})
+    proof = dataclasses.replace(proof_of(network, case, [Leaf(0)]), assumed={Argument("s"): scores})
+    whole = (np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64))
+    plain, known = (derive_frames(network, batch_of(network, [case], [one]), places, whole, False)
+                    for one in (dataclasses.replace(proof, assumed={}), proof))
+    assert not bool(known.empty[0]) and not case_bounds(network, case, proof, places)[0] > 0
+    names = {step.name: place for place, step in enumerate(network.steps)}
+    for name, found in (("s", s), ("p:gaps", s @ network.steps[names["p:gaps"]].matrices[0].forward.T)):
+        low, high = (end[:, 0] for end in known.ends[names[name]])
+        assert ((low - 1e-12 <= found) & (found <= high + 1e-12))[fails].all()
+        assert (high - low < (plain.ends[names[name]][1] - plain.ends[names[name]][0])[:, 0]).any()
 
 
 def test_a_name_that_two_steps_have_is_that_of_no_interval() -> None:

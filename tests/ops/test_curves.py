@@ -162,3 +162,19 @@ def test_lines_have_the_gradients_of_what_they_solve(name, share):
     low = torch.tensor([[-1.0, -0.5, -2.0, -3.2]], dtype=torch.float64, requires_grad=True)
     high = torch.tensor([[1.5, 3.0, 0.4, 2.9]], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(slopes, (low, high), eps=3e-3, atol=4e-3, rtol=2e-2)
+
+
+@pytest.mark.parametrize("name", ["asinh", "acosh"])
+def test_lines_hold_where_the_square_of_an_end_is_no_float32(name):
+    """A slope there that is taken as 0 makes flat tangents of steep ones."""
+    op, high = REGISTRY[name], torch.logspace(20, 36, 9)
+    low = torch.ones(9) if name == "acosh" else -high / 2
+    x = Interval(low[None], high[None])
+    shares = torch.cat([torch.logspace(-17, 0, 60), torch.linspace(0, 1, 60)]).double()
+    at = low.double() + shares[:, None] * (high - low).double()
+    exact = op.evaluate(at)
+    for share in (0.0, 0.3, 0.999, 1.0):
+        bound = op.relax(x, alpha={side: torch.full((1, 1, 9), share) for side in op.alpha})
+        for side, line in ((1, bound.lower), (-1, bound.upper)):
+            value = line.maps[0].scale[0, 0].double() * at + line.bias[0, 0].double()
+            assert (side * (value - exact) <= 1e-4 * (1 + exact.abs())).all()

@@ -10,7 +10,7 @@ import numpy as np
 
 from boundlab.certificates.assumption import Assumption, Assumptions, of_frames
 from boundlab.certificates.functions import Ends, lines_of
-from boundlab.certificates.known import FEWEST, MOST_NUMBERS, Given, Known, Plain, Rows, begun, finite, room_of
+from boundlab.certificates.known import FEWEST, MOST_NUMBERS, Given, Known, Plain, Rows, again, begun, finite, room_of
 from boundlab.certificates.leaves import Places
 from boundlab.certificates.naming import Argument
 from boundlab.certificates.network import Nonlinear, Part, repeated
@@ -37,7 +37,7 @@ def learn_failing(known: Known, places: Places, failing: Failing) -> None:
     for target, assumption in targets(places, failing.assumed):
         step = known.network.steps[target[0]]
         assert isinstance(step, Nonlinear)
-        tensor = step.arguments[target[1]]
+        tensor = step.sources[target[1]]
         argument, repeats = repeated(known.network, tensor)
         low, high = (end.copy() for end in known.ends[argument])
         for side in range(2):
@@ -57,10 +57,10 @@ def learn_failing(known: Known, places: Places, failing: Failing) -> None:
 
 
 def targets(places: Places, assumed: Assumptions) -> Iterator[tuple[tuple[int, int], Assumption]]:
-    """What assumptions are about, each once, as (step, number) in the order of the steps."""
+    """What assumptions are about, each once, as (step, number of the source) in the order of the steps."""
     left = dict(assumed)
     for place, step in enumerate(places.network.steps):
-        for number in range(len(step.arguments) if isinstance(step, Nonlinear) else 0):
+        for number in range(len(step.sources) if isinstance(step, Nonlinear) else 0):
             goal = places.goal((place, number))
             if goal is not None and goal in left:
                 yield (place, number), left.pop(goal)
@@ -70,7 +70,7 @@ def bounded(known: Known, target: tuple[int, int], side: int, assumption: Assump
             ) -> Iterator[tuple[Rows, np.ndarray]]:
     """Lower bounds of neurons (side 0) or of their negatives (1), some at a time, where any multiplier is above 0."""
     network = known.network
-    argument, _ = repeated(network, network.steps[target[0]].arguments[target[1]])  # type: ignore[union-attr]
+    argument, _ = repeated(network, network.steps[target[0]].sources[target[1]])  # type: ignore[union-attr]
     multipliers = np.broadcast_to(assumption.multipliers, (known.frames, *assumption.multipliers.shape[1:]))[:, side]
     frames, numbers = np.nonzero((multipliers > 0).any(axis=2))
     together = max(MOST_NUMBERS // max(step.size for step in network.steps), FEWEST)
@@ -103,9 +103,14 @@ def given(known: Known, assumption: Assumption, side: int, number: np.ndarray) -
 
 
 def renew(known: Known, tensors: set[int], plain: Plain) -> None:
-    """New rooms of the nonlinear steps that read some tensors."""
+    """New rooms of the nonlinear steps that read some tensors, or whose arguments are bounded by theirs."""
     for place, step in enumerate(known.network.steps):
-        if isinstance(step, Nonlinear) and not tensors.isdisjoint(step.arguments):
+        if not isinstance(step, Nonlinear):
+            continue
+        asks = not tensors.isdisjoint(step.asks or ())
+        for argument in step.arguments if asks else ():
+            again(known, argument)
+        if asks or not tensors.isdisjoint(step.arguments):
             slopes = plain(place) or [None] * len(step.arguments)
             known.rooms[place] = known.room_of_lines(place, lines_of(step.function, known.arguments(place), slopes))
 

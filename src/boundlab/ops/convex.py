@@ -114,7 +114,7 @@ def acosh_values(x: Tensor) -> Tensor:
     return inside_only(torch.acosh, x, x > 1, 2.0, torch.where(x == 1, 0.0, math.nan))
 
 
-acosh = register(curve_op("acosh", Curve(acosh_values, lambda x: off_zero(x.square() - 1).rsqrt(), convex=False),
+acosh = register(curve_op("acosh", Curve(acosh_values, lambda x: off_zero(x - 1).rsqrt() * (x + 1).rsqrt(), convex=False),
                           derivative=None, meaning="inverse of cosh, x >= 1", sources=("aten.acosh.default", "onnx:Acosh")))
 
 

@@ -74,8 +74,8 @@ erf = register(curve_op("erf", Curve(torch.erf, lambda x: 2 / math.sqrt(math.pi)
                         sources=("aten.erf.default", "onnx:Erf")))
 softsign = register(curve_op("softsign", Curve(softsign_values, lambda x: (1 + sign_free(x)).square().reciprocal(), (0.0,)),
                              meaning="x / (1 + abs(x))", sources=("onnx:Softsign",)))
-asinh = register(curve_op("asinh", Curve(torch.asinh, lambda x: (1 + x.square()).rsqrt(), (0.0,)), meaning="inverse of sinh",
-                          sources=("aten.asinh.default", "onnx:Asinh")))
+asinh = register(curve_op("asinh", Curve(torch.asinh, lambda x: torch.hypot(x, torch.ones_like(x)).reciprocal(), (0.0,)),
+                          meaning="inverse of sinh", sources=("aten.asinh.default", "onnx:Asinh")))
 acos = register(curve_op("acos", Curve(lambda x: arc(torch.acos, x), lambda x: -off_zero(1 - x.square()).rsqrt(), (0.0,)),
                          derivative=None, meaning="arc cosine, -1 <= x <= 1", sources=("aten.acos.default", "onnx:Acos")))
 
