@@ -83,8 +83,10 @@ def fit_against(module: nn.Module, data: Examples, method: TrainingMethod, threa
     What inputs stay between belongs to the threat, and `clip` of the plan is not read. Errors as those of `fit`.
     """
     plan = plan or TrainingPlan()
-    if not isinstance(method, TrainingMethod):
+    if not isinstance(method, TrainingMethod) or isinstance(method, type):
         raise SpecError(f"the method is a training method such as bl.CrownIBP(), got {method!r:.60}.")
+    if plan.processes is not None:
+        plan.processes.check_running()
     if plan.keep is not None and not plan.keep.resume:
         refuse(plan.keep.folder / NAME)
     training, validation = divided(examples_in(data), plan)
