@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from boundlab.errors import SpecError
-from boundlab.train.checks import check_count, check_numbers
+from boundlab.train.checks import check_numbers
 
 Part = TypeVar("Part")
 
@@ -31,8 +31,7 @@ class Processes:
     count: int = 1
 
     def __post_init__(self) -> None:
-        check_count("the count of processes", self.count)
-        check_numbers(number=self.number)
+        check_numbers(number=self.number, count=self.count)
         if not 0 <= self.number < self.count:
             raise SpecError(f"processes are numbered from 0 to one below their count, got {self.number} of {self.count}.")
 
