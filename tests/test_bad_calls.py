@@ -1,5 +1,7 @@
 """Wrong calls from Python end in one of boundlab's own errors, which says what was found and what to do."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -64,6 +66,26 @@ CALLS |= {
     "fit a tuple": (lambda: bl.fit(NET, (X, [0, 1, 2]), bl.RobustIBP(), eps=0.1), "got tuple"),
     "flatness of a tuple": (lambda: bl.flatness(MODEL, (X, [0, 1, 2]), HEAVY), "got tuple"),
     "flatness of inputs": (lambda: bl.flatness(MODEL, DATA, bl.Threat(0.1)), "bl.WeightThreat"),
+}
+
+
+PLAN = bl.TrainingPlan(epochs=1, batch=3, ramp=bl.Ramp(0, 1), validation=None)
+CALLS |= {
+    "method of training as a class": (lambda: bl.fit(NET, DATA, bl.TAPS, eps=0.1), "such as bl.CrownIBP"),
+    "a true number of layers": (lambda: bl.TAPS(layers=True), "layers must be a whole number"),
+    "weight in words": (lambda: bl.TAPS(attack_weight="5"), "attack_weight must be a number, got '5'"),
+    "one weight of two": (lambda: bl.TAPS(natural_weight=0.5), "natural_weight is a pair"),
+    "attack of another kind": (lambda: bl.TAPS(inner=bl.PGD()), r"inner is a value such as Ascent\(steps=8\), got PGD"),
+    "attack by name": (lambda: bl.STAPS(attack="pgd"), "attack is a value such as"),
+    "part in words": (lambda: bl.STAPS(part="half"), "part is a pair of numbers"),
+    "no scale": (lambda: bl.ByMargin(scale=None), "scale must be a number, got None"),
+    "averaging in words": (lambda: bl.Averaging("now"), "start must be a number, got 'now'"),
+    "averaging as a class": (lambda: replace(PLAN, averaging=bl.Averaging), "averaging is a value such as"),
+    "processes as a number": (lambda: replace(PLAN, processes=2), r"such as Processes.running\(\), got 2"),
+    "processes in words": (lambda: bl.Processes("0", 2), "number must be a number, got '0'"),
+    "processes without a group": (
+        lambda: bl.fit(NET, DATA, bl.RobustIBP(), eps=0.1, plan=replace(PLAN, processes=bl.Processes(0, 2))), "by torchrun"),
+    "what is assumed, in words": (lambda: bl.Branching(negation="yes"), "negation is True or False, got 'yes'"),
 }
 
 

@@ -104,6 +104,8 @@ def test_ctrl_c_says_how_to_go_on(run, tmp_path, recipe, monkeypatch):
     (("[method.crown-ibp]", "[augmentation]\nshift = -1\n[method.crown-ibp]"), "at least 0, got -1"),
     (("[method.crown-ibp]", "[optimiser.adam]\ndecay = -1.0\n[method.crown-ibp]"), "decay"),
     (("[method.crown-ibp]", "[normalise]\nmean = [0.1, 0.2]\ndeviation = [1.0, 1.0]\n[method.crown-ibp]"), "2 channels"),
+    (("[method.crown-ibp]", "[averaging]\nstart = -1\n[method.crown-ibp]"), "recipe.toml' is not valid: weights are averaged"),
+    (("[method.crown-ibp]", "[method.taps]\nlayers = 0"), "recipe.toml' is not valid: layers must be"),
     (("end = 2 }", "end = 2, smooth = { middle = 1.5 } }"), "middle"),
 ])
 def test_bad_recipes_end_in_a_sentence(run, tmp_path, recipe, change, said):

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -19,7 +20,17 @@ from boundlab.reports.trained import of_curves, of_lengths, of_planes, of_steps,
 from boundlab.reproduce.fusion import METHODS, StepRow, step_row
 from boundlab.reproduce.outer import corners, curve, plane, translations
 from boundlab.reproduce.published_training import BCP_2, CROWN_IBP, CROWN_IBP_2, LIRPA_2, LIRPA_3
-from boundlab.reproduce.trained import TABLES, VARIANTS, Effort, crown_ibp_line, found_lines, lines_of, run_of, with_length
+from boundlab.reproduce.trained import (
+    TABLES,
+    VARIANTS,
+    Effort,
+    crown_ibp_line,
+    found_lines,
+    lines_of,
+    run_of,
+    trained_lines,
+    with_length,
+)
 from boundlab.train.batch import Threat
 from boundlab.train.recipe import parsed, recipe
 from boundlab.train.regularisers import initialise_as_bert
@@ -77,6 +88,9 @@ def test_a_run_that_is_finished_is_read_and_not_run_again(runs):
     assert run_of("digits, pure", run.recipe, None, out, SHORT, again.append) == run and not again
     with pytest.raises(SpecError, match="other settings"):
         run_of("digits, pure", parsed(SMALL, "test"), None, out, SHORT, again.append)
+    for images in (4, 6, None):
+        with pytest.raises(SpecError, match=r"other test examples \(5\)"):
+            run_of("digits, pure", run.recipe, None, out, replace(SHORT, images=images), again.append)
     assert runs_below(out) == [read_run(run.folder)] == [run] and run.network.exists()
     (out / "broken").mkdir()
     (out / "broken" / "result.json").write_text("{}")
@@ -85,6 +99,28 @@ def test_a_run_that_is_finished_is_read_and_not_run_again(runs):
     (out / "broken" / "result.json").unlink()
     with pytest.raises(DataError, match="no finished run below"):
         runs_below(out / "broken")
+
+
+@pytest.mark.parametrize("change", [{"errors": {"clean": 7.0}}, {"errors": {"clean": "nan"}}, {"history": 3},
+                                    {"settings": parsed(SMALL, "test").model_dump(mode="json") | {"averaging": {"start": -1}}}])
+def test_a_damaged_summary_is_none(runs, tmp_path, change):
+    held = json.loads((runs[0].folder / "result.json").read_text())
+    (tmp_path / "result.json").write_text(json.dumps(held | change))
+    with pytest.raises(DataError, match=r"result\.json' is no summary of a run"):
+        read_run(tmp_path)
+
+
+def test_a_run_without_the_error_of_a_table_is_refused(runs):
+    with pytest.raises(DataError, match=r"lacks the error 'verified, IBP'"):
+        TABLES["crown-ibp-2"].line(replace(runs[0], errors={"clean": 0.1, "attacked": 0.2}))
+
+
+def test_what_would_be_no_row_is_not_trained(tmp_path):
+    table, said = TABLES["crown-ibp-2"], []
+    assert not table.has("bcp", recipe("bcp-mnist-small")) and not TABLES["bcp-2"].has("gloro", recipe("gloro-mnist-small"))
+    with pytest.raises(SpecError, match="'bcp-mnist-small, Pure-IBP' would be no row"):
+        trained_lines(table, table.planned(["bcp-mnist-small"]), None, tmp_path, SHORT, said.append)
+    assert not said and not list(tmp_path.iterdir())
 
 
 def test_a_shorter_recipe_has_its_times_in_proportion():
@@ -234,6 +270,26 @@ def test_the_verb_takes_runs_as_they_are(runs, tmp_path):
     assert json.loads((out / "crown-ibp-2.json").read_text())["rows"][0]["epochs"] == 2
     refused = CliRunner().invoke(app, ["reproduce", "bcp-2", "--runs", str(runs[2]), "--out", str(out)])
     assert refused.exit_code == 2 and "none of the 1 runs" in refused.output
+
+
+@pytest.mark.parametrize(("given", "said"), [
+    (["lirpa-3", "--epochs", "1"], "--epochs would change nothing of lirpa-3"),
+    (["frown-3", "--runs", "."], "--runs would change nothing of frown-3"),
+    (["bcp-2", "--network", "mlp-b"], "--network would change nothing of bcp-2"),
+    (["lirpa-5", "--data", ".", "--recipe", "mnist-a-short"], "trains on mnist, and this table is about replaced words")])
+def test_what_a_table_does_not_read_is_refused(tmp_path, given, said):
+    refused = CliRunner().invoke(app, ["reproduce", *given, "--out", str(tmp_path / "out")])
+    assert refused.exit_code == 2 and said in refused.stderr and refused.stderr.count("\n") == 1
+
+
+def test_ctrl_c_says_that_the_same_command_goes_on(tmp_path, monkeypatch):
+    def interrupted(*given):
+        raise KeyboardInterrupt
+
+    (tmp_path / "runs").mkdir()
+    monkeypatch.setattr("boundlab.cli.reproduce.trained_lines", interrupted)
+    done = CliRunner().invoke(app, ["reproduce", "bcp-2", "--out", str(tmp_path)])
+    assert done.exit_code == 130 and "the same command goes on there" in done.stderr
 
 
 def test_small_initial_weights_keep_intervals_narrow():

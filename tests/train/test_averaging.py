@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from boundlab.data.examples import Examples
 from boundlab.errors import SpecError
 from boundlab.train.averaging import Average, Averaging
 from boundlab.train.checkpoint import opened, weights_of
@@ -93,12 +92,18 @@ def test_what_is_validated_is_the_mean():
     assert held[0].loss == other[0].loss and held[-1].verified != other[-1].verified
 
 
-def test_averages_of_nothing_leave_the_module_alone():
+@pytest.mark.parametrize("averaging", [Averaging(4.99), Averaging(0, every=21), Averaging(4.6, every=11)])
+def test_a_mean_of_no_weights_is_refused(averaging):
     net = network()
     assert not Average.of(net).begun
-    found = fit(net, Examples(clouds().x, clouds().labels), RobustIBP(), eps=0.05,
-                plan=replace(PLAN, averaging=Averaging(4.99, every=1000)))
-    assert same(weights(found.module), weights(trained(None).module))
+    before = weights(net)
+    with pytest.raises(SpecError, match="of 20 steps none counts"):
+        fit(net, clouds(), RobustIBP(), eps=0.05, plan=replace(PLAN, averaging=averaging))
+    assert same(before, weights(net))
+
+
+def test_a_mean_of_the_last_step_is_that_step():
+    assert same(weights(trained(Averaging(4.75, every=20)).module), weights(trained(None).module))
 
 
 def test_bad_requests_are_refused():

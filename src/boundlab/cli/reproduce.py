@@ -16,7 +16,7 @@ import typer
 
 from boundlab.cli.answer import Answer, Table, jsonable
 from boundlab.cli.engines import EngineChoice, Kind
-from boundlab.cli.verb import Misuse, Session, narrator
+from boundlab.cli.verb import Misuse, Session, narrator, resumable
 from boundlab.engines.engine import Engine
 from boundlab.engines.ledger import Recorded
 from boundlab.reports.figure import save
@@ -148,7 +148,12 @@ def flat(sources: Sources, effort: Effort, means: Means) -> Reproduction:
 
 def sentences(sources: Sources, effort: Effort, means: Means) -> Reproduction:
     """lirpa-5."""
-    return of_sentences(word_rows(sources.examples, sources.recipes or (), effort.images, means.tell))
+    return of_sentences(word_rows(sources.examples, sources.recipes or (), smaller(effort, means), means.tell))
+
+
+def smaller(effort: Effort, means: Means) -> Smaller:
+    """How much smaller than their recipes runs shall be."""
+    return Smaller(effort.epochs, effort.training, effort.images, means.device)
 
 
 def lines(name: str, sources: Sources, effort: Effort, means: Means) -> list[Line]:
@@ -156,8 +161,8 @@ def lines(name: str, sources: Sources, effort: Effort, means: Means) -> list[Lin
     table = TABLES[name]
     if sources.runs is not None:
         return found_lines(table, sources.runs)
-    small = Smaller(effort.epochs, effort.training, effort.images, means.device)
-    return trained_lines(table, table.planned(sources.recipes or ()), sources.data, means.out / "runs", small, means.tell)
+    return trained_lines(table, table.planned(sources.recipes or ()), sources.data, means.out / "runs", smaller(effort, means),
+                         means.tell)
 
 
 def trained(name: str) -> Run:
@@ -190,14 +195,38 @@ RUNS: dict[str, Run] = {
     "bcp-figure-4": outer(lambda *given: of_curves(curves(*given)))}
 
 
+TRAINED = ("crown-ibp-2", "crown-ibp-figure-3", "bcp-2", "bcp-figure-2", "bcp-figure-3", "bcp-figure-4", "lirpa-2")
+READERS: dict[str, tuple[str, ...]] = {
+    "runs": TRAINED, "recipe": (*TRAINED, "lirpa-5"), "epochs": (*TRAINED, "lirpa-5"), "training": (*TRAINED, "lirpa-5"),
+    "network": ("lirpa-3",)}
+"""Options that say what is trained, and the tables that read them."""
+
+
+def refuse_unread(table: str, sources: Sources, effort: Effort) -> None:
+    """Misuse if an option is given that would change nothing of this table."""
+    given = {"runs": sources.runs, "recipe": sources.recipes, "epochs": effort.epochs, "training": effort.training,
+             "network": effort.networks}
+    unread = [f"--{name}" for name, value in given.items() if value and table not in READERS[name]]
+    if unread:
+        raise Misuse(f"{', '.join(unread)} would change nothing of {table}; leave it out.")
+
+
+def kept_of(table: str, out: Path) -> str:
+    """What an interrupted table leaves."""
+    if table in TRAINED and (out / "runs").exists():
+        return f"finished runs and epochs are kept in '{out / 'runs'}', and the same command goes on there."
+    return "nothing is kept but what a ledger holds."
+
+
 def reproduce(session: Session, table: Which, sources: Sources, effort: Effort = Effort(), engines: Engines = Engines(),
               out: Out = Path("reproduced")) -> Answer:
     """Run a paper's table again on given weights and images, and print ours beside the published figures (in brackets)."""
+    refuse_unread(table, sources, effort)
     started = time.perf_counter()
     if session.threads is None:
         torch.set_num_threads(1)  # as the published seconds are of one core
     out.mkdir(parents=True, exist_ok=True)
-    with engines.open() as engine:
+    with resumable(lambda: kept_of(table, out)), engines.open() as engine:
         found = RUNS[table](sources, effort, Means(engine, session.device, out, narrator(session)))
     seconds = time.perf_counter() - started
     record = jsonable({"table": table, "rows": found.data, "total seconds": seconds, "rigour": "float"})

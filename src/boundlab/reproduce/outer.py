@@ -16,6 +16,7 @@ from boundlab.bounds.methods import CROWN, IBP, bound
 from boundlab.bounds.problem import Method
 from boundlab.capture.onnx import load_onnx
 from boundlab.data.examples import Examples
+from boundlab.errors import SpecError
 from boundlab.evaluate import evaluate
 from boundlab.graph import Model
 from boundlab.perturbations.ball import LpBall
@@ -160,7 +161,10 @@ def opened(run: Finished) -> Model:
 
 
 def planes(runs: Sequence[Finished], folder: Path, count: int | None) -> dict[str, Plane]:
-    """Of each run the planes of the first test images that are labelled right; three of them, or `count`."""
+    """Of each run the planes of the first test images that are labelled right; three of them, or `count`.
+
+    SpecError if there is none.
+    """
     found = {}
     for run in runs:
         model, data = opened(run), test_images(run, folder, FEW * (count or IMAGES))
@@ -168,6 +172,9 @@ def planes(runs: Sequence[Finished], folder: Path, count: int | None) -> dict[st
         right = labelled_right(evaluate(model, {model.graph.inputs[0].name: x}), labels).nonzero().flatten().tolist()
         for image in right[:count or IMAGES]:
             found[f"{run.folder.name}, image {image}"] = plane(model, data, image, run.recipe.radius)
+    if not found:
+        raise SpecError("none of the networks labels one of the first test images right, so there is no plane to draw; train "
+                        "longer.")
     return found
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from boundlab.bounds.methods import CROWN, Forward
 from boundlab.bounds.problem import Method
+from boundlab.errors import SpecError
 from boundlab.reproduce.published import LIRPA_5, Verified
+from boundlab.reproduce.trained import Effort
 from boundlab.train.fit import fit_against
 from boundlab.train.methods import Natural
 from boundlab.train.recipe import MethodTable, Recipe, recipe
@@ -35,18 +37,23 @@ class WordRow:
     published: Mapping[str, Verified]
 
 
-def word_rows(folder: Path, names: Sequence[str], sentences: int | None, tell: Callable[[str], None]) -> list[WordRow]:
+def word_rows(folder: Path, names: Sequence[str], effort: Effort, tell: Callable[[str], None]) -> list[WordRow]:
     """Networks of the recipes that are named, or of `RECIPES`, trained naturally and by bounds, and measured.
 
-    On the first `sentences` test sentences (None: all), those of which replacements make at most `MOST`, which are all tried.
+    On the first `effort.images` test sentences (None: all), those of which replacements make at most `MOST`, which are all
+    tried. SpecError, before anything is trained, for a recipe that is not about words.
     """
     rows = []
-    for name in names or RECIPES:
-        asked = recipe(name)
+    recipes = {name: effort.of(recipe(name)) for name in names or RECIPES}
+    foreign = [name for name, asked in recipes.items() if asked.words is None]
+    if foreign:
+        raise SpecError(f"'{foreign[0]}' trains on {recipes[foreign[0]].data}, and this table is about replaced words; name a "
+                        "recipe with a table 'words'.")
+    for asked in recipes.values():
         network = NETWORKS.get(asked.network, asked.network)
         natural = asked.model_copy(update={"method": MethodTable.model_validate({"natural": Natural()})})
         for trained, one in (("natural", natural), ("budget 6", asked)):
-            rows.append(word_row(network, trained, one, folder, sentences))
+            rows.append(word_row(network, trained, one, folder, effort.images))
             shares = {method: {budget: round(share, 4) for budget, share in found.items()}
                       for method, found in rows[-1].found.verified.items()}
             tell(f"{network}, {trained}: accuracy {rows[-1].found.clean:.4f}, verified {shares}, {rows[-1].seconds:.0f} s of "

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from boundlab.errors import SpecError
+from boundlab.errors import DataError, SpecError
 from boundlab.reproduce.published_training import (
     BCP_2,
     CROWN_IBP,
@@ -105,6 +106,10 @@ class TrainedTable:
                     f"{Path(name).stem}, {method}, {share:g}": with_length(own, share) for share in self.lengths}
         return found
 
+    def has(self, name: str, asked: Recipe) -> bool:
+        """Whether a run of the recipe would be a row, whatever its errors are."""
+        return self.line(Finished(Path(name), name, asked, defaultdict(float), asked.epochs, 0, 0.0)) is not None
+
 
 def with_length(asked: Recipe, share: float) -> Recipe:
     """The recipe with a ramp that takes a share of all epochs, and ends at the last one at the latest."""
@@ -114,7 +119,14 @@ def with_length(asked: Recipe, share: float) -> Recipe:
 
 def trained_lines(table: TrainedTable, planned: Mapping[str, Recipe], data: Path | None, out: Path, effort: Effort, tell: Tell
                   ) -> list[Line]:
-    """The lines of planned runs, each in a folder of its own below `out`; what is finished there is not run again."""
+    """The lines of planned runs, each in a folder of its own below `out`; what is finished there is not run again.
+
+    SpecError, before anything is trained, if one of them is no row of the table.
+    """
+    for name, asked in planned.items():
+        if not table.has(name, asked):
+            raise SpecError(f"'{name}' would be no row of this table, which has no such data, radius, norm and method; leave "
+                            "its recipe out.")
     runs = []
     for name, asked in planned.items():
         runs.append(run_of(name, effort.of(asked), data, out, effort, tell))
@@ -139,12 +151,12 @@ def found_lines(table: TrainedTable, folder: Path) -> list[Line]:
 def run_of(name: str, asked: Recipe, data: Path | None, out: Path, effort: Effort, tell: Tell) -> Finished:
     """A recipe carried out in a folder below `out`: a finished run is read, one that was interrupted goes on.
 
-    SpecError if what is there was run with other settings.
+    SpecError if what is there was run with other settings, or on another number of test examples.
     """
     folder = out / re.sub(r"[^\w.-]+", "-", name)
+    training, test = examples_of(asked, None if asked.data == "digits" else data)
+    test = test if effort.images is None else test.take(range(min(effort.images, len(test))))
     if not (folder / RESULT).exists():
-        training, test = examples_of(asked, None if asked.data == "digits" else data)
-        test = test if effort.images is None else test.take(range(min(effort.images, len(test))))
         folder.mkdir(parents=True, exist_ok=True)
 
         def each(epoch: Epoch) -> None:
@@ -153,8 +165,9 @@ def run_of(name: str, asked: Recipe, data: Path | None, out: Path, effort: Effor
         outcome = carried_out(asked, training, test, Keep(folder, resume=True), each, Place(torch.device(effort.device)))
         write_run(folder, record_of(name, asked, outcome, (len(training), len(test))), outcome, (training, test))
     found = read_run(folder)
-    if found.recipe != asked or (effort.images is not None and found.examples > effort.images):
-        raise SpecError(f"'{folder}' holds a run with other settings, which is not replaced; choose another folder with --out.")
+    if found.recipe != asked or found.examples != len(test):
+        raise SpecError(f"'{folder}' holds a run with other settings, or other test examples ({found.examples}), which is not "
+                        "replaced; choose another folder with --out.")
     return found
 
 
@@ -168,9 +181,12 @@ def method_of(asked: Recipe, names: Mapping[str, MethodTable]) -> str | None:
 
 
 def percents(run: Finished, verified: str) -> dict[str, float]:
-    """Errors in percent by column, verified by the method that is named."""
-    return {"clean": 100 * run.errors["clean"], "attacked": 100 * run.errors["attacked"],
-            "verified": 100 * run.errors[f"verified, {verified}"]}
+    """Errors in percent by column, verified by the method that is named; DataError if the run has not been measured by it."""
+    try:
+        return {"clean": 100 * run.errors["clean"], "attacked": 100 * run.errors["attacked"],
+                "verified": 100 * run.errors[f"verified, {verified}"]}
+    except KeyError as problem:
+        raise DataError(f"the {RESULT} in '{run.folder}' lacks the error {problem}; carry that run out again.") from problem
 
 
 def near(first: float, second: float) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from boundlab.errors import SpecError
-from boundlab.train.checks import check_count
+from boundlab.train.checks import check_count, check_numbers
 
 COUNT = "count"
 """The name, beside those of weights, of how many went into the mean."""
@@ -32,6 +32,7 @@ class Averaging:
 
     def __post_init__(self) -> None:
         check_count("every", self.every)
+        check_numbers(start=self.start, decay=0.0 if self.decay is None else self.decay)
         if not self.start >= 0 or (self.decay is not None and not 0 <= self.decay < 1):
             raise SpecError("weights are averaged from an epoch of at least 0 on, with a decay of at least 0 and below 1 "
                             f"(None: the plain mean), got {self.start} and {self.decay}.")

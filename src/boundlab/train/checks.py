@@ -7,9 +7,22 @@ import math
 from boundlab.errors import SpecError
 
 
+def check_numbers(**values: object) -> None:
+    """SpecError unless all of these are real numbers (NaN is one)."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise SpecError(f"{name} must be a number, got {value!r:.60}.")
+
+
+def check_kind(name: str, value: object, kind: type, example: str) -> None:
+    """SpecError unless a value is of the kind that is wanted; classes are not values."""
+    if not isinstance(value, kind) or isinstance(value, type):
+        raise SpecError(f"{name} is a value such as {example}, got {value!r:.60}.")
+
+
 def check_count(name: str, count: int) -> None:
     """SpecError unless this is a whole number from 1 on."""
-    if not isinstance(count, int) or count < 1:
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise SpecError(f"{name} must be a whole number and at least 1, got {count}.")
 
 

@@ -83,8 +83,10 @@ def fit_against(module: nn.Module, data: Examples, method: TrainingMethod, threa
     What inputs stay between belongs to the threat, and `clip` of the plan is not read. Errors as those of `fit`.
     """
     plan = plan or TrainingPlan()
-    if not isinstance(method, TrainingMethod):
+    if not isinstance(method, TrainingMethod) or isinstance(method, type):
         raise SpecError(f"the method is a training method such as bl.CrownIBP(), got {method!r:.60}.")
+    if plan.processes is not None:
+        plan.processes.check_running()
     if plan.keep is not None and not plan.keep.resume:
         refuse(plan.keep.folder / NAME)
     training, validation = divided(examples_in(data), plan)
@@ -94,6 +96,7 @@ def fit_against(module: nn.Module, data: Examples, method: TrainingMethod, threa
         if part is not None:
             check_examples(model, part, task.threat)
     check_batches(task)
+    check_averaging(task)
     run = begun(module, task)
     tried(task)
     kept = "" if plan.keep is None else plan.keep.about
@@ -138,6 +141,17 @@ def check_batches(task: Task) -> None:
     if smallest == 1 and single and task.plan.statistics is not Statistics.FROZEN:
         raise SpecError(f"{len(task.training)} training examples in batches of {task.plan.batch} leave one alone in its "
                         "batch, and the network has a batch norm of one number an example; choose another batch.")
+
+
+def check_averaging(task: Task) -> None:
+    """SpecError if no step comes after which weights would go into the average."""
+    how, count = task.plan.averaging, -(-len(task.training) // task.plan.batch)
+    if how is None:
+        return
+    last = task.plan.epochs * count // how.every * how.every - 1
+    if last < 0 or not how.due(last // count + last % count / count, last):
+        raise SpecError(f"of {task.plan.epochs * count} steps none counts in the mean of weights after every {how.every} of "
+                        f"them from epoch {how.start:g} on; begin sooner, or take in weights more often.")
 
 
 def tried(task: Task) -> None:

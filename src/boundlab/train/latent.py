@@ -22,7 +22,7 @@ from boundlab.interval import Interval
 from boundlab.perturbations.sets import Box
 from boundlab.train.adversary import Ascent
 from boundlab.train.batch import Batch
-from boundlab.train.checks import check_count
+from boundlab.train.checks import check_count, check_kind, check_numbers
 from boundlab.train.losses import Classification, classification, interval_margins
 from boundlab.train.methods import TrainingMethod, Weights, attacked, check_weights, entropies, small_question, with_natural
 
@@ -46,6 +46,8 @@ class TAPS(TrainingMethod):
 
     def __post_init__(self) -> None:
         check_count("layers", self.layers)
+        check_numbers(attack_weight=self.attack_weight, reach=self.reach)
+        check_kind("inner", self.inner, Ascent, "Ascent(steps=8)")
         check_weights("natural_weight", self.natural_weight)
         if not 0 < self.attack_weight < math.inf or not 0 < self.reach <= 1:
             raise SpecError("the attack's weight is a positive number and its reach lies above 0 and is at most 1, got "
@@ -74,6 +76,7 @@ class STAPS(TAPS):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_weights("part", (self.part, self.part))
+        check_kind("attack", self.attack, Ascent, "Ascent(steps=8)")
 
     def search(self, batch: Batch, generator: torch.Generator) -> Tensor | None:
         return attacked(batch, self.attack, 1.0, generator)

@@ -22,6 +22,7 @@ from boundlab.errors import SpecError
 from boundlab.maps import trainable_bound
 from boundlab.spec import margins
 from boundlab.train.batch import Batch
+from boundlab.train.checks import check_numbers
 from boundlab.train.losses import robust_cross_entropy
 from boundlab.train.methods import TrainingMethod, Weights, check_weights, with_natural
 from boundlab.train.projections import projected_margins
@@ -83,6 +84,7 @@ class ByMargin(TrainingMethod):
     scale: float = 1.0
 
     def __post_init__(self) -> None:
+        check_numbers(temperature=self.temperature, scale=self.scale)
         if not (0 < self.temperature < math.inf and 0 <= self.scale < math.inf):
             raise SpecError("the temperature is a positive number and the scale is at least 0, got "
                             f"{self.temperature} and {self.scale}.")

@@ -205,7 +205,8 @@ def entropies(margins: Tensor) -> Tensor:
 
 def check_weights(name: str, weights: Weights) -> None:
     """SpecError unless both weights lie between 0 and 1."""
-    if len(weights) != 2 or not all(0 <= weight <= 1 for weight in weights):
+    pair = isinstance(weights, (tuple, list)) and len(weights) == 2
+    if not pair or not all(isinstance(weight, (int, float)) and 0 <= weight <= 1 for weight in weights):
         raise SpecError(f"{name} is a pair of numbers between 0 and 1, at the start of the eps ramp and at its end; got "
                         f"{weights}.")
 

@@ -18,7 +18,7 @@ from boundlab.data.examples import Examples
 from boundlab.errors import SpecError
 from boundlab.train.augmentation import Augmentation
 from boundlab.train.averaging import Averaging
-from boundlab.train.checks import check_count, check_decay, check_memory
+from boundlab.train.checks import check_count, check_decay, check_kind, check_memory
 from boundlab.train.history import Epoch
 from boundlab.train.processes import Processes
 from boundlab.train.regularisers import Regulariser
@@ -157,6 +157,10 @@ class TrainingPlan:
         counts = {"epochs": self.epochs, "batch": self.batch, "micro": 1 if self.micro is None else self.micro}
         for name, count in counts.items():
             check_count(name, count)
+        if self.averaging is not None:
+            check_kind("averaging", self.averaging, Averaging, "Averaging(start=15)")
+        if self.processes is not None:
+            check_kind("processes", self.processes, Processes, "Processes.running()")
         if self.gradient_norm is not None and not self.gradient_norm > 0:
             raise SpecError(f"gradient_norm must be positive, got {self.gradient_norm}; None cuts no gradient.")
         if self.averaging is not None and self.averaging.start >= self.epochs:

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from boundlab.errors import SpecError
+from boundlab.train.checks import check_numbers
 
 Part = TypeVar("Part")
 
@@ -30,6 +31,7 @@ class Processes:
     count: int = 1
 
     def __post_init__(self) -> None:
+        check_numbers(number=self.number, count=self.count)
         if not 0 <= self.number < self.count:
             raise SpecError(f"processes are numbered from 0 to one below their count, got {self.number} of {self.count}.")
 
@@ -40,6 +42,12 @@ class Processes:
             raise SpecError("there is no group of processes; start them by torchrun, and call "
                             "torch.distributed.init_process_group first.")
         return Processes(dist.get_rank(), dist.get_world_size())
+
+    def check_running(self) -> None:
+        """SpecError unless this process is the one of these that runs."""
+        if Processes.running() != self:
+            raise SpecError(f"the plan is for process {self.number} of {self.count}, and another one runs here; give the plan "
+                            "Processes.running().")
 
     @property
     def first(self) -> bool:

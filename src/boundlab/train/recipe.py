@@ -17,7 +17,7 @@ from boundlab import zoo
 from boundlab.bounds.lipschitz import BCP
 from boundlab.bounds.methods import IBP
 from boundlab.data.examples import Examples
-from boundlab.errors import RecipeError
+from boundlab.errors import RecipeError, SpecError
 from boundlab.train.augmentation import Augmentation
 from boundlab.train.averaging import Averaging
 from boundlab.train.batch import Threat, ThreatModel
@@ -315,6 +315,8 @@ def parsed(text: str, name: str) -> Recipe:
         raise RecipeError(f"the recipe '{name}' is no TOML: {problem}.") from problem
     except ValidationError as problem:
         raise RecipeError(f"the recipe '{name}' is not valid: {said(problem)}.") from problem
+    except SpecError as problem:  # of a value that a table stands for
+        raise RecipeError(f"the recipe '{name}' is not valid: {problem}") from problem
     return found
 
 

@@ -14,7 +14,7 @@ import torch
 from pydantic import ValidationError
 
 from boundlab.data.examples import Examples
-from boundlab.errors import DataError
+from boundlab.errors import BoundlabError, DataError
 from boundlab.exchange.onnx_file import save_onnx
 from boundlab.train.checkpoint import weights_file
 from boundlab.train.measure import Measured
@@ -110,9 +110,11 @@ def read_run(folder: Path) -> Finished:
         held = json.loads(path.read_text(encoding="utf-8"))
         asked = Recipe.model_validate(held["settings"]) if "settings" in held else recipe(held["recipe"])
         errors = {str(name): float(share) for name, share in held["errors"].items()}
+        if not all(0 <= share <= 1 for share in errors.values()):
+            raise ValueError("errors are shares")
         return Finished(folder, str(held["recipe"]), asked, errors, len(held["history"]), int(held["test examples"]),
                         float(held["seconds an epoch"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError) as problem:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError, BoundlabError) as problem:
         raise DataError(f"'{path}' is no summary of a run ({type(problem).__name__}); `boundlab train` writes such "
                         "files.") from problem
 

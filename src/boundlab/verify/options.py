@@ -9,6 +9,7 @@ from pathlib import Path
 
 from boundlab.bounds.methods import CROWN, IBP
 from boundlab.bounds.problem import Method
+from boundlab.errors import SpecError
 from boundlab.graph import INPUT, Model
 
 SMALL = 2**14
@@ -43,11 +44,11 @@ class Branching:
     """When and how to split neurons: at most `parts` at a time, each bounded by `steps` steps of size `rate` from its parent's
     lines.
 
-    `base` bounds inner nodes once; with `negation` some are bounded again where a goal fails that is not proven soon. Without
-    a base it is CROWN, whose inner bounds are optimised where there is time for that.
-    The whole sets get `first_steps`. Of the `candidates` best neurons by score, that one is split whose halves have the best
-    bounds by their parent's lines. The search gives up when more than `most_open` parts wait, or when these hold more than
-    `memory` (bytes, or text such as "4GB"; None: a quarter of what is free when it begins).
+    `base` bounds inner nodes once; without one it is CROWN, whose inner bounds are optimised where there is time for that. With
+    `negation` some are bounded again where a goal fails that is not proven soon. The whole sets get `first_steps`. Of the
+    `candidates` best neurons by score, that one is split whose halves have the best bounds by their parent's lines. The search
+    gives up when more than `most_open` parts wait, or when these hold more than `memory` (bytes, or text such as "4GB"; None: a
+    quarter of what is free when it begins). SpecError if `negation` is neither True nor False.
     """
 
     base: Method | None = None
@@ -59,6 +60,10 @@ class Branching:
     most_open: int = 100_000
     memory: str | int | None = None
     negation: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.negation, bool):
+            raise SpecError(f"negation is True or False, got {self.negation!r:.60}.")
 
 
 @dataclass(frozen=True)
