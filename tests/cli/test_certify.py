@@ -253,6 +253,7 @@ def write_and_interrupt(self, key, result):
         os.kill(os.getpid(), signal.SIGINT)
 
 Ledger.write = write_and_interrupt
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background may ignore it
 main()
 """
 
