@@ -24,7 +24,6 @@ from boundlab.reproduce.trained import (
     TABLES,
     VARIANTS,
     Effort,
-    crown_ibp_line,
     found_lines,
     lines_of,
     run_of,
@@ -117,7 +116,7 @@ def test_a_run_without_the_error_of_a_table_is_refused(runs):
 
 def test_what_would_be_no_row_is_not_trained(tmp_path):
     table, said = TABLES["crown-ibp-2"], []
-    assert not table.has("bcp", recipe("bcp-mnist-small")) and not TABLES["bcp-2"].has("gloro", recipe("gloro-mnist-small"))
+    assert table.row(recipe("bcp-mnist-small")) is None and TABLES["bcp-2"].row(recipe("gloro-mnist-small")) is None
     with pytest.raises(SpecError, match="'bcp-mnist-small, Pure-IBP' would be no row"):
         trained_lines(table, table.planned(["bcp-mnist-small"]), None, tmp_path, SHORT, said.append)
     assert not said and not list(tmp_path.iterdir())
@@ -153,10 +152,10 @@ def finished(name, method, folder):
 
 def test_lines_stand_beside_what_is_published_for_them(tmp_path):
     for method, table in VARIANTS.items():
-        line = crown_ibp_line(finished("crown-ibp-mnist-a-0.3", table, tmp_path))
+        line = TABLES["crown-ibp-2"].line(finished("crown-ibp-mnist-a-0.3", table, tmp_path))
         known = CROWN_IBP_2["mnist", 0.3, "small models", method]
         assert line.labels[-1] == method and line.published == {"clean": known.clean, "verified": known.verified}
-    assert crown_ibp_line(finished("crown-ibp-cifar-dm-large-8", VARIANTS[CROWN_IBP], tmp_path)) is None
+    assert TABLES["crown-ibp-2"].line(finished("crown-ibp-cifar-dm-large-8", VARIANTS[CROWN_IBP], tmp_path)) is None
     runs = [finished(name, None, tmp_path) for name in ("bcp-mnist-4c3f-1.58", "lmt-mnist-4c3f-1.58", "cap-mnist-4c3f-1.58")]
     lines = lines_of(TABLES["bcp-2"], [*runs, finished("mnist-a-short", None, tmp_path)])
     assert [(line.labels[3], line.published["verified"]) for line in lines] == [

@@ -36,7 +36,7 @@ CASES = {"ibp": (RobustIBP((1.0, 0.5)), None), "sabr": (SABR(attack=Ascent(1, 10
 @pytest.mark.parametrize("method", [RobustIBP(), CrownIBP((1, 1)), SABR()], ids=repr)
 def test_losses_and_gradients_of_all_processes_add_up(method, micro, count):
     plan, found = TrainingPlan(regularisers=(L1(1e-3), Calm()), micro=micro), []
-    for processes in (None, *(Processes(number, count) for number in range(count))):
+    for processes in (Processes(), *(Processes(number, count) for number in range(count))):
         net, batch = problem(norm=True)
         loss = objective(with_statistics_of(batch, Statistics.CLEAN), method, replace(plan, processes=processes),
                          torch.Generator().manual_seed(1))
@@ -80,7 +80,7 @@ def test_two_processes_of_torchrun_train_as_one(tmp_path, case):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
     done = subprocess.run([*command, str(tmp_path / "two"), case], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    one, _ = carried_out(tmp_path / "one", case, None)
+    one, _ = carried_out(tmp_path / "one", case, Processes())
     told = [json.loads((tmp_path / "two" / f"told-{number}.json").read_text()) for number in range(2)]
     assert [one_told[0] for one_told in told] == [PLAN.epochs, 0] and told[0][1:] == told[1][1:]
     assert told[0][1] == one.chosen

@@ -84,7 +84,7 @@ def test_parts_of_a_batch_add_up_to_the_step_of_the_whole():
     steps = []
     for size in (9, 4):
         net, batch = problem(WeightThreat(0.05))
-        in_parts(batch, FLAT, size).backward()
+        in_parts(batch, FLAT, size, bl.Processes()).backward()
         steps.append([parameter.grad for parameter in net.parameters()])
     for whole, parts in zip(*steps, strict=True):
         torch.testing.assert_close(whole, parts)

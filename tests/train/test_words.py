@@ -150,7 +150,7 @@ def test_parts_of_a_batch_add_up_to_the_step_of_the_whole():
     steps = []
     for size in (5, 2):
         net, batch = batch_of("transformer")
-        in_parts(batch, bl.CrownIBP((0.5, 0.5)), size).backward()
+        in_parts(batch, bl.CrownIBP((0.5, 0.5)), size, bl.Processes()).backward()
         steps.append([parameter.grad for parameter in net.parameters()])
     for whole, parts in zip(*steps, strict=True):
         torch.testing.assert_close(whole, parts)

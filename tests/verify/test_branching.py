@@ -19,6 +19,7 @@ from boundlab.verify.task import task_of_sets
 from boundlab.verify.verdict import Verdict
 from boundlab.verify.verify import run, verify
 from tests.programs.test_milp import minimum_by_patterns
+from tests.verify.questions import both_sides_of_the_minimum
 from tests.verify.test_verify import cells_minimum, network
 
 D = torch.float64
@@ -31,13 +32,7 @@ def later(seconds=20.0):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_it_decides_on_both_sides_of_the_true_minimum(seed):
-    torch.manual_seed(seed)
-    module = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)).double()
-    model, x = bl.capture(module, torch.zeros(1, 2, dtype=D)).detached(), torch.randn(1, 2, dtype=D)
-    box, row = bl.Box(x - 1, x + 1), torch.randn(2, dtype=D)
-    exact = minimum_by_patterns(module, row, box.lower[0], box.upper[0])
-    for offset, verdict in ((1e-3 - exact, Verdict.VERIFIED), (-1e-3 - exact, Verdict.FALSIFIED)):
-        spec = bl.at_least(row[None, None], torch.tensor([[offset]], dtype=D))
+    for model, box, spec, verdict, _ in both_sides_of_the_minimum(seed):
         result, = verify(model, box, spec, stages=ONLY, timeout=30)
         assert result.verdict is verdict
         if verdict is Verdict.VERIFIED:

@@ -25,8 +25,7 @@ from boundlab.verify.options import Branching
 from boundlab.verify.task import task_of_sets
 from boundlab.verify.verdict import Verdict
 from boundlab.verify.verify import verify
-from tests.certificates.models import inner_values, perceptron, query_text
-from tests.programs.test_milp import minimum_by_patterns
+from tests.verify.questions import both_sides_of_the_minimum, files_of
 
 D = torch.float64
 ONLY = (Branching(base=bl.CROWN(), candidates=4, first_steps=10, negation=True),)
@@ -91,16 +90,10 @@ def multiplied(sides, clauses):
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 12))])
 def test_verdicts_are_those_on_both_sides_of_the_true_minimum(seed, soon):
-    torch.manual_seed(seed)
-    module = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)).double()
-    model, x = bl.capture(module, torch.zeros(1, 2, dtype=D)).detached(), torch.randn(1, 2, dtype=D)
-    box, row = bl.Box(x - 1, x + 1), torch.randn(2, dtype=D)
-    exact = minimum_by_patterns(module, row, box.lower[0], box.upper[0])
-    for offset, verdict in ((1e-3 - exact, Verdict.VERIFIED), (-1e-3 - exact, Verdict.FALSIFIED)):
-        spec = bl.at_least(row[None, None], torch.tensor([[offset]], dtype=D))
+    for model, box, spec, verdict, least in both_sides_of_the_minimum(seed):
         result, = verify(model, box, spec, stages=ONLY, timeout=30)
         assert result.verdict is verdict
-        assert float(result.lower) <= exact + offset + 1e-7  # what holds only where the goal fails is no bound
+        assert float(result.lower) <= least + 1e-7  # what holds only where the goal fails is no bound
 
 
 def test_goals_of_several_problems_keep_their_own_intervals(soon):
@@ -123,23 +116,8 @@ def test_goals_of_several_problems_keep_their_own_intervals(soon):
             torch.testing.assert_close(alone.env[node].upper[0], expansion.ground.env[node].upper[goal])
 
 
-def question(seed, share, folder):
-    """Files of a network and of a property of two clauses, one of two rows, true by a share of the output's range."""
-    content = perceptron((3, 10, 10, 2), seed=seed, function="Relu", scale=1.5)
-    rng = np.random.default_rng(seed)
-    center = rng.normal(size=3)
-    lower, upper = center - 0.4, center + 0.4
-    y = inner_values(content, "Relu", rng.uniform(lower, upper, (20000, 3)))["y"]
-    first, second = (y.min(axis=0) - share * np.ptp(y, axis=0) - 1e-3).tolist()
-    unsafe = f"(or (and (<= Y_0 {first!r}) (<= Y_1 1000.0)) (and (<= Y_1 {second!r})))"
-    network, spec = folder / f"{seed}.onnx", folder / f"{seed}{share}.vnnlib"
-    network.write_bytes(content)
-    spec.write_text(query_text(lower, upper, 2, unsafe))
-    return network, spec
-
-
 def test_certificates_carry_them(soon, tmp_path):
-    network, spec = question(1, 0.05, tmp_path)
+    network, spec = files_of("Relu", 1, 0.05, tmp_path)
     result, = bl.verify(bl.load_original(network), parse_vnnlib(spec), stages=ONLY, timeout=60)
     assert result.verdict is Verdict.VERIFIED and result.rigour is bl.Rigour.CHECKED
     case, = result.certified
@@ -149,7 +127,7 @@ def test_certificates_carry_them(soon, tmp_path):
     read, query = read_network(network.read_bytes()), parse_vnnlib(spec)
     for semantics in Semantics:
         assert check_proofs(read, query, [again], semantics=semantics).accepted
-    _, false = question(1, -0.3, tmp_path)
+    _, false = files_of("Relu", 1, -0.3, tmp_path)
     rng = np.random.default_rng(0)
     for _ in range(5):
         wild = {target: dataclasses.replace(one, multipliers=one.multipliers * 20 * rng.random(one.multipliers.shape))

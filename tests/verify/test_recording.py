@@ -24,7 +24,7 @@ from boundlab.verify.recording import certificate_of
 from boundlab.verify.splitting import bisection
 from boundlab.verify.task import task_of_sets
 from boundlab.verify.verdict import Verdict
-from tests.certificates.models import inner_values, perceptron, query_text
+from tests.verify.questions import files_of
 
 STAGES = {"bisection": (bl.Bisection(boxes=16),), "branching": (bl.Branching(base=bl.CROWN(), candidates=4),),
           "branching on optimised intervals": (bl.Branching(candidates=4),), "crown": (bl.CROWN(),), "all": bl.LADDER}
@@ -32,24 +32,8 @@ SLACK = {"crown": 1.0}
 """How far above its sampled minimum a network has to stay, as a share of its range; other stages split."""
 
 
-@functools.cache
-def question(function, seed, share, folder):
-    """Files of a small network and of a property that samples say is true by a share of the output's range."""
-    content = perceptron((3, 10, 10, 2), seed=seed, function=function, scale=1.5)
-    rng = np.random.default_rng(seed)
-    center = rng.normal(size=3)
-    lower, upper = center - 0.4, center + 0.4
-    y = inner_values(content, function, rng.uniform(lower, upper, (20000, 3)))["y"]
-    first, second = (y.min(axis=0) - share * np.ptp(y, axis=0) - 1e-3).tolist()
-    unsafe = f"(or (and (<= Y_0 {first!r}) (<= Y_1 1000.0)) (and (<= Y_1 {second!r})))"
-    network, spec = folder / f"{function}{seed}.onnx", folder / f"{function}{seed}{share}.vnnlib"
-    network.write_bytes(content)
-    spec.write_text(query_text(lower, upper, 2, unsafe))
-    return network, spec
-
-
 def ask(tmp_path_factory, function, seed, share):
-    network, spec = question(function, seed, share, tmp_path_factory.getbasetemp())
+    network, spec = files_of(function, seed, share, tmp_path_factory.getbasetemp())
     return network, spec, bl.load_original(network), parse_vnnlib(spec)
 
 

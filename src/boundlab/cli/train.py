@@ -68,7 +68,7 @@ def train(session: Session, name: Name = None, where: Where = Where(), show: Lis
           session.working(f"training: {asked.title}") as say):
         tell = teller(session, asked, say)
         outcome = carried_out(asked, training, test, Keep(where.out, resume=where.resume), tell, place)
-    if place.processes is not None and not place.processes.first:
+    if not place.processes.first:
         which, count = place.processes.number + 1, place.processes.count
         said = f"Process {which} of {count}; the first one reports."
         return Answer({"process": which, "processes": count}, sentences=(said,))

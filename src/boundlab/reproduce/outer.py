@@ -12,7 +12,7 @@ from torch import Tensor
 
 from boundlab.attack.pgd import PGD, attack
 from boundlab.bounds.lipschitz import BCP, LMT
-from boundlab.bounds.methods import CROWN, IBP, bound
+from boundlab.bounds.methods import bound
 from boundlab.bounds.problem import Method
 from boundlab.capture.onnx import load_onnx
 from boundlab.data.examples import Examples
@@ -22,10 +22,9 @@ from boundlab.graph import Model
 from boundlab.perturbations.ball import LpBall
 from boundlab.spec import at_least, labelled_right, margins
 from boundlab.train.batch import Threat
-from boundlab.train.lipschitz import CAP, GloRo, RobustLMT
 from boundlab.train.measure import measure
-from boundlab.train.methods import RobustIBP, TrainingMethod
 from boundlab.train.results import Finished
+from boundlab.train.run import OWN_PROOFS, PROOFS_L2
 from boundlab.train.sources import training_and_test
 
 OUTER: Mapping[str, Method] = {"LMT": LMT(), "BCP": BCP()}
@@ -142,11 +141,8 @@ def curve(model: Model, data: Examples, proof: tuple[str, Method], about: tuple[
 
 def proof_of(run: Finished) -> tuple[str, Method]:
     """By what a network is certified: what it was trained by, if that is a bound for l_2 balls, else BCP."""
-    kinds: tuple[tuple[type[TrainingMethod], str, Method], ...] = (
-        (RobustLMT, "LMT", LMT()), (GloRo, "LMT", LMT()), (RobustIBP, "IBP", IBP()),
-        (CAP, "CROWN-BCP", CROWN(intermediate=BCP())))
-    own = (found for found in kinds if isinstance(run.recipe.training_method, found[0]))
-    return next(((name, method) for _, name, method in own), ("BCP", BCP()))
+    name = OWN_PROOFS.get(type(run.recipe.training_method), "BCP")
+    return name, PROOFS_L2[name]
 
 
 def test_images(run: Finished, folder: Path, count: int) -> Examples:

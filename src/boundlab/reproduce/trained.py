@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,7 +30,7 @@ from boundlab.train.methods import CrownIBP, RobustIBP, TrainingMethod
 from boundlab.train.plan import Keep
 from boundlab.train.recipe import MethodTable, Recipe, recipe
 from boundlab.train.results import RESULT, Finished, read_run, record_of, runs_below, write_run
-from boundlab.train.run import Place, carried_out
+from boundlab.train.run import OWN_PROOFS, Place, carried_out
 from boundlab.train.sources import examples_of
 
 Tell = Callable[[str], None]
@@ -40,6 +39,8 @@ VARIANTS: Mapping[str, MethodTable] = {
         (PURE, {"ibp": RobustIBP()}), (NATURAL, {"ibp": RobustIBP((1.0, 0.0))}), (HALF, {"ibp": RobustIBP((1.0, 0.5))}),
         (CROWN_IBP, {"crown-ibp": CrownIBP(fused=True)}))}
 """The methods of Zhang et al. 2020, Table 2, by name."""
+BCP_METHODS: Mapping[type[TrainingMethod], str] = {CAP: "CAP", RobustLMT: "LMT", RobustIBP: "IBP", RobustBCP: "BCP"}
+"""Those of Lee et al. 2020, Table 2, and IBP."""
 FUSION: Mapping[str, MethodTable] = {IBP: VARIANTS[PURE], FUSED: VARIANTS[CROWN_IBP]}
 STRUCTURES = {"4c3f": "4C3F", "6c2f": "6C2F", "wrn": "WRN", "cnn7-bn": "CNN-7+BN", "densenet": "DenseNet",
               "wideresnet": "WideResNet", "resnext": "ResNeXt"}
@@ -65,31 +66,56 @@ class Effort:
 
 
 @dataclass(frozen=True)
-class Line:
-    """One run: what it is, and by column its figure in percent and the published ones, of the networks that `about` names.
+class Row:
+    """What a table says of a recipe: its labels, what its network is verified by, and published figures in percent by column.
 
     `published` is empty where the paper has no such row; three figures are the best, the median and the worst of several
-    networks.
+    networks. `about` names the networks that they are of. Figures are errors, or accuracies.
     """
 
-    run: Finished
     labels: tuple[str, ...]
-    ours: Mapping[str, float]
+    proof: str
     published: Mapping[str, tuple[float, ...]]
     about: str = ""
+    accuracies: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """One run: its row, and by column its figure in percent."""
+
+    run: Finished
+    row: Row
+    ours: Mapping[str, float]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What was run, column by column."""
+        return self.row.labels
+
+    @property
+    def published(self) -> Mapping[str, tuple[float, ...]]:
+        """The paper's figures by column."""
+        return self.row.published
+
+    @property
+    def about(self) -> str:
+        """The networks that these are of."""
+        return self.row.about
 
 
 @dataclass(frozen=True)
 class TrainedTable:
-    """A paper's table: columns that say what was run, recipes of CPU size and what varies of them, and a run's line.
+    """A paper's table: columns that say what was run, recipes of CPU size and what varies of them, and a recipe's row.
 
-    `line` is None for runs that the table is not about. `lengths` are those of ramps, as shares of all epochs, where they vary.
+    `row` is None for recipes that the table is not about. `lengths` are those of ramps, as shares of all epochs, where they
+    vary.
     """
 
     labels: tuple[str, ...]
     recipes: tuple[str, ...]
     methods: Mapping[str, MethodTable]
-    line: Callable[[Finished], Line | None]
+    row: Callable[[Recipe], Row | None]
     lengths: tuple[float, ...] = ()
 
     def planned(self, names: Sequence[str]) -> dict[str, Recipe]:
@@ -106,9 +132,13 @@ class TrainedTable:
                     f"{Path(name).stem}, {method}, {share:g}": with_length(own, share) for share in self.lengths}
         return found
 
-    def has(self, name: str, asked: Recipe) -> bool:
-        """Whether a run of the recipe would be a row, whatever its errors are."""
-        return self.line(Finished(Path(name), name, asked, defaultdict(float), asked.epochs, 0, 0.0)) is not None
+    def line(self, run: Finished) -> Line | None:
+        """A run's line, if its recipe has a row; DataError if the run has not been measured by what the row is verified by."""
+        row = self.row(run.recipe)
+        if row is None:
+            return None
+        errors = percents(run, row.proof)
+        return Line(run, row, {name: 100 - error for name, error in errors.items()} if row.accuracies else errors)
 
 
 def with_length(asked: Recipe, share: float) -> Recipe:
@@ -124,7 +154,7 @@ def trained_lines(table: TrainedTable, planned: Mapping[str, Recipe], data: Path
     SpecError, before anything is trained, if one of them is no row of the table.
     """
     for name, asked in planned.items():
-        if not table.has(name, asked):
+        if table.row(asked) is None:
             raise SpecError(f"'{name}' would be no row of this table, which has no such data, radius, norm and method; leave "
                             "its recipe out.")
     runs = []
@@ -199,9 +229,9 @@ def about_images(asked: Recipe) -> bool:
     return asked.norm == math.inf and asked.words is None and asked.weights is None
 
 
-def crown_ibp_line(run: Finished) -> Line | None:
+def crown_ibp_row(asked: Recipe) -> Row | None:
     """Zhang et al. 2020, Table 2: errors, verified by IBP, beside those of the family of networks that it belongs to."""
-    asked, method = run.recipe, method_of(run.recipe, VARIANTS)
+    method = method_of(asked, VARIANTS)
     model = re.match(r"crown-ibp-([a-t])-", asked.network)
     if method is None or not about_images(asked) or asked.network.startswith("dm-large"):
         return None
@@ -210,10 +240,9 @@ def crown_ibp_line(run: Finished) -> Line | None:
                   (data, size, name) == (asked.data, family, method)), None)
     if known is None and asked.data != "digits":
         return None
-    ours = percents(run, "IBP")
     published = {} if known is None else {"clean": known.clean, "verified": known.verified}
     labels = (asked.data, f"{asked.radius:.4g}", asked.network, method)
-    return Line(run, labels, ours, published, "" if known is None else f"{family}: best, median, worst")
+    return Row(labels, "IBP", published, "" if known is None else f"{family}: best, median, worst")
 
 
 def structure(asked: Recipe, usual: str) -> str:
@@ -222,26 +251,23 @@ def structure(asked: Recipe, usual: str) -> str:
     return found[0] if found else usual
 
 
-def bcp_line(run: Finished) -> Line | None:
+def bcp_row(asked: Recipe) -> Row | None:
     """Lee et al. 2020, Table 2: accuracies on l_2 balls, each method's network verified by what it was trained by."""
-    asked, method = run.recipe, run.recipe.training_method
-    kinds: tuple[tuple[type[TrainingMethod], str, str], ...] = (
-        (CAP, "CAP", "CROWN-BCP"), (RobustLMT, "LMT", "LMT"), (RobustIBP, "IBP", "IBP"), (RobustBCP, "BCP", "BCP"))
-    own = next(((name, proof) for kind, name, proof in kinds if isinstance(method, kind)), None)
+    kind = type(asked.training_method)
+    own = BCP_METHODS.get(kind)
     radius = {"mnist": 1.58, "cifar10": 36 / 255}.get(asked.data)
     if own is None or asked.norm != 2 or asked.weights is not None or (radius is not None and not near(radius, asked.radius)):
         return None
     about = structure(asked, "4C3F")
-    known = BCP_2.get((asked.data, about, own[0]))
-    ours = {column: 100 - error for column, error in percents(run, own[1]).items()}
+    proof, known = OWN_PROOFS[kind], BCP_2.get((asked.data, about, own))
     published = {} if known is None else {name: (value,) for name, value in vars(known).items()}
-    labels = (asked.data, f"{asked.radius:.4g}", asked.network, own[0], own[1])
-    return Line(run, labels, ours, published, about if known is not None else "")
+    labels = (asked.data, f"{asked.radius:.4g}", asked.network, own, proof)
+    return Row(labels, proof, published, about if known is not None else "", accuracies=True)
 
 
-def fusion_line(run: Finished) -> Line | None:
+def fusion_row(asked: Recipe) -> Row | None:
     """Xu et al. 2020, Table 2: errors at 8/255 by IBP and by CROWN-IBP with loss fusion, verified by IBP."""
-    asked, method = run.recipe, method_of(run.recipe, FUSION)
+    method = method_of(asked, FUSION)
     if method is None or not about_images(asked):
         return None
     about = structure(asked, "CNN-7+BN")
@@ -250,15 +276,15 @@ def fusion_line(run: Finished) -> Line | None:
         return None
     published = {} if known is None else {name: (value,) for name, value in vars(known).items()}
     labels = (asked.data, f"{asked.radius:.4g}", asked.network, method)
-    return Line(run, labels, percents(run, "IBP"), published, about if known is not None else "")
+    return Row(labels, "IBP", published, about if known is not None else "")
 
 
 TABLES: Mapping[str, TrainedTable] = {
-    "crown-ibp-2": TrainedTable(("data", "eps", "network", "method"), ("mnist-a-short",), VARIANTS, crown_ibp_line),
-    "crown-ibp-figure-3": TrainedTable(("data", "eps", "network", "method"), ("mnist-a-short",), VARIANTS, crown_ibp_line,
+    "crown-ibp-2": TrainedTable(("data", "eps", "network", "method"), ("mnist-a-short",), VARIANTS, crown_ibp_row),
+    "crown-ibp-figure-3": TrainedTable(("data", "eps", "network", "method"), ("mnist-a-short",), VARIANTS, crown_ibp_row,
                                        (0.2, 0.4, 0.7)),
     "bcp-2": TrainedTable(("data", "eps", "network", "method", "proven by"), (
-        "bcp-mnist-small", "lmt-mnist-small", "cap-mnist-small", "ibp-mnist-small-l2"), {}, bcp_line),
-    "lirpa-2": TrainedTable(("data", "eps", "network", "method"), ("cifar-b-short",), FUSION, fusion_line),
+        "bcp-mnist-small", "lmt-mnist-small", "cap-mnist-small", "ibp-mnist-small-l2"), {}, bcp_row),
+    "lirpa-2": TrainedTable(("data", "eps", "network", "method"), ("cifar-b-short",), FUSION, fusion_row),
 }
 """The tables by the names that `boundlab reproduce` knows them by."""

@@ -85,8 +85,7 @@ def fit_against(module: nn.Module, data: Examples, method: TrainingMethod, threa
     plan = plan or TrainingPlan()
     if not isinstance(method, TrainingMethod) or isinstance(method, type):
         raise SpecError(f"the method is a training method such as bl.CrownIBP(), got {method!r:.60}.")
-    if plan.processes is not None:
-        plan.processes.check_running()
+    plan.processes.check_running()
     if plan.keep is not None and not plan.keep.resume:
         refuse(plan.keep.folder / NAME)
     training, validation = divided(examples_in(data), plan)
@@ -100,24 +99,18 @@ def fit_against(module: nn.Module, data: Examples, method: TrainingMethod, threa
     run = begun(module, task)
     tried(task)
     kept = "" if plan.keep is None else plan.keep.about
-    about = "" if plan.keep is None and plan.processes is None else fingerprint(
+    about = "" if plan.keep is None and plan.processes.alone else fingerprint(
         model, [*data.labelled(), *threat.tensors], method, task.threat, plan, kept)
     if plan.keep is not None:
         plan.keep.folder.mkdir(parents=True, exist_ok=True)
         run = load(plan.keep.folder / NAME, run, about)
-    if plan.processes is not None:
-        plan.processes.agree(about, module.state_dict().values())
+    plan.processes.agree(about, module.state_dict().values())
     for epoch in range(len(run.history), plan.epochs):
         run = remembered(run, task, one_epoch(run, task, epoch))
-        if plan.keep is not None and writes(plan) and ((epoch + 1) % plan.keep.every == 0 or epoch + 1 == plan.epochs):
+        if plan.keep is not None and plan.processes.first and ((epoch + 1) % plan.keep.every == 0 or epoch + 1 == plan.epochs):
             save(plan.keep.folder / NAME, run, about)
             write_history(plan.keep.folder / "history.csv", run.history)
     return finished(run, task)
-
-
-def writes(plan: TrainingPlan) -> bool:
-    """Whether it is this process that writes and tells."""
-    return plan.processes is None or plan.processes.first
 
 
 def divided(data: Examples, plan: TrainingPlan) -> tuple[Examples, Examples | None]:
@@ -231,12 +224,11 @@ def step(run: Run, task: Task, batch: Batch, rate: float) -> float:
     run.optimiser.zero_grad()
     batch = with_statistics_of(batch, plan.statistics)
     loss = objective(batch, task.method, plan, run.generators["noise"])
-    value = float(loss.detach() if plan.processes is None else plan.processes.total(loss))
+    value = float(plan.processes.total(loss))
     if not math.isfinite(value):
         raise diverged("the loss", len(run.history))
     loss.backward()
-    if plan.processes is not None:
-        plan.processes.add_gradients(run.module.parameters())
+    plan.processes.add_gradients(run.module.parameters())
     if plan.gradient_norm is not None:
         size = nn.utils.clip_grad_norm_(run.module.parameters(), plan.gradient_norm)
         if not bool(torch.isfinite(size)):
@@ -262,7 +254,7 @@ def remembered(run: Run, task: Task, epoch: Epoch) -> Run:
         if best or (averaged and run.score < 0):
             weights = {name: value.detach().clone() for name, value in run.module.state_dict().items()}
             run = replace(run, best=weights, score=run.score if epoch.verified is None or not best else epoch.verified)
-    if task.plan.tell is not None and writes(task.plan):
+    if task.plan.tell is not None and task.plan.processes.first:
         task.plan.tell(epoch)
     return replace(run, history=(*run.history, epoch))
 

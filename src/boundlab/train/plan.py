@@ -150,7 +150,7 @@ class TrainingPlan:
     validation: Validation | None = field(default_factory=Validation)
     averaging: Averaging | None = None
     keep: Keep | None = field(default=None, repr=False, compare=False)
-    processes: Processes | None = field(default=None, repr=False, compare=False)
+    processes: Processes = field(default=Processes(), repr=False, compare=False)
     tell: Callable[[Epoch], None] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -159,8 +159,7 @@ class TrainingPlan:
             check_count(name, count)
         if self.averaging is not None:
             check_kind("averaging", self.averaging, Averaging, "Averaging(start=15)")
-        if self.processes is not None:
-            check_kind("processes", self.processes, Processes, "Processes.running()")
+        check_kind("processes", self.processes, Processes, "Processes.running()")
         if self.gradient_norm is not None and not self.gradient_norm > 0:
             raise SpecError(f"gradient_norm must be positive, got {self.gradient_norm}; None cuts no gradient.")
         if self.averaging is not None and self.averaging.start >= self.epochs:

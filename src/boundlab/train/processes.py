@@ -24,7 +24,7 @@ class Processes:
     Each has the whole network and all examples, and takes a part of every batch. Gradients are added, so that a run is the one
     of a single process to rounding. Batch norms have the statistics of the whole batch. Attacks before a loss go through the
     whole batch in every process, which draws the same random numbers; so methods that attack gain less. The first process
-    alone writes and tells. SpecError for numbers that are none.
+    alone writes and tells. A process that is alone, as by default, needs no group. SpecError for numbers that are none.
     """
 
     number: int = 0
@@ -45,9 +45,14 @@ class Processes:
 
     def check_running(self) -> None:
         """SpecError unless this process is the one of these that runs."""
-        if Processes.running() != self:
+        if not self.alone and Processes.running() != self:
             raise SpecError(f"the plan is for process {self.number} of {self.count}, and another one runs here; give the plan "
                             "Processes.running().")
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is no other process, and nothing to be shared."""
+        return self.count == 1
 
     @property
     def first(self) -> bool:
@@ -61,11 +66,14 @@ class Processes:
     def total(self, value: Tensor) -> Tensor:
         """The sum of a tensor over the processes."""
         value = value.detach().clone()
-        dist.all_reduce(value)
+        if not self.alone:
+            dist.all_reduce(value)
         return value
 
     def add_gradients(self, parameters: Iterable[Tensor]) -> None:
         """Put the sum over the processes in the place of every gradient; one that no process has stays None."""
+        if self.alone:
+            return
         parameters = list(parameters)
         held = torch.tensor([parameter.grad is not None for parameter in parameters], dtype=torch.int64)
         for parameter, count in zip(parameters, self.total(held.to(parameters[0].device)).tolist(), strict=True):
@@ -75,6 +83,8 @@ class Processes:
 
     def agree(self, about: str, tensors: Iterable[Tensor]) -> None:
         """SpecError unless all processes are about the same, a text, and begin with the same numbers."""
+        if self.alone:
+            return
         found = hashlib.sha256(about.encode())
         place = torch.device("cpu")
         for value in tensors:

@@ -15,7 +15,9 @@ from boundlab.bounds.problem import Method
 from boundlab.data.examples import Examples
 from boundlab.train.fit import Fitted, captured, fit_against
 from boundlab.train.history import Epoch
+from boundlab.train.lipschitz import CAP, GloRo, RobustBCP, RobustLMT
 from boundlab.train.measure import Measured, check_examples, measure
+from boundlab.train.methods import RobustIBP, TrainingMethod
 from boundlab.train.plan import Keep
 from boundlab.train.processes import Processes
 from boundlab.train.recipe import Recipe
@@ -24,7 +26,10 @@ from boundlab.train.words import HullIBP
 PROOFS: Mapping[str, Method] = {"IBP": IBP(), "CROWN-IBP": CROWN(intermediate=IBP()), "CROWN": CROWN()}
 """By what a finished network is certified,"""
 PROOFS_L2: Mapping[str, Method] = {"BCP": BCP(), "LMT": LMT(), "IBP": IBP(), "CROWN-BCP": CROWN(intermediate=BCP())}
-"""and on balls in l_2."""
+"""and on balls in l_2,"""
+OWN_PROOFS: Mapping[type[TrainingMethod], str] = {
+    RobustBCP: "BCP", RobustLMT: "LMT", GloRo: "LMT", RobustIBP: "IBP", CAP: "CROWN-BCP"}
+"""where these methods train by bounds of their own."""
 SEARCH = PGD(steps=40, restarts=1, targets=1)
 QUICK_PROOFS: Mapping[str, Method] = {"IBP": IBP(), "CROWN-IBP": CROWN(intermediate=IBP())}
 """Where weights vary, every example has weights of its own to be searched and bounded."""
@@ -51,7 +56,7 @@ class Place:
     """Where a recipe is carried out: on a device, alone or as one of several processes."""
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    processes: Processes | None = None
+    processes: Processes = field(default_factory=Processes)
 
 
 def how_measured(recipe: Recipe) -> tuple[Mapping[str, Method], PGD]:

@@ -24,8 +24,7 @@ def objective(batch: Batch, method: TrainingMethod, plan: TrainingPlan, generato
 
     While eps is 0 every method's loss is the natural one, which is cheaper and the same.
     """
-    first = plan.processes is None or plan.processes.first
-    terms = [value for one in plan.regularisers if first and (value := one.term(batch)) is not None]
+    terms = [value for one in plan.regularisers if plan.processes.first and (value := one.term(batch)) is not None]
     if batch.share * batch.threat.eps == 0:
         method = NATURAL
     batch = replace(batch, points=method.search(batch, generator)) if not isinstance(method, Natural) else batch
@@ -41,14 +40,14 @@ def with_statistics_of(batch: Batch, statistics: Statistics) -> Batch:
     return replace(batch, model=clean.model, output=clean.output)
 
 
-def in_parts(batch: Batch, method: TrainingMethod, size: int, processes: Processes | None = None) -> Tensor:
+def in_parts(batch: Batch, method: TrainingMethod, size: int, processes: Processes) -> Tensor:
     """The method's loss, with at most `size` examples at a time, each part's gradient found before the next one is begun.
 
     Of several processes each has its part of the sum.
     """
-    count, processes = len(batch.x), processes or Processes()
+    count = len(batch.x)
     groups = processes.own(even_groups(count, min(size, -(-count // processes.count))))
-    if processes.count == 1 and len(groups) == 1:
+    if processes.alone and len(groups) == 1:
         return method.loss(batch)
     names, own = list(batch.model.params), [batch.points, batch.output]
     extra = [value for value in own if value is not None]
