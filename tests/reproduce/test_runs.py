@@ -275,6 +275,8 @@ def test_the_verb_takes_runs_as_they_are(runs, tmp_path):
     (["lirpa-3", "--epochs", "1"], "--epochs would change nothing of lirpa-3"),
     (["frown-3", "--runs", "."], "--runs would change nothing of frown-3"),
     (["bcp-2", "--network", "mlp-b"], "--network would change nothing of bcp-2"),
+    (["barrier-2", "--batch", "8", "--spread"], "--spread, --batch would change nothing of barrier-2"),
+    (["lirpa-3", "--engine", "pool"], "--engine would change nothing of lirpa-3"),
     (["lirpa-5", "--data", ".", "--recipe", "mnist-a-short"], "trains on mnist, and this table is about replaced words")])
 def test_what_a_table_does_not_read_is_refused(tmp_path, given, said):
     refused = CliRunner().invoke(app, ["reproduce", *given, "--out", str(tmp_path / "out")])

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Literal
@@ -187,33 +187,45 @@ def outer(picture: Callable[[list[Finished], Path, int | None], Reproduction]) -
         [line.run for line in lines("bcp-2", sources, effort, means)], sources.examples, effort.images)
 
 
-RUNS: dict[str, Run] = {
-    "frown-3": radii, "barrier-1": errors, "barrier-2": distortions, "lirpa-figure-3": flat, "lirpa-5": sentences,
-    "crown-ibp-2": trained("crown-ibp-2"), "crown-ibp-figure-3": lengths, "bcp-2": trained("bcp-2"),
-    "lirpa-2": trained("lirpa-2"), "lirpa-3": steps, "bcp-figure-2": outer(lambda *given: of_planes(planes(*given))),
-    "bcp-figure-3": outer(lambda *given: of_tightness(tightness(*given))),
-    "bcp-figure-4": outer(lambda *given: of_curves(curves(*given)))}
+@dataclass(frozen=True)
+class Made:
+    """How a table is made, and the options that it reads."""
+
+    run: Run
+    reads: frozenset[str]
 
 
-TRAINED = ("crown-ibp-2", "crown-ibp-figure-3", "bcp-2", "bcp-figure-2", "bcp-figure-3", "bcp-figure-4", "lirpa-2")
-READERS: dict[str, tuple[str, ...]] = {
-    "runs": TRAINED, "recipe": (*TRAINED, "lirpa-5"), "epochs": (*TRAINED, "lirpa-5"), "training": (*TRAINED, "lirpa-5"),
-    "network": ("lirpa-3",)}
-"""Options that say what is trained, and the tables that read them."""
+PROGRAMS = frozenset({"weights", "data", "images", "engine", "workers", "address", "ledger"})
+TRAINING = frozenset({"data", "images", "recipe", "epochs", "training"})
+RUNS = TRAINING | {"runs"}
+MADE: dict[str, Made] = {
+    "frown-3": Made(radii, PROGRAMS | {"lp-images"}),
+    "barrier-1": Made(errors, PROGRAMS | {"milp-seconds", "spread"}),
+    "barrier-2": Made(distortions, PROGRAMS | {"tolerance"}),
+    "lirpa-figure-3": Made(flat, frozenset({"data", "images"})),
+    "lirpa-5": Made(sentences, TRAINING),
+    "lirpa-3": Made(steps, frozenset({"batch", "network"})),
+    "crown-ibp-figure-3": Made(lengths, RUNS),
+    **{name: Made(trained(name), RUNS) for name in ("crown-ibp-2", "bcp-2", "lirpa-2")},
+    "bcp-figure-2": Made(outer(lambda *given: of_planes(planes(*given))), RUNS),
+    "bcp-figure-3": Made(outer(lambda *given: of_tightness(tightness(*given))), RUNS),
+    "bcp-figure-4": Made(outer(lambda *given: of_curves(curves(*given))), RUNS)}
+ONE_OF_SEVERAL = {"recipes": "recipe", "networks": "network"}
+"""Options that may be given again, by the name of all that was given."""
 
 
-def refuse_unread(table: str, sources: Sources, effort: Effort) -> None:
+def refuse_unread(table: str, *groups: Sources | Effort | Engines) -> None:
     """Misuse if an option is given that would change nothing of this table."""
-    given = {"runs": sources.runs, "recipe": sources.recipes, "epochs": effort.epochs, "training": effort.training,
-             "network": effort.networks}
-    unread = [f"--{name}" for name, value in given.items() if value and table not in READERS[name]]
+    given = [ONE_OF_SEVERAL.get(name, name.replace("_", "-")) for group in groups
+             for name, value in asdict(group).items() if value != asdict(type(group)())[name]]
+    unread = [f"--{option}" for option in given if option not in MADE[table].reads]
     if unread:
         raise Misuse(f"{', '.join(unread)} would change nothing of {table}; leave it out.")
 
 
 def kept_of(table: str, out: Path) -> str:
     """What an interrupted table leaves."""
-    if table in TRAINED and (out / "runs").exists():
+    if "runs" in MADE[table].reads and (out / "runs").exists():
         return f"finished runs and epochs are kept in '{out / 'runs'}', and the same command goes on there."
     return "nothing is kept but what a ledger holds."
 
@@ -221,13 +233,13 @@ def kept_of(table: str, out: Path) -> str:
 def reproduce(session: Session, table: Which, sources: Sources, effort: Effort = Effort(), engines: Engines = Engines(),
               out: Out = Path("reproduced")) -> Answer:
     """Run a paper's table again on given weights and images, and print ours beside the published figures (in brackets)."""
-    refuse_unread(table, sources, effort)
+    refuse_unread(table, sources, effort, engines)
     started = time.perf_counter()
     if session.threads is None:
         torch.set_num_threads(1)  # as the published seconds are of one core
     out.mkdir(parents=True, exist_ok=True)
     with resumable(lambda: kept_of(table, out)), engines.open() as engine:
-        found = RUNS[table](sources, effort, Means(engine, session.device, out, narrator(session)))
+        found = MADE[table].run(sources, effort, Means(engine, session.device, out, narrator(session)))
     seconds = time.perf_counter() - started
     record = jsonable({"table": table, "rows": found.data, "total seconds": seconds, "rigour": "float"})
     figures = dict(found.figures) | ({"": figure_of(found.panels)} if found.panels else {})
