@@ -116,6 +116,7 @@ def derive(network: Network, boxes: Sequence[Ends], slopes: Slopes, balls: Balls
     """Everything about f boxes, one pair of ends (size, f) for each input in turn, met with balls."""
     known = Known(network, boxes[0][0].shape[1], balls)
     shapes, straight, inputs = exactness(network, balls is not None), linear_in_inputs(network), iter(boxes)
+    asked: set[int] = set()
     for place, step in enumerate(network.steps):
         if isinstance(step, Input):
             ends = finite(next(inputs), (step.size, known.frames))
@@ -125,8 +126,9 @@ def derive(network: Network, boxes: Sequence[Ends], slopes: Slopes, balls: Balls
             known.learn(place, affine_ends(known, place, step))
         else:
             for number, source in enumerate(step.sources):
-                if not shapes[source]:
+                if not shapes[source] and source not in asked:
                     refine(known, (place, number), slopes, slopes.thorough or step.asks is not None or straight[source])
+            asked |= set(step.asks or ())
             if step.asks:
                 for argument in step.arguments:
                     again(known, argument)
@@ -201,7 +203,11 @@ def affine_ends(known: Known, place: int, step: Affine) -> Ends:
     known.rooms[place] = Room(*widened(bias, bias, slack))
     # The radius is a sum of as many terms as the center, with absolute values that are no larger: thrice covers both.
     room = radius + 3 * slack
-    return finite((below(center - room), above(center + room)), room.shape)
+    low, high = below(center - room), above(center + room)
+    if step.range is not None and known.network.single is None:
+        least, most = step.range.within(known.ends[step.arguments[0]])
+        low, high = np.fmax(low, least), np.fmin(high, most)
+    return finite((low, high), room.shape)
 
 
 def again(known: Known, place: int) -> None:

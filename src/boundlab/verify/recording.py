@@ -21,7 +21,7 @@ from boundlab.certificates.check import fingerprint
 from boundlab.certificates.checker import each_case
 from boundlab.certificates.leaves import Places, places_of
 from boundlab.certificates.mend import mended
-from boundlab.certificates.network import Affine, Network
+from boundlab.certificates.network import Affine, Network, arguments_of
 from boundlab.errors import CertificateError
 from boundlab.graph import AGAIN, Graph
 from boundlab.ops import lookup
@@ -29,11 +29,6 @@ from boundlab.question.exact import Case
 from boundlab.verify.proof import Inner, Proof, Slopes
 from boundlab.verify.standing import Clock
 from boundlab.verify.verdict import Result
-
-MOST_SLOPES = 2**24
-"""Slopes of exponentials that a certificate may hold for one softmax: with more of them the checker takes its own."""
-LARGEST_GAP = 80.0
-"""From here on a slope of an exponential is no float32."""
 
 
 @dataclass(frozen=True)
@@ -68,33 +63,26 @@ class Names:
 
     def slopes(self, slopes: Slopes) -> dict[Argument, Pair]:
         """Slopes (n, size) under the names of arguments that the checker knows, without those for which any will do."""
-        found = {Argument(self.graph[node].name, number): (low.float().numpy(), high.float().numpy())
-                 for node, parts in slopes.items() for number, (low, high) in enumerate(parts)}
-        return self.known(found) | self.known({argument: pair for node, parts in slopes.items()
-                                               if lookup(self.graph[node].op).ranks
-                                               for argument, pair in self.compared(self.graph[node].name, *parts[0]).items()})
+        found: dict[Argument, Pair] = {}
+        for node, parts in slopes.items():
+            name, pairs = self.graph[node].name, [(low.float().numpy(), high.float().numpy()) for low, high in parts]
+            found |= self.compared(name, *pairs) if lookup(self.graph[node].op).ranks else {
+                Argument(name, number): pair for number, pair in enumerate(pairs)}
+        return self.known(found)
 
-    def compared(self, name: str, low: Tensor, high: Tensor) -> dict[Argument, Pair]:
-        """Slopes of the steps of a softmax, or its logarithm, whose planes touch at points (n, size) below and above.
-
-        The plane below leans on the reciprocal (the logarithm) of the sum at its point, the one above on exponentials at its.
-        """
-        exponential = Argument(f"{name}:exp")
-        endings = [one for one in (Argument(f"{name}:reciprocal"), Argument(f"{name}:log")) if self.places.bends(one)]
-        if not self.places.bends(exponential) or not endings:
+    def compared(self, name: str, share: Pair, mixing: Pair) -> dict[Argument, Pair]:
+        """Slopes of the steps of a softmax or its logarithm: of shares in their logarithm, of log-sum-exp in each entry."""
+        steps, first = self.places.network.steps, Argument(f"{name}:logsumexp")
+        if not self.places.bends(first):
             return {}
-        steps, numbers = self.places.network.steps, self.places.numbers
-        gaps, total = steps[self.places.tensor(exponential)], steps[self.places.tensor(endings[0])]
-        assert isinstance(gaps, Affine) and isinstance(total, Affine)
-        if gaps.matrices[0].forward.shape[1] != low.shape[1] or len(low) * gaps.size > MOST_SLOPES:
-            return {}
-        below, above = (np.exp(np.minimum((gaps.matrices[0].forward @ touch.double().numpy().T).T, LARGEST_GAP))
-                        for touch in (low, high))
-        sums = 1 + (total.matrices[0].forward @ below.T).T
-        inverse = numbers[endings[0]] == numbers.get(Argument(f"{name}:reciprocal"))
-        pair = (-1 / sums**2, np.full_like(sums, np.nan)) if inverse else (np.full_like(sums, np.nan), 1 / sums)
-        return {exponential: (above.astype(np.float32), np.full_like(above, np.nan, dtype=np.float32)),
-                endings[0]: (pair[0].astype(np.float32), pair[1].astype(np.float32))}
+        found = {Argument(f"{name}:exp"): share}
+        for number, place in enumerate(arguments_of(steps[self.places.numbers[first][0]])):
+            term = steps[place]
+            assert isinstance(term, Affine)
+            chosen = term.matrices[0].forward
+            if chosen.shape[1] == mixing[0].shape[1]:
+                found[Argument(first.step, number)] = (chosen @ mixing[0].T).T, (chosen @ mixing[1].T).T
+        return found
 
     def known(self, found: Mapping[Argument, Pair]) -> dict[Argument, Pair]:
         """The slopes of those that the checker knows, without those for which any will do."""
