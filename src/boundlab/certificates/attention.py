@@ -19,6 +19,9 @@ from boundlab.certificates.network import matrix_of
 
 MOST_PRODUCTS = 2**24
 """Products that one matrix product, and pairs of entries that one softmax, may have."""
+MANY = 8
+"""Entries compared at a time, from which on a softmax has no intervals of its shares but those that its entries leave."""
+
 
 def matrices(builder: Builder, operator: Operator) -> Value:
     """MatMul: linear if a factor is constant; else products, which are the step `NAME:product`, and their sums."""
@@ -104,7 +107,8 @@ def softmax(logarithm: bool) -> Rule:
             return shares
         found = builder.nonlinear(f"{name}:exp", [shares], EXP, value.shape, [value])
         whole = builder.affine(name, [(found, same)], 0.0, value.shape)
-        builder.close.add(whole.step)
+        if count > MANY:
+            builder.close.add(whole.step)
         return whole
     return rule
 

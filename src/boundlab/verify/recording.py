@@ -31,6 +31,10 @@ from boundlab.verify.standing import Clock
 from boundlab.verify.verdict import Result
 
 
+MOST_SLOPES = 2**24
+"""Slopes that a certificate may hold for one end of the intervals of a step: with more of them the checker takes its own."""
+
+
 @dataclass(frozen=True)
 class Names:
     """What a certificate calls the values of a graph: inputs, and arguments of nonlinear operators.
@@ -70,6 +74,10 @@ class Names:
                 Argument(name, number): pair for number, pair in enumerate(pairs)}
         return self.known(found)
 
+    def alone(self, slopes: Slopes) -> Slopes:
+        """The slopes of functions of which a row meets one line only at each coordinate: not those of planes around a softmax."""
+        return {node: parts for node, parts in slopes.items() if not lookup(self.graph[node].op).ranks}
+
     def compared(self, name: str, share: Pair, mixing: Pair) -> dict[Argument, Pair]:
         """Slopes of the steps of a softmax or its logarithm: of shares in their logarithm, of log-sum-exp in each entry."""
         steps, first = self.places.network.steps, Argument(f"{name}:logsumexp")
@@ -89,22 +97,33 @@ class Names:
         return {argument: pair for argument, pair in found.items() if self.places.bends(argument)
                 and pair[0].shape[1] == self.places.size(argument) and not (np.isnan(pair[0]) & np.isnan(pair[1])).all()}
 
+    def goal(self, node: int) -> Argument:
+        """The name of a node's interval: of shares that of the exponential that they are."""
+        shares = Argument(f"{self.graph[node].name}:exp")
+        return shares if lookup(self.graph[node].op).ranks and shares in self.places.goals else self.argument(node)
+
     def inner(self, inner: Mapping[int, Inner]) -> dict[tuple[Argument, Argument], Pair]:
         """Slopes (1, 2, m, size) of inner intervals by whose they are and whose lines."""
         found: dict[tuple[Argument, Argument], Pair] = {}
         for node, own in inner.items():
-            target, every = self.argument(node), math.prod(self.graph[node].shape)
+            target, every = self.goal(node), math.prod(self.graph[node].shape)
             if target not in self.places.goals:  # the checker derives no interval of it
                 continue
-            sides = [self.slopes({index: parts for index, parts in slopes.items() if not lookup(self.graph[index].op).ranks})
-                     for slopes in (own.lower, own.upper)]  # a softmax has too many slopes for each neuron
+            sides = [self.slopes(slopes) for slopes in (own.lower, own.upper)]
             for argument in sides[0].keys() | sides[1].keys():
-                slopes = np.full((1, 2, every, self.places.size(argument)), np.nan, dtype=np.float32)
-                for place, side in enumerate(sides):
-                    if argument in side:
-                        slopes[0, place, own.neurons.numpy()] = side[argument][0]
-                found[target, argument] = slopes, slopes
+                size = self.places.size(argument)
+                if every * size <= MOST_SLOPES:
+                    found[target, argument] = by_neuron([side.get(argument) for side in sides], own.neurons.numpy(), (every, size))
         return found
+
+
+def by_neuron(sides: Sequence[Pair | None], neurons: np.ndarray, shape: tuple[int, int]) -> Pair:
+    """Slopes (1, 2, m, size) out of those (k, size) for the lower and the upper ends of some neurons; one array if they agree."""
+    low, high = (np.full((1, 2, *shape), np.nan, dtype=np.float32) for _ in range(2))
+    for place, side in enumerate(sides):
+        if side is not None:
+            low[0, place, neurons], high[0, place, neurons] = side
+    return low, low if np.array_equal(low, high, equal_nan=True) else high
 
 
 def shown(proofs: Sequence[Proof], cases: Sequence[Case], graph: Graph, network: Network, clock: Clock
@@ -202,7 +221,7 @@ def frames_of(splits: Splits, inputs: set[int], clause: np.ndarray | None) -> tu
 def assumptions_of(proof: Proof, clause: np.ndarray, case: Case, names: Names) -> dict[Argument, Assumption]:
     """How intervals are derived that hold where the clauses of frames (f,) fail, under the names of the file."""
     nodes = dict.fromkeys(node for own in proof.assumed.values() for node in own)
-    targets = {node: target for node in nodes if (target := names.argument(node)) in names.places.goals}
+    targets = {node: target for node in nodes if (target := names.goal(node)) in names.places.goals}
     return {target: assumption_of(proof, clause, case, (node, names)) for node, target in targets.items()}
 
 
@@ -223,7 +242,7 @@ def assumption_of(proof: Proof, clause: np.ndarray, case: Case, about: tuple[int
         multipliers[frame, :, where, :size] = own[:, :, :size].transpose(1, 0, 2)
         multipliers[frame, :, where, 0] += own[:, :, size:].sum(axis=2).T  # shorter clauses hold their first row again
         for side, slopes in enumerate((one.lower, one.upper)):
-            for argument, (chosen, _) in names.slopes(slopes).items():
+            for argument, (chosen, _) in names.slopes(names.alone(slopes)).items():
                 empty = np.full((frames, 2, len(neurons), chosen.shape[1]), np.nan, dtype=np.float32)
                 lines.setdefault(argument, empty)[frame, side, where] = chosen
     return Assumption(neurons, multipliers, lines)
