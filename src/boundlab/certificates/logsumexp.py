@@ -130,7 +130,7 @@ class LogShares:
 
 
 def log_of_others(x: np.ndarray) -> np.ndarray:
-    """For every j the logarithm of the sum of e^x_k over all other k along axis 1, from both sides: a difference would cancel."""
+    """For every j the logarithm of the sum of e^x_k over the other k along axis 1, from both sides: a difference cancels."""
     top = x.max(axis=1, keepdims=True)
     terms = np.exp(x - top)
     before, after = np.cumsum(terms, axis=1), np.cumsum(terms[:, ::-1], axis=1)[:, ::-1]

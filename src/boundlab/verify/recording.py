@@ -30,7 +30,6 @@ from boundlab.verify.proof import Inner, Proof, Slopes
 from boundlab.verify.standing import Clock
 from boundlab.verify.verdict import Result
 
-
 MOST_SLOPES = 2**24
 """Slopes that a certificate may hold for one end of the intervals of a step: with more of them the checker takes its own."""
 
@@ -75,7 +74,7 @@ class Names:
         return self.known(found)
 
     def alone(self, slopes: Slopes) -> Slopes:
-        """The slopes of functions of which a row meets one line only at each coordinate: not those of planes around a softmax."""
+        """The slopes of functions of which a row meets one line only at each coordinate: not those around a softmax."""
         return {node: parts for node, parts in slopes.items() if not lookup(self.graph[node].op).ranks}
 
     def compared(self, name: str, share: Pair, mixing: Pair) -> dict[Argument, Pair]:
@@ -111,14 +110,14 @@ class Names:
                 continue
             sides = [self.slopes(slopes) for slopes in (own.lower, own.upper)]
             for argument in sides[0].keys() | sides[1].keys():
-                size = self.places.size(argument)
-                if every * size <= MOST_SLOPES:
-                    found[target, argument] = by_neuron([side.get(argument) for side in sides], own.neurons.numpy(), (every, size))
+                shape = every, self.places.size(argument)
+                if math.prod(shape) <= MOST_SLOPES:
+                    found[target, argument] = by_neuron([side.get(argument) for side in sides], own.neurons.numpy(), shape)
         return found
 
 
 def by_neuron(sides: Sequence[Pair | None], neurons: np.ndarray, shape: tuple[int, int]) -> Pair:
-    """Slopes (1, 2, m, size) out of those (k, size) for the lower and the upper ends of some neurons; one array if they agree."""
+    """Slopes (1, 2, m, size) out of those (k, size) for lower and upper ends of some neurons; one array if they agree."""
     low, high = (np.full((1, 2, *shape), np.nan, dtype=np.float32) for _ in range(2))
     for place, side in enumerate(sides):
         if side is not None:
