@@ -178,6 +178,10 @@ def case_proof(proof: Proof, case: Case, names: Names) -> CaseProof:
     """The proof of one case under the names of the file."""
     clause, most = proof.clause.numpy().astype(np.int64), max(map(len, case.unsafe))
     weights = np.pad(proof.weights.numpy(), ((0, 0), (0, most - proof.weights.shape[1])))
+    # Searches fill shorter clauses with their first row, and may take it at any of its places.
+    filled = np.arange(most) >= np.array([len(one) for one in case.unsafe])[clause][:, None]
+    weights[:, 0] += (weights * filled).sum(axis=1)
+    weights[filled] = 0
     steps, (step, neuron, side, point, multiplier) = constraints_of(proof.splits, names)
     number, frame = frames_of(proof.splits, {node.index for node in names.graph.inputs}, clause if proof.assumed else None)
     plain = {argument: (low[frame], high[frame]) for argument, (low, high) in names.slopes(proof.plain).items()}
