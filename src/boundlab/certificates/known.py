@@ -18,6 +18,8 @@ MOST_NUMBERS = 2**14
 """Coefficients of one step that are pulled at a time: few enough for the processor's cache, but at least `FEWEST` rows."""
 FEWEST = 64
 """Rows that are pulled together at least."""
+NARROW = 2.0**-40
+"""The share of a step's largest absolute value from which down an interval counts as a point: rounding alone is as wide."""
 
 
 @dataclass(frozen=True)
@@ -233,9 +235,9 @@ def refine(known: Known, target: tuple[int, int], slopes: Slopes, everything: bo
     widest = max(one.size for one in known.network.steps[:place + 1])
     together, order = max(MOST_NUMBERS // widest, FEWEST), np.argsort(whereabouts(known.network, argument), kind="stable")
     for upper in (True, False):
-        open_ = np.ones((known.network.steps[source].size, known.frames), dtype=bool)
+        open_ = ~pointed(known.ends[source])
         if not everything:
-            open_ &= ~step.function.settled(known.arguments(place))
+            open_ &= ~step.function.settled([collapsed(one) for one in known.arguments(place)])
         if repeats is not None:
             open_, asked = np.zeros((known.network.steps[argument].size, known.frames), dtype=bool), open_
             np.logical_or.at(open_, repeats, asked)
@@ -256,6 +258,18 @@ def refine(known: Known, target: tuple[int, int], slopes: Slopes, everything: bo
         known.learn(argument, finite((low, high), low.shape))
         if repeats is not None:
             known.learn(source, tuple(end[repeats] for end in known.ends[argument]))
+
+
+def pointed(ends: Ends) -> np.ndarray:
+    """Where an interval is so narrow that rows pulled back would tell no more."""
+    size = largest(*ends)
+    return ends[1] - ends[0] <= NARROW * size.max(axis=0, keepdims=True, initial=0, where=np.isfinite(size))
+
+
+def collapsed(ends: Ends) -> Ends:
+    """Intervals that are as good as points as points, for asking what is linear on them."""
+    middle, point = ends[0] / 2 + ends[1] / 2, pointed(ends)
+    return np.where(point, middle, ends[0]), np.where(point, middle, ends[1])
 
 
 def whereabouts(network: Network, place: int) -> np.ndarray:
