@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from boundlab.certificates.reading import read_network
 from boundlab.cli.app import app
 from boundlab.question.vnnlib import parse_vnnlib
 from boundlab.verify.branching import branching
-from boundlab.verify.recording import certificate_of
+from boundlab.verify.recording import Names, case_proof, certificate_of
 from boundlab.verify.splitting import bisection
 from boundlab.verify.task import task_of_sets
 from boundlab.verify.verdict import Verdict
@@ -73,6 +74,21 @@ def test_a_proof_of_another_property_is_not_verified(tmp_path_factory):
     assert check_proofs(read, query, result.certified).accepted
     found = check_proofs(read, false_query, result.certified)
     assert not found.accepted and "shows clause" in found.reason
+
+
+def test_weights_at_places_that_fill_short_clauses_are_those_of_their_first_row(tmp_path_factory):
+    """Rows there are the first one again, and which of two equal rows is the best one is nobody's to say."""
+    network, _, original, query = ask(tmp_path_factory, "Relu", 1, 1.0)
+    result, = bl.verify(original, query, stages=(bl.CROWN(),), timeout=60)
+    (proof,), (case,) = result.proofs, query.cases
+    sizes = torch.tensor([len(one) for one in case.unsafe])[proof.clause]
+    assert int(sizes.amin()) == 1 < int(sizes.amax()) == proof.weights.shape[1]
+    moved = torch.where((sizes == 1)[:, None], proof.weights.roll(1, dims=1), proof.weights)
+    read = read_network(Path(network).read_bytes())
+    names = Names(original.model.graph, places_of(read))
+    honest, other = (case_proof(one, case, names) for one in (proof, dataclasses.replace(proof, weights=moved)))
+    assert not torch.equal(moved, proof.weights) and (honest.weights == other.weights).all()
+    assert check_proofs(read, query, [other]).accepted
 
 
 def without_help(proof: CaseProof) -> CaseProof:
