@@ -85,8 +85,7 @@ class Known:
     def room(self, step: int, owner: np.ndarray) -> Room:
         """A step's room for rows of the frames `owner`."""
         found = self.rooms[step]
-        lower, upper = (tuple(at(slope, owner) for slope in slopes) for slopes in (found.lower, found.upper))
-        return Room(at(found.low, owner), at(found.high, owner), lower, upper)
+        return found.mapped(lambda slope: at(slope, owner), at(found.low, owner), at(found.high, owner))
 
     def pull_of(self, owner: np.ndarray) -> Pull:
         """Functions of the frames `owner` (r,), nothing of which has arrived yet."""
