@@ -51,7 +51,7 @@ def run(held: dict[str, np.ndarray], x: np.ndarray) -> dict[str, np.ndarray]:
     r = m + x
     top = r.max(axis=1, keepdims=True)
     log = r - top - np.log(np.exp(r - top).sum(axis=1, keepdims=True))
-    return {"s": s, "p:reciprocal": p, "m": m, "l": log, "y": (log @ held["w"]).mean(axis=1)}
+    return {"s": s, "p": p, "m": m, "l": log, "y": (log @ held["w"]).mean(axis=1)}
 
 
 @pytest.mark.parametrize("scale, radius", [*itertools.product([0.1, 1.0, 6.0], [0.0, 1e-6, 0.05, 1.0])])
@@ -130,9 +130,9 @@ def test_a_softmax_over_many_derives_intervals_of_its_entries(logarithm: bool, r
     query = parse_vnnlib(query_text(middle - radius, middle + radius, 2, "(or (<= Y_0 0) (<= (- Y_1 Y_0) 0))"))
     case, places = query.cases[0], places_of(network)
     proof = proof_of(network, case, [Leaf(0), Leaf(1)])
-    ending = "p:log" if logarithm else "p:reciprocal"
-    assert Argument("s") in places.goals and Argument("p:exp") not in places.goals and Argument(ending) not in places.goals
-    size = {one: places.size(one) for one in (Argument("p:exp"), Argument(ending), Argument("m:product"))}
+    assert Argument("s") in places.goals and not {Argument("p:exp"), Argument("p:logsumexp")} & places.goals
+    ending = (Argument("m:product"), Argument("s:product")) if logarithm else (Argument("p:exp"), Argument("m:product"))
+    size = {one: places.size(one) for one in (*(Argument("p:logsumexp", k) for k in range(words)), *ending)}
     for scale in (0.0, 1.0, 1e3, 1e307, np.nan):
         given = {one: tuple(scale * slopes(rng, 2, count).astype(float) for _ in range(2)) for one, count in size.items()}
         given = {one: tuple(np.where(np.isinf(part), np.nan, part) for part in pair) for one, pair in given.items()}
@@ -170,7 +170,7 @@ def test_entries_of_a_softmax_over_many_may_be_bounded_where_a_clause_fails() ->
                     for one in (dataclasses.replace(proof, assumed={}), proof))
     assert not bool(known.empty[0]) and not case_bounds(network, case, proof, places)[0] > 0
     names = {step.name: place for place, step in enumerate(network.steps)}
-    for name, found in (("s", s), ("p:gaps", s @ network.steps[names["p:gaps"]].matrices[0].forward.T)):
+    for name, found in (("s", s), ("p:log", np.log(share / share.sum(axis=2, keepdims=True)).reshape(len(x), -1))):
         low, high = (end[:, 0] for end in known.ends[names[name]])
         assert ((low - 1e-12 <= found) & (found <= high + 1e-12))[fails].all()
         assert (high - low < (plain.ends[names[name]][1] - plain.ends[names[name]][0])[:, 0]).any()
@@ -181,13 +181,13 @@ def test_a_name_that_two_steps_have_is_that_of_no_interval() -> None:
     content = attention(0, 1.0)
     held = onnx.ModelProto.FromString(content)
     for node in held.graph.node:
-        node.input[:], node.output[:] = ([{"a": "l:log"}.get(name, name) for name in names] for names in
+        node.input[:], node.output[:] = ([{"a": "l:logsumexp"}.get(name, name) for name in names] for names in
                                          (node.input, node.output))
     network, x = read_network(held.SerializeToString()), np.random.default_rng(0).normal(size=12)
     places, query = places_of(network), parse_vnnlib(query_text(x - 0.1, x + 0.1, 2, "(<= Y_0 -9)"))
-    count, size = places.size(Argument("l:log")), places.size(Argument("p:exp"))
+    count, size = places.size(Argument("l:logsumexp")), places.size(Argument("p:exp"))
     proof = proof_of(network, query.cases[0], [Leaf(0)])
-    few = {(Argument("l:log"), Argument("p:exp")): (np.zeros((1, 2, count, size)), np.zeros((1, 2, count, size)))}
+    few = {(Argument("l:logsumexp"), Argument("p:exp")): (np.zeros((1, 2, count, size)), np.zeros((1, 2, count, size)))}
     assert None in places.goals
     bounds = [case_bounds(network, query.cases[0], dataclasses.replace(proof, inner=inner, thorough=True), places)
               for inner in ({}, few)]

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,14 +14,20 @@ import boundlab as bl
 from boundlab.certificates.batches import joined
 from boundlab.certificates.certificate import CaseProof, Certificate
 from boundlab.certificates.checker import case_bounds, check_proofs, each_case
+from boundlab.certificates.curves import EXP
 from boundlab.certificates.file import save
+from boundlab.certificates.functions import lines_of
 from boundlab.certificates.leaves import places_of
+from boundlab.certificates.logsumexp import LogShares, LogSumExp
 from boundlab.certificates.mend import boxes, halved, mended, taken
 from boundlab.certificates.reading import read_network
 from boundlab.cli.app import app
+from boundlab.interval import Interval
+from boundlab.ops import lookup
 from boundlab.question.vnnlib import parse_vnnlib
 from boundlab.verify.branching import branching
-from boundlab.verify.recording import certificate_of
+from boundlab.verify.proof import planes
+from boundlab.verify.recording import Names, case_proof, certificate_of
 from boundlab.verify.splitting import bisection
 from boundlab.verify.task import task_of_sets
 from boundlab.verify.verdict import Verdict
@@ -73,6 +80,52 @@ def test_a_proof_of_another_property_is_not_verified(tmp_path_factory):
     assert check_proofs(read, query, result.certified).accepted
     found = check_proofs(read, false_query, result.certified)
     assert not found.accepted and "shows clause" in found.reason
+
+
+def test_weights_at_places_that_fill_short_clauses_are_those_of_their_first_row(tmp_path_factory):
+    """Rows there are the first one again, and which of two equal rows is the best one is nobody's to say."""
+    network, _, original, query = ask(tmp_path_factory, "Relu", 1, 1.0)
+    result, = bl.verify(original, query, stages=(bl.CROWN(),), timeout=60)
+    (proof,), (case,) = result.proofs, query.cases
+    sizes = torch.tensor([len(one) for one in case.unsafe])[proof.clause]
+    assert int(sizes.amin()) == 1 < int(sizes.amax()) == proof.weights.shape[1]
+    moved = torch.where((sizes == 1)[:, None], proof.weights.roll(1, dims=1), proof.weights)
+    read = read_network(Path(network).read_bytes())
+    names = Names(original.model.graph, places_of(read))
+    honest, other = (case_proof(one, case, names) for one in (proof, dataclasses.replace(proof, weights=moved)))
+    assert not torch.equal(moved, proof.weights) and (honest.weights == other.weights).all()
+    assert check_proofs(read, query, [other]).accepted
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_planes_around_a_softmax_are_those_of_the_checker(seed):
+    """With the slopes of a search's planes the checker's lines, put together, are these planes; shares lie between."""
+    torch.manual_seed(seed)
+    low, share = 2 * torch.randn(1, 2, 4, dtype=torch.float64), torch.rand(2, 1, 1, 2, 4, dtype=torch.float64)
+    x = Interval(low, low + torch.rand_like(low))
+    graph = bl.capture(torch.nn.Softmax(-1), low).graph
+    node = next(one for one in graph if one.op == "softmax")
+    free = {"lower": 0.05 + 0.9 * share[0], "upper": share[1]}
+    bound = lookup("softmax").lines(x, alpha=free, **node.attrs)
+    pairs = [[part.numpy().reshape(2, 4) for part in pair] for pair in
+             planes(node, {node.args[0]: x}, free, torch.zeros(1, dtype=torch.long))]
+    ends = [(x.lower[0, :, k:k + 1].numpy(), x.upper[0, :, k:k + 1].numpy()) for k in range(4)]
+    mixing = lines_of(LogSumExp(4), ends, [(pairs[1][0][:, k:k + 1], pairs[1][1][:, k:k + 1]) for k in range(4)])
+    flat = [end.numpy().reshape(8, 1) for end in (x.lower, x.upper)]
+    share_ends = LogShares(np.arange(8).reshape(2, 4)).within((flat[0], flat[1]))
+    powers = lines_of(EXP, [share_ends], [(pairs[0][0].reshape(8, 1), pairs[0][1].reshape(8, 1))])
+    for point in x.lower + torch.rand(20, 2, 4, dtype=torch.float64) * x.width:
+        z = point.numpy()
+        above, below = (sum(slopes[k] * z[:, k:k + 1] for k in range(4)) + rest for slopes, rest in
+                        ((mixing.upper, mixing.high), (mixing.lower, mixing.low)))
+        found = [(slopes[0] * (z - level).reshape(8, 1) + rest).reshape(2, 4) for slopes, level, rest in
+                 ((powers.lower, above, powers.low), (powers.upper, below, powers.high))]
+        for own, side in zip(found, (bound.lower, bound.upper), strict=True):
+            columns = point.reshape(1, 1, 2, 4)
+            exact = (side.maps[0].push(columns) + side.bias)[0, 0].numpy()
+            assert np.abs(own - exact).max() < 1e-9
+        assert (found[0] <= torch.softmax(point, -1).numpy() + 1e-12).all() and (
+            torch.softmax(point, -1).numpy() <= found[1] + 1e-12).all()
 
 
 def without_help(proof: CaseProof) -> CaseProof:

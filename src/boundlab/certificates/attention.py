@@ -1,7 +1,6 @@
-"""Products of two varying matrices and softmax, as steps that are known: products, sums, exponentials, reciprocals.
+"""Products of two varying matrices and softmax, as steps that are known: products, sums, exponentials, log-sum-exp.
 
-softmax_j(x) = 1 / (1 + sum over k != j of exp(x_k - x_j)), where sums and differences are linear, and differences
-keep what x_k and x_j have in common.
+softmax_j(x) = exp(x_j - log sum over k of exp(x_k)).
 """
 
 from __future__ import annotations
@@ -11,29 +10,17 @@ import math
 import numpy as np
 from scipy.sparse import csr_array
 
-from boundlab.certificates.activations import Spliced, straight
 from boundlab.certificates.builder import Builder, Operator, Value, Varying, entries
-from boundlab.certificates.curves import EXP, LOG, RECIPROCAL
-from boundlab.certificates.functions import Function
+from boundlab.certificates.curves import EXP
 from boundlab.certificates.joint import Product
 from boundlab.certificates.linear import Rule, gemm, matmul
+from boundlab.certificates.logsumexp import LogShares, LogSumExp
 from boundlab.certificates.network import matrix_of
 
 MOST_PRODUCTS = 2**24
-"""Products that one matrix product, and differences that one softmax, may have."""
-
-CLIP, CLIPPED = 300.0, 2.0**-432
-"""Differences above `CLIP`, whose exponentials would be too large, count as `CLIP`: both shares are below e^-300."""
-CLIPPED_EXP = Spliced((CLIP,), (EXP, straight(0.0, math.exp(CLIP))))
-"""e^x, or e^CLIP beyond."""
-INVERSE = Spliced((1.0,), (straight(0.0, 1.0), RECIPROCAL))
-"""1 / x of a sum that is at least 1, whatever rounding leaves of its interval; and its logarithm."""
-LOGARITHM = Spliced((1.0,), (straight(0.0), LOG))
+"""Products that one matrix product, and pairs of entries that one softmax, may have."""
 MANY = 8
-"""Entries that are compared at a time, from which on intervals are derived of them alone and not of their differences.
-
-Each difference then has the interval that those of its two entries leave, and so has each sum of exponentials.
-"""
+"""Entries compared at a time, from which on a softmax has no intervals of its shares but those that its entries leave."""
 
 
 def matrices(builder: Builder, operator: Operator) -> Value:
@@ -99,7 +86,7 @@ def compared(operator: Operator, opset: int) -> np.ndarray:
 
 
 def softmax(logarithm: bool) -> Rule:
-    """Softmax or its logarithm: steps `NAME:exp` and `NAME:reciprocal`, or `NAME:exp` and `NAME:log`."""
+    """Softmax or its logarithm: steps `NAME:logsumexp`, whose k-th argument is the k-th entry of each group, and `NAME:exp`."""
     def rule(builder: Builder, operator: Operator) -> Value:
         value, name = operator.varying(0), operator.name
         groups = compared(operator, builder.opsets.get("", builder.opsets.get("ai.onnx", 1)))
@@ -109,24 +96,18 @@ def softmax(logarithm: bool) -> Rule:
             return np.full(value.shape, 0.0 if logarithm else 1.0)
         if value.size * count > MOST_PRODUCTS:
             operator.refuse(f"of {value.size} entries, {count} at a time")
-        own, other = np.nonzero(~np.eye(count, dtype=bool))
-        chosen = np.stack([members[:, other], members[:, own]], axis=-1).reshape(-1, 2)
-        signs = np.tile([1.0, -1.0], len(chosen))
-        start = np.arange(0, 2 * len(chosen) + 1, 2)
-        matrix = csr_array((signs, chosen.reshape(-1).copy(), start), shape=(len(chosen), value.size))
-        gaps = builder.affine(f"{name}:gaps", [(value, matrix_of(matrix))], 0.0, (len(chosen),))
-        many = count > MANY
-        ratios = builder.nonlinear(f"{name}:exp", [gaps], EXP if logarithm else CLIPPED_EXP, gaps.shape,
-                                   [value] if many else None)
-        sums = csr_array((np.ones(len(chosen)), (chosen[:, 1], np.arange(len(chosen)))), shape=(value.size, len(chosen)))
-        total = builder.affine(f"{name}:sum", [(ratios, matrix_of(sums))], 1.0, value.shape)
-        ending: tuple[str, Function] = ("log", LOGARITHM) if logarithm else ("reciprocal", INVERSE)
-        found = builder.nonlinear(f"{name}:{ending[0]}", [total], ending[1], value.shape, [] if many else None)
-        if logarithm:
-            return builder.total(name, [(found, -1.0)])
+        terms = [builder.affine(f"{name}:{k}", [(value, matrix_of(entries(members[:, k], np.array(1.0), value.size)))], 0.0,
+                                (len(members),)) for k in range(count)]
+        total = builder.nonlinear(f"{name}:logsumexp", terms, LogSumExp(count), (len(members),), [value])
         same = matrix_of(entries(np.arange(value.size), np.array(1.0), value.size))
-        whole = builder.affine(name, [(found, same)], 0.0, value.shape, CLIPPED)
-        if many:
+        spread = matrix_of(entries(groups, np.array(-1.0), len(members)))
+        shares = builder.affine(name if logarithm else f"{name}:log", [(value, same), (total, spread)], 0.0, value.shape)
+        builder.narrow(shares, LogShares(members))
+        if logarithm:
+            return shares
+        found = builder.nonlinear(f"{name}:exp", [shares], EXP, value.shape, [value])
+        whole = builder.affine(name, [(found, same)], 0.0, value.shape)
+        if count > MANY:
             builder.close.add(whole.step)
         return whole
     return rule

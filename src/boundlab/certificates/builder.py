@@ -13,7 +13,7 @@ from onnx.reference import ReferenceEvaluator
 from scipy.sparse import csr_array
 
 from boundlab.certificates.functions import Function
-from boundlab.certificates.network import Affine, Matrix, Nonlinear, Step, matrix_of
+from boundlab.certificates.network import Affine, Matrix, Nonlinear, Range, Step, matrix_of
 from boundlab.certificates.rounding import TINY, UNIT
 from boundlab.errors import CertificateError
 
@@ -96,16 +96,22 @@ class Builder:
                slack: np.ndarray | float = 0.0, scale: np.ndarray | float | None = None) -> Varying:
         """sum of matrix @ value + bias; the bias is wrong by at most `slack`, its terms have the absolute sum `scale`."""
         size = math.prod(shape)
-        numbers = [np.broadcast_to(np.asarray(part, dtype=np.float64), (size,)) for part in
-                   (bias, slack, np.abs(bias) if scale is None else scale)]
-        step = Affine(name, size, tuple(value.step for value, _ in parts), tuple(matrix for _, matrix in parts), *numbers)
-        return self.add(step, shape)
+        bias, slack, scale = (np.broadcast_to(np.asarray(part, dtype=np.float64), (size,)) for part in
+                              (bias, slack, np.abs(bias) if scale is None else scale))
+        arguments, matrices = tuple(value.step for value, _ in parts), tuple(matrix for _, matrix in parts)
+        return self.add(Affine(name, size, arguments, matrices, bias, slack, scale), shape)
 
     def nonlinear(self, name: str, arguments: Sequence[Varying], function: Function, shape: Sequence[int],
                   asks: Sequence[Varying] | None = None) -> Varying:
         """A function of arguments that all have the same number of entries, for whose lines intervals of `asks` are derived."""
         asked = None if asks is None else tuple(one.step for one in asks)
         return self.add(Nonlinear(name, math.prod(shape), tuple(one.step for one in arguments), function, asked), shape)
+
+    def narrow(self, value: Varying, range_: Range) -> None:
+        """Says what more is known of the range of an affine step than its intervals tell."""
+        step = self.steps[value.step]
+        assert isinstance(step, Affine)
+        self.steps[value.step] = replace(step, range=range_)
 
     def scaled(self, name: str, value: Varying, factor: np.ndarray, bias: np.ndarray | float, operations: int = 0) -> Varying:
         """factor * value + bias with broadcasting; `operations` roundings went into the factor."""

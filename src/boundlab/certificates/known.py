@@ -18,6 +18,8 @@ MOST_NUMBERS = 2**14
 """Coefficients of one step that are pulled at a time: few enough for the processor's cache, but at least `FEWEST` rows."""
 FEWEST = 64
 """Rows that are pulled together at least."""
+NARROW = 2.0**-40
+"""The share of a step's largest absolute value from which down an interval counts as a point: rounding alone is as wide."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,7 @@ class Known:
     def room(self, step: int, owner: np.ndarray) -> Room:
         """A step's room for rows of the frames `owner`."""
         found = self.rooms[step]
-        lower, upper = (tuple(at(slope, owner) for slope in slopes) for slopes in (found.lower, found.upper))
-        return Room(at(found.low, owner), at(found.high, owner), lower, upper)
+        return found.mapped(lambda slope: at(slope, owner), at(found.low, owner), at(found.high, owner))
 
     def pull_of(self, owner: np.ndarray) -> Pull:
         """Functions of the frames `owner` (r,), nothing of which has arrived yet."""
@@ -116,6 +117,7 @@ def derive(network: Network, boxes: Sequence[Ends], slopes: Slopes, balls: Balls
     """Everything about f boxes, one pair of ends (size, f) for each input in turn, met with balls."""
     known = Known(network, boxes[0][0].shape[1], balls)
     shapes, straight, inputs = exactness(network, balls is not None), linear_in_inputs(network), iter(boxes)
+    asked: set[int] = set()
     for place, step in enumerate(network.steps):
         if isinstance(step, Input):
             ends = finite(next(inputs), (step.size, known.frames))
@@ -125,8 +127,9 @@ def derive(network: Network, boxes: Sequence[Ends], slopes: Slopes, balls: Balls
             known.learn(place, affine_ends(known, place, step))
         else:
             for number, source in enumerate(step.sources):
-                if not shapes[source]:
+                if not shapes[source] and source not in asked:
                     refine(known, (place, number), slopes, slopes.thorough or step.asks is not None or straight[source])
+            asked |= set(step.asks or ())
             if step.asks:
                 for argument in step.arguments:
                     again(known, argument)
@@ -201,7 +204,11 @@ def affine_ends(known: Known, place: int, step: Affine) -> Ends:
     known.rooms[place] = Room(*widened(bias, bias, slack))
     # The radius is a sum of as many terms as the center, with absolute values that are no larger: thrice covers both.
     room = radius + 3 * slack
-    return finite((below(center - room), above(center + room)), room.shape)
+    low, high = below(center - room), above(center + room)
+    if step.range is not None and known.network.single is None:
+        least, most = step.range.within(known.ends[step.arguments[0]])
+        low, high = np.fmax(low, least), np.fmin(high, most)
+    return finite((low, high), room.shape)
 
 
 def again(known: Known, place: int) -> None:
@@ -227,9 +234,9 @@ def refine(known: Known, target: tuple[int, int], slopes: Slopes, everything: bo
     widest = max(one.size for one in known.network.steps[:place + 1])
     together, order = max(MOST_NUMBERS // widest, FEWEST), np.argsort(whereabouts(known.network, argument), kind="stable")
     for upper in (True, False):
-        open_ = np.ones((known.network.steps[source].size, known.frames), dtype=bool)
+        open_ = ~pointed(known.ends[source])
         if not everything:
-            open_ &= ~step.function.settled(known.arguments(place))
+            open_ &= ~step.function.settled([collapsed(one) for one in known.arguments(place)])
         if repeats is not None:
             open_, asked = np.zeros((known.network.steps[argument].size, known.frames), dtype=bool), open_
             np.logical_or.at(open_, repeats, asked)
@@ -250,6 +257,18 @@ def refine(known: Known, target: tuple[int, int], slopes: Slopes, everything: bo
         known.learn(argument, finite((low, high), low.shape))
         if repeats is not None:
             known.learn(source, tuple(end[repeats] for end in known.ends[argument]))
+
+
+def pointed(ends: Ends) -> np.ndarray:
+    """Where an interval is so narrow that rows pulled back would tell no more."""
+    size = largest(*ends)
+    return ends[1] - ends[0] <= NARROW * size.max(axis=0, keepdims=True, initial=0, where=np.isfinite(size))
+
+
+def collapsed(ends: Ends) -> Ends:
+    """Intervals that are as good as points as points, for asking what is linear on them."""
+    middle, point = ends[0] / 2 + ends[1] / 2, pointed(ends)
+    return np.where(point, middle, ends[0]), np.where(point, middle, ends[1])
 
 
 def whereabouts(network: Network, place: int) -> np.ndarray:

@@ -100,11 +100,19 @@ class Input:
     start: int
 
 
+class Range(Protocol):
+    """What is known of the values of an affine step because of what its arguments are, which interval arithmetic cannot see."""
+
+    def within(self, ends: Ends) -> Ends:
+        """Ends (size, f) from those of the first argument, outward of all rounding; no numbers where nothing is known."""
+
+
 @dataclass(frozen=True)
 class Affine:
     """sum of matrices[k] @ (value of step arguments[k]) + bias (size,); the bias is exact to within `slack` (size,).
 
-    `scale` (size,) is the sum of the absolute values of all terms of the bias, where it is made of several.
+    `scale` (size,) is the sum of the absolute values of all terms of the bias, where it is made of several. `range` says what
+    is known besides, of real numbers.
     """
 
     name: str
@@ -114,6 +122,7 @@ class Affine:
     bias: np.ndarray
     slack: np.ndarray
     scale: np.ndarray
+    range: Range | None = None
 
     @cached_property
     def copied(self) -> np.ndarray | None:

@@ -40,9 +40,13 @@ class Room:
         """The same for some entries."""
         if read is None:
             return self
-        lower, upper = (tuple(slope if len(slope) == 1 else slope[read] for slope in slopes)
-                        for slopes in (self.lower, self.upper))
-        return Room(self.low[read], self.high[read], lower, upper)
+        return self.mapped(lambda slope: slope if len(slope) == 1 else slope[read], self.low[read], self.high[read])
+
+    def mapped(self, change: Callable[[np.ndarray], np.ndarray], low: np.ndarray, high: np.ndarray) -> Room:
+        """Other numbers and changed slopes, of which those that are one array below and above stay one."""
+        lower = tuple(map(change, self.lower))
+        return Room(low, high, lower, tuple(own if above is below_ else change(above) for own, below_, above in
+                                            zip(lower, self.lower, self.upper, strict=True)))
 
 
 def widened(low: np.ndarray, high: np.ndarray, slack: np.ndarray | float) -> Ends:
@@ -145,6 +149,9 @@ def shared(room: Room, values: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]
         positive, negative = np.maximum(part, 0), np.minimum(part, 0)
         total += dots(room.low[block], positive) + dots(room.high[block], negative)
         for lower, upper, out in zip(room.lower, room.upper, passed, strict=True):
+            if lower is upper:
+                np.multiply(shared_rows(lower, block), part, out=out[block])
+                continue
             np.multiply(shared_rows(lower, block), positive, out=out[block])
             out[block] += shared_rows(upper, block) * negative
     return total, passed

@@ -21,15 +21,15 @@ from boundlab.bounds.space import Named, Variables, free_node, number, taken
 from boundlab.bounds.start import NeuronStart
 from boundlab.graph import Graph, Node
 from boundlab.interval import Interval
-from boundlab.maps import Diagonal, at_owner, flat
+from boundlab.maps import Diagonal, Outer, Sum, at_owner, flat
 from boundlab.ops import lookup
-from boundlab.ops.curves import SIDES, between
+from boundlab.ops.curves import SIDES
 from boundlab.spec import Specification
 
 Slopes = Mapping[int, Sequence[tuple[Tensor, Tensor]]]
 """By node: for each of its perturbed arguments the slopes (n, size) of lower and of upper lines; NaN where any will do.
 
-Of a softmax, and of its logarithm, instead of slopes the points at which the planes below and above touch.
+Of a softmax, and of its logarithm, two pairs of slopes instead: see `planes`.
 """
 AT_ONCE = 2**24
 """Slopes of neurons that are computed together."""
@@ -159,19 +159,30 @@ def plain_of(graph: Graph, env: Env, index: Tensor) -> Slopes:
     return found
 
 
-def touches(node: Node, env: Env, shares: Named, index: Tensor) -> tuple[Tensor, Tensor]:
-    """Where the planes around a softmax touch (n, size), for problems or groups `index`; without shares where they begin."""
-    (x,) = intervals_at(node, env)
-    free = lookup(node.op).alpha
+def planes(node: Node, env: Env, shares: Named, index: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """The planes around a softmax, or its logarithm, for problems or groups `index`: two pairs of slopes (n, size).
+
+    Those of the share in its own entry's distance from log-sum-exp, and of log-sum-exp in each entry: what is below log-sum-exp
+    is above the share. Without shares the planes touch where they begin.
+    """
+    arguments, free = intervals_at(node, env), lookup(node.op).alpha
     own = {side: shares[side] if side in shares else number(free[side].start, node, env) for side in SIDES}
-    low, high = (at_owner(between(x, share), index)[:, 0] for share in own.values())
-    return flat(low, 1).cpu(), flat(high, 1).cpu()
+    bound = lookup(node.op).lines(*arguments, alpha=own, **node.attrs)
+    pairs = []
+    for layer in (bound.lower.maps[0], bound.upper.maps[0]):
+        assert isinstance(layer, Sum)
+        diagonal, mixing = layer.terms
+        assert isinstance(diagonal, Diagonal) and isinstance(mixing, Outer)
+        pairs.append([flat(at_owner(part, index)[:, 0].expand(len(index), *node.shape), 1).cpu()
+                      for part in (diagonal.scale, mixing.right)])
+    (low, above), (high, below) = pairs
+    return [(low, high), (below, above)]
 
 
 def used(objective: Lower, variables: Variables, row: Tensor) -> Slopes:
     """By which slopes one row of each group (n,) passes; it meets but one of both lines at a coordinate, so both have that.
 
-    Planes around a softmax touch at points of a group.
+    Planes around a softmax are those of a group.
     """
     graph, place = objective.ground.problem.model.graph, torch.arange(len(row), device=row.device)
     found = {}
@@ -182,7 +193,7 @@ def used(objective: Lower, variables: Variables, row: Tensor) -> Slopes:
         found[index] = [(slopes, slopes) for slopes in own]
     for node in graph:
         if node.index in objective.families and lookup(node.op).ranks:
-            found[node.index] = [touches(node, objective.env, variables.get(node.index, {}), place)]
+            found[node.index] = planes(node, objective.env, variables.get(node.index, {}), place)
     return found
 
 

@@ -21,7 +21,7 @@ from boundlab.certificates.check import fingerprint
 from boundlab.certificates.checker import each_case
 from boundlab.certificates.leaves import Places, places_of
 from boundlab.certificates.mend import mended
-from boundlab.certificates.network import Affine, Network
+from boundlab.certificates.network import Affine, Network, arguments_of
 from boundlab.errors import CertificateError
 from boundlab.graph import AGAIN, Graph
 from boundlab.ops import lookup
@@ -31,9 +31,7 @@ from boundlab.verify.standing import Clock
 from boundlab.verify.verdict import Result
 
 MOST_SLOPES = 2**24
-"""Slopes of exponentials that a certificate may hold for one softmax: with more of them the checker takes its own."""
-LARGEST_GAP = 80.0
-"""From here on a slope of an exponential is no float32."""
+"""Slopes that a certificate may hold for one end of the intervals of a step: with more of them the checker takes its own."""
 
 
 @dataclass(frozen=True)
@@ -68,55 +66,63 @@ class Names:
 
     def slopes(self, slopes: Slopes) -> dict[Argument, Pair]:
         """Slopes (n, size) under the names of arguments that the checker knows, without those for which any will do."""
-        found = {Argument(self.graph[node].name, number): (low.float().numpy(), high.float().numpy())
-                 for node, parts in slopes.items() for number, (low, high) in enumerate(parts)}
-        return self.known(found) | self.known({argument: pair for node, parts in slopes.items()
-                                               if lookup(self.graph[node].op).ranks
-                                               for argument, pair in self.compared(self.graph[node].name, *parts[0]).items()})
+        found: dict[Argument, Pair] = {}
+        for node, parts in slopes.items():
+            name, pairs = self.graph[node].name, [(low.float().numpy(), high.float().numpy()) for low, high in parts]
+            found |= self.compared(name, *pairs) if lookup(self.graph[node].op).ranks else {
+                Argument(name, number): pair for number, pair in enumerate(pairs)}
+        return self.known(found)
 
-    def compared(self, name: str, low: Tensor, high: Tensor) -> dict[Argument, Pair]:
-        """Slopes of the steps of a softmax, or its logarithm, whose planes touch at points (n, size) below and above.
+    def alone(self, slopes: Slopes) -> Slopes:
+        """The slopes of functions of which a row meets one line only at each coordinate: not those around a softmax."""
+        return {node: parts for node, parts in slopes.items() if not lookup(self.graph[node].op).ranks}
 
-        The plane below leans on the reciprocal (the logarithm) of the sum at its point, the one above on exponentials at its.
-        """
-        exponential = Argument(f"{name}:exp")
-        endings = [one for one in (Argument(f"{name}:reciprocal"), Argument(f"{name}:log")) if self.places.bends(one)]
-        if not self.places.bends(exponential) or not endings:
+    def compared(self, name: str, share: Pair, mixing: Pair) -> dict[Argument, Pair]:
+        """Slopes of the steps of a softmax or its logarithm: of shares in their logarithm, of log-sum-exp in each entry."""
+        steps, first = self.places.network.steps, Argument(f"{name}:logsumexp")
+        if not self.places.bends(first):
             return {}
-        steps, numbers = self.places.network.steps, self.places.numbers
-        gaps, total = steps[self.places.tensor(exponential)], steps[self.places.tensor(endings[0])]
-        assert isinstance(gaps, Affine) and isinstance(total, Affine)
-        if gaps.matrices[0].forward.shape[1] != low.shape[1] or len(low) * gaps.size > MOST_SLOPES:
-            return {}
-        below, above = (np.exp(np.minimum((gaps.matrices[0].forward @ touch.double().numpy().T).T, LARGEST_GAP))
-                        for touch in (low, high))
-        sums = 1 + (total.matrices[0].forward @ below.T).T
-        inverse = numbers[endings[0]] == numbers.get(Argument(f"{name}:reciprocal"))
-        pair = (-1 / sums**2, np.full_like(sums, np.nan)) if inverse else (np.full_like(sums, np.nan), 1 / sums)
-        return {exponential: (above.astype(np.float32), np.full_like(above, np.nan, dtype=np.float32)),
-                endings[0]: (pair[0].astype(np.float32), pair[1].astype(np.float32))}
+        found = {Argument(f"{name}:exp"): share}
+        for number, place in enumerate(arguments_of(steps[self.places.numbers[first][0]])):
+            term = steps[place]
+            assert isinstance(term, Affine)
+            chosen = term.matrices[0].forward
+            if chosen.shape[1] == mixing[0].shape[1]:
+                found[Argument(first.step, number)] = (chosen @ mixing[0].T).T, (chosen @ mixing[1].T).T
+        return found
 
     def known(self, found: Mapping[Argument, Pair]) -> dict[Argument, Pair]:
         """The slopes of those that the checker knows, without those for which any will do."""
         return {argument: pair for argument, pair in found.items() if self.places.bends(argument)
                 and pair[0].shape[1] == self.places.size(argument) and not (np.isnan(pair[0]) & np.isnan(pair[1])).all()}
 
+    def goal(self, node: int) -> Argument:
+        """The name of a node's interval: of shares that of the exponential that they are."""
+        shares = Argument(f"{self.graph[node].name}:exp")
+        return shares if lookup(self.graph[node].op).ranks and shares in self.places.goals else self.argument(node)
+
     def inner(self, inner: Mapping[int, Inner]) -> dict[tuple[Argument, Argument], Pair]:
         """Slopes (1, 2, m, size) of inner intervals by whose they are and whose lines."""
         found: dict[tuple[Argument, Argument], Pair] = {}
         for node, own in inner.items():
-            target, every = self.argument(node), math.prod(self.graph[node].shape)
+            target, every = self.goal(node), math.prod(self.graph[node].shape)
             if target not in self.places.goals:  # the checker derives no interval of it
                 continue
-            sides = [self.slopes({index: parts for index, parts in slopes.items() if not lookup(self.graph[index].op).ranks})
-                     for slopes in (own.lower, own.upper)]  # a softmax has too many slopes for each neuron
+            sides = [self.slopes(slopes) for slopes in (own.lower, own.upper)]
             for argument in sides[0].keys() | sides[1].keys():
-                slopes = np.full((1, 2, every, self.places.size(argument)), np.nan, dtype=np.float32)
-                for place, side in enumerate(sides):
-                    if argument in side:
-                        slopes[0, place, own.neurons.numpy()] = side[argument][0]
-                found[target, argument] = slopes, slopes
+                shape = every, self.places.size(argument)
+                if math.prod(shape) <= MOST_SLOPES:
+                    found[target, argument] = by_neuron([side.get(argument) for side in sides], own.neurons.numpy(), shape)
         return found
+
+
+def by_neuron(sides: Sequence[Pair | None], neurons: np.ndarray, shape: tuple[int, int]) -> Pair:
+    """Slopes (1, 2, m, size) out of those (k, size) for lower and upper ends of some neurons; one array if they agree."""
+    low, high = (np.full((1, 2, *shape), np.nan, dtype=np.float32) for _ in range(2))
+    for place, side in enumerate(sides):
+        if side is not None:
+            low[0, place, neurons], high[0, place, neurons] = side
+    return low, low if np.array_equal(low, high, equal_nan=True) else high
 
 
 def shown(proofs: Sequence[Proof], cases: Sequence[Case], graph: Graph, network: Network, clock: Clock
@@ -172,6 +178,10 @@ def case_proof(proof: Proof, case: Case, names: Names) -> CaseProof:
     """The proof of one case under the names of the file."""
     clause, most = proof.clause.numpy().astype(np.int64), max(map(len, case.unsafe))
     weights = np.pad(proof.weights.numpy(), ((0, 0), (0, most - proof.weights.shape[1])))
+    # Searches fill shorter clauses with their first row, and may take it at any of its places.
+    filled = np.arange(most) >= np.array([len(one) for one in case.unsafe])[clause][:, None]
+    weights[:, 0] += (weights * filled).sum(axis=1)
+    weights[filled] = 0
     steps, (step, neuron, side, point, multiplier) = constraints_of(proof.splits, names)
     number, frame = frames_of(proof.splits, {node.index for node in names.graph.inputs}, clause if proof.assumed else None)
     plain = {argument: (low[frame], high[frame]) for argument, (low, high) in names.slopes(proof.plain).items()}
@@ -214,7 +224,7 @@ def frames_of(splits: Splits, inputs: set[int], clause: np.ndarray | None) -> tu
 def assumptions_of(proof: Proof, clause: np.ndarray, case: Case, names: Names) -> dict[Argument, Assumption]:
     """How intervals are derived that hold where the clauses of frames (f,) fail, under the names of the file."""
     nodes = dict.fromkeys(node for own in proof.assumed.values() for node in own)
-    targets = {node: target for node in nodes if (target := names.argument(node)) in names.places.goals}
+    targets = {node: target for node in nodes if (target := names.goal(node)) in names.places.goals}
     return {target: assumption_of(proof, clause, case, (node, names)) for node, target in targets.items()}
 
 
@@ -235,7 +245,7 @@ def assumption_of(proof: Proof, clause: np.ndarray, case: Case, about: tuple[int
         multipliers[frame, :, where, :size] = own[:, :, :size].transpose(1, 0, 2)
         multipliers[frame, :, where, 0] += own[:, :, size:].sum(axis=2).T  # shorter clauses hold their first row again
         for side, slopes in enumerate((one.lower, one.upper)):
-            for argument, (chosen, _) in names.slopes(slopes).items():
+            for argument, (chosen, _) in names.slopes(names.alone(slopes)).items():
                 empty = np.full((frames, 2, len(neurons), chosen.shape[1]), np.nan, dtype=np.float32)
                 lines.setdefault(argument, empty)[frame, side, where] = chosen
     return Assumption(neurons, multipliers, lines)

@@ -71,7 +71,8 @@ class BisectionState:
     """The problems `index` (m,) of a task with their open boxes, bounded by `method`, and what is known of closed ones.
 
     `floor` (b, s) are the lowest bounds of all problems' rows over their proven boxes; problems that are `stuck` have a box
-    that is too narrow to halve. `shown` are proven boxes with their bounds (n, s), if proofs are kept.
+    that is too narrow to halve. `shown` are proven boxes with their bounds (n, s) and slopes of plain lines, if
+    proofs are kept.
     """
 
     task: Task
@@ -84,7 +85,7 @@ class BisectionState:
     done: int = 0
     witnesses: Mapping[int, Witness] = field(default_factory=dict)
     stuck: frozenset[int] = frozenset()
-    shown: tuple[tuple[Boxes, Tensor], ...] = ()
+    shown: tuple[tuple[Boxes, Tensor, Slopes], ...] = ()
 
     @property
     def over(self) -> bool:
@@ -105,10 +106,10 @@ class BisectionState:
     def step(self, deadline: float) -> BisectionState:
         """The lowest boxes bounded, and those that are not proven halved."""
         batch, rest = self.boxes.worst(self.at_once)
-        lower, sensitivity = bound_boxes(self.task, batch, self.method)
+        lower, sensitivity, plain = bound_boxes(self.task, batch, self.method)
         margin = self.task.spec.worst(lower)
         proven = margin > 0
-        closed = replace(self, done=self.done + len(batch.owner)).closed(batch.select(proven), lower[proven])
+        closed = replace(self, done=self.done + len(batch.owner)).closed(batch.select(proven), lower[proven], plain)
         failed = replace(batch, parent=torch.maximum(batch.parent, margin)).select(~proven)
         witnesses = {**self.witnesses, **probe(self.task, failed, lower[~proven], sensitivity[~proven])}
         halves, hopeless = halve(failed, sensitivity[~proven], lower[~proven], self.task.spec.clause, self.cuts)
@@ -116,10 +117,10 @@ class BisectionState:
         ended = stuck | set(witnesses)
         return replace(closed, boxes=rest.without(ended).joined(halves.without(ended)), stuck=stuck, witnesses=witnesses)
 
-    def closed(self, boxes: Boxes, lower: Tensor) -> BisectionState:
-        """With some proven boxes and bounds of their rows (n, s)."""
+    def closed(self, boxes: Boxes, lower: Tensor, plain: Slopes) -> BisectionState:
+        """With some proven boxes, bounds of their rows (n, s), and slopes of plain lines on them."""
         floor = self.floor.scatter_reduce(0, boxes.owner[:, None].expand_as(lower), lower, "amin")
-        shown = (*self.shown, (boxes, lower)) if self.task.keep else ()
+        shown = (*self.shown, (boxes, lower, plain)) if self.task.keep else ()
         return replace(self, floor=floor, shown=shown)
 
     def found(self) -> Found:
@@ -130,23 +131,16 @@ class BisectionState:
     def proof(self, problem: int) -> Proof | None:
         if not self.shown:
             return None
-        own = [boxes.owner == problem for boxes, _ in self.shown]
-        boxes = joined([boxes.select(mask) for mask, (boxes, _) in zip(own, self.shown, strict=True)])
-        lower = torch.cat([lower[mask] for mask, (_, lower) in zip(own, self.shown, strict=True)])
+        own = [boxes.owner == problem for boxes, _, _ in self.shown]
+        boxes = joined([boxes.select(mask) for mask, (boxes, _, _) in zip(own, self.shown, strict=True)])
+        lower = torch.cat([lower[mask] for mask, (_, lower, _) in zip(own, self.shown, strict=True)])
+        plain = together([some(slopes, mask.cpu()) for mask, (_, _, slopes) in zip(own, self.shown, strict=True)],
+                         [int(mask.sum()) for mask in own])
         spec, node = self.task.spec, self.task.model.graph.inputs[0].index
         clause = torch.arange(spec.clauses).repeat_interleave(len(lower))
         every = torch.arange(len(lower)).repeat(spec.clauses)
-        paths, plain = self.cuts.paths(boxes.number, node).cpu().take(every), some(self.plain(boxes), every)
-        return Proof(clause, best_rows(spec, lower).flatten(0, 1), paths, plain=plain)
-
-    def plain(self, boxes: Boxes) -> Slopes:
-        """The slopes of plain lines on boxes, which are bounded once more for that."""
-        parts, counts = list[Slopes](), list[int]()
-        for chosen in torch.arange(len(boxes.owner), device=boxes.owner.device).split(self.at_once):
-            found = bounds_of(self.task, boxes.select(chosen), self.method)
-            parts.append(plain_of(found.graph, found.env, torch.arange(len(chosen), device=chosen.device)))
-            counts.append(len(chosen))
-        return together(parts, counts)
+        paths = self.cuts.paths(boxes.number, node).cpu().take(every)
+        return Proof(clause, best_rows(spec, lower).flatten(0, 1), paths, plain=some(plain, every))
 
 
 def bisection(task: Task, index: Tensor, options: Bisection) -> BisectionState:
@@ -158,18 +152,23 @@ def bisection(task: Task, index: Tensor, options: Bisection) -> BisectionState:
     return BisectionState(task, index, options, options.chosen(task.model), Heap(boxes), floor, Cuts(len(index)))
 
 
-def bound_boxes(task: Task, boxes: Boxes, method: Method) -> tuple[Tensor, Tensor]:
-    """Lower bounds of the rows (n, s), and their coefficients (n, s, d); -inf and 1 where the method says nothing."""
+def bound_boxes(task: Task, boxes: Boxes, method: Method) -> tuple[Tensor, Tensor, Slopes]:
+    """Lower bounds of the rows (n, s), their coefficients (n, s, d), and slopes of plain lines on the boxes that are proven, if
+    proofs are kept; -inf, 1 and none where the method says nothing."""
     try:
         found = bounds_of(task, boxes, method)
     except BoundError:
         if len(boxes.owner) == 1:
             size = (1, task.spec.rows.shape[1])
-            return boxes.lower.new_full(size, -torch.inf), boxes.lower.new_ones(*size, boxes.lower.shape[1])
+            return boxes.lower.new_full(size, -torch.inf), boxes.lower.new_ones(*size, boxes.lower.shape[1]), {}
         half = torch.arange(len(boxes.owner), device=boxes.owner.device).chunk(2)
         parts = [bound_boxes(task, boxes.select(part), method) for part in half]
-        return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
-    return found.lower, coefficients(found, task.model.graph.inputs[0].index, boxes)
+        counts = [int((task.spec.worst(lower) > 0).sum()) for lower, _, _ in parts]
+        return (torch.cat([lower for lower, _, _ in parts]), torch.cat([rows for _, rows, _ in parts]),
+                together([plain for _, _, plain in parts], counts))
+    proven = (task.spec.worst(found.lower) > 0).nonzero().flatten()
+    plain = plain_of(found.graph, found.env, proven) if task.keep and len(proven) else {}
+    return found.lower, coefficients(found, task.model.graph.inputs[0].index, boxes), plain
 
 
 def bounds_of(task: Task, boxes: Boxes, method: Method) -> Bounds:
