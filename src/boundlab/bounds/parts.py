@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from boundlab.bounds.terms import MULTIPLIER, Term, TermLower
 from boundlab.graph import Node
 from boundlab.interval import Interval
 from boundlab.maps import flat
+from boundlab.ops import lookup
 
 
 @dataclass(frozen=True)
@@ -93,10 +94,8 @@ class Splits:
             low, high = flat(interval.lower.expand(shape), 1), flat(interval.upper.expand(shape), 1)
             low = low.scatter_reduce(1, here.neuron, torch.where(here.side > 0, here.point, -math.inf), "amax")
             high = high.scatter_reduce(1, here.neuron, torch.where(here.side < 0, here.point, math.inf), "amin")
-            crossed = low > high
-            empty |= crossed.any(1)
-            low, high = torch.where(crossed, high, low), torch.where(crossed, low, high)
-            found[node] = Interval(low.reshape(shape), high.reshape(shape))
+            found[node], crossed = in_order(low.reshape(shape), high.reshape(shape))
+            empty |= crossed
         return found, empty
 
 
@@ -105,6 +104,12 @@ def no_splits(parts: int, like: Tensor) -> Splits:
     none = torch.zeros(parts, 0, dtype=torch.long, device=like.device)
     number = like.new_zeros(parts, 0)
     return Splits(none, none, none, number, number, number)
+
+
+def in_order(low: Tensor, high: Tensor) -> tuple[Interval, Tensor]:
+    """The interval between ends (n, *shape), where they cross with one for the other, and in which parts (n,) some cross."""
+    crossed = low > high
+    return Interval(torch.where(crossed, high, low), torch.where(crossed, low, high)), flat(crossed, 1).any(1)
 
 
 @dataclass(frozen=True)
@@ -136,9 +141,40 @@ class PartLower(TermLower):
         return PartLower(self.ground, self.groups.take(index), self.splits.take(index))
 
     @cached_property
+    def narrowed(self) -> frozenset[int]:
+        """The nodes whose intervals end at constraints: those that have some, and those whose entries are moved from there."""
+        found = set(self.splits.nodes)
+        for node in self.ground.problem.model.graph:
+            if node.args and node.args[0] in found and lookup(node.op).moves:
+                found.add(node.index)
+        return frozenset(found)
+
+    def whole(self, index: int) -> Interval:
+        """The interval of a node on the set of each part's owner, (n, *shape)."""
+        interval = self.ground.env[index]
+        assert isinstance(interval, Interval)
+        return interval.at(self.groups.owner)
+
+    @cached_property
     def clipped(self) -> tuple[Env, Tensor]:
         """Intervals that end at the constraints, and which parts are seen to be empty."""
-        return self.splits.clip(self.ground.beside(self.groups.owner))
+        env, graph = self.ground.beside(self.groups.owner), self.ground.problem.model.graph
+        clipped, empty = self.splits.clip({**env, **{index: self.whole(index) for index in self.narrowed}})
+        found = dict(clipped)
+        for index in sorted(self.narrowed):
+            if lookup(graph[index].op).moves and graph[index].args[0] in self.narrowed:
+                here, moved = found[index], found[graph[index].args[0]]
+                assert isinstance(here, Interval) and isinstance(moved, Interval)
+                image = moved.map(partial(lookup(graph[index].op).evaluate, **graph[index].attrs))
+                found[index], crossed = in_order(torch.maximum(here.lower, image.lower), torch.minimum(here.upper, image.upper))
+                empty = empty | crossed
+        return found, empty
+
+    def interval(self, index: int) -> Interval:
+        """The interval of a node on each part, (n, *shape)."""
+        found = self.env[index] if index in self.narrowed else self.whole(index)
+        assert isinstance(found, Interval)
+        return found
 
     @cached_property
     def env(self) -> Env:
@@ -149,6 +185,6 @@ class PartLower(TermLower):
         return {index: NeuronTerm(self.splits.at(index)) for index in self.splits.nodes}
 
     def prepared(self, node: Node, prepare: Prepare) -> tuple[Tensor, ...]:
-        if self.terms.keys().isdisjoint(node.args):
+        if self.narrowed.isdisjoint(node.args):
             return super().prepared(node, prepare)
         return prepare(node, self.env)

@@ -70,7 +70,8 @@ class Op:
     function of `alpha` alone, where much of the work does not depend on that. `support` gives, for a function of one perturbed
     argument, coordinate by coordinate, the least value of a f(z) - m z on its interval (`ops/support.py`). `derivative` gives
     the slopes of a function of each coordinate on an interval of its first argument, `lipschitz` how much longer a function
-    that mixes coordinates makes a step in l_2 at most, of all perturbed arguments together. `integers` gives, for an operator
+    that mixes coordinates makes a step in l_2 at most, of all perturbed arguments together. `moves` says that each output is
+    one of the entries of the only argument. `integers` gives, for an operator
     that is the largest of affine functions of its arguments, these functions. `meaning` is a formula or a few words for the
     list of operators.
     """
@@ -91,6 +92,7 @@ class Op:
     support: Callable[..., Support] | None = None
     guide: Callable[..., Tensor] | None = None
     ranks: bool = False
+    moves: bool = False
     sources: tuple[str, ...] = ()
     meaning: str = ""
 

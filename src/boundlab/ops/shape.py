@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -69,33 +70,33 @@ def concat_bias(*arguments: Argument, dim: int) -> Tensor | None:
     return concat_values(*parts, dim=dim).unsqueeze(1)
 
 
-reshape = register(affine_op(
+reshape = register(replace(affine_op(
     "reshape", lambda x, *, shape: x.reshape(x.shape[0], *shape),
     lambda x, *, shape: (Reshape(shape_of(x), tuple(shape)),), meaning="the same entries in another shape",
-))
+), moves=True))
 
-permute = register(affine_op(
+permute = register(replace(affine_op(
     "permute", lambda x, *, dims: x.permute(0, *(d + 1 for d in dims)),
     lambda x, *, dims: (Permute(shape_of(x), tuple(shape_of(x)[d] for d in dims), tuple(dims)),),
     meaning="axes in another order",
-))
+), moves=True))
 
-slice_ = register(affine_op(
+slice_ = register(replace(affine_op(
     "slice", lambda x, *, slices: x[(slice(None), *slices)],
     lambda x, *, slices: (Slice(shape_of(x), slice_shape(shape_of(x), slices), tuple(slices)),),
     meaning="a slice along every axis",
-))
+), moves=True))
 
-gather = register(affine_op(
+gather = register(replace(affine_op(
     "gather", lambda x, *, index, shape: flat(x, 1)[:, index.to(x.device)].reshape(x.shape[0], *shape),
     lambda x, *, index, shape: (Gather(shape_of(x), tuple(shape), index.to(x.lower.device)),),
     meaning="entries at known places",
-))
+), moves=True))
 
-expand = register(affine_op(
+expand = register(replace(affine_op(
     "expand", lambda x, *, shape: x.expand(x.shape[0], *shape),
     lambda x, *, shape: (expand_map(shape_of(x), tuple(shape)),), meaning="axes of size 1 repeated",
-))
+), moves=True))
 
 pad = register(affine_op(
     "pad", lambda x, *, before, shape, value=0.0: pad_values(x, before, shape, value),

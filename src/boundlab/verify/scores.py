@@ -20,7 +20,7 @@ from boundlab.bounds.intermediate import relaxer
 from boundlab.bounds.parts import PartLower
 from boundlab.bounds.reference import value_of
 from boundlab.bounds.space import Variables
-from boundlab.graph import Node
+from boundlab.graph import Graph, Node
 from boundlab.interval import Interval
 from boundlab.maps import flat
 from boundlab.ops import lookup
@@ -84,24 +84,30 @@ def nothing(objective: PartLower) -> Candidates:
 
 def scores(objective: PartLower, reader: Node, arrived: Mapping[int, Tensor], least: Mapping[int, Tensor]
            ) -> Iterator[Candidates]:
-    """All neurons of the argument of a nonlinear function of one argument, for each place where that may be split.
+    """All numbers that a nonlinear function reads, for each place where they may be split.
 
     `arrived` and `least` are the rows and the values where these are least, by node.
     """
-    graph, env = objective.ground.problem.model.graph, objective.env
+    env = objective.env
+    perturbed = sorted({arg for arg in reader.args if isinstance(env[arg], Interval)})
+    op = lookup(reader.op)
+    if reader.source or op.affine(tuple(arg in perturbed for arg in reader.args)):
+        return
+    if len(perturbed) > 1 or not relaxer(env)(reader).elementwise:
+        yield from of_several(objective, reader, arrived, least)
+    elif op.breaks_of(reader.attrs) is not None and not objective.ground.problem.model.graph[perturbed[0]].source:
+        yield from of_one(objective, reader, arrived, least)
+
+
+def of_one(objective: PartLower, reader: Node, arrived: Mapping[int, Tensor], least: Mapping[int, Tensor]
+           ) -> Iterator[Candidates]:
+    """All neurons of the argument of a function of one number, for each place where that may be split."""
+    env, op = objective.env, lookup(reader.op)
     perturbed = [arg for arg in reader.args if isinstance(env[arg], Interval)]
-    if reader.source or len(perturbed) != 1 or graph[perturbed[0]].source:
-        return
-    op, interval = lookup(reader.op), env[perturbed[0]]
-    assert isinstance(interval, Interval)
-    breaks, bound = op.breaks_of(reader.attrs), relaxer(env)(reader)
-    if op.affine(tuple(arg in perturbed for arg in reader.args)) or breaks is None or not bound.elementwise:
-        return
+    breaks, bound, interval = op.breaks_of(reader.attrs), relaxer(env)(reader), env[perturbed[0]]
+    assert isinstance(interval, Interval) and breaks is not None
     lower, upper, rows = interval.lower, interval.upper, arrived[reader.index]
-    own = flat(arrived[perturbed[0]].mean(1), 1)
-    shortest = (LEAST_SIZE * own.abs().mean(1, keepdim=True)).expand_as(own)
-    size = torch.maximum(lower.abs(), upper.abs())
-    inexact = (rows * (value_at(reader, env, least[perturbed[0]]) - least[reader.index])).nan_to_num(0).clamp(min=0)
+    size, inexact = torch.maximum(lower.abs(), upper.abs()), lost(reader, env, arrived, least)
 
     def gaps(place: Tensor) -> tuple[Tensor, Tensor]:
         value = op.evaluate(*(place if arg in perturbed else env[arg] for arg in reader.args), **reader.attrs)
@@ -115,23 +121,80 @@ def scores(objective: PartLower, reader: Node, arrived: Mapping[int, Tensor], le
         below, above = (torch.stack([here[side], *(end[side] for end in ends)]).amax(0) for side in (0, 1))
         most = rows.clamp(min=0) * below.unsqueeze(1) - rows.clamp(max=0) * above.unsqueeze(1)
         score = (torch.minimum(inexact, most) + AT_MOST * most).amax(1)
-        score = flat(torch.where(inside & (score >= 0), score, -math.inf), 1)
-        neuron = torch.arange(score.shape[1], device=score.device).expand_as(score)
-        place = flat(point.expand_as(lower), 1).expand_as(score)
-        yield Candidates(torch.full_like(neuron, perturbed[0]), neuron, place, score, own, shortest)
+        yield entries(perturbed[0], point.expand_as(lower), torch.where(inside, score, -math.inf), arrived)
 
 
-def value_at(node: Node, env: Env, value: Tensor) -> Tensor:
-    """A function of one perturbed argument at values (n, g, *shape) of that."""
-    count = value.shape[1]
+def of_several(objective: PartLower, reader: Node, arrived: Mapping[int, Tensor], least: Mapping[int, Tensor]
+               ) -> Iterator[Candidates]:
+    """All numbers that a function of several numbers reads, each to be split in the middle.
+
+    What its planes cost is shared among them, by how much of the function's range each of them moves it through.
+    """
+    env, graph, rows = objective.env, objective.ground.problem.model.graph, arrived[reader.index]
+    width = objective.whole(reader.index).width
+    cost = (lost(reader, env, arrived, least) + AT_MOST * rows.abs() * width.unsqueeze(1)).amax(1)
+    share = torch.where(width > 0, cost / torch.where(width > 0, width, 1.0), 0.0)
+    for arg, slope in slopes_at_ends(reader, env, share).items():
+        node, slope = moved_from(graph, arg, slope)
+        if not graph[node].source:
+            interval = objective.interval(node)
+            size, middle = torch.maximum(interval.lower.abs(), interval.upper.abs()), interval.center
+            inside = (interval.lower < middle) & (middle < interval.upper) & (interval.width > NARROW * size)
+            yield entries(node, middle, torch.where(inside, slope * interval.width / 3, -math.inf), arrived)
+
+
+def moved_from(graph: Graph, index: int, amount: Tensor) -> tuple[int, Tensor]:
+    """Where a node's entries are moved from, and amounts (n, *shape) of these as sums at their sources.
+
+    Only what is there has a name in a network's file: pooling, for example, is written as one operator with its windows.
+    """
+    while not (node := graph[index]).source and lookup(node.op).moves and not graph[node.args[0]].source:
+        index = node.args[0]
+        with torch.enable_grad():
+            source = amount.new_zeros(len(amount), *graph[index].shape).requires_grad_()
+            amount, = torch.autograd.grad(lookup(node.op).evaluate(source, **node.attrs), source, amount)
+    return index, amount
+
+
+def entries(node: int, place: Tensor, score: Tensor, arrived: Mapping[int, Tensor]) -> Candidates:
+    """Every number of a node as a candidate, from places and scores (n, *shape)."""
+    score = flat(torch.where(score >= 0, score, -math.inf), 1)
+    own = flat(arrived[node].mean(1), 1)
+    shortest = (LEAST_SIZE * own.abs().mean(1, keepdim=True)).expand_as(own)
+    neuron = torch.arange(score.shape[1], device=score.device).expand_as(score)
+    return Candidates(torch.full_like(neuron, node), neuron, flat(place, 1).expand_as(score), score, own, shortest)
+
+
+def lost(node: Node, env: Env, arrived: Mapping[int, Tensor], least: Mapping[int, Tensor]) -> Tensor:
+    """What lines of a function cost the rows (n, g, *shape) that pass it, where all lines together are least."""
+    count = arrived[node.index].shape[1]
 
     def argument(index: int) -> Tensor:
         constant = env[index]
         if isinstance(constant, Interval):
-            return value.flatten(0, 1)
+            return least[index].flatten(0, 1)
         return constant if len(constant) == 1 else constant.repeat_interleave(count, 0)
 
-    return lookup(node.op).evaluate(*map(argument, node.args), **node.attrs).unflatten(0, (-1, count))
+    value = lookup(node.op).evaluate(*map(argument, node.args), **node.attrs).unflatten(0, (-1, count))
+    return (arrived[node.index] * (value - least[node.index])).nan_to_num(0).clamp(min=0)
+
+
+def slopes_at_ends(node: Node, env: Env, share: Tensor) -> dict[int, Tensor]:
+    """By perturbed argument how steep the outputs, weighed by `share` (n, *shape), are there, summed over three points.
+
+    These are both ends and the middle of all intervals: at one point alone the slopes of a product or a maximum may vanish.
+    """
+    intervals = {arg: value for arg in node.args if isinstance(value := env[arg], Interval)}
+    steep = {arg: torch.zeros_like(value.lower.expand(len(share), *value.shape[1:])) for arg, value in intervals.items()}
+    for points in zip(*((value.lower, value.center, value.upper) for value in intervals.values()), strict=True):
+        with torch.enable_grad():
+            at = {arg: point.expand(len(share), *point.shape[1:]).detach().requires_grad_()
+                  for arg, point in zip(intervals, points, strict=True)}
+            value = lookup(node.op).evaluate(*(at.get(arg, env[arg]) for arg in node.args), **node.attrs)
+            if value.requires_grad:  # a function that jumps has no slopes
+                slopes = torch.autograd.grad(value, list(at.values()), share.expand_as(value), materialize_grads=True)
+                steep = {arg: steep[arg] + slope.abs().nan_to_num(0) for arg, slope in zip(at, slopes, strict=True)}
+    return steep
 
 
 def rows_at(arrived: Mapping[int, Tensor], node: Tensor, neuron: Tensor) -> Tensor:
