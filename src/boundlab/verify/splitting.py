@@ -1,13 +1,14 @@
 """Input bisection: boxes are halved until each is proven, a witness turns up, or the time is over.
 
 For networks with few perturbed inputs; Wang et al. 2018 (ReluVal), Sec. 4.2 choose the coordinate by its influence, here
-its width times its coefficients in the linear bounds. The most promising boxes are attacked. All problems of a batch share one
+its width times its coefficients in the linear bounds. A clause that is proven on a box is left alone in its halves. The most promising boxes are attacked. All problems of a batch share one
 flat list of open boxes.
 """
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -23,14 +24,17 @@ from boundlab.perturbations.joint import Regions
 from boundlab.perturbations.sets import Box, PerturbationSet
 from boundlab.verify.boxes import Boxes, Heap, joined
 from boundlab.verify.cuts import Cuts
+from boundlab.verify.mixing import Lines, Mixed, mixed
 from boundlab.verify.options import Bisection
-from boundlab.verify.proof import Proof, Slopes, best_rows, plain_of, some, together
-from boundlab.verify.search import Found
+from boundlab.verify.proof import Proof, Slopes, plain_of, some, together
+from boundlab.verify.search import Found, paced
 from boundlab.verify.task import Task, take_regions
 from boundlab.verify.verdict import Witness
 
 NUMBERS = 2**23
 """Numbers that the rows of one batch of boxes may hold at the widest node, so that batches end soon after the deadline."""
+FIRST = 512
+"""Boxes of the first turn."""
 ATTACKED, SHORT = 16, PGD(steps=8, restarts=2, targets=0)
 """How many of the boxes of a turn are attacked, and how."""
 
@@ -71,7 +75,8 @@ class BisectionState:
     """The problems `index` (m,) of a task with their open boxes, bounded by `method`, and what is known of closed ones.
 
     `floor` (b, s) are the lowest bounds of all problems' rows over their proven boxes; problems that are `stuck` have a box
-    that is too narrow to halve. `shown` are proven boxes with their bounds (n, s), if proofs are kept.
+    that is too narrow to halve; `count` is how many boxes the next turn takes. `shown` are boxes with the clauses (n, c) that
+    are proven on them and on no larger one, if proofs are kept.
     """
 
     task: Task
@@ -81,6 +86,7 @@ class BisectionState:
     boxes: Heap
     floor: Tensor
     cuts: Cuts
+    count: int
     done: int = 0
     witnesses: Mapping[int, Witness] = field(default_factory=dict)
     stuck: frozenset[int] = frozenset()
@@ -93,9 +99,8 @@ class BisectionState:
 
     @property
     def at_once(self) -> int:
-        """How many boxes are bounded together."""
-        widest = max(math.prod(node.shape) for node in self.task.model.graph)
-        return max(1, min(self.options.boxes, NUMBERS // (widest * self.task.spec.rows.shape[1])))
+        """How many boxes may be bounded together."""
+        return at_once(self.task, self.options)
 
     def without(self, problems: set[int]) -> BisectionState:
         """The search of the other problems."""
@@ -104,22 +109,29 @@ class BisectionState:
     @torch.no_grad()
     def step(self, deadline: float) -> BisectionState:
         """The lowest boxes bounded, and those that are not proven halved."""
-        batch, rest = self.boxes.worst(self.at_once)
-        lower, sensitivity = bound_boxes(self.task, batch, self.method)
-        margin = self.task.spec.worst(lower)
-        proven = margin > 0
-        closed = replace(self, done=self.done + len(batch.owner)).closed(batch.select(proven), lower[proven])
-        failed = replace(batch, parent=torch.maximum(batch.parent, margin)).select(~proven)
-        witnesses = {**self.witnesses, **probe(self.task, failed, lower[~proven], sensitivity[~proven])}
-        halves, hopeless = halve(failed, sensitivity[~proven], lower[~proven], self.task.spec.clause, self.cuts)
+        started, (batch, rest) = time.perf_counter(), self.boxes.worst(self.count)
+        found = bound_boxes(self.task, batch, self.method)
+        open_now = torch.where(batch.shown, torch.inf, found.mixed.lower)
+        margin, shown = open_now.amin(1), batch.shown | (open_now > 0)
+        proven = shown.all(1)
+        closed = replace(self, done=self.done + len(batch)).closed(batch, shown & ~batch.shown, found.lower, proven)
+        failed = replace(batch, parent=torch.maximum(batch.parent, margin), shown=shown).select(~proven)
+        found = found.select(~proven)
+        witnesses = {**self.witnesses, **probe(self.task, failed, found)}
+        halves, hopeless = halve(failed, found.influence(self.task.spec.clause, failed.shown), self.cuts)
         stuck = self.stuck | set(hopeless.tolist())
         ended = stuck | set(witnesses)
-        return replace(closed, boxes=rest.without(ended).joined(halves.without(ended)), stuck=stuck, witnesses=witnesses)
+        count = paced(self.count, time.perf_counter() - started, self.at_once)
+        return replace(closed, boxes=rest.without(ended).joined(halves.without(ended)), stuck=stuck, witnesses=witnesses,
+                       count=count)
 
-    def closed(self, boxes: Boxes, lower: Tensor) -> BisectionState:
-        """With some proven boxes and bounds of their rows (n, s)."""
-        floor = self.floor.scatter_reduce(0, boxes.owner[:, None].expand_as(lower), lower, "amin")
-        shown = (*self.shown, (boxes, lower)) if self.task.keep else ()
+    def closed(self, boxes: Boxes, fresh: Tensor, lower: Tensor, proven: Tensor) -> BisectionState:
+        """With clauses (n, c) that boxes show, and bounds of the rows (n, s) on those that are proven (n,)."""
+        owner, lower = boxes.owner[proven], lower[proven]
+        floor = self.floor.scatter_reduce(0, owner[:, None].expand_as(lower), lower, "amin")
+        some_new = fresh.any(1)
+        keep = self.task.keep and bool(some_new.any())
+        shown = (*self.shown, (boxes.select(some_new), fresh[some_new])) if keep else self.shown
         return replace(self, floor=floor, shown=shown)
 
     def found(self) -> Found:
@@ -132,44 +144,81 @@ class BisectionState:
             return None
         own = [boxes.owner == problem for boxes, _ in self.shown]
         boxes = joined([boxes.select(mask) for mask, (boxes, _) in zip(own, self.shown, strict=True)])
-        lower = torch.cat([lower[mask] for mask, (_, lower) in zip(own, self.shown, strict=True)])
-        spec, node = self.task.spec, self.task.model.graph.inputs[0].index
-        clause = torch.arange(spec.clauses).repeat_interleave(len(lower))
-        every = torch.arange(len(lower)).repeat(spec.clauses)
-        paths, plain = self.cuts.paths(boxes.number, node).cpu().take(every), some(self.plain(boxes), every)
-        return Proof(clause, best_rows(spec, lower).flatten(0, 1), paths, plain=plain)
+        fresh = torch.cat([fresh[mask] for mask, (_, fresh) in zip(own, self.shown, strict=True)])
+        weights, plain = self.again(boxes)
+        clause, box = fresh.T.nonzero(as_tuple=True)
+        paths = self.cuts.paths(boxes.number, self.task.model.graph.inputs[0].index).cpu()
+        clause, box = clause.cpu(), box.cpu()
+        return Proof(clause, weights[box, clause], paths.take(box), plain=some(plain, box))
 
-    def plain(self, boxes: Boxes) -> Slopes:
-        """The slopes of plain lines on boxes, which are bounded once more for that."""
-        parts, counts = list[Slopes](), list[int]()
-        for chosen in torch.arange(len(boxes.owner), device=boxes.owner.device).split(self.at_once):
-            found = bounds_of(self.task, boxes.select(chosen), self.method)
+    def again(self, boxes: Boxes) -> tuple[Tensor, Slopes]:
+        """The weights of clauses' rows (n, c, a) and the slopes of plain lines on boxes, which are bounded once more for that."""
+        weights, parts, counts = list[Tensor](), list[Slopes](), list[int]()
+        for chosen in torch.arange(len(boxes), device=boxes.owner.device).split(self.at_once):
+            own = boxes.select(chosen)
+            found = bounds_of(self.task, own, self.method)
+            lines = lines_of(found, self.task, own)
+            weights.append(mixed(self.task.spec.take(own.owner), found.lower, lines).weights.double().cpu())
             parts.append(plain_of(found.graph, found.env, torch.arange(len(chosen), device=chosen.device)))
             counts.append(len(chosen))
-        return together(parts, counts)
+        return torch.cat(weights), together(parts, counts)
+
+
+def at_once(task: Task, options: Bisection) -> int:
+    """How many boxes may be bounded together."""
+    widest = max(math.prod(node.shape) for node in task.model.graph)
+    return max(1, min(options.boxes, NUMBERS // (widest * task.spec.rows.shape[1])))
 
 
 def bisection(task: Task, index: Tensor, options: Bisection) -> BisectionState:
     """The search of the problems `index` (m,) of a task at its beginning."""
     ends = only_box(task.sets, index)
     lower, upper = ends.lower.flatten(1), ends.upper.flatten(1)
-    boxes = Boxes(index, lower, upper, lower.new_full((len(index),), -torch.inf), torch.arange(len(index), device=index.device))
+    none = torch.zeros(len(index), task.spec.clauses, dtype=torch.bool, device=index.device)
+    boxes = Boxes(index, lower, upper, lower.new_full((len(index),), -torch.inf), torch.arange(len(index), device=index.device), none)
     floor = lower.new_full((task.count, task.spec.rows.shape[1]), torch.inf)
-    return BisectionState(task, index, options, options.chosen(task.model), Heap(boxes), floor, Cuts(len(index)))
+    return BisectionState(task, index, options, options.chosen(task.model), Heap(boxes), floor, Cuts(len(index)),
+                          min(FIRST, at_once(task, options)))
 
 
-def bound_boxes(task: Task, boxes: Boxes, method: Method) -> tuple[Tensor, Tensor]:
-    """Lower bounds of the rows (n, s), and their coefficients (n, s, d); -inf and 1 where the method says nothing."""
+@dataclass(frozen=True)
+class Bounded:
+    """What is known of n boxes: lower bounds of the rows (n, s), their coefficients (n, s, d), and bounds of the clauses."""
+
+    lower: Tensor
+    slope: Tensor
+    mixed: Mixed
+
+    def select(self, index: Tensor) -> Bounded:
+        """Those of some boxes."""
+        return Bounded(self.lower[index], self.slope[index], Mixed(self.mixed.lower[index], self.mixed.weights[index]))
+
+    def influence(self, clause: Tensor, shown: Tensor) -> Tensor:
+        """By how much each coordinate (n, d) moves the rows of clauses that are not `shown` (n, c), given the clause of each.
+
+        What a row would gain counts as a share of what it lacks.
+        """
+        lack = self.lower.abs().clamp(min=torch.finfo(self.lower.dtype).eps)
+        weight = torch.where(shown[:, clause], 0.0, 1 / lack)
+        return torch.linalg.vecdot(self.slope.abs(), weight.unsqueeze(-1), dim=1)
+
+
+def bound_boxes(task: Task, boxes: Boxes, method: Method) -> Bounded:
+    """Lower bounds of rows and clauses; -inf and coefficients of 1 where the method says nothing."""
     try:
         found = bounds_of(task, boxes, method)
     except BoundError:
-        if len(boxes.owner) == 1:
-            size = (1, task.spec.rows.shape[1])
-            return boxes.lower.new_full(size, -torch.inf), boxes.lower.new_ones(*size, boxes.lower.shape[1])
-        half = torch.arange(len(boxes.owner), device=boxes.owner.device).chunk(2)
-        parts = [bound_boxes(task, boxes.select(part), method) for part in half]
-        return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
-    return found.lower, coefficients(found, task.model.graph.inputs[0].index, boxes)
+        if len(boxes) == 1:
+            lower = boxes.lower.new_full((1, task.spec.rows.shape[1]), -torch.inf)
+            slope = boxes.lower.new_ones(*lower.shape, boxes.lower.shape[1])
+            return Bounded(lower, slope, mixed(task.spec, lower, None))
+        halves = [bound_boxes(task, boxes.select(half), method)
+                  for half in torch.arange(len(boxes), device=boxes.owner.device).chunk(2)]
+        clauses = Mixed(*(torch.cat([getattr(half.mixed, name) for half in halves]) for name in ("lower", "weights")))
+        return Bounded(torch.cat([half.lower for half in halves]), torch.cat([half.slope for half in halves]), clauses)
+    lines = lines_of(found, task, boxes)
+    slope = boxes.lower.new_ones(*found.lower.shape, boxes.lower.shape[1]) if lines is None else lines.slope
+    return Bounded(found.lower, slope, mixed(task.spec, found.lower, lines))
 
 
 def bounds_of(task: Task, boxes: Boxes, method: Method) -> Bounds:
@@ -179,26 +228,21 @@ def bounds_of(task: Task, boxes: Boxes, method: Method) -> Bounds:
     return bound(task.model, {node.name: box}, method=method, spec=task.spec.take(boxes.owner), observe=task.observe)
 
 
-def coefficients(found: Bounds, source: int, boxes: Boxes) -> Tensor:
-    """The rows' coefficients at the input (n, s, d); ones where the method has none."""
-    if found.linear is None or source not in found.linear.coefficients:
-        return boxes.lower.new_ones(*found.lower.shape, boxes.lower.shape[1])
-    return found.linear.coefficients[source].dense().flatten(2).expand(len(boxes.owner), -1, -1)
+def lines_of(found: Bounds, task: Task, boxes: Boxes) -> Lines | None:
+    """The rows as linear functions of the input; None where the method has none."""
+    linear, source = found.linear, task.model.graph.inputs[0].index
+    if linear is None or set(linear.coefficients) != {source}:
+        return None
+    slope = linear.coefficients[source].dense().flatten(2).expand(len(boxes), -1, -1)
+    middle, radius = (boxes.lower + boxes.upper) / 2, (boxes.upper - boxes.lower) / 2
+    away = middle - linear.reference[source].flatten(1) if source in linear.reference else middle
+    value = torch.linalg.vecdot(slope, away[:, None]) + task.spec.take(boxes.owner).offset
+    return Lines(value if linear.bias is None else value + linear.bias, slope, radius)
 
 
-def wanted(lower: Tensor, clause: Tensor) -> Tensor:
-    """The rows (n, s) that may prove what is left, given lower bounds (n, s): those of clauses that no row proves."""
-    best = lower.new_full((len(lower), int(clause.max()) + 1), -torch.inf)
-    return best.scatter_reduce(1, clause.expand_as(lower), lower, "amax").gather(1, clause.expand_as(lower)) <= 0
-
-
-def halve(boxes: Boxes, sensitivity: Tensor, lower: Tensor, clause: Tensor, cuts: Cuts) -> tuple[Boxes, Tensor]:
-    """Both halves of each box, and the problems (k,) with a box that is too narrow to halve.
-
-    What a row would gain counts as a share of what it lacks.
-    """
-    weight = wanted(lower, clause).to(sensitivity) / lower.abs().clamp(min=torch.finfo(lower.dtype).eps)
-    influence = torch.linalg.vecdot(sensitivity.abs(), weight.unsqueeze(-1), dim=1)
+def halve(boxes: Boxes, influence: Tensor, cuts: Cuts) -> tuple[Boxes, Tensor]:
+    """Both halves of each box, by the influence of coordinates (n, d), and the problems (k,) with a box that is too narrow to
+    halve."""
     influence = influence + 1e-3 * influence.amax(1, keepdim=True) + torch.finfo(influence.dtype).tiny
     wide = splittable(boxes.lower, boxes.upper)
     score = torch.where(wide, (boxes.upper - boxes.lower) * influence, -torch.inf)
@@ -210,23 +254,23 @@ def halve(boxes: Boxes, sensitivity: Tensor, lower: Tensor, clause: Tensor, cuts
     chosen = torch.nn.functional.one_hot(coordinate, score.shape[1]).bool()
     middle = (boxes.lower + boxes.upper) / 2
     below, above = cuts.halved(boxes.number, coordinate, middle.gather(1, coordinate[:, None]).squeeze(1))
-    left = Boxes(boxes.owner, boxes.lower, torch.where(chosen, middle, boxes.upper), boxes.parent, below)
-    right = Boxes(boxes.owner, torch.where(chosen, middle, boxes.lower), boxes.upper, boxes.parent, above)
+    left = Boxes(boxes.owner, boxes.lower, torch.where(chosen, middle, boxes.upper), boxes.parent, below, boxes.shown)
+    right = Boxes(boxes.owner, torch.where(chosen, middle, boxes.lower), boxes.upper, boxes.parent, above, boxes.shown)
     return joined((left, right)), hopeless
 
 
-def probe(task: Task, boxes: Boxes, lower: Tensor, sensitivity: Tensor) -> dict[int, Witness]:
+def probe(task: Task, boxes: Boxes, found: Bounded) -> dict[int, Witness]:
     """Witnesses among the centres of boxes, the corners where their worst row's linear bound is smallest, and what an attack on
     the boxes with the worst of these points finds."""
     if len(boxes.owner) == 0:
         return {}
     node = task.model.graph.inputs[0]
-    slope = sensitivity[torch.arange(len(lower)), lower.argmin(1)]
+    slope = found.slope[torch.arange(len(boxes)), found.lower.argmin(1)]
     corner = torch.where(slope > 0, boxes.lower, boxes.upper)
     points = torch.cat([(boxes.lower + boxes.upper) / 2, corner]).reshape(-1, *node.shape)
-    found = task.witnesses(boxes.owner.repeat(2), {node.name: points})
-    if found:
-        return found
+    witnesses = task.witnesses(boxes.owner.repeat(2), {node.name: points})
+    if witnesses:
+        return witnesses
     values = task.spec.take(boxes.owner.repeat(2)).values(evaluate(task.model, {node.name: points}))
     worst = task.spec.worst(values).reshape(2, -1).amin(0).argsort()[:ATTACKED]
     some = boxes.select(worst)
