@@ -51,6 +51,16 @@ class Names:
         """The nodes that inputs reach."""
         return perturbed_nodes(self.graph, {node.index for node in self.graph.inputs})
 
+    @cached_property
+    def called(self) -> dict[int, str]:
+        """The names of the steps that nonlinear nodes are, by node: of several from one operator of the file the last has its
+        name, and the others one of their own."""
+        nodes = [node for node in self.graph if not node.source and not lookup(node.op).affine(
+            tuple(arg in self.varying for arg in node.args)) and node.index in self.varying]
+        last = {node.name.split(AGAIN)[0]: node.index for node in nodes}
+        return {node.index: base if last[base] == node.index else f"{base}:{node.op}"
+                for node in nodes for base in (node.name.split(AGAIN)[0],)}
+
     def argument(self, node: int) -> Argument:
         """The name of a node's value; CertificateError if the checker knows none."""
         value = self.graph[node]
@@ -58,7 +68,7 @@ class Names:
             return Argument(value.name)
         for reader in self.graph:
             if node in reader.args:
-                found = Argument(reader.name, [arg for arg in reader.args if arg in self.varying].index(node))
+                found = Argument(self.called.get(reader.index, reader.name), [arg for arg in reader.args if arg in self.varying].index(node))
                 if self.places.bends(found) and self.places.size(found) == math.prod(value.shape):
                     return found
         own = Argument(value.name.split(AGAIN)[0])
@@ -68,7 +78,7 @@ class Names:
 
     def slopes(self, slopes: Slopes) -> dict[Argument, Pair]:
         """Slopes (n, size) under the names of arguments that the checker knows, without those for which any will do."""
-        found = {Argument(self.graph[node].name, number): (low.float().numpy(), high.float().numpy())
+        found = {Argument(self.called.get(node, self.graph[node].name), number): (low.float().numpy(), high.float().numpy())
                  for node, parts in slopes.items() for number, (low, high) in enumerate(parts)}
         return self.known(found) | self.known({argument: pair for node, parts in slopes.items()
                                                if lookup(self.graph[node].op).ranks
