@@ -21,7 +21,7 @@ MOST = 4
 
 @dataclass(frozen=True)
 class Lines:
-    """Linear lower bounds of rows on n boxes: values in their middles (n, s), coefficients (n, s, d), and half widths (n, d)."""
+    """Linear lower bounds of rows on n boxes: values in the middles (n, s), coefficients (n, s, d), half widths (n, d)."""
 
     middle: Tensor
     slope: Tensor

@@ -16,12 +16,12 @@ SMALL = 2**14
 """Numbers that a network computes from its inputs, up to which full CROWN decides sooner than CROWN-IBP, box for box dearer."""
 
 NUMBERS, LEAST_ROWS, MOST_ROWS = 2**21, 2**11, 2**15
-"""Rows of neurons hold at most so many numbers at the widest node, within these ends: what fits a cache is pulled soonest."""
+"""Rows that are pulled together hold so many numbers at the widest node, within these ends, to fit a cache."""
 
 
 @dataclass(frozen=True)
 class Bisection:
-    """When and how to halve inputs: at most `boxes` at a time bounded by `method`, for at most `most_inputs` perturbed coordinates.
+    """When and how to halve inputs: at most `boxes` at a time bounded by `method`, for at most `most_inputs` coordinates.
 
     Without a method it is CROWN for networks that hold at most SMALL numbers, and CROWN-IBP for others. The search gives
     up when more than `most_open` boxes wait.

@@ -55,8 +55,8 @@ class Names:
     def called(self) -> dict[int, str]:
         """The names of the steps that nonlinear nodes are, by node: of several from one operator of the file the last has its
         name, and the others one of their own."""
-        nodes = [node for node in self.graph if not node.source and not lookup(node.op).affine(
-            tuple(arg in self.varying for arg in node.args)) and node.index in self.varying]
+        nodes = [node for node in self.graph if not node.source and node.index in self.varying
+                 and not lookup(node.op).affine(tuple(arg in self.varying for arg in node.args))]
         last = {node.name.split(AGAIN)[0]: node.index for node in nodes}
         return {node.index: base if last[base] == node.index else f"{base}:{node.op}"
                 for node in nodes for base in (node.name.split(AGAIN)[0],)}
@@ -68,7 +68,8 @@ class Names:
             return Argument(value.name)
         for reader in self.graph:
             if node in reader.args:
-                found = Argument(self.called.get(reader.index, reader.name), [arg for arg in reader.args if arg in self.varying].index(node))
+                name, varying = self.called.get(reader.index, reader.name), [arg for arg in reader.args if arg in self.varying]
+                found = Argument(name, varying.index(node))
                 if self.places.bends(found) and self.places.size(found) == math.prod(value.shape):
                     return found
         own = Argument(value.name.split(AGAIN)[0])

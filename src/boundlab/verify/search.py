@@ -12,7 +12,6 @@ from torch import Tensor
 from boundlab.verify.proof import Proof
 from boundlab.verify.verdict import Witness
 
-
 PACE = 1.0
 """Seconds that one turn of a search should take: so many parts share it, and no more."""
 

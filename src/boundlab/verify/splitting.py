@@ -1,7 +1,8 @@
 """Input bisection: boxes are halved until each is proven, a witness turns up, or the time is over.
 
 For networks with few perturbed inputs; Wang et al. 2018 (ReluVal), Sec. 4.2 choose the coordinate by its influence, here
-its width times its coefficients in the linear bounds. A clause that is proven on a box is left alone in its halves. The most promising boxes are attacked. All problems of a batch share one
+its width times its coefficients in the linear bounds. A clause that is proven on a box is left alone in its halves. The most
+promising boxes are attacked. All problems of a batch share one
 flat list of open boxes.
 """
 
@@ -74,8 +75,8 @@ def only_box(regions: Regions, index: Tensor) -> Box:
 class BisectionState:
     """The problems `index` (m,) of a task with their open boxes, bounded by `method`, and what is known of closed ones.
 
-    `floor` (b, s) are the lowest bounds of all problems' rows over their proven boxes; problems that are `stuck` have a box
-    that is too narrow to halve; `count` is how many boxes the next turn takes. `shown` are boxes with the clauses (n, c) that
+    `floor` (b, s) are the lowest bounds of all problems' rows over the boxes that show their clauses; problems that are `stuck`
+    have a box that is too narrow to halve; `count` is how many boxes the next turn takes. `shown` are boxes with the clauses (n, c) that
     are proven on them and on no larger one, if proofs are kept.
     """
 
@@ -114,7 +115,7 @@ class BisectionState:
         open_now = torch.where(batch.shown, torch.inf, found.mixed.lower)
         margin, shown = open_now.amin(1), batch.shown | (open_now > 0)
         proven = shown.all(1)
-        closed = replace(self, done=self.done + len(batch)).closed(batch, shown & ~batch.shown, found.lower, proven)
+        closed = replace(self, done=self.done + len(batch)).closed(batch, shown & ~batch.shown, found.lower)
         failed = replace(batch, parent=torch.maximum(batch.parent, margin), shown=shown).select(~proven)
         found = found.select(~proven)
         witnesses = {**self.witnesses, **probe(self.task, failed, found)}
@@ -125,10 +126,10 @@ class BisectionState:
         return replace(closed, boxes=rest.without(ended).joined(halves.without(ended)), stuck=stuck, witnesses=witnesses,
                        count=count)
 
-    def closed(self, boxes: Boxes, fresh: Tensor, lower: Tensor, proven: Tensor) -> BisectionState:
-        """With clauses (n, c) that boxes show, and bounds of the rows (n, s) on those that are proven (n,)."""
-        owner, lower = boxes.owner[proven], lower[proven]
-        floor = self.floor.scatter_reduce(0, owner[:, None].expand_as(lower), lower, "amin")
+    def closed(self, boxes: Boxes, fresh: Tensor, lower: Tensor) -> BisectionState:
+        """With clauses (n, c) that boxes are the first to show, and bounds of the rows (n, s) there."""
+        rows = torch.where(fresh[:, self.task.spec.clause], lower, torch.inf)
+        floor = self.floor.scatter_reduce(0, boxes.owner[:, None].expand_as(rows), rows, "amin")
         some_new = fresh.any(1)
         keep = self.task.keep and bool(some_new.any())
         shown = (*self.shown, (boxes.select(some_new), fresh[some_new])) if keep else self.shown
@@ -152,7 +153,7 @@ class BisectionState:
         return Proof(clause, weights[box, clause], paths.take(box), plain=some(plain, box))
 
     def again(self, boxes: Boxes) -> tuple[Tensor, Slopes]:
-        """The weights of clauses' rows (n, c, a) and the slopes of plain lines on boxes, which are bounded once more for that."""
+        """The weights of clauses' rows (n, c, a), and the slopes of plain lines, on boxes that are bounded once more for that."""
         weights, parts, counts = list[Tensor](), list[Slopes](), list[int]()
         for chosen in torch.arange(len(boxes), device=boxes.owner.device).split(self.at_once):
             own = boxes.select(chosen)
@@ -175,7 +176,8 @@ def bisection(task: Task, index: Tensor, options: Bisection) -> BisectionState:
     ends = only_box(task.sets, index)
     lower, upper = ends.lower.flatten(1), ends.upper.flatten(1)
     none = torch.zeros(len(index), task.spec.clauses, dtype=torch.bool, device=index.device)
-    boxes = Boxes(index, lower, upper, lower.new_full((len(index),), -torch.inf), torch.arange(len(index), device=index.device), none)
+    number, nothing = torch.arange(len(index), device=index.device), lower.new_full((len(index),), -torch.inf)
+    boxes = Boxes(index, lower, upper, nothing, number, none)
     floor = lower.new_full((task.count, task.spec.rows.shape[1]), torch.inf)
     return BisectionState(task, index, options, options.chosen(task.model), Heap(boxes), floor, Cuts(len(index)),
                           min(FIRST, at_once(task, options)))
@@ -214,7 +216,8 @@ def bound_boxes(task: Task, boxes: Boxes, method: Method) -> Bounded:
             return Bounded(lower, slope, mixed(task.spec, lower, None))
         halves = [bound_boxes(task, boxes.select(half), method)
                   for half in torch.arange(len(boxes), device=boxes.owner.device).chunk(2)]
-        clauses = Mixed(*(torch.cat([getattr(half.mixed, name) for half in halves]) for name in ("lower", "weights")))
+        clauses = Mixed(*(torch.cat(parts) for parts in ([half.mixed.lower for half in halves],
+                                                         [half.mixed.weights for half in halves])))
         return Bounded(torch.cat([half.lower for half in halves]), torch.cat([half.slope for half in halves]), clauses)
     lines = lines_of(found, task, boxes)
     slope = boxes.lower.new_ones(*found.lower.shape, boxes.lower.shape[1]) if lines is None else lines.slope
