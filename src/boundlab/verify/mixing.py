@@ -39,7 +39,8 @@ class Mixed:
 def mixed(spec: Specification, lower: Tensor, lines: Lines | None) -> Mixed:
     """The best bound of each clause, given bounds of its rows (n, s) and, if there are some, linear bounds of them."""
     members = members_of(spec.clause)
-    own = lower[:, members]
+    again = torch.cat([torch.zeros_like(members[:, :1], dtype=torch.bool), members[:, 1:] == members[:, :1]], 1)
+    own = torch.where(again, -torch.inf, lower[:, members])
     best, weights = own.amax(2), torch.nn.functional.one_hot(own.argmax(2), members.shape[1]).to(lower)
     box, clause = (best <= 0).nonzero(as_tuple=True)
     if lines is None or members.shape[1] == 1 or len(box) == 0:
@@ -52,7 +53,7 @@ def mixed(spec: Specification, lower: Tensor, lines: Lines | None) -> Mixed:
     value, turn = middle[every, order[:, 0]], slope[every, order[:, 0]]
     for place in order[:, 1:].T:
         gain, change = middle[every, place] - value, slope[every, place] - turn
-        step = best_step(gain, turn, change, radius)
+        step = torch.where(again[clause, place], 0.0, best_step(gain, turn, change, radius))
         value, turn = value + step * gain, turn + step[:, None] * change
         share = torch.lerp(share, torch.nn.functional.one_hot(place, members.shape[1]).to(share), step[:, None])
     found = value - torch.linalg.vecdot(turn.abs(), radius)

@@ -75,8 +75,8 @@ def only_box(regions: Regions, index: Tensor) -> Box:
 class BisectionState:
     """The problems `index` (m,) of a task with their open boxes, bounded by `method`, and what is known of closed ones.
 
-    `floor` (b, s) are the lowest bounds of all problems' rows over the boxes that show their clauses; problems that are `stuck`
-    have a box that is too narrow to halve; `count` is how many boxes the next turn takes. `shown` are boxes with the clauses (n, c) that
+    `floor` (b, s) are the lowest bounds of all problems' rows over the boxes that show their clauses; problems that are
+    `stuck` have a box that is too narrow to halve; `count` is how many boxes the next turn takes. `shown` are boxes with the clauses (n, c) that
     are proven on them and on no larger one, if proofs are kept.
     """
 
@@ -153,7 +153,7 @@ class BisectionState:
         return Proof(clause, weights[box, clause], paths.take(box), plain=some(plain, box))
 
     def again(self, boxes: Boxes) -> tuple[Tensor, Slopes]:
-        """The weights of clauses' rows (n, c, a), and the slopes of plain lines, on boxes that are bounded once more for that."""
+        """The weights of clauses' rows (n, c, a), and slopes of plain lines, on boxes that are bounded once more for that."""
         weights, parts, counts = list[Tensor](), list[Slopes](), list[int]()
         for chosen in torch.arange(len(boxes), device=boxes.owner.device).split(self.at_once):
             own = boxes.select(chosen)
