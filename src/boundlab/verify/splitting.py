@@ -76,8 +76,8 @@ class BisectionState:
     """The problems `index` (m,) of a task with their open boxes, bounded by `method`, and what is known of closed ones.
 
     `floor` (b, s) are the lowest bounds of all problems' rows over the boxes that show their clauses; problems that are
-    `stuck` have a box that is too narrow to halve; `count` is how many boxes the next turn takes. `shown` are boxes with the clauses (n, c) that
-    are proven on them and on no larger one, if proofs are kept.
+    `stuck` have a box that is too narrow to halve; `count` is how many boxes the next turn takes. `shown` are
+    boxes with the clauses (n, c) that are proven on them and on no larger one, if proofs are kept.
     """
 
     task: Task
