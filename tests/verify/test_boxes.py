@@ -13,7 +13,8 @@ def some(bounds, owners, first):
     """Boxes with these bounds of their parents, numbered from `first`."""
     count = len(bounds)
     ends = torch.zeros(count, 2)
-    return Boxes(torch.tensor(owners), ends, ends + 1, torch.tensor(bounds), torch.arange(first, first + count))
+    return Boxes(torch.tensor(owners), ends, ends + 1, torch.tensor(bounds), torch.arange(first, first + count),
+                 torch.zeros(count, 1, dtype=torch.bool))
 
 
 def pairs(boxes):

@@ -13,7 +13,6 @@ import boundlab as bl
 from boundlab.bounds.climb import beginning
 from boundlab.verify.branching import branching
 from boundlab.verify.options import Bisection, Branching
-from boundlab.verify.splitting import wanted
 from boundlab.verify.standing import Clock
 from boundlab.verify.task import task_of_sets
 from boundlab.verify.verdict import Verdict
@@ -182,13 +181,6 @@ def small_problem():
     module = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3)).double()
     model, x = bl.capture(module, torch.zeros(1, 4, dtype=D)).detached(), torch.randn(3, 4, dtype=D)
     return model, bl.Box(x - 0.5, x + 0.5), bl.at_least(torch.randn(3, 1, 3, dtype=D), torch.zeros(3, 1, dtype=D))
-
-
-def test_boxes_are_halved_for_rows_of_clauses_that_are_open():
-    clause = torch.tensor([0, 0, 1, 1])
-    lower = torch.tensor([[1.0, -2.0, -3.0, -4.0], [-1.0, -1.0, 0.5, -1.0], [0.0, -1.0, 1.0, 1.0]])
-    expected = [[False, False, True, True], [True, True, False, False], [True, True, False, False]]
-    assert wanted(lower, clause).tolist() == expected
 
 
 def test_a_needle_beside_the_centres_is_found_by_the_attack_on_boxes():

@@ -18,21 +18,23 @@ NEAR, MOST = 2**13, 2
 
 @dataclass(frozen=True)
 class Boxes:
-    """n open boxes: the problem of each (n,), ends (n, d), the bound that its parent had (n,), its number among all (n,)."""
+    """n open boxes: the problem of each (n,), ends (n, d), the bound that its parent had (n,), its number among all (n,), and
+    which clauses are proven on a larger one, (n, c) booleans."""
 
     owner: Tensor
     lower: Tensor
     upper: Tensor
     parent: Tensor
     number: Tensor
+    shown: Tensor
 
     def __len__(self) -> int:
         return len(self.owner)
 
     @property
     def parts(self) -> tuple[Tensor, ...]:
-        """The five tensors."""
-        return self.owner, self.lower, self.upper, self.parent, self.number
+        """The six tensors."""
+        return self.owner, self.lower, self.upper, self.parent, self.number, self.shown
 
     @cached_property
     def owners(self) -> set[int]:

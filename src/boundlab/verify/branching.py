@@ -25,7 +25,7 @@ from boundlab.verify.expansion import Expansion
 from boundlab.verify.options import Branching
 from boundlab.verify.parts import Parts, goals_of
 from boundlab.verify.proof import Proof, inner_of, joined, plain_of
-from boundlab.verify.search import Found, least
+from boundlab.verify.search import Found, least, paced
 from boundlab.verify.task import Task
 from boundlab.verify.verdict import Witness
 
@@ -36,8 +36,6 @@ FIRST = 16
 """Parts of the first turn."""
 EASY, MOST_GOALS = 64, 32
 """Parts that are bounded before it pays to bound inner neurons for each goal, and goals for which there is memory."""
-PACE = 1.0
-"""Seconds that one turn of a search should take: so many parts share it, and no more."""
 
 
 @dataclass(frozen=True)
@@ -222,10 +220,3 @@ def time_of(share: float, deadline: float) -> float:
     """When a share of the time until the deadline will be over."""
     now = time.perf_counter()
     return now + share * (deadline - now)
-
-
-def paced(count: int, seconds: float, most: int) -> int:
-    """How many parts the next turn takes, if `count` took so many seconds."""
-    if seconds > 2 * PACE:
-        return max(1, count // 2)
-    return min(2 * count, most) if seconds < PACE else count

@@ -15,17 +15,20 @@ from boundlab.graph import INPUT, Model
 SMALL = 2**14
 """Numbers that a network computes from its inputs, up to which full CROWN decides sooner than CROWN-IBP, box for box dearer."""
 
+NUMBERS, LEAST_ROWS, MOST_ROWS = 2**21, 2**11, 2**15
+"""Rows that are pulled together hold so many numbers at the widest node, within these ends, to fit a cache."""
+
 
 @dataclass(frozen=True)
 class Bisection:
-    """When and how to halve inputs: `boxes` at a time bounded by `method`, for at most `most_inputs` perturbed coordinates.
+    """When and how to halve inputs: at most `boxes` at a time bounded by `method`, for at most `most_inputs` coordinates.
 
     Without a method it is CROWN for networks that hold at most SMALL numbers, and CROWN-IBP for others. The search gives
     up when more than `most_open` boxes wait.
     """
 
     method: Method | None = None
-    boxes: int = 512
+    boxes: int = 8192
     most_inputs: int = 32
     most_open: int = 1_000_000
 
@@ -35,8 +38,9 @@ class Bisection:
         for node in model.graph:
             if node.op == INPUT or any(arg in varying for arg in node.args):
                 varying.add(node.index)
-        small = sum(math.prod(model.graph[index].shape) for index in varying) <= SMALL
-        return self.method or (CROWN(problems=self.boxes, max_rows=2048) if small else CROWN(IBP()))
+        sizes = [math.prod(model.graph[index].shape) for index in varying]
+        small, rows = sum(sizes) <= SMALL, min(MOST_ROWS, max(LEAST_ROWS, NUMBERS // max(sizes)))
+        return self.method or (CROWN(problems=self.boxes, max_rows=rows) if small else CROWN(IBP()))
 
 
 @dataclass(frozen=True)

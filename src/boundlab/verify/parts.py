@@ -24,11 +24,16 @@ class Goals:
     place: Tensor
 
 
-def goals_of(spec: Specification, count: int) -> Goals:
-    """Every clause of each of `count` problems; clauses with fewer rows than others hold their first one again."""
-    members = [(spec.clause == clause).nonzero().squeeze(1) for clause in range(spec.clauses)]
+def members_of(clause: Tensor) -> Tensor:
+    """The rows (c, a) of every clause, given that of each row (s,); those with fewer rows hold their first one again."""
+    members = [(clause == one).nonzero().squeeze(1) for one in range(int(clause.max()) + 1)]
     most = max(map(len, members))
-    rows = torch.stack([torch.cat([own, own[:1].expand(most - len(own))]) for own in members])
+    return torch.stack([torch.cat([own, own[:1].expand(most - len(own))]) for own in members])
+
+
+def goals_of(spec: Specification, count: int) -> Goals:
+    """Every clause of each of `count` problems."""
+    rows = members_of(spec.clause)
     problem = torch.arange(count, device=rows.device).repeat_interleave(len(rows))
     return Goals(problem, rows.repeat(count, 1), problem)
 

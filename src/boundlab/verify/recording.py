@@ -49,6 +49,16 @@ class Names:
         """The nodes that inputs reach."""
         return perturbed_nodes(self.graph, {node.index for node in self.graph.inputs})
 
+    @cached_property
+    def called(self) -> dict[int, str]:
+        """The names of the steps that nonlinear nodes are, by node: of several from one operator of the file the last has its
+        name, and the others one of their own."""
+        nodes = [node for node in self.graph if not node.source and node.index in self.varying
+                 and not lookup(node.op).affine(tuple(arg in self.varying for arg in node.args))]
+        last = {node.name.split(AGAIN)[0]: node.index for node in nodes}
+        return {node.index: base if last[base] == node.index else f"{base}:{node.op}"
+                for node in nodes for base in (node.name.split(AGAIN)[0],)}
+
     def argument(self, node: int) -> Argument:
         """The name of a node's value; CertificateError if the checker knows none."""
         value = self.graph[node]
@@ -56,7 +66,8 @@ class Names:
             return Argument(value.name)
         for reader in self.graph:
             if node in reader.args:
-                found = Argument(reader.name, [arg for arg in reader.args if arg in self.varying].index(node))
+                name, varying = self.called.get(reader.index, reader.name), [arg for arg in reader.args if arg in self.varying]
+                found = Argument(name, varying.index(node))
                 if self.places.bends(found) and self.places.size(found) == math.prod(value.shape):
                     return found
         own = Argument(value.name.split(AGAIN)[0])
@@ -70,7 +81,7 @@ class Names:
         for node, parts in slopes.items():
             name, pairs = self.graph[node].name, [(low.float().numpy(), high.float().numpy()) for low, high in parts]
             found |= self.compared(name, *pairs) if lookup(self.graph[node].op).ranks else {
-                Argument(name, number): pair for number, pair in enumerate(pairs)}
+                Argument(self.called.get(node, name), number): pair for number, pair in enumerate(pairs)}
         return self.known(found)
 
     def alone(self, slopes: Slopes) -> Slopes:

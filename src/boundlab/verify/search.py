@@ -12,6 +12,9 @@ from torch import Tensor
 from boundlab.verify.proof import Proof
 from boundlab.verify.verdict import Witness
 
+PACE = 1.0
+"""Seconds that one turn of a search should take: so many parts share it, and no more."""
+
 
 @dataclass(frozen=True)
 class Found:
@@ -31,6 +34,13 @@ class Found:
 def least(bounds: Tensor) -> float:
     """The smallest of some bounds, infinite without any."""
     return float(bounds.min()) if len(bounds) else math.inf
+
+
+def paced(count: int, seconds: float, most: int) -> int:
+    """How many parts the next turn takes, if `count` took so many seconds."""
+    if seconds > 2 * PACE:
+        return max(1, count // 2)
+    return min(2 * count, most) if seconds < PACE else count
 
 
 class State(Protocol):

@@ -1,13 +1,15 @@
 """Input bisection: boxes are halved until each is proven, a witness turns up, or the time is over.
 
 For networks with few perturbed inputs; Wang et al. 2018 (ReluVal), Sec. 4.2 choose the coordinate by its influence, here
-its width times its coefficients in the linear bounds. The most promising boxes are attacked. All problems of a batch share one
+its width times its coefficients in the linear bounds. A clause that is proven on a box is left alone in its halves. The most
+promising boxes are attacked. All problems of a batch share one
 flat list of open boxes.
 """
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -23,14 +25,19 @@ from boundlab.perturbations.joint import Regions
 from boundlab.perturbations.sets import Box, PerturbationSet
 from boundlab.verify.boxes import Boxes, Heap, joined
 from boundlab.verify.cuts import Cuts
+from boundlab.verify.mixing import Lines, Mixed, mixed
 from boundlab.verify.options import Bisection
-from boundlab.verify.proof import Proof, Slopes, best_rows, plain_of, some, together
-from boundlab.verify.search import Found
+from boundlab.verify.proof import Proof, Slopes, plain_of, some, together
+from boundlab.verify.search import Found, paced
 from boundlab.verify.task import Task, take_regions
 from boundlab.verify.verdict import Witness
 
 NUMBERS = 2**23
 """Numbers that the rows of one batch of boxes may hold at the widest node, so that batches end soon after the deadline."""
+FIRST = 512
+"""Boxes of the first turn."""
+HELD = 2**28
+"""Bytes of slopes up to which a search keeps those of boxes that show clauses; those of later ones are made again."""
 ATTACKED, SHORT = 16, PGD(steps=8, restarts=2, targets=0)
 """How many of the boxes of a turn are attacked, and how."""
 
@@ -70,9 +77,9 @@ def only_box(regions: Regions, index: Tensor) -> Box:
 class BisectionState:
     """The problems `index` (m,) of a task with their open boxes, bounded by `method`, and what is known of closed ones.
 
-    `floor` (b, s) are the lowest bounds of all problems' rows over their proven boxes; problems that are `stuck` have a box
-    that is too narrow to halve. `shown` are proven boxes with their bounds (n, s) and slopes of plain lines, if
-    proofs are kept.
+    `floor` (b, s) are the lowest bounds of all problems' rows over the boxes that show their clauses; problems that are
+    `stuck` have a box that is too narrow to halve; `count` is how many boxes the next turn takes. `shown` are boxes that show
+    clauses, if proofs are kept.
     """
 
     task: Task
@@ -82,10 +89,11 @@ class BisectionState:
     boxes: Heap
     floor: Tensor
     cuts: Cuts
+    count: int
     done: int = 0
     witnesses: Mapping[int, Witness] = field(default_factory=dict)
     stuck: frozenset[int] = frozenset()
-    shown: tuple[tuple[Boxes, Tensor, Slopes], ...] = ()
+    shown: tuple[Shown, ...] = ()
 
     @property
     def over(self) -> bool:
@@ -94,9 +102,8 @@ class BisectionState:
 
     @property
     def at_once(self) -> int:
-        """How many boxes are bounded together."""
-        widest = max(math.prod(node.shape) for node in self.task.model.graph)
-        return max(1, min(self.options.boxes, NUMBERS // (widest * self.task.spec.rows.shape[1])))
+        """How many boxes may be bounded together."""
+        return at_once(self.task, self.options)
 
     def without(self, problems: set[int]) -> BisectionState:
         """The search of the other problems."""
@@ -105,23 +112,31 @@ class BisectionState:
     @torch.no_grad()
     def step(self, deadline: float) -> BisectionState:
         """The lowest boxes bounded, and those that are not proven halved."""
-        batch, rest = self.boxes.worst(self.at_once)
-        lower, sensitivity, plain = bound_boxes(self.task, batch, self.method)
-        margin = self.task.spec.worst(lower)
-        proven = margin > 0
-        closed = replace(self, done=self.done + len(batch.owner)).closed(batch.select(proven), lower[proven], plain)
-        failed = replace(batch, parent=torch.maximum(batch.parent, margin)).select(~proven)
-        witnesses = {**self.witnesses, **probe(self.task, failed, lower[~proven], sensitivity[~proven])}
-        halves, hopeless = halve(failed, sensitivity[~proven], lower[~proven], self.task.spec.clause, self.cuts)
+        started, (batch, rest) = time.perf_counter(), self.boxes.worst(self.count)
+        found = bound_boxes(self.task, batch, self.method, self.task.keep and sum(one.bytes for one in self.shown) < HELD)
+        open_now = torch.where(batch.shown, torch.inf, found.mixed.lower)
+        margin, shown = open_now.amin(1), batch.shown | (open_now > 0)
+        proven = shown.all(1)
+        closed = replace(self, done=self.done + len(batch)).closed(batch, shown & ~batch.shown, found)
+        failed = replace(batch, parent=torch.maximum(batch.parent, margin), shown=shown).select(~proven)
+        found = found.select(~proven)
+        witnesses = {**self.witnesses, **probe(self.task, failed, found)}
+        halves, hopeless = halve(failed, found.influence(self.task.spec.clause, failed.shown), self.cuts)
         stuck = self.stuck | set(hopeless.tolist())
         ended = stuck | set(witnesses)
-        return replace(closed, boxes=rest.without(ended).joined(halves.without(ended)), stuck=stuck, witnesses=witnesses)
+        count = paced(self.count, time.perf_counter() - started, self.at_once)
+        return replace(closed, boxes=rest.without(ended).joined(halves.without(ended)), stuck=stuck, witnesses=witnesses,
+                       count=count)
 
-    def closed(self, boxes: Boxes, lower: Tensor, plain: Slopes) -> BisectionState:
-        """With some proven boxes, bounds of their rows (n, s), and slopes of plain lines on them."""
-        floor = self.floor.scatter_reduce(0, boxes.owner[:, None].expand_as(lower), lower, "amin")
-        shown = (*self.shown, (boxes, lower, plain)) if self.task.keep else ()
-        return replace(self, floor=floor, shown=shown)
+    def closed(self, boxes: Boxes, fresh: Tensor, found: Bounded) -> BisectionState:
+        """With clauses (n, c) that boxes are the first to show, and what is known of these boxes."""
+        rows = torch.where(fresh[:, self.task.spec.clause], found.lower, torch.inf)
+        floor = self.floor.scatter_reduce(0, boxes.owner[:, None].expand_as(rows), rows, "amin")
+        new = fresh.any(1)
+        if not self.task.keep or not bool(new.any()):
+            return replace(self, floor=floor)
+        shown = Shown(boxes.select(new), fresh[new], found.mixed.weights[new].double().cpu(), found.plain)
+        return replace(self, floor=floor, shown=(*self.shown, shown))
 
     def found(self) -> Found:
         waiting = self.boxes.owners | self.stuck | set(self.witnesses)
@@ -129,46 +144,125 @@ class BisectionState:
         return Found(self.witnesses, proven, self.done, self.boxes.count, self.boxes.least)
 
     def proof(self, problem: int) -> Proof | None:
-        if not self.shown:
+        own = [part for shown in self.shown if (part := shown.select(shown.boxes.owner == problem)) is not None]
+        if not own:
             return None
-        own = [boxes.owner == problem for boxes, _, _ in self.shown]
-        boxes = joined([boxes.select(mask) for mask, (boxes, _, _) in zip(own, self.shown, strict=True)])
-        lower = torch.cat([lower[mask] for mask, (_, lower, _) in zip(own, self.shown, strict=True)])
-        plain = together([some(slopes, mask.cpu()) for mask, (_, _, slopes) in zip(own, self.shown, strict=True)],
-                         [int(mask.sum()) for mask in own])
-        spec, node = self.task.spec, self.task.model.graph.inputs[0].index
-        clause = torch.arange(spec.clauses).repeat_interleave(len(lower))
-        every = torch.arange(len(lower)).repeat(spec.clauses)
-        paths = self.cuts.paths(boxes.number, node).cpu().take(every)
-        return Proof(clause, best_rows(spec, lower).flatten(0, 1), paths, plain=some(plain, every))
+        boxes, weights = joined([part.boxes for part in own]), torch.cat([part.weights for part in own])
+        plain = together([self.slopes(part) for part in own], [len(part.boxes) for part in own])
+        clause, box = torch.cat([part.fresh for part in own]).T.nonzero(as_tuple=True)
+        paths = self.cuts.paths(boxes.number, self.task.model.graph.inputs[0].index).cpu()
+        clause, box = clause.cpu(), box.cpu()
+        return Proof(clause, weights[box, clause], paths.take(box), plain=some(plain, box))
+
+    def slopes(self, shown: Shown) -> Slopes:
+        """The slopes of plain lines on boxes, which are bounded once more where the search has not kept them."""
+        if shown.plain is not None:
+            return shown.plain
+        parts, counts = list[Slopes](), list[int]()
+        for chosen in torch.arange(len(shown.boxes), device=shown.boxes.owner.device).split(self.at_once):
+            found = bounds_of(self.task, shown.boxes.select(chosen), self.method)
+            parts.append(plain_of(found.graph, found.env, torch.arange(len(chosen), device=chosen.device)))
+            counts.append(len(chosen))
+        return together(parts, counts)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """n boxes that show clauses: which (n, c), `fresh` where no larger box does, by which weights of rows (n, c, a), and the
+    slopes of plain lines on them, unless these are to be made again."""
+
+    boxes: Boxes
+    fresh: Tensor
+    weights: Tensor
+    plain: Slopes | None
+
+    def select(self, mask: Tensor) -> Shown | None:
+        """Those where a mask (n,) is true; None if it is so nowhere."""
+        if not bool(mask.any()):
+            return None
+        plain = None if self.plain is None else some(self.plain, mask.cpu())
+        return Shown(self.boxes.select(mask), self.fresh[mask], self.weights[mask.cpu()], plain)
+
+    @property
+    def bytes(self) -> int:
+        """What the slopes hold."""
+        sides = [side for pairs in (self.plain or {}).values() for pair in pairs for side in pair]
+        return sum(side.numel() * side.element_size() for side in sides)
+
+
+def at_once(task: Task, options: Bisection) -> int:
+    """How many boxes may be bounded together."""
+    widest = max(math.prod(node.shape) for node in task.model.graph)
+    return max(1, min(options.boxes, NUMBERS // (widest * task.spec.rows.shape[1])))
 
 
 def bisection(task: Task, index: Tensor, options: Bisection) -> BisectionState:
     """The search of the problems `index` (m,) of a task at its beginning."""
     ends = only_box(task.sets, index)
     lower, upper = ends.lower.flatten(1), ends.upper.flatten(1)
-    boxes = Boxes(index, lower, upper, lower.new_full((len(index),), -torch.inf), torch.arange(len(index), device=index.device))
+    none = torch.zeros(len(index), task.spec.clauses, dtype=torch.bool, device=index.device)
+    number, nothing = torch.arange(len(index), device=index.device), lower.new_full((len(index),), -torch.inf)
+    boxes = Boxes(index, lower, upper, nothing, number, none)
     floor = lower.new_full((task.count, task.spec.rows.shape[1]), torch.inf)
-    return BisectionState(task, index, options, options.chosen(task.model), Heap(boxes), floor, Cuts(len(index)))
+    return BisectionState(task, index, options, options.chosen(task.model), Heap(boxes), floor, Cuts(len(index)),
+                          min(FIRST, at_once(task, options)))
 
 
-def bound_boxes(task: Task, boxes: Boxes, method: Method) -> tuple[Tensor, Tensor, Slopes]:
-    """Lower bounds of the rows (n, s), their coefficients (n, s, d), and slopes of plain lines on the boxes that are proven, if
-    proofs are kept; -inf, 1 and none where the method says nothing."""
+@dataclass(frozen=True)
+class Bounded:
+    """What is known of n boxes: lower bounds of rows (n, s), their coefficients (n, s, d), bounds of the clauses, and slopes
+    of plain lines on those boxes that are the first to show a clause, if they are kept."""
+
+    lower: Tensor
+    slope: Tensor
+    mixed: Mixed
+    plain: Slopes | None
+
+    def select(self, index: Tensor) -> Bounded:
+        """Bounds of some boxes, without slopes."""
+        return Bounded(self.lower[index], self.slope[index], Mixed(self.mixed.lower[index], self.mixed.weights[index]), None)
+
+    def influence(self, clause: Tensor, shown: Tensor) -> Tensor:
+        """By how much each coordinate (n, d) moves the rows of clauses that are not `shown` (n, c), given the clause of each.
+
+        What a row would gain counts as a share of what it lacks.
+        """
+        lack = self.lower.abs().clamp(min=torch.finfo(self.lower.dtype).eps)
+        weight = torch.where(shown[:, clause], 0.0, 1 / lack)
+        return torch.linalg.vecdot(self.slope.abs(), weight.unsqueeze(-1), dim=1)
+
+
+def first_shown(boxes: Boxes, clauses: Mixed) -> Tensor:
+    """The clauses (n, c) that boxes show and no larger one does."""
+    return ~boxes.shown & (clauses.lower > 0)
+
+
+def bound_boxes(task: Task, boxes: Boxes, method: Method, keep: bool) -> Bounded:
+    """Lower bounds of rows and clauses; -inf and coefficients of 1 where the method says nothing. `keep`: slopes, too."""
     try:
         found = bounds_of(task, boxes, method)
     except BoundError:
-        if len(boxes.owner) == 1:
-            size = (1, task.spec.rows.shape[1])
-            return boxes.lower.new_full(size, -torch.inf), boxes.lower.new_ones(*size, boxes.lower.shape[1]), {}
-        half = torch.arange(len(boxes.owner), device=boxes.owner.device).chunk(2)
-        parts = [bound_boxes(task, boxes.select(part), method) for part in half]
-        counts = [int((task.spec.worst(lower) > 0).sum()) for lower, _, _ in parts]
-        return (torch.cat([lower for lower, _, _ in parts]), torch.cat([rows for _, rows, _ in parts]),
-                together([plain for _, _, plain in parts], counts))
-    proven = (task.spec.worst(found.lower) > 0).nonzero().flatten()
-    plain = plain_of(found.graph, found.env, proven) if task.keep and len(proven) else {}
-    return found.lower, coefficients(found, task.model.graph.inputs[0].index, boxes), plain
+        return halves_of(task, boxes, method, keep)
+    lines = lines_of(found, task, boxes)
+    slope = boxes.lower.new_ones(*found.lower.shape, boxes.lower.shape[1]) if lines is None else lines.slope
+    clauses = mixed(task.spec, found.lower, lines)
+    new = first_shown(boxes, clauses).any(1).nonzero().flatten()
+    plain = plain_of(found.graph, found.env, new) if keep and len(new) else {}
+    return Bounded(found.lower, slope, clauses, plain if keep else None)
+
+
+def halves_of(task: Task, boxes: Boxes, method: Method, keep: bool) -> Bounded:
+    """The same of a list of boxes of which the method has failed for some, in two parts; what it does not bound is alone."""
+    if len(boxes) == 1:
+        lower = boxes.lower.new_full((1, task.spec.rows.shape[1]), -torch.inf)
+        slope = boxes.lower.new_ones(*lower.shape, boxes.lower.shape[1])
+        return Bounded(lower, slope, mixed(task.spec, lower, None), {} if keep else None)
+    halves = [boxes.select(half) for half in torch.arange(len(boxes), device=boxes.owner.device).chunk(2)]
+    found = [bound_boxes(task, half, method, keep) for half in halves]
+    clauses = Mixed(torch.cat([part.mixed.lower for part in found]), torch.cat([part.mixed.weights for part in found]))
+    counts = [int(first_shown(half, part.mixed).any(1).sum()) for half, part in zip(halves, found, strict=True)]
+    plain = together([part.plain or {} for part in found], counts) if keep else None
+    return Bounded(torch.cat([part.lower for part in found]), torch.cat([part.slope for part in found]), clauses, plain)
 
 
 def bounds_of(task: Task, boxes: Boxes, method: Method) -> Bounds:
@@ -178,26 +272,21 @@ def bounds_of(task: Task, boxes: Boxes, method: Method) -> Bounds:
     return bound(task.model, {node.name: box}, method=method, spec=task.spec.take(boxes.owner), observe=task.observe)
 
 
-def coefficients(found: Bounds, source: int, boxes: Boxes) -> Tensor:
-    """The rows' coefficients at the input (n, s, d); ones where the method has none."""
-    if found.linear is None or source not in found.linear.coefficients:
-        return boxes.lower.new_ones(*found.lower.shape, boxes.lower.shape[1])
-    return found.linear.coefficients[source].dense().flatten(2).expand(len(boxes.owner), -1, -1)
+def lines_of(found: Bounds, task: Task, boxes: Boxes) -> Lines | None:
+    """The rows as linear functions of the input; None where the method has none."""
+    linear, source = found.linear, task.model.graph.inputs[0].index
+    if linear is None or set(linear.coefficients) != {source}:
+        return None
+    slope = linear.coefficients[source].dense().flatten(2).expand(len(boxes), -1, -1)
+    middle, radius = (boxes.lower + boxes.upper) / 2, (boxes.upper - boxes.lower) / 2
+    away = middle - linear.reference[source].flatten(1) if source in linear.reference else middle
+    value = torch.linalg.vecdot(slope, away[:, None]) + task.spec.take(boxes.owner).offset
+    return Lines(value if linear.bias is None else value + linear.bias, slope, radius)
 
 
-def wanted(lower: Tensor, clause: Tensor) -> Tensor:
-    """The rows (n, s) that may prove what is left, given lower bounds (n, s): those of clauses that no row proves."""
-    best = lower.new_full((len(lower), int(clause.max()) + 1), -torch.inf)
-    return best.scatter_reduce(1, clause.expand_as(lower), lower, "amax").gather(1, clause.expand_as(lower)) <= 0
-
-
-def halve(boxes: Boxes, sensitivity: Tensor, lower: Tensor, clause: Tensor, cuts: Cuts) -> tuple[Boxes, Tensor]:
-    """Both halves of each box, and the problems (k,) with a box that is too narrow to halve.
-
-    What a row would gain counts as a share of what it lacks.
-    """
-    weight = wanted(lower, clause).to(sensitivity) / lower.abs().clamp(min=torch.finfo(lower.dtype).eps)
-    influence = torch.linalg.vecdot(sensitivity.abs(), weight.unsqueeze(-1), dim=1)
+def halve(boxes: Boxes, influence: Tensor, cuts: Cuts) -> tuple[Boxes, Tensor]:
+    """Both halves of each box, by the influence of coordinates (n, d), and the problems (k,) with a box that is too narrow to
+    halve."""
     influence = influence + 1e-3 * influence.amax(1, keepdim=True) + torch.finfo(influence.dtype).tiny
     wide = splittable(boxes.lower, boxes.upper)
     score = torch.where(wide, (boxes.upper - boxes.lower) * influence, -torch.inf)
@@ -209,23 +298,23 @@ def halve(boxes: Boxes, sensitivity: Tensor, lower: Tensor, clause: Tensor, cuts
     chosen = torch.nn.functional.one_hot(coordinate, score.shape[1]).bool()
     middle = (boxes.lower + boxes.upper) / 2
     below, above = cuts.halved(boxes.number, coordinate, middle.gather(1, coordinate[:, None]).squeeze(1))
-    left = Boxes(boxes.owner, boxes.lower, torch.where(chosen, middle, boxes.upper), boxes.parent, below)
-    right = Boxes(boxes.owner, torch.where(chosen, middle, boxes.lower), boxes.upper, boxes.parent, above)
+    left = Boxes(boxes.owner, boxes.lower, torch.where(chosen, middle, boxes.upper), boxes.parent, below, boxes.shown)
+    right = Boxes(boxes.owner, torch.where(chosen, middle, boxes.lower), boxes.upper, boxes.parent, above, boxes.shown)
     return joined((left, right)), hopeless
 
 
-def probe(task: Task, boxes: Boxes, lower: Tensor, sensitivity: Tensor) -> dict[int, Witness]:
+def probe(task: Task, boxes: Boxes, found: Bounded) -> dict[int, Witness]:
     """Witnesses among the centres of boxes, the corners where their worst row's linear bound is smallest, and what an attack on
     the boxes with the worst of these points finds."""
     if len(boxes.owner) == 0:
         return {}
     node = task.model.graph.inputs[0]
-    slope = sensitivity[torch.arange(len(lower)), lower.argmin(1)]
+    slope = found.slope[torch.arange(len(boxes)), found.lower.argmin(1)]
     corner = torch.where(slope > 0, boxes.lower, boxes.upper)
     points = torch.cat([(boxes.lower + boxes.upper) / 2, corner]).reshape(-1, *node.shape)
-    found = task.witnesses(boxes.owner.repeat(2), {node.name: points})
-    if found:
-        return found
+    witnesses = task.witnesses(boxes.owner.repeat(2), {node.name: points})
+    if witnesses:
+        return witnesses
     values = task.spec.take(boxes.owner.repeat(2)).values(evaluate(task.model, {node.name: points}))
     worst = task.spec.worst(values).reshape(2, -1).amin(0).argsort()[:ATTACKED]
     some = boxes.select(worst)
