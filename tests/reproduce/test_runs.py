@@ -145,7 +145,7 @@ def test_a_run_as_a_line_of_a_table(runs, table, tmp_path):
 def finished(name, method, folder):
     """A run that was not carried out, with errors of half of all examples."""
     asked = recipe(name).model_copy(update={"method": method} if method else {})
-    proofs = ("IBP", "BCP", "LMT", "CROWN-BCP")
+    proofs = ("IBP", "BCP", "LMT", "CROWN-BCP", "Fast-Lin")
     errors = {"clean": 0.1, "attacked": 0.2, **{f"verified, {proof}": 0.5 for proof in proofs}}
     return Finished(folder, name, asked, errors, asked.epochs, 10, 1.0)
 
@@ -169,7 +169,7 @@ def test_every_planned_run_is_a_line_of_its_table(tmp_path):
     for name, table in TABLES.items():
         planned = table.planned(())
         assert planned and len({asked.model_dump_json() for asked in planned.values()}) == len(planned), name
-        errors = {"clean": 0.1, "attacked": 0.2, **{f"verified, {proof}": 0.5 for proof in ("IBP", "BCP", "LMT", "CROWN-BCP")}}
+        errors = {"clean": 0.1, "attacked": 0.2, **{f"verified, {proof}": 0.5 for proof in ("IBP", "BCP", "LMT", "Fast-Lin")}}
         made = [Finished(tmp_path, title, asked, errors, 1, 10, 1.0) for title, asked in planned.items()]
         assert len(lines_of(table, made)) == len(made), name
         assert all(line.published or line.labels[3] == "IBP" for line in lines_of(table, made)), name

@@ -24,7 +24,7 @@ from boundlab.spec import at_least, labelled_right, margins
 from boundlab.train.batch import Threat
 from boundlab.train.measure import measure
 from boundlab.train.results import Finished
-from boundlab.train.run import OWN_PROOFS, PROOFS_L2
+from boundlab.train.run import OWN_PROOFS
 from boundlab.train.sources import training_and_test
 
 OUTER: Mapping[str, Method] = {"LMT": LMT(), "BCP": BCP()}
@@ -141,8 +141,7 @@ def curve(model: Model, data: Examples, proof: tuple[str, Method], about: tuple[
 
 def proof_of(run: Finished) -> tuple[str, Method]:
     """By what a network is certified: what it was trained by, if that is a bound for l_2 balls, else BCP."""
-    name = OWN_PROOFS.get(type(run.recipe.training_method), "BCP")
-    return name, PROOFS_L2[name]
+    return OWN_PROOFS.get(type(run.recipe.training_method), ("BCP", BCP()))
 
 
 def test_images(run: Finished, folder: Path, count: int) -> Examples:

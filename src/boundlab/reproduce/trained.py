@@ -259,7 +259,7 @@ def bcp_row(asked: Recipe) -> Row | None:
     if own is None or asked.norm != 2 or asked.weights is not None or (radius is not None and not near(radius, asked.radius)):
         return None
     about = structure(asked, "4C3F")
-    proof, known = OWN_PROOFS[kind], BCP_2.get((asked.data, about, own))
+    (proof, _), known = OWN_PROOFS[kind], BCP_2.get((asked.data, about, own))
     published = {} if known is None else {name: (value,) for name, value in vars(known).items()}
     labels = (asked.data, f"{asked.radius:.4g}", asked.network, own, proof)
     return Row(labels, proof, published, about if known is not None else "", accuracies=True)

@@ -12,6 +12,7 @@ from boundlab.attack.pgd import PGD
 from boundlab.bounds.lipschitz import BCP, LMT
 from boundlab.bounds.methods import CROWN, IBP
 from boundlab.bounds.problem import Method
+from boundlab.bounds.slopes import parallel
 from boundlab.data.examples import Examples
 from boundlab.train.fit import Fitted, captured, fit_against
 from boundlab.train.history import Epoch
@@ -27,9 +28,10 @@ PROOFS: Mapping[str, Method] = {"IBP": IBP(), "CROWN-IBP": CROWN(intermediate=IB
 """By what a finished network is certified,"""
 PROOFS_L2: Mapping[str, Method] = {"BCP": BCP(), "LMT": LMT(), "IBP": IBP(), "CROWN-BCP": CROWN(intermediate=BCP())}
 """and on balls in l_2,"""
-OWN_PROOFS: Mapping[type[TrainingMethod], str] = {
-    RobustBCP: "BCP", RobustLMT: "LMT", GloRo: "LMT", RobustIBP: "IBP", CAP: "CROWN-BCP"}
-"""where these methods train by bounds of their own."""
+OWN_PROOFS: Mapping[type[TrainingMethod], tuple[str, Method]] = {
+    RobustBCP: ("BCP", BCP()), RobustLMT: ("LMT", LMT()), GloRo: ("LMT", LMT()), RobustIBP: ("IBP", IBP()),
+    CAP: ("Fast-Lin", CROWN(alpha=parallel))}
+"""where also by the bounds that a method trains with: CAP's polytope has the lines of Fast-Lin."""
 SEARCH = PGD(steps=40, restarts=1, targets=1)
 QUICK_PROOFS: Mapping[str, Method] = {"IBP": IBP(), "CROWN-IBP": CROWN(intermediate=IBP())}
 """Where weights vary, every example has weights of its own to be searched and bounded."""
@@ -65,7 +67,10 @@ def how_measured(recipe: Recipe) -> tuple[Mapping[str, Method], PGD]:
         return WORD_PROOFS, QUICK_SEARCH
     if recipe.weights is not None:
         return QUICK_PROOFS, QUICK_SEARCH
-    return PROOFS_L2 if recipe.norm == 2 else PROOFS, SEARCH
+    if recipe.norm != 2:
+        return PROOFS, SEARCH
+    own = OWN_PROOFS.get(type(recipe.training_method))
+    return PROOFS_L2 if own is None else {**PROOFS_L2, own[0]: own[1]}, SEARCH
 
 
 def carried_out(recipe: Recipe, training: Examples, test: Examples, keep: Keep | None = None,
