@@ -5,8 +5,11 @@ import random
 import pytest
 import torch
 
+from boundlab.spec import Specification
 from boundlab.verify import boxes as module
 from boundlab.verify.boxes import Boxes, Heap, joined
+from boundlab.verify.mixing import mixed
+from boundlab.verify.splitting import Bounded
 
 
 def some(bounds, owners, first):
@@ -44,3 +47,16 @@ def test_the_lowest_come_first_and_none_is_lost_or_doubled(seed, monkeypatch):
         assert heap.count == len(plain) and heap.owners == {owner for *_, owner in plain}
         assert heap.least == min((bound for bound, *_ in plain), default=float("inf"))
     assert pairs(joined((heap.near, *heap.far))) == sorted(plain) and number > 500 and dropped
+
+
+def test_clauses_that_are_shown_do_not_steer_the_split():
+    clause, lower = torch.tensor([0, 1, 1]), torch.tensor([[-1.0, -2.0, -4.0]])
+    slope = torch.eye(3)[None]  # each row depends on a coordinate of its own
+    found = Bounded(lower, slope, mixed(margins_of(clause), lower, None), None)
+    assert found.influence(clause, torch.tensor([[False, False]])).tolist() == [[1.0, 0.5, 0.25]]
+    assert found.influence(clause, torch.tensor([[False, True]])).tolist() == [[1.0, 0.0, 0.0]]
+
+
+def margins_of(clause):
+    """A specification of three rows in two clauses."""
+    return Specification(torch.eye(3)[None], torch.zeros(1, 3), clause)

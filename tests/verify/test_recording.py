@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -31,6 +32,7 @@ from boundlab.verify.recording import Names, case_proof, certificate_of
 from boundlab.verify.splitting import bisection
 from boundlab.verify.task import task_of_sets
 from boundlab.verify.verdict import Verdict
+from tests.certificates.models import model, query_text
 from tests.verify.questions import files_of
 
 STAGES = {"bisection": (bl.Bisection(boxes=16),), "branching": (bl.Branching(base=bl.CROWN(), candidates=4),),
@@ -204,3 +206,20 @@ def test_the_command_line_writes_what_check_accepts(tmp_path_factory, tmp_path):
     assert checked.exit_code == 0 and "checked:" in checked.output
     refused = run(["verify", str(network), "--data", "x.npy", "--eps", "0.1", "--label", "0", "--certificate", proof])
     assert refused.exit_code == 2 and "VNN-LIB" in refused.output
+
+
+def test_a_quotient_is_two_steps_of_the_file_and_a_proof_names_both(tmp_path):
+    """One operator of the file, of which the graph makes a reciprocal and a product."""
+    node, rng = onnx.helper.make_node, np.random.default_rng(0)
+    sizes = {"w": (2, 2), "b": (2,), "v": (2, 2), "c": (2,), "last": (2, 2), "end": (2,)}
+    constants = {name: rng.normal(size=size).astype(np.float32) for name, size in sizes.items()}
+    nodes = [node("Gemm", ["x", "w", "b"], ["top"]), node("Gemm", ["x", "v", "c"], ["z"]), node("Mul", ["z", "z"], ["square"]),
+             node("Add", ["square", "one"], ["bottom"]), node("Div", ["top", "bottom"], ["share"]),
+             node("Gemm", ["share", "last", "end"], ["y"])]
+    (tmp_path / "net.onnx").write_bytes(model(nodes, (1, 2), {**constants, "one": np.ones(1, dtype=np.float32)}))
+    original, points = bl.load_original(tmp_path / "net.onnx"), torch.rand(2000, 2) * 1.2 - 0.6
+    least = float(bl.evaluate(original.model, points).reshape(2000, 2)[:, 0].min())
+    text = query_text([-0.6, -0.6], [0.6, 0.6], 2, f"(<= Y_0 {least - 0.05})")
+    (tmp_path / "spec.vnnlib").write_text(text, encoding="utf-8")
+    result, = bl.verify(original, parse_vnnlib(tmp_path / "spec.vnnlib"), stages=(bl.Bisection(),), timeout=30)
+    assert result.verdict is Verdict.VERIFIED and result.rigour is bl.Rigour.CHECKED
