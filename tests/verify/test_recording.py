@@ -223,3 +223,5 @@ def test_a_quotient_is_two_steps_of_the_file_and_a_proof_names_both(tmp_path):
     (tmp_path / "spec.vnnlib").write_text(text, encoding="utf-8")
     result, = bl.verify(original, parse_vnnlib(tmp_path / "spec.vnnlib"), stages=(bl.Bisection(),), timeout=30)
     assert result.verdict is Verdict.VERIFIED and result.rigour is bl.Rigour.CHECKED
+    proof, = certificate_of(result, tmp_path / "net.onnx", tmp_path / "spec.vnnlib").cases
+    assert {argument.step for argument in proof.plain} == {"square", "share", "share:reciprocal"}
