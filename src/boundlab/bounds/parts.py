@@ -94,7 +94,7 @@ class Splits:
             low, high = flat(interval.lower.expand(shape), 1), flat(interval.upper.expand(shape), 1)
             low = low.scatter_reduce(1, here.neuron, torch.where(here.side > 0, here.point, -math.inf), "amax")
             high = high.scatter_reduce(1, here.neuron, torch.where(here.side < 0, here.point, math.inf), "amin")
-            found[node], crossed = in_order(low.reshape(shape), high.reshape(shape))
+            found[node], crossed = ordered(low.reshape(shape), high.reshape(shape))
             empty |= crossed
         return found, empty
 
@@ -106,7 +106,7 @@ def no_splits(parts: int, like: Tensor) -> Splits:
     return Splits(none, none, none, number, number, number)
 
 
-def in_order(low: Tensor, high: Tensor) -> tuple[Interval, Tensor]:
+def ordered(low: Tensor, high: Tensor) -> tuple[Interval, Tensor]:
     """The interval between ends (n, *shape), where they cross with one for the other, and in which parts (n,) some cross."""
     crossed = low > high
     return Interval(torch.where(crossed, high, low), torch.where(crossed, low, high)), flat(crossed, 1).any(1)
@@ -162,11 +162,12 @@ class PartLower(TermLower):
         clipped, empty = self.splits.clip({**env, **{index: self.whole(index) for index in self.narrowed}})
         found = dict(clipped)
         for index in sorted(self.narrowed):
-            if lookup(graph[index].op).moves and graph[index].args[0] in self.narrowed:
-                here, moved = found[index], found[graph[index].args[0]]
+            node, op = graph[index], lookup(graph[index].op)
+            if op.moves and node.args[0] in self.narrowed:
+                here, moved = found[index], found[node.args[0]]
                 assert isinstance(here, Interval) and isinstance(moved, Interval)
-                image = moved.map(partial(lookup(graph[index].op).evaluate, **graph[index].attrs))
-                found[index], crossed = in_order(torch.maximum(here.lower, image.lower), torch.minimum(here.upper, image.upper))
+                image = moved.map(partial(op.evaluate, **node.attrs))
+                found[index], crossed = ordered(torch.maximum(here.lower, image.lower), torch.minimum(here.upper, image.upper))
                 empty = empty | crossed
         return found, empty
 
