@@ -7,15 +7,16 @@ from decimal import Decimal, localcontext
 
 import numpy as np
 import pytest
+from onnx import helper
 
-from boundlab.certificates.checker import case_bounds
+from boundlab.certificates.checker import case_bounds, check_proofs
 from boundlab.certificates.functions import lines_of
 from boundlab.certificates.leaves import places_of
 from boundlab.certificates.logsumexp import LogShares, LogSumExp
 from boundlab.certificates.reading import read_network
 from boundlab.certificates.rounding import UNIT
 from boundlab.question.vnnlib import parse_vnnlib
-from tests.certificates.models import query_text
+from tests.certificates.models import model, query_text
 from tests.certificates.search import Leaf, proof_of
 from tests.certificates.test_attention import attention, run, stored
 
@@ -140,3 +141,17 @@ def test_whatever_the_slopes_what_is_false_is_not_accepted() -> None:
             accepted += bool(found > 0)
             assert true or not found > 0
     assert accepted < 4
+
+
+@pytest.mark.parametrize("shift", [5.0, -5.0])
+def test_the_range_of_log_shares_is_not_that_of_what_is_added_to_them(shift):
+    """relu(log softmax(x) + c) summed up: a claim below its true values is refused, and one above them is not."""
+    held = {"c": np.full(2, shift), "w": np.array([[1.0], [1.0]])}
+    nodes = [helper.make_node("LogSoftmax", ["x"], ["l"], axis=1), helper.make_node("Add", ["l", "c"], ["a"]),
+             helper.make_node("Relu", ["a"], ["r"]), helper.make_node("MatMul", ["r", "w"], ["y"])]
+    network = read_network(model(nodes, (1, 2), held, dtype=np.float64))
+    x = np.linspace(-0.1, 0.1, 201)[:, None] * np.array([1.0, -1.0])
+    largest = np.maximum(x - np.log(np.exp(x).sum(1, keepdims=True)) + shift, 0).sum(1).max()
+    for claim, true in ((largest - 0.05, False), (largest + 0.3, True)):
+        query = parse_vnnlib(query_text(np.full(2, -0.1), np.full(2, 0.1), 1, f"(>= Y_0 {claim})"))
+        assert check_proofs(network, query, [proof_of(network, query.cases[0], [Leaf(0)])]).accepted is true

@@ -125,7 +125,8 @@ class Builder:
         if not isinstance(step, Affine) or step.bias.any() or step.slack.any() or value.size != math.prod(shape):
             return None
         spread = np.broadcast_to(shift, shape).reshape(-1)
-        return self.add(replace(step, bias=spread, scale=np.abs(spread)), shape)
+        # What is known of the value's range is not true of the sum.
+        return self.add(replace(step, bias=spread, scale=np.abs(spread), range=None), shape)
 
     def total(self, name: str, terms: Sequence[tuple[Value, float]]) -> Varying:
         """The sum of tensors times 1 or -1, with broadcasting."""
