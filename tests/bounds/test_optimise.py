@@ -8,6 +8,8 @@ import boundlab as bl
 from tests.bounds.soundness import region_of
 
 D = torch.float64
+ROUNDING = 1e-12
+"""Other methods pull other rows together, and processors add up products of other shapes in another order."""
 
 
 class Gated(nn.Module):
@@ -53,9 +55,9 @@ def test_bounds_are_sound_and_no_looser_than_plain_ones(name, kind, method):
     margins = torch.einsum("bso,nbo->nbs", spec.rows, values) + spec.offset
     assert bool((rows <= margins + 1e-9).all())
     plain = bl.CROWN(intermediate=method.base)
-    assert bool((rows >= bl.bound(model, region, method=plain, spec=spec).lower).all())
+    assert bool((rows >= bl.bound(model, region, method=plain, spec=spec).lower - ROUNDING).all())
     outputs = bl.bound(model, region, method=plain)
-    assert bool((whole.lower >= outputs.lower).all()) and bool((whole.upper <= outputs.upper).all())
+    assert bool((whole.lower >= outputs.lower - ROUNDING).all()) and bool((whole.upper <= outputs.upper + ROUNDING).all())
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -78,7 +80,7 @@ def test_a_problem_is_optimised_alone_as_in_a_batch(memory):
 def test_more_steps_are_never_worse_and_none_is_crown():
     _, model, region = case("tanh")
     found = [bl.bound(model, region, method=bl.Optimised(steps=steps)).lower for steps in (0, 5, 20)]
-    assert torch.equal(found[0], bl.bound(model, region, method=bl.CROWN()).lower)
+    assert torch.allclose(found[0], bl.bound(model, region, method=bl.CROWN()).lower, rtol=0, atol=ROUNDING)
     assert bool((found[0] <= found[1]).all()) and bool((found[1] <= found[2] + 1e-12).all())
 
 
