@@ -89,8 +89,7 @@ def scores(objective: PartLower, reader: Node, arrived: Mapping[int, Tensor], le
     `arrived` and `least` are the rows and the values where these are least, by node.
     """
     env = objective.env
-    perturbed = sorted({arg for arg in reader.args if isinstance(env[arg], Interval)})
-    op = lookup(reader.op)
+    op, perturbed = lookup(reader.op), [arg for arg in reader.args if isinstance(env[arg], Interval)]  # some of them twice
     if reader.source or op.affine(tuple(arg in perturbed for arg in reader.args)):
         return
     if len(perturbed) > 1 or not relaxer(env)(reader).elementwise:
