@@ -50,7 +50,7 @@ class Bent(nn.Module):
 FUNCTIONS = {"leaky": lambda x: nn.functional.leaky_relu(x, 0.1), "clip": lambda x: x.clamp(-0.3, 0.4), "abs": torch.abs,
              "tanh": torch.tanh, "sigmoid": torch.sigmoid, "sine": torch.sin, "silu": nn.functional.silu}
 OF_SEVERAL = {"product": lambda x: x * x.roll(1, -1), "quotient": lambda x: x / (1 + x.roll(1, -1).square()),
-              "maximum": lambda x: torch.maximum(x, -x.roll(1, -1)), "twice": lambda x: torch.maximum(x, x).relu(),
+              "maximum": lambda x: torch.maximum(x, -x.roll(1, -1)), "twice": lambda x: torch.maximum(x, x) * x.roll(1, -1),
               "pool": lambda x: torch.cat([nn.functional.max_pool1d(x[:, None], 2, 1)[:, 0], -x[:, :1]], 1)}
 
 
