@@ -102,6 +102,7 @@ def test_a_clause_of_two_rows_is_proven_where_neither_row_holds_everywhere():
 
 def test_programs_of_a_batch_are_about_their_own_problem():
     """No neuron can be split here, so that a linear program decides at once; it is the minimum of the second problem."""
+    torch.manual_seed(0)
     model = bl.capture(nn.Sequential(nn.Hardtanh(-0.7, 0.9), nn.Linear(4, 2)), torch.zeros(2, 4)).detached()
     center = torch.tensor([[0.0, 0.1, 0.2, 0.3], [2.0, 0.9, -0.7, -2.0]])
     ball = bl.LpBall(center, 0.5, 1.0)
