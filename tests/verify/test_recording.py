@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,17 @@ def test_what_is_proven_of_a_graph_is_derived_again(name, tmp_path_factory):
     _, _, original, query = ask(tmp_path_factory, "Relu", 1, SLACK.get(name, 0.05))
     result, = bl.verify(original.model, query, stages=STAGES[name], timeout=60)
     assert result.verdict is Verdict.VERIFIED and result.rigour is bl.Rigour.SOUND
+
+
+@pytest.mark.parametrize("function", ["Relu", "Tanh"])
+def test_slopes_that_a_search_did_not_keep_are_made_again(function, monkeypatch, tmp_path_factory):
+    network, spec, original, query = ask(tmp_path_factory, function, 1, 0.05)
+    kept, = bl.verify(original, query, stages=(bl.Bisection(),), timeout=60)
+    monkeypatch.setattr(sys.modules["boundlab.verify.splitting"], "HELD", 0)
+    again, = bl.verify(original, query, stages=(bl.Bisection(),), timeout=60)
+    assert again.verdict is Verdict.VERIFIED and again.rigour is bl.Rigour.CHECKED
+    (first,), (second,) = (certificate_of(result, network, spec).cases for result in (kept, again))
+    assert len(first.clause) == len(second.clause) > 2 and set(first.plain) == set(second.plain) != set()
 
 
 def test_floating_point_alone_makes_no_certificate(tmp_path_factory):
