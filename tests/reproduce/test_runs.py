@@ -219,6 +219,16 @@ def test_corners_are_those_of_what_the_lines_enclose():
     assert 0 < held.sum() < 4000 and torch.equal(held, (((inside[:, None] - polygon) * inward).sum(-1) >= 0).all(1))
 
 
+def test_the_plane_of_a_network_that_always_says_the_same_is_nearly_a_point(network):
+    _, data = network
+    silent = nn.Sequential(nn.Linear(data.x.shape[1], 3), nn.ReLU())
+    nn.init.zeros_(silent[0].weight)
+    with torch.no_grad():
+        silent[0].bias.copy_(torch.tensor([0.1, 0.7, 0.3]))
+    found = plane(bl.capture(silent, data.x[:1]).detached(), data, 0, 0.2)
+    assert all(len(region) > 2 and (region - found.center).abs().max() < 1e-4 for region in found.regions.values())
+
+
 def test_translations_are_the_same_for_all_by_the_ball_and_no_larger_with_the_box(network, tmp_path):
     model, data = network
     ball, both = (translations(model, data.x, 0.2, method) for method in (bl.LMT(), bl.BCP()))

@@ -32,6 +32,8 @@ OUTER: Mapping[str, Method] = {"LMT": LMT(), "BCP": BCP()}
 DIRECTIONS, SAMPLES, SOME = 180, 400, 100
 IMAGES, FEW, MANY, STEPS = 3, 20, 500, 6
 """Planes of a run, images that are looked at for each, images of other pictures, radii up to that of training."""
+ROUNDING = 1e-6
+"""Share of the logits' size by which regions are drawn larger; a point, of a network with one answer, would vanish."""
 SEARCH = PGD(steps=40, restarts=1, targets=1)
 
 
@@ -86,7 +88,7 @@ def plane(model: Model, data: Examples, image: int, eps: float, directions: int 
     broken = attack(model, ball, margins(labels, len(logits), model.dtype), SEARCH, torch.Generator().manual_seed(0))
     found = evaluate(model, broken.points)[0, [label, other]]
     return Plane(image, (label, other), logits[[label, other]], {
-        title: corners(ways, value[:-1]) for title, value in lower.items()},
+        title: corners(ways, value[:-1] - ROUNDING * (1 + value.abs().max())) for title, value in lower.items()},
         {title: float(value[-1]) for title, value in lower.items()}, samples, found)
 
 
