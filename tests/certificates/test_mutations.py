@@ -15,6 +15,7 @@ from boundlab.certificates.certificate import Argument, CaseProof, Certificate
 from boundlab.certificates.check import check_certificate, fingerprint
 from boundlab.certificates.file import load, save
 from boundlab.certificates.leaves import places_of
+from boundlab.certificates.narrowing import Narrowed
 from boundlab.certificates.reading import read_network
 from boundlab.errors import CertificateError
 from boundlab.question.vnnlib import parse_vnnlib
@@ -92,6 +93,15 @@ def one_frame(rng: np.random.Generator, proof: CaseProof) -> CaseProof:
     return dataclasses.replace(proof, frame=np.unique(frames, return_inverse=True)[1].reshape(-1))
 
 
+def narrowed(rng: np.random.Generator, proof: CaseProof) -> CaseProof:
+    """Random ends of intervals on random leaves."""
+    count = int(rng.integers(1, 40))
+    multiplier = rng.exponential(size=(count, proof.step.shape[1])) * rng.choice([0, 0.1, 1, 1e6, 1e307])
+    ends = Narrowed(rng.integers(0, proof.leaves, count), rng.integers(0, len(proof.steps), count), rng.integers(0, 2, count),
+                    rng.choice([-1, 1], count), multiplier)
+    return dataclasses.replace(proof, narrowed=ends)
+
+
 CHANGES: dict[str, Change] = {
     "points": changed("point", lambda rng, x: x + rng.normal(size=x.shape) * rng.choice([1e-12, 0.1, 10, 1e307])),
     "sides": changed("side", lambda rng, x: -x), "steps": changed("step", lambda rng, x: (x + 1) % 3),
@@ -99,6 +109,7 @@ CHANGES: dict[str, Change] = {
     "multipliers": changed("multiplier", lambda rng, x: rng.exponential(size=x.shape) * rng.choice([0.1, 1, 1e6, 1e307])),
     "weights": changed("weights", lambda rng, x: x * rng.exponential(size=x.shape) * rng.choice([1e-307, 1e-9, 1, 1e9, 1e307])),
     "clauses": changed("clause", lambda rng, x: rng.integers(0, 2, x.shape)), "slopes": sloped, "frames": one_frame,
+    "ends": narrowed,
     "dropped": leaves(lambda rng, n: np.flatnonzero(np.arange(n) != rng.integers(n))),
     "order": leaves(lambda rng, n: rng.permutation(n)), "doubled": leaves(lambda rng, n: rng.integers(0, n, 2 * n)),
     "cut short": lambda rng, proof: dataclasses.replace(

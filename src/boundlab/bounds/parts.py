@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
 import torch
@@ -99,6 +99,11 @@ class Splits:
         return found, empty
 
 
+def intervals_of(inner: Mapping[int, Interval], index: Tensor) -> dict[int, Interval]:
+    """Intervals (n, *shape) by node for some of n parts."""
+    return {node: interval.map(lambda end: end[index]) for node, interval in inner.items()}
+
+
 def no_splits(parts: int, like: Tensor) -> Splits:
     """No constraint for any of the parts; numbers will have the type of `like`."""
     none = torch.zeros(parts, 0, dtype=torch.long, device=like.device)
@@ -133,17 +138,22 @@ class NeuronTerm(Term):
 
 @dataclass(frozen=True)
 class PartLower(TermLower):
-    """Lower bounds of the rows of groups, each on the part of its owner's set where its constraints hold."""
+    """Lower bounds of the rows of groups, each on the part of its owner's set where its constraints hold.
+
+    `inner` are tighter intervals of some nodes that hold on the parts, (n, *shape).
+    """
 
     splits: Splits
+    inner: Mapping[int, Interval] = field(default_factory=dict)
 
     def take(self, index: Tensor) -> PartLower:
-        return PartLower(self.ground, self.groups.take(index), self.splits.take(index))
+        return PartLower(self.ground, self.groups.take(index), self.splits.take(index), intervals_of(self.inner, index))
 
     @cached_property
     def narrowed(self) -> frozenset[int]:
-        """The nodes whose intervals end at constraints: those that have some, and those whose entries are moved from there."""
-        found = set(self.splits.nodes)
+        """The nodes whose intervals differ from part to part: those that have constraints or tighter intervals, and those whose
+        entries are moved from there."""
+        found = {*self.splits.nodes, *self.inner}
         for node in self.ground.problem.model.graph:
             if node.args and node.args[0] in found and lookup(node.op).moves:
                 found.add(node.index)
@@ -159,7 +169,7 @@ class PartLower(TermLower):
     def clipped(self) -> tuple[Env, Tensor]:
         """Intervals that end at the constraints, and which parts are seen to be empty."""
         env, graph = self.ground.beside(self.groups.owner), self.ground.problem.model.graph
-        clipped, empty = self.splits.clip({**env, **{index: self.whole(index) for index in self.narrowed}})
+        clipped, empty = self.splits.clip({**env, **{index: self.whole(index) for index in self.narrowed}, **self.inner})
         found = dict(clipped)
         for index in sorted(self.narrowed):
             node, op = graph[index], lookup(graph[index].op)

@@ -16,6 +16,7 @@ from boundlab.certificates.assumption import stacked_assumptions
 from boundlab.certificates.balls import Balls, balls_of
 from boundlab.certificates.certificate import Argument, CaseProof, Pair
 from boundlab.certificates.functions import Ends
+from boundlab.certificates.narrowing import stacked_ends
 from boundlab.certificates.network import Network
 from boundlab.certificates.unsafe import Atoms, atoms_of
 from boundlab.question.exact import Case
@@ -90,11 +91,13 @@ def joined(proofs: Sequence[CaseProof], clauses: Sequence[int]) -> CaseProof:
     frames, leaves = ([count(proof) for proof in proofs] for count in (lambda proof: proof.frames, lambda proof: proof.leaves))
     frame = np.concatenate([proof.frame for proof in proofs]) + np.repeat(np.cumsum([0, *frames[:-1]]), leaves)
     clause = np.concatenate([proof.clause for proof in proofs]) + np.repeat(clauses, leaves)
+    places = [np.array([place[step] for step in proof.steps], dtype=np.int64) for proof in proofs]
     return CaseProof(
         clause, column("weights", 0), column("step", -1), column("neuron", 0), column("side", 0), column("point", 0),
         column("multiplier", 0), frame, steps, stacked([proof.lines for proof in proofs], leaves),
         stacked([proof.inner for proof in proofs], frames), stacked([proof.plain for proof in proofs], frames),
-        proofs[0].thorough, stacked_assumptions([proof.assumed for proof in proofs], frames))
+        proofs[0].thorough, stacked_assumptions([proof.assumed for proof in proofs], frames),
+        stacked_ends([proof.narrowed for proof in proofs], leaves, places, columns))
 
 
 def renumbered(proof: CaseProof, place: Mapping[Argument, int]) -> np.ndarray:

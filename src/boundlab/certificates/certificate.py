@@ -14,6 +14,7 @@ import numpy as np
 
 from boundlab.certificates.assumption import Assumptions, validate_assumptions
 from boundlab.certificates.naming import Argument
+from boundlab.certificates.narrowing import Narrowed, validate_ends
 from boundlab.errors import CertificateError
 
 Pair = tuple[np.ndarray, np.ndarray]
@@ -39,6 +40,7 @@ class CaseProof:
     thorough: whether leaves that are not shown otherwise are shown with intervals of all neurons, not only of those whose
     lines need them: dearer, seldom tighter.
     assumed: intervals that hold where a frame's clause fails, which all its leaves are about then; derived after all others.
+    narrowed: ends of intervals that hold on single leaves, derived last; None without any.
     """
 
     clause: np.ndarray
@@ -55,6 +57,7 @@ class CaseProof:
     plain: Mapping[Argument, Pair] = field(default_factory=dict)
     thorough: bool = False
     assumed: Assumptions = field(default_factory=dict)
+    narrowed: Narrowed | None = None
 
     def __post_init__(self) -> None:
         validate(self)
@@ -132,6 +135,8 @@ def validate(proof: CaseProof) -> None:
     for (target, argument), pair in proof.inner.items():
         validate_slopes(f"'{argument.step}' under '{target.step}'", pair, (proof.frames, 2, None))
     validate_assumptions(proof.assumed, proof.frame, proof.clause, proof.weights.shape[1])
+    if proof.narrowed is not None:
+        validate_ends(proof.narrowed, n, len(proof.steps), proof.step.shape[1])
 
 
 def constraints(proof: CaseProof) -> dict[str, np.ndarray]:

@@ -110,6 +110,7 @@ def named(proof: CaseProof, places: Places) -> None:
                                "operator of the network.")
     sizes = np.array([places.size(one) for one in proof.steps] or [0])
     beyond = any(own.neurons[-1] >= places.size(target) for target, own in proof.assumed.items())
+    beyond |= proof.narrowed is not None and bool((proof.narrowed.neuron >= sizes[proof.narrowed.step]).any())
     if beyond or ((proof.step >= 0) & (proof.neuron >= sizes[proof.step.clip(min=0)])).any():
         raise CertificateError("the certificate is about a neuron that its step does not have.")
     widths = [(one, slopes.shape[1], places.size(one)) for lines in (proof.lines, proof.plain)

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from boundlab.certificates.assumption import Assumption
 from boundlab.certificates.certificate import Argument, CaseProof, Certificate, Pair
+from boundlab.certificates.narrowing import Narrowed
 from boundlab.errors import CertificateError
 
 FORMAT = "boundlab certificate"
@@ -85,6 +86,16 @@ class Assumed(Part):
     lines: tuple[Lines, ...] = ()
 
 
+class Narrowing(Part):
+    """Members of a `Narrowed`."""
+
+    leaf: Member
+    step: Member
+    neuron: Member
+    side: Member
+    multiplier: Member
+
+
 class Proof(Part):
     """One case: names, members of the arrays, and slopes."""
 
@@ -95,6 +106,7 @@ class Proof(Part):
     plain: tuple[Slopes, ...] = ()
     thorough: bool = False
     assumed: tuple[Assumed, ...] = ()
+    narrowed: Narrowing | None = None
 
 
 class Text(Part):
@@ -144,8 +156,11 @@ def written(target: Target, folder: str, proof: CaseProof) -> dict[str, Any]:
                     for name, pairs in (("lines", proof.lines), ("plain", proof.plain)))
     inner = [slopes_text(target, f"{folder}/inner/{k}", pair) | {"argument": text_of(argument), "target": text_of(goal)}
              for k, ((goal, argument), pair) in enumerate(proof.inner.items())]
+    narrowed = None if proof.narrowed is None else {
+        **{name: store(target, f"{folder}/narrowed/{name}.npy", narrow(array)) for name, array in proof.narrowed.whole.items()},
+        "multiplier": store(target, f"{folder}/narrowed/multiplier.npy", proof.narrowed.multiplier)}
     return {"steps": [text_of(argument) for argument in proof.steps], "arrays": arrays, "lines": lines, "inner": inner,
-            "plain": plain, "thorough": proof.thorough,
+            "plain": plain, "thorough": proof.thorough, "narrowed": narrowed,
             "assumed": [assumed_text(target, f"{folder}/assumed/{k}", *one) for k, one in enumerate(proof.assumed.items())]}
 
 
@@ -259,7 +274,18 @@ def proof_of(source: Source, text: Proof) -> CaseProof:
              if one.target is not None and (one.lower or one.upper)}
     return CaseProof(**whole, **{name: arrays[name] for name in NUMBERS},
                      steps=tuple(one.argument() for one in text.steps), lines=lines, inner=inner, plain=plain,
-                     thorough=text.thorough, assumed=dict(assumption_of(source, one) for one in text.assumed))
+                     thorough=text.thorough, assumed=dict(assumption_of(source, one) for one in text.assumed),
+                     narrowed=None if text.narrowed is None else narrowed_of(source, text.narrowed))
+
+
+def narrowed_of(source: Source, text: Narrowing) -> Narrowed:
+    """Ends of leaves with their arrays."""
+    members = {"leaf": text.leaf, "step": text.step, "neuron": text.neuron, "side": text.side}
+    whole = {name: array_of(source, one) for name, one in members.items()}
+    if not all(np.issubdtype(array.dtype, np.integer) for array in whole.values()):
+        raise ValueError("it has numbers with a fraction where whole ones are needed")
+    return Narrowed(**{name: array.astype(np.int64) for name, array in whole.items()},
+                    multiplier=array_of(source, text.multiplier))
 
 
 def assumption_of(source: Source, text: Assumed) -> tuple[Argument, Assumption]:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from boundlab.certificates.certificate import Argument, CaseProof, Pair
 from boundlab.certificates.functions import Ends, lines_of
-from boundlab.certificates.known import Known, Rows, at
+from boundlab.certificates.known import FEWEST, Known, Rows, at
+from boundlab.certificates.narrowing import Narrowed
 from boundlab.certificates.network import Affine, Input, Network, Nonlinear, Part, repeated
 from boundlab.certificates.pull import Pull, Room, dots, widened
 from boundlab.certificates.rounding import TINY, UNDERFLOW, UNIT, below
 from boundlab.certificates.unsafe import Atoms
 from boundlab.errors import CertificateError
+
+MOST_NUMBERS = 2**20
+"""Numbers that the rows of ends on single leaves may hold over the whole network."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,7 @@ class Leaves:
         rows, constants, slack = atoms.rows(self.proof.weights[self.chosen], self.proof.clause[self.chosen])
         pull.bias = below(constants - dots(self.known.magnitude(network.output), slack))
         direct = self.on_interval(rows, pull.bias)
-        self.multiply(pull)
+        self.multiply(pull, self.proof.multiplier[self.chosen])
         pull.arrive(network.output, Part(None, rows))
         if self.known.empty is not None:
             empty = empty | self.known.empty[self.owner]
@@ -127,29 +131,62 @@ class Leaves:
         empty = np.zeros(len(self.chosen), dtype=bool)
         for tensor, leaves, depth in self.constraints():
             if tensor not in found:
-                shape = (self.known.network.steps[tensor].size, len(self.chosen))
-                ends = (np.broadcast_to(at(end, self.owner), shape).copy() for end in self.known.ends[tensor])
-                found[tensor] = (next(ends), next(ends))
+                found[tensor] = self.whole(tensor)
             lower, upper = found[tensor]
             leaf = self.chosen[leaves]
             neuron, point = self.proof.neuron[leaf, depth], self.proof.point[leaf, depth]
             over = self.proof.side[leaf, depth] > 0
             lower[neuron[over], leaves[over]] = np.maximum(lower[neuron[over], leaves[over]], point[over])
             upper[neuron[~over], leaves[~over]] = np.minimum(upper[neuron[~over], leaves[~over]], point[~over])
+        self.narrow(found)
         for lower, upper in found.values():
             empty |= (lower > upper).any(axis=0)
         for lower, upper in found.values():
             upper[:, empty] = np.maximum(lower, upper)[:, empty]
         return found, empty
 
-    def multiply(self, pull: Pull) -> None:
-        """Subtract multiplier * side * (value - point), which is at least 0 on the leaf, from each leaf's row."""
+    def whole(self, tensor: int) -> Ends:
+        """A tensor's ends on the frames of the leaves, (size, r)."""
+        shape = (self.known.network.steps[tensor].size, len(self.chosen))
+        lower, upper = (np.broadcast_to(at(end, self.owner), shape).copy() for end in self.known.ends[tensor])
+        return lower, upper
+
+    def narrow(self, found: dict[int, Ends]) -> None:
+        """Move the ends (size, r) of tensors to where the certificate's multipliers show that they are on single leaves."""
+        if self.proof.narrowed is None:
+            return
+        own = self.proof.narrowed.of(self.chosen)
+        for number in np.unique(own.step):
+            tensor = self.places.tensor(self.proof.steps[number])
+            if tensor not in found:
+                found[tensor] = self.whole(tensor)
+            lower, upper = found[tensor]
+            members = np.flatnonzero(own.step == number)
+            count = max(MOST_NUMBERS // sum(step.size for step in self.known.network.steps), FEWEST)
+            for start in range(0, len(members), count):
+                ends = own.at(members[start:start + count])
+                point, above = self.least(tensor, ends), ends.side > 0
+                np.fmax.at(lower, (ends.neuron[above], ends.leaf[above]), point[above])
+                np.fmin.at(upper, (ends.neuron[~above], ends.leaf[~above]), -point[~above])
+
+    def least(self, tensor: int, ends: Narrowed) -> np.ndarray:
+        """What each end's neuron, times its side, is at least on its leaf, (m,); NaN where nothing is known."""
+        leaves = replace(self, chosen=self.chosen[ends.leaf], owner=self.owner[ends.leaf])
+        rows = np.zeros((self.known.network.steps[tensor].size, len(ends.leaf)))
+        rows[ends.neuron, np.arange(len(ends.leaf))] = ends.side
+        pull = self.known.pull_of(leaves.owner)
+        leaves.multiply(pull, ends.multiplier.astype(np.float64))
+        pull.arrive(tensor, Part(None, rows))
+        return pull.to_inputs(lambda step: self.known.room(step, leaves.owner))
+
+    def multiply(self, pull: Pull, multiplier: np.ndarray) -> None:
+        """Subtract multiplier (r, c) * side * (value - point), which is at least 0 on the leaf, from each leaf's row."""
         for tensor, leaves, depth in self.constraints():
             if isinstance(self.known.network.steps[tensor], Input):
                 continue
             leaf = self.chosen[leaves]
             neuron = self.proof.neuron[leaf, depth]
-            factor = self.proof.multiplier[leaf, depth] * self.proof.side[leaf, depth]
+            factor = multiplier[leaves, depth] * self.proof.side[leaf, depth]
             if tensor not in pull.waiting:
                 pull.waiting[tensor] = Part(None, np.zeros((self.known.network.steps[tensor].size, len(self.chosen))))
             waiting = pull.waiting[tensor].values

@@ -62,7 +62,7 @@ def taken(proof: CaseProof, leaves: np.ndarray, fresh: bool) -> CaseProof:
         proof.clause[leaves], proof.weights[leaves], proof.step[leaves], proof.neuron[leaves], proof.side[leaves],
         proof.point[leaves], proof.multiplier[leaves], number.reshape(-1).astype(np.int64), proof.steps,
         at(proof.lines, leaves), at(proof.inner, frames), at(proof.plain, frames), proof.thorough,
-        {target: one.at(frames) for target, one in proof.assumed.items()})
+        {target: one.at(frames) for target, one in proof.assumed.items()}, proof.narrowed and proof.narrowed.of(leaves))
 
 
 def halved(proof: CaseProof, case: Case, network: Network) -> CaseProof:
@@ -83,7 +83,8 @@ def halved(proof: CaseProof, case: Case, network: Network) -> CaseProof:
     return replace(both, steps=steps, step=with_column(both.step, depth, step[every], -1),
                    neuron=with_column(both.neuron, depth, neuron[every], 0), side=with_column(both.side, depth, side, 0),
                    point=with_column(both.point, depth, middle[every], 0),
-                   multiplier=with_column(both.multiplier, depth, none, 0))
+                   multiplier=with_column(both.multiplier, depth, none, 0),
+                   narrowed=both.narrowed and both.narrowed.wide(both.step.shape[1] + 1))
 
 
 def with_column(array: np.ndarray, depth: np.ndarray, value: np.ndarray, empty: float) -> np.ndarray:

@@ -22,9 +22,10 @@ from boundlab.errors import BoundError, MissingPackage, MissingRule
 from boundlab.perturbations.sets import PerturbationSet
 from boundlab.verify.base import SHARE, base_of
 from boundlab.verify.expansion import Expansion
+from boundlab.verify.narrowing import PAYS, gathered, narrowed
 from boundlab.verify.options import Branching
-from boundlab.verify.parts import Parts, goals_of
-from boundlab.verify.proof import Proof, inner_of, joined, plain_of
+from boundlab.verify.parts import Parts, below, goals_of
+from boundlab.verify.proof import Narrowed, Proof, inner_of, joined, plain_of
 from boundlab.verify.search import Found, least, paced
 from boundlab.verify.task import Task
 from boundlab.verify.verdict import Witness
@@ -44,7 +45,8 @@ class BranchingState:
 
     `floor` (i,) is the lowest bound of a proven part of each goal, `lost` (m,) says which problems are given up or have a
     witness, `count` is how many parts the next turn takes, `room` how many bytes those that wait may hold. `shown` are proven
-    parts with their goals, if proofs are kept.
+    parts with their goals and histories, if proofs are kept. `made` parts have been split off so far; `narrowed` are ends of
+    intervals that were found on them, None where that did not pay.
     """
 
     task: Task
@@ -58,7 +60,10 @@ class BranchingState:
     done: int = 0
     witnesses: Mapping[int, Witness] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    shown: tuple[tuple[Tensor, Proof], ...] = ()
+    shown: tuple[tuple[Tensor, Tensor, Proof], ...] = ()
+    made: int = 0
+    narrowed: tuple[Narrowed, ...] = ()
+    narrows: bool = True
 
     @property
     def over(self) -> bool:
@@ -100,15 +105,26 @@ class BranchingState:
             return replace(closed, waiting=waiting.join(now))
         found = found_at(self.task, self.index[self.owner(now)], functools.partial(self.expansion.points, now))
         fresh, stuck = self.expansion.split(now)
-        split = replace(closed, witnesses={**self.witnesses, **found}).ended(stuck, deadline)
+        split, fresh = replace(closed, witnesses={**self.witnesses, **found}).ended(stuck, deadline).narrower(fresh, deadline)
         return split.joined(fresh, paced(self.count, time.perf_counter() - started, self.expansion.at_once))
+
+    def narrower(self, fresh: Parts, deadline: float) -> tuple[BranchingState, Parts]:
+        """Tighter intervals on parts that have just been split off, as long as these gain."""
+        if not self.narrows or len(fresh.goal) == 0:
+            return self, fresh
+        found = narrowed(self.expansion, fresh, self.made, deadline)
+        if found.gain < PAYS:
+            return replace(self, narrows=False), fresh
+        kept = (*self.narrowed, found.narrowed.cpu()) if self.task.keep and len(found.narrowed.part) else self.narrowed
+        return replace(self, made=self.made + len(fresh.goal), narrowed=kept), found.parts
 
     def closed(self, parts: Parts) -> BranchingState:
         """With some proven parts."""
         floor = self.floor.scatter_reduce(0, parts.goal, parts.lower, "amin")
         if not self.task.keep or len(parts.goal) == 0:
             return replace(self, floor=floor)
-        return replace(self, floor=floor, shown=(*self.shown, (parts.goal.cpu(), self.expansion.shown(parts))))
+        shown = parts.goal.cpu(), parts.history.cpu(), self.expansion.shown(parts)
+        return replace(self, floor=floor, shown=(*self.shown, shown))
 
     def ended(self, stuck: Parts, deadline: float) -> BranchingState:
         """With parts that cannot be split: linear programs prove them, or their problem is given up."""
@@ -119,7 +135,8 @@ class BranchingState:
         kept = self.shown
         if self.task.keep and bool(shown.any()):
             proven = [leaf for leaf in ends.leaves if leaf is not None and leaf.lower > 0]
-            kept = (*kept, (stuck.goal[shown].cpu(), self.expansion.shown_by(stuck.select(shown), proven)))
+            proof = self.expansion.shown_by(stuck.select(shown), proven)
+            kept = (*kept, (stuck.goal[shown].cpu(), stuck.history[shown].cpu(), proof))
         return replace(self, floor=floor, lost=lost, witnesses={**self.witnesses, **ends.witnesses}, shown=kept,
                        notes=tuple(dict.fromkeys((*self.notes, *ends.notes))))
 
@@ -150,10 +167,12 @@ class BranchingState:
         if not self.shown:
             return None
         own = self.expansion.goals.problem.cpu() == place
-        leaves = joined([proof.take(own[goal]) for goal, proof in self.shown if bool(own[goal].any())])
+        leaves = joined([proof.take(own[goal]) for goal, _, proof in self.shown if bool(own[goal].any())])
+        history = functools.reduce(below, [lineage[own[goal]] for goal, lineage, _ in self.shown])
         ground, here = self.expansion.first, torch.full((len(leaves.clause),), place)
         plain, inner = plain_of(ground.problem.model.graph, ground.env, here), inner_of(ground, self.expansion.kept, place)
-        return replace(leaves, plain=plain, inner=inner, assumed=self.expansion.assumed(place))
+        return replace(leaves, plain=plain, inner=inner, assumed=self.expansion.assumed(place),
+                       narrowed=gathered(self.narrowed, history))
 
 
 def branchable(task: Task, index: Tensor) -> Tensor:

@@ -95,7 +95,7 @@ class Expansion:
         def rows_of(places: Tensor) -> Dense:
             return Dense(target.shape, None, rows[shared[places, None], members[places]])
 
-        return PartLower(self.ground, Groups(target.index, members.shape[1], owner, rows_of), parts.splits)
+        return PartLower(self.ground, Groups(target.index, members.shape[1], owner, rows_of), parts.splits, parts.inner)
 
     def offset(self, parts: Parts) -> Tensor:
         """What is added to the goals' rows, (n, g)."""
@@ -128,7 +128,7 @@ class Expansion:
 
         found = climb(objective, Ascent(steps, self.options.rate, DECAY), until(deadline, done), parts.variables, best_row)
         lower = self.least(parts, objective, found.best)
-        return Parts(parts.goal, lower, parts.splits.weighed(found.variables), lines_of(found.variables))
+        return replace(parts, lower=lower, splits=parts.splits.weighed(found.variables), variables=lines_of(found.variables))
 
     def least(self, parts: Parts, objective: PartLower, best: Tensor) -> Tensor:
         """The best row of each part (n,), by its own bounds or its parent's; infinite where a part is seen to be empty."""
@@ -180,7 +180,7 @@ class Expansion:
         spec = Specification(problem.spec.rows[:, members], problem.spec.offset[:, members], torch.zeros_like(members))
         own = {index: value.at(owner) if isinstance(value, Interval) else at_owner(value, owner)
                for index, value in self.ground.env.items()}
-        found: Leaf = extra().leaf.leaf_of(replace(problem, spec=spec), part.splits.clip(own)[0], part.splits)
+        found: Leaf = extra().leaf.leaf_of(replace(problem, spec=spec), part.splits.clip({**own, **part.inner})[0], part.splits)
         return found
 
     def shown(self, parts: Parts) -> Proof:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from boundlab.bounds.parts import MULTIPLIER, Splits, no_splits
+from boundlab.bounds.parts import MULTIPLIER, Splits, intervals_of, no_splits
 from boundlab.bounds.space import Variables, one_after_another, taken
+from boundlab.interval import Interval
 from boundlab.spec import Specification
 
 
@@ -40,22 +42,30 @@ def goals_of(spec: Specification, count: int) -> Goals:
 
 @dataclass(frozen=True)
 class Parts:
-    """n open parts: the goal of each (n,), a bound of its best row (n,), its constraints, and lines to begin at."""
+    """n open parts: the goal of each (n,), a bound of its best row (n,), its constraints, and lines to begin at.
+
+    `inner` are tighter intervals (n, *shape) of some nodes, which were found where a part of the `history` (n, t) was made:
+    numbers of the part and of those that it was split from, -1 for none.
+    """
 
     goal: Tensor
     lower: Tensor
     splits: Splits
     variables: Variables
+    history: Tensor
+    inner: Mapping[int, Interval] = field(default_factory=dict)
 
     def select(self, index: Tensor) -> Parts:
         """The parts at these places, or where a mask is true."""
-        return Parts(self.goal[index], self.lower[index], self.splits.take(index), taken(self.variables, index))
+        return Parts(self.goal[index], self.lower[index], self.splits.take(index), taken(self.variables, index),
+                     self.history[index], intervals_of(self.inner, index))
 
     @property
     def bytes(self) -> int:
         """What the parts hold."""
-        tensors = [self.goal, self.lower, *self.splits.parts, *(value for named in self.variables.values()
-                                                               for value in named.values())]
+        tensors = [self.goal, self.lower, *self.splits.parts, self.history,
+                   *(value for named in self.variables.values() for value in named.values()),
+                   *(end for interval in self.inner.values() for end in (interval.lower, interval.upper))]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def lowest(self, count: int) -> tuple[Parts, Parts]:
@@ -68,14 +78,23 @@ class Parts:
         if len(self.goal) == 0 or len(other.goal) == 0:
             return self if len(self.goal) else other
         variables = one_after_another([self.variables, other.variables])
+        inner = {node: Interval(torch.cat([self.inner[node].lower, other.inner[node].lower]),
+                                torch.cat([self.inner[node].upper, other.inner[node].upper]))
+                 for node in self.inner.keys() & other.inner.keys()}
         return Parts(torch.cat([self.goal, other.goal]), torch.cat([self.lower, other.lower]),
-                     self.splits.below(other.splits), variables)
+                     self.splits.below(other.splits), variables, below(self.history, other.history), inner)
 
 
 def whole_sets(count: int, like: Tensor) -> Parts:
     """One part for each of `count` goals: its whole set."""
     goal = torch.arange(count, device=like.device)
-    return Parts(goal, like.new_full((count,), -torch.inf), no_splits(count, like), {})
+    return Parts(goal, like.new_full((count,), -torch.inf), no_splits(count, like), {}, goal.new_empty(count, 0))
+
+
+def below(first: Tensor, second: Tensor) -> Tensor:
+    """Two lists of numbers (n, t) one after the other, shorter rows filled with -1."""
+    most = max(first.shape[1], second.shape[1])
+    return torch.cat([torch.nn.functional.pad(part, (0, most - part.shape[1]), value=-1) for part in (first, second)])
 
 
 def lines_of(variables: Variables) -> Variables:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -58,13 +58,53 @@ class Assumed:
 
 
 @dataclass(frozen=True)
+class Narrowed:
+    """m ends of neurons' intervals that hold on one of n parts each: the `part`, node, neuron, and side (m,).
+
+    Where `side` is 1 it is a lower end, where it is -1 an upper one; `point` (m,) is where it lies. It was found by
+    multipliers (m, c) of the part's constraints.
+    """
+
+    part: Tensor
+    node: Tensor
+    neuron: Tensor
+    side: Tensor
+    point: Tensor
+    multiplier: Tensor
+
+    @property
+    def columns(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """What there is of each end, but for the multipliers."""
+        return self.part, self.node, self.neuron, self.side, self.point
+
+    def cpu(self) -> Narrowed:
+        """The same on the CPU."""
+        part, node, neuron, side, point = (column.cpu() for column in self.columns)
+        return Narrowed(part, node, neuron, side, point, self.multiplier.cpu())
+
+    def at(self, rows: Tensor) -> Narrowed:
+        """Some ends."""
+        part, node, neuron, side, point = (column[rows] for column in self.columns)
+        return Narrowed(part, node, neuron, side, point, self.multiplier[rows])
+
+    def of_parts(self, index: Tensor) -> Narrowed:
+        """Those of some parts, by number or mask, each once, numbered anew."""
+        chosen = index.nonzero().squeeze(1) if index.dtype == torch.bool else index
+        place = torch.full((int(torch.cat([self.part, chosen]).max()) + 1 if len(self.part) + len(chosen) else 0,), -1)
+        place[chosen] = torch.arange(len(chosen))
+        found = self.at(place[self.part] >= 0)
+        return replace(found, part=place[found.part])
+
+
+@dataclass(frozen=True)
 class Proof:
     """n leaves of one problem: the clause of each (n,), of whose rows the sum with `weights` (n, a) is positive there, and
     its constraints in the order of the splits.
 
     A constraint on an input cuts its set. `slopes` are those of the row's lines, `plain` those of plain lines on the leaf's
     box, `inner` those by which inner intervals were found where plain lines were not all, by node. `assumed` are those of
-    intervals that hold where a clause fails, by clause and node, in the order in which they were found. All is on the CPU.
+    intervals that hold where a clause fails, by clause and node, in the order in which they were found. `narrowed` are ends of
+    intervals that hold on single leaves. All is on the CPU.
     """
 
     clause: Tensor
@@ -74,11 +114,13 @@ class Proof:
     plain: Slopes = field(default_factory=dict)
     inner: Mapping[int, Inner] = field(default_factory=dict)
     assumed: Mapping[int, Mapping[int, Assumed]] = field(default_factory=dict)
+    narrowed: Narrowed | None = None
 
     def take(self, index: Tensor) -> Proof:
         """Some leaves."""
         slopes, plain = (some(slopes, index) for slopes in (self.slopes, self.plain))
-        return Proof(self.clause[index], self.weights[index], self.splits.take(index), slopes, plain, self.inner, self.assumed)
+        return Proof(self.clause[index], self.weights[index], self.splits.take(index), slopes, plain, self.inner, self.assumed,
+                     self.narrowed and self.narrowed.of_parts(index))
 
 
 def some(slopes: Slopes, index: Tensor) -> Slopes:

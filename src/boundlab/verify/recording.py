@@ -21,6 +21,7 @@ from boundlab.certificates.check import fingerprint
 from boundlab.certificates.checker import each_case
 from boundlab.certificates.leaves import Places, places_of
 from boundlab.certificates.mend import mended
+from boundlab.certificates.narrowing import Narrowed
 from boundlab.certificates.network import Affine, Network, arguments_of
 from boundlab.errors import CertificateError
 from boundlab.graph import AGAIN, Graph
@@ -61,6 +62,13 @@ class Names:
 
     def argument(self, node: int) -> Argument:
         """The name of a node's value; CertificateError if the checker knows none."""
+        found = self.called_argument(node)
+        if found is None:
+            raise CertificateError(f"a split of {self.graph[node].describe()} has no name in the network's file.")
+        return found
+
+    def called_argument(self, node: int) -> Argument | None:
+        """The name of a node's value; None if the checker knows none."""
         value = self.graph[node]
         if value.source:
             return Argument(value.name)
@@ -73,7 +81,7 @@ class Names:
         own = Argument(value.name.split(AGAIN)[0])
         if own in self.places.numbers and not self.places.bends(own) and self.places.size(own) == math.prod(value.shape):
             return own
-        raise CertificateError(f"a split of {self.graph[node].describe()} has no name in the network's file.")
+        return None
 
     def slopes(self, slopes: Slopes) -> dict[Argument, Pair]:
         """Slopes (n, size) under the names of arguments that the checker knows, without those for which any will do."""
@@ -194,10 +202,31 @@ def case_proof(proof: Proof, case: Case, names: Names) -> CaseProof:
     weights[:, 0] += (weights * filled).sum(axis=1)
     weights[filled] = 0
     steps, (step, neuron, side, point, multiplier) = constraints_of(proof.splits, names)
+    steps, narrowed = ends_of(proof, steps, names)
     number, frame = frames_of(proof.splits, {node.index for node in names.graph.inputs}, clause if proof.assumed else None)
     plain = {argument: (low[frame], high[frame]) for argument, (low, high) in names.slopes(proof.plain).items()}
     return CaseProof(clause, weights, step, neuron, side, point, multiplier, number, steps, names.slopes(proof.slopes),
-                     names.inner(proof.inner), plain, assumed=assumptions_of(proof, clause[frame], case, names))
+                     names.inner(proof.inner), plain, assumed=assumptions_of(proof, clause[frame], case, names),
+                     narrowed=narrowed)
+
+
+def ends_of(proof: Proof, steps: tuple[Argument, ...], names: Names) -> tuple[tuple[Argument, ...], Narrowed | None]:
+    """The ends of single leaves under the names of the file, and the names `steps` with those of ends that are not split; ends
+    without a name are left out."""
+    own = proof.narrowed
+    if own is None:
+        return steps, None
+    called = {node: name for node in own.node.unique().tolist() if (name := names.called_argument(node)) is not None}
+    steps = tuple(dict.fromkeys((*steps, *called.values())))
+    own = own.at(torch.isin(own.node, torch.tensor(sorted(called))))
+    place = torch.zeros(1 + max(called, default=0), dtype=torch.long)
+    for node, name in called.items():
+        place[node] = steps.index(name)
+    wide = torch.nn.functional.pad(own.multiplier, (0, proof.splits.side.shape[1] - own.multiplier.shape[1]))
+    multiplier = wide.gather(1, used_first(proof.splits)[own.part])
+    leaf, step, neuron, side = (part.numpy() for part in (own.part, place[own.node], own.neuron, own.side))
+    found = Narrowed(leaf, step, neuron, side, multiplier.float().numpy())
+    return steps, found if len(own.part) else None
 
 
 def constraints_of(splits: Splits, names: Names) -> tuple[tuple[Argument, ...], list[np.ndarray]]:
@@ -205,8 +234,7 @@ def constraints_of(splits: Splits, names: Names) -> tuple[tuple[Argument, ...], 
     nodes = splits.nodes
     steps = tuple(dict.fromkeys(map(names.argument, nodes)))
     place = {node: steps.index(names.argument(node)) for node in nodes}
-    order = (splits.side == 0).to(torch.uint8).argsort(dim=1, stable=True)
-    node, neuron, side, point, weight, _ = (part.gather(1, order) for part in splits.parts)
+    node, neuron, side, point, weight, _ = (part.gather(1, used_first(splits)) for part in splits.parts)
     step = torch.full_like(node, -1)
     for index, number in place.items():
         step = torch.where((node == index) & (side != 0), number, step)
@@ -214,6 +242,11 @@ def constraints_of(splits: Splits, names: Names) -> tuple[tuple[Argument, ...], 
     whole = [step, torch.where(used, neuron, 0), torch.where(used, side, 0)]
     numbers = [torch.where(used, point, 0), torch.where(used, weight, 0)]
     return steps, [*(part.numpy().astype(np.int64) for part in whole), *(part.double().numpy() for part in numbers)]
+
+
+def used_first(splits: Splits) -> Tensor:
+    """The order (n, c) in which empty places of each part's constraints come last."""
+    return (splits.side == 0).to(torch.uint8).argsort(dim=1, stable=True)
 
 
 def frames_of(splits: Splits, inputs: set[int], clause: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
