@@ -75,6 +75,19 @@ def test_all_is_read_of_what_has_no_lines(tmp_path, monkeypatch):
     assert bool(found[doubled.index].all())
 
 
+def test_all_is_read_of_a_softmax_whose_lines_underflow(monkeypatch):
+    class Shares(nn.Module):
+        def forward(self, x):
+            return (x * 300).softmax(1)
+
+    monkeypatch.setattr(reach, "FEWEST", 0)
+    model = bl.capture(Shares(), torch.rand(2, 3))
+    ball = bl.LpBall(torch.tensor([[0.0, 0.5, 5.0]]), 0.1)  # the last share is 1 in float32
+    spec = Specification(torch.tensor([[[1.0, -1.0, 0.0]]]), torch.zeros(1, 1), torch.zeros(1).long())
+    found = reach.reached(problem_of(model, ball, spec))
+    assert bool(found[model.graph.inputs[0].index].all())
+
+
 def test_intervals_that_are_infinite_tell_nothing(monkeypatch):
     class Quotient(nn.Module):
         def forward(self, x):

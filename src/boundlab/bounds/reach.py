@@ -51,17 +51,17 @@ def reached(problem: Problem) -> Mapping[int, Tensor] | None:
 def read(node: Node, env: Env, bound: LinearBound, mask: Tensor) -> list[Tensor]:
     """What the coordinates `mask` (b or 1, *shape) of a node read of each perturbed argument, (b or 1, *in_shape) booleans.
 
-    All, where lines do not tell: those of an operator that has none but its interval's ends.
+    Of a nonlinear operator that is no function of single coordinates all: its lines may be flat (a softmax that underflows), or
+    leave out arguments (a maximum), because of bounds that are to be tightened.
     """
-    operator = lookup(node.op)
     arguments = [interval for arg in node.args if isinstance(interval := env[arg], Interval)]
-    if operator.relax is None:
+    if not bound.exact and not bound.elementwise:
         return [torch.ones_like(interval.lower[:1], dtype=torch.bool) for interval in arguments]
     rows, found = mask.unsqueeze(1).to(arguments[0].lower.dtype), []
     for place, interval in enumerate(arguments):
-        below, above = (side.maps[place].abs().pull(rows) for side in (bound.lower, bound.upper))
-        part = ((below != 0) | (above != 0)).any(1)
-        if not bound.exact and bound.elementwise:  # a line may be flat because of bounds that are to be tightened
-            part = part | (mask & operator.unsettled(interval, node.attrs))
-        found.append(part)
+        if bound.exact:
+            found.append((bound.lower.maps[place].abs().pull(rows) != 0).any(1))
+            continue
+        slopes = [(side.maps[place].pull(rows) != 0).any(1) for side in (bound.lower, bound.upper)]
+        found.append(slopes[0] | slopes[1] | (mask & lookup(node.op).unsettled(interval, node.attrs)))
     return found
