@@ -32,6 +32,7 @@ from boundlab.bounds.intermediate import (
 )
 from boundlab.bounds.observe import Observer, watch, watched
 from boundlab.bounds.problem import Bounds, Method, Problem, finite_rows, joined, joined_bounds, problem_of
+from boundlab.bounds.reach import reached
 from boundlab.bounds.reference import pull, reference
 from boundlab.bounds.thin import thinned
 from boundlab.bounds.zonotope import Filter, zonotope_filter
@@ -312,8 +313,11 @@ def one_curve(node: Node, env: Env, relax: Relaxer) -> bool:
 
 
 def asker(problem: Problem, readers: Readers, relax: Relaxer) -> Callable[[Node, Env], Tensor | None]:
-    """Which neurons of a node are worth rows of their own, (b, *shape) booleans; None for none. BoundError if one is NaN."""
-    graph = problem.model.graph
+    """Which neurons of a node are worth rows of their own, (b, *shape) booleans; None for none. BoundError if one is NaN.
+
+    Where there is a specification, its rows have to reach them.
+    """
+    graph, reach = problem.model.graph, reached(problem)
     settled = box_exact(graph, problem.sets, readers.perturbed)
     adjacent, fed = next_to_sets(problem), fed_by_inputs(graph)
 
@@ -324,7 +328,9 @@ def asker(problem: Problem, readers: Readers, relax: Relaxer) -> Callable[[Node,
         mask = None if skipped else readers.unsettled(node, interval)
         if mask is not None:
             checked(node, interval)
-        return mask
+        if mask is None or reach is None:
+            return mask
+        return mask & reach[node.index] if node.index in reach else None
 
     return asked
 

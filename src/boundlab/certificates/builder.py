@@ -13,7 +13,7 @@ from onnx.reference import ReferenceEvaluator
 from scipy.sparse import csr_array
 
 from boundlab.certificates.functions import Function
-from boundlab.certificates.network import Affine, Matrix, Nonlinear, Range, Step, matrix_of
+from boundlab.certificates.network import Affine, Linear, Nonlinear, Range, Step, matrix_of
 from boundlab.certificates.rounding import TINY, UNIT
 from boundlab.errors import CertificateError
 
@@ -92,7 +92,7 @@ class Builder:
         self.steps.append(step)
         return Varying(len(self.steps) - 1, tuple(shape))
 
-    def affine(self, name: str, parts: Sequence[tuple[Varying, Matrix]], bias: np.ndarray | float, shape: Sequence[int],
+    def affine(self, name: str, parts: Sequence[tuple[Varying, Linear]], bias: np.ndarray | float, shape: Sequence[int],
                slack: np.ndarray | float = 0.0, scale: np.ndarray | float | None = None) -> Varying:
         """sum of matrix @ value + bias; the bias is wrong by at most `slack`, its terms have the absolute sum `scale`."""
         size = math.prod(shape)

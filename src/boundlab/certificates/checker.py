@@ -18,6 +18,7 @@ from boundlab.certificates.functions import Ends
 from boundlab.certificates.known import FEWEST, Known, Rows, Slopes, derive, never
 from boundlab.certificates.leaves import Leaves, Places, columns, inner_slopes, places_of
 from boundlab.certificates.network import Network, Nonlinear
+from boundlab.certificates.reach import reached
 from boundlab.certificates.single import running
 from boundlab.certificates.unsafe import conjuncts_of, summed
 from boundlab.errors import CertificateError
@@ -204,12 +205,26 @@ def derive_frames(network: Network, batch: Batch, places: Places, members: Membe
         return [pair and columns(pair, frames) for pair in pairs]
 
     balls = batch.balls and batch.balls.at(batch.case[frames])
-    known = derive(network, boxes, Slopes(given, plain, thorough, over), balls)
+    known = derive(network, boxes, Slopes(given, plain, thorough, over), balls, reached(network, beginnings(batch, places)))
     if proof.assumed:
         clause = np.zeros(proof.frames, dtype=np.int64)
         clause[proof.frame] = proof.clause
         learn_failing(known, places, Failing(assumed_on(proof.assumed, frames), clause[frames], batch.atoms, plain, over))
     return known
+
+
+def beginnings(batch: Batch, places: Places) -> dict[int, np.ndarray]:
+    """The entries of steps, by step, at which rows of a batch's proof begin: at outputs, splits, ends on leaves, and assumptions."""
+    proof, found = batch.proof, {places.network.output: np.unique(batch.atoms.coefficients.indices)}
+    for number, argument in enumerate(proof.steps):
+        tensor, neurons = places.tensor(argument), proof.neuron[proof.step == number]
+        if proof.narrowed is not None:
+            neurons = np.union1d(neurons, proof.narrowed.neuron[proof.narrowed.step == number])
+        found[tensor] = np.union1d(found.get(tensor, neurons), neurons)
+    for argument, assumption in proof.assumed.items():
+        tensor = places.tensor(argument)
+        found[tensor] = np.union1d(found.get(tensor, assumption.neurons), assumption.neurons)
+    return found
 
 
 def hulls(network: Network, batch: Batch, places: Places, members: Members) -> list[Ends]:

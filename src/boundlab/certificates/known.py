@@ -10,7 +10,7 @@ import numpy as np
 
 from boundlab.certificates.balls import Balls
 from boundlab.certificates.functions import Ends, Lines, lines_of
-from boundlab.certificates.network import Affine, Input, Network, Nonlinear, Part, arguments_of, narrowed, repeated
+from boundlab.certificates.network import Affine, Input, Linear, Matrix, Network, Nonlinear, Part, arguments_of, repeated
 from boundlab.certificates.pull import Pull, Room, room_of_lines, widened
 from boundlab.certificates.rounding import LARGEST, TINY, above, below, gamma, largest
 
@@ -113,8 +113,12 @@ class Slopes:
 
 
 @np.errstate(all="ignore")
-def derive(network: Network, boxes: Sequence[Ends], slopes: Slopes, balls: Balls | None = None) -> Known:
-    """Everything about f boxes, one pair of ends (size, f) for each input in turn, met with balls."""
+def derive(network: Network, boxes: Sequence[Ends], slopes: Slopes, balls: Balls | None = None,
+           reach: Sequence[np.ndarray] | None = None) -> Known:
+    """Everything about f boxes, one pair of ends (size, f) for each input in turn, met with balls.
+
+    With `reach` no more than interval arithmetic about entries of steps that it leaves out.
+    """
     known = Known(network, boxes[0][0].shape[1], balls)
     shapes, straight, inputs = exactness(network, balls is not None), linear_in_inputs(network), iter(boxes)
     asked: set[int] = set()
@@ -128,7 +132,8 @@ def derive(network: Network, boxes: Sequence[Ends], slopes: Slopes, balls: Balls
         else:
             for number, source in enumerate(step.sources):
                 if not shapes[source] and source not in asked:
-                    refine(known, (place, number), slopes, slopes.thorough or step.asks is not None or straight[source])
+                    every = slopes.thorough or step.asks is not None or straight[source]
+                    refine(known, (place, number), slopes, every, None if reach is None else reach[source])
             asked |= set(step.asks or ())
             if step.asks:
                 for argument in step.arguments:
@@ -166,7 +171,14 @@ def linear_in_inputs(network: Network) -> list[bool]:
 
 def one_each(step: Affine) -> bool:
     """Whether each entry is a multiple of one entry of the argument, which no other reads."""
-    nonzero = step.matrices[0].absolute != 0
+    return single_entries(step.matrices[0])
+
+
+def single_entries(matrix: Linear) -> bool:
+    """The same for a matrix."""
+    if not isinstance(matrix, Matrix):
+        return False
+    nonzero = matrix.absolute != 0
     return int(nonzero.sum(axis=0).max()) <= 1 and int(nonzero.sum(axis=1).max()) <= 1
 
 
@@ -193,8 +205,8 @@ def affine_ends(known: Known, place: int, step: Affine) -> Ends:
         lower, upper = known.ends[argument]
         middle = lower / 2 + upper / 2
         reach = above(np.maximum(upper - middle, middle - lower))
-        center, radius = center + matrix.forward @ middle, radius + matrix.absolute @ reach
-        size = matrix.absolute @ known.magnitude(argument)
+        center, radius = center + matrix.times(middle), radius + matrix.times_absolute(reach)
+        size = matrix.times_absolute(known.magnitude(argument))
         slack, total = slack + matrix.error * size, total + size
     if known.network.single is not None:
         slack = slack + known.network.single.affine(place, 1.01 * total)
@@ -219,12 +231,12 @@ def again(known: Known, place: int) -> None:
     known.learn(place, (np.fmax(old[0], low), np.fmin(old[1], high)))
 
 
-def refine(known: Known, target: tuple[int, int], slopes: Slopes, everything: bool) -> None:
+def refine(known: Known, target: tuple[int, int], slopes: Slopes, everything: bool, reach: np.ndarray | None = None) -> None:
     """Better ends of a source of a nonlinear step, `target` = (step, number), pulled back with the slopes given.
 
     Of an argument that only repeats entries of an earlier step, those of that step, each once.
-    Where they help its lines, or for `everything`, from which later intervals gain. Upper ends come first, because many neurons
-    of a trained network turn out to be dead, and need no lower ends then.
+    Of those that are in `reach` (all for None), where they help its lines, or `everything`, from which later intervals gain.
+    Upper ends come first, because many neurons of a trained network turn out to be dead, and need no lower ends then.
     """
     place, number = target
     step = known.network.steps[place]
@@ -235,6 +247,8 @@ def refine(known: Known, target: tuple[int, int], slopes: Slopes, everything: bo
     together, order = max(MOST_NUMBERS // widest, FEWEST), np.argsort(whereabouts(known.network, argument), kind="stable")
     for upper in (True, False):
         open_ = ~pointed(known.ends[source])
+        if reach is not None:
+            open_ &= reach[:, None]
         if not everything:
             open_ &= ~step.function.settled([collapsed(one) for one in known.arguments(place)])
         if repeats is not None:
@@ -271,20 +285,32 @@ def collapsed(ends: Ends) -> Ends:
     return np.where(point, middle, ends[0]), np.where(point, middle, ends[1])
 
 
-def whereabouts(network: Network, place: int) -> np.ndarray:
+def whereabouts(network: Network, place: int, made: dict[int, np.ndarray] | None = None) -> np.ndarray:
     """For each entry of a step a number that is near for entries that read the same: rows that are pulled together read few.
 
-    It is the first entry that the last sparse affine step before reads, for a convolution the place of its window.
+    It is the first entry that the last sparse affine step before reads, for a convolution the place of its window. Of several
+    arguments that one counts by which most entries are alike. `made` are those of earlier steps.
     """
-    step = network.steps[place]
-    if isinstance(step, Nonlinear):
-        return whereabouts(network, step.arguments[0])
-    if isinstance(step, Input) or isinstance(step.matrices[0].forward, np.ndarray):
-        return np.arange(step.size)
-    rows = step.matrices[0].forward
-    begun_ = np.minimum(rows.indptr[:-1], max(rows.nnz - 1, 0))
-    first = rows.indices[begun_] if rows.nnz else np.zeros(step.size, dtype=np.int64)
-    return whereabouts(network, step.arguments[0])[first] if one_each(step) else first
+    made = {} if made is None else made
+    if place not in made:
+        step = network.steps[place]
+        if isinstance(step, Input):
+            made[place] = np.arange(step.size)
+        elif isinstance(step, Nonlinear):
+            made[place] = whereabouts(network, step.arguments[0], made)
+        else:
+            found = [beyond(network, argument, matrix, made)
+                     for argument, matrix in zip(step.arguments, step.matrices, strict=True)]
+            made[place] = min(found, key=lambda one: len(np.unique(one)), default=np.arange(step.size))
+    return made[place]
+
+
+def beyond(network: Network, argument: int, matrix: Linear, made: dict[int, np.ndarray]) -> np.ndarray:
+    """The same for an affine step by one of its arguments."""
+    first = matrix.near()
+    if first is None:
+        return np.arange(matrix.shape[0])
+    return whereabouts(network, argument, made)[first] if single_entries(matrix) else first
 
 
 def room_of(known: Known, given: Given, rows: Rows, step: int) -> Room:
@@ -309,9 +335,6 @@ def begun(known: Known, argument: int, rows: Rows) -> Pull:
     room = known.rooms[argument]
     pull.bias = -room.high[rows.neuron, 0] if rows.upper else room.low[rows.neuron, 0]
     for source, matrix in zip(step.arguments, step.matrices, strict=True):
-        chosen, used = matrix.forward[rows.neuron], None
-        if not isinstance(chosen, np.ndarray):
-            used, chosen = narrowed(chosen)
-            chosen = chosen.toarray()
-        pull.arrive(source, Part(used, np.ascontiguousarray(sign * chosen.T)))
+        chosen = matrix.rows(rows.neuron)
+        pull.arrive(source, Part(chosen.read, np.ascontiguousarray(sign * chosen.values)))
     return pull

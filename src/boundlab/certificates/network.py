@@ -38,6 +38,13 @@ class Part:
         found[self.read] = self.values
         return found
 
+    def on(self, read: np.ndarray) -> Part:
+        """The same on more of the entries, in increasing order."""
+        assert self.read is not None
+        found = np.zeros((len(read), self.values.shape[1]))
+        found[np.searchsorted(read, self.read)] = self.values
+        return Part(read, found)
+
 
 def narrowed(rows: csr_array) -> tuple[np.ndarray | None, csr_array]:
     """The columns that rows read and the rows without the others, if that leaves out enough; else None and the rows."""
@@ -49,21 +56,103 @@ def narrowed(rows: csr_array) -> tuple[np.ndarray | None, csr_array]:
     return used, csr_array((rows.data, place[rows.indices], rows.indptr), shape=(rows.shape[0], len(used)))
 
 
-@dataclass(frozen=True)
-class Matrix:
-    """Coefficients (out, in) of an affine step in one argument, and their absolute values.
+class Linear(Protocol):
+    """Coefficients (out, in) of an affine step in one argument.
 
     `error`: a sum of products with these coefficients along either axis, and the coefficients themselves, are wrong by
-    at most `error` times the sum of absolute products. `terms` is the most coefficients of a row.
+    at most `error` times the sum of absolute products. `terms` is the most coefficients of a row. `copies` (out,) says which
+    entry of the argument each result is, None if the step does anything else than repeat some.
     """
+
+    @property
+    def shape(self) -> tuple[int, int]: ...
+
+    @property
+    def error(self) -> float: ...
+
+    @property
+    def terms(self) -> int: ...
+
+    @property
+    def copies(self) -> np.ndarray | None: ...
+
+    def times(self, values: np.ndarray) -> np.ndarray:
+        """The matrix times values (in, f)."""
+
+    def times_absolute(self, values: np.ndarray) -> np.ndarray:
+        """The absolute values of the matrix times values (in, f)."""
+
+    def rows(self, chosen: np.ndarray) -> Part:
+        """Some rows of the matrix, as columns."""
+
+    def pulled(self, part: Part) -> Part:
+        """The transpose times coefficients of the rows."""
+
+    def near(self) -> np.ndarray | None:
+        """For each row (out,) a number that is near for those that read the same; None if all read all."""
+
+    def reads(self, mask: np.ndarray) -> np.ndarray:
+        """Which entries of the argument (in,) some of the rows `mask` (out,) read."""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """The coefficients written out, and their absolute values."""
 
     forward: np.ndarray | csr_array
     absolute: np.ndarray | csr_array
     error: float
     terms: int
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        rows, columns = self.forward.shape
+        return rows, columns
+
+    @cached_property
+    def copies(self) -> np.ndarray | None:
+        rows = self.forward
+        if isinstance(rows, np.ndarray):
+            return None
+        return rows.indices if (np.diff(rows.indptr) == 1).all() and (rows.data == 1).all() else None
+
+    @cached_property
+    def same(self) -> bool:
+        """Whether the results are the argument."""
+        return self.copies is not None and np.array_equal(self.copies, np.arange(self.forward.shape[1]))
+
+    def times(self, values: np.ndarray) -> np.ndarray:
+        return np.asarray(self.forward @ values)
+
+    def times_absolute(self, values: np.ndarray) -> np.ndarray:
+        return np.asarray(self.absolute @ values)
+
+    def rows(self, chosen: np.ndarray) -> Part:
+        rows = self.forward[chosen]
+        if isinstance(rows, np.ndarray):
+            return Part(None, rows.T)
+        used, rows = narrowed(rows)
+        return Part(used, rows.toarray().T)
+
+    def near(self) -> np.ndarray | None:
+        """The first entry that each row reads: for a sparse convolution the place of its window."""
+        rows = self.forward
+        if isinstance(rows, np.ndarray):
+            return None
+        begun = np.minimum(rows.indptr[:-1], max(rows.nnz - 1, 0))
+        return rows.indices[begun] if rows.nnz else np.zeros(rows.shape[0], dtype=np.int64)
+
+    def reads(self, mask: np.ndarray) -> np.ndarray:
+        if isinstance(self.forward, np.ndarray):
+            return np.asarray((self.forward[mask] != 0).any(axis=0))
+        found = np.zeros(self.forward.shape[1], dtype=bool)
+        found[self.forward[np.flatnonzero(mask)].indices] = True
+        return found
+
     def pulled(self, part: Part) -> Part:
         """The transpose times coefficients of the rows; what no column reads takes no part."""
+        if self.same:
+            return part
         read, values = part.read, part.values
         if isinstance(self.forward, np.ndarray):
             return Part(None, (self.forward if read is None else self.forward[read]).T @ values)
@@ -118,7 +207,7 @@ class Affine:
     name: str
     size: int
     arguments: tuple[int, ...]
-    matrices: tuple[Matrix, ...]
+    matrices: tuple[Linear, ...]
     bias: np.ndarray
     slack: np.ndarray
     scale: np.ndarray
@@ -127,10 +216,9 @@ class Affine:
     @cached_property
     def copied(self) -> np.ndarray | None:
         """Which entries of its only argument its own are, (size,); None if it does anything else than repeat some."""
-        rows = self.matrices[0].forward
-        if len(self.arguments) != 1 or isinstance(rows, np.ndarray) or self.bias.any() or self.slack.any():
+        if len(self.arguments) != 1 or self.bias.any() or self.slack.any():
             return None
-        return rows.indices if (np.diff(rows.indptr) == 1).all() and (rows.data == 1).all() else None
+        return self.matrices[0].copies
 
 
 @dataclass(frozen=True)

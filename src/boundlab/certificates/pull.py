@@ -70,6 +70,16 @@ def dots(table: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
     return np.einsum("sr,sr->r", table, coefficients)
 
 
+def beside(first: Part, second: Part, size: int) -> tuple[Part, Part]:
+    """Coefficients of one step on the same entries."""
+    if first.read is None or second.read is None:
+        return Part(None, first.of(size)), Part(None, second.of(size))
+    if np.array_equal(first.read, second.read):
+        return first, second
+    read = np.union1d(first.read, second.read)
+    return first.on(read), second.on(read)
+
+
 @dataclass
 class Pull:
     """r linear functions on their way to the inputs: coefficients that wait at steps, and a bias (r,) so far.
@@ -90,8 +100,7 @@ class Pull:
         """More coefficients of a step."""
         known, size = self.waiting.get(step), self.network.steps[step].size
         if known is not None:
-            if part.read is None or known.read is None or not np.array_equal(part.read, known.read):
-                part, known = Part(None, part.of(size)), Part(None, known.of(size))
+            part, known = beside(part, known, size)
             part = Part(part.read, known.values + part.values)
             magnitude = self.magnitude(step) if part.read is None else self.magnitude(step)[part.read]
             self.bias = below(self.bias - 1.01 * UNIT * dots(magnitude, np.abs(part.values)) - TINY)

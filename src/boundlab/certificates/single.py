@@ -14,7 +14,7 @@ import numpy as np
 
 from boundlab.certificates.certificate import Semantics
 from boundlab.certificates.functions import Ends
-from boundlab.certificates.network import Affine, Network, Nonlinear
+from boundlab.certificates.network import Affine, Matrix, Network, Nonlinear
 from boundlab.certificates.rounding import largest
 from boundlab.errors import CertificateError
 
@@ -64,7 +64,8 @@ def running(network: Network, semantics: Semantics) -> Network:
         if isinstance(step, Affine):
             before = max((counts[argument] for argument in step.arguments), default=0)
             count = sum(matrix.terms for matrix in step.matrices) + FOLDED + before
-            sums = [np.asarray(matrix.absolute.sum(axis=1)).reshape(-1, 1) for matrix in step.matrices]
+            sums = [matrix.times_absolute(np.ones((known, 1))) for known, matrix in
+                    zip((network.steps[argument].size for argument in step.arguments), step.matrices, strict=True)]
             absolute.append(FLUSH * (count + sum(sums, np.zeros((step.size, 1)))))
             relative.append(np.where(copied(step), 0, gamma32(count)))
         else:
@@ -86,6 +87,8 @@ def copied(step: Affine) -> np.ndarray:
     terms = (step.scale != 0).astype(np.int64).reshape(-1, 1)
     plain = np.ones((step.size, 1), dtype=bool)
     for matrix in step.matrices:
+        if not isinstance(matrix, Matrix):  # it computes sums
+            return np.zeros((step.size, 1), dtype=bool)
         ones = np.asarray((matrix.absolute == 1).sum(axis=1)).reshape(-1, 1)
         nonzero = np.asarray((matrix.absolute != 0).sum(axis=1)).reshape(-1, 1)
         plain, terms = plain & (ones == nonzero), terms + nonzero

@@ -4,41 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csr_array
 
 from boundlab.certificates.builder import Builder, Operator, Value, Varying, exact
+from boundlab.certificates.convolution import Windows, convolution, convolved
 from boundlab.certificates.joint import Largest
 from boundlab.certificates.linear import Rule
 from boundlab.certificates.network import matrix_of
-
-
-@dataclass(frozen=True)
-class Windows:
-    """Where windows lie along each axis: sizes of input and output, and how windows are placed."""
-
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-    kernel: tuple[int, ...]
-    strides: tuple[int, ...]
-    pads: tuple[int, ...]
-    dilations: tuple[int, ...]
-
-    def sources(self) -> np.ndarray:
-        """Flat input place for each output place and kernel place, (outputs, kernel); -1 in the padding."""
-        place: np.ndarray = np.zeros((1, 1), dtype=np.int64)
-        inside: np.ndarray = np.ones((1, 1), dtype=bool)
-        for axis, size in enumerate(self.inputs):
-            starts = np.arange(self.outputs[axis]) * self.strides[axis] - self.pads[axis]
-            here = starts[:, None] + np.arange(self.kernel[axis]) * self.dilations[axis]
-            good = (here >= 0) & (here < size)
-            place = place[:, None, :, None] * size + np.where(good, here, 0)[None, :, None, :]
-            inside = inside[:, None, :, None] & good[None, :, None, :]
-            rows, columns = place.shape[0] * place.shape[1], place.shape[2] * place.shape[3]
-            place, inside = place.reshape(rows, columns), inside.reshape(rows, columns)
-        return np.where(inside, place, -1)
 
 
 def windows_of(operator: Operator, inputs: Sequence[int], kernel: Sequence[int]) -> Windows:
@@ -65,23 +39,6 @@ def windows_of(operator: Operator, inputs: Sequence[int], kernel: Sequence[int])
     return Windows(tuple(inputs), tuple(outputs), tuple(kernel), strides, tuple(pads[:axes]), dilations)
 
 
-def convolution(sources: np.ndarray, weight: np.ndarray, groups: int, places: int) -> csr_array:
-    """The matrix (out channels * positions, in channels * places) of a weight (out, in / groups, kernel...)."""
-    out, inner = weight.shape[:2]
-    flat = weight.reshape(out, inner, -1)
-    positions, taps = np.nonzero(sources >= 0)
-    found = sources[positions, taps]
-    group = np.arange(out) // (out // groups)
-    channels = group[:, None] * inner + np.arange(inner)
-    data = flat[:, :, taps]
-    rows = np.broadcast_to((np.arange(out) * len(sources))[:, None, None] + positions, data.shape)
-    columns = channels[:, :, None] * places + found
-    matrix = csr_array((data.reshape(-1), (rows.reshape(-1), columns.reshape(-1))),
-                       shape=(out * len(sources), inner * groups * places))
-    matrix.eliminate_zeros()
-    return matrix
-
-
 def channel_bias(operator: Operator, channels: int, positions: int) -> np.ndarray:
     """The third input, repeated over positions; zeros without one."""
     bias = operator.constant(2)
@@ -92,10 +49,10 @@ def conv(builder: Builder, operator: Operator) -> Value:
     """Convolution by a constant weight, of one example."""
     value, weight = single(operator), exact(operator.needed(1))
     windows = windows_of(operator, value.shape[2:], weight.shape[2:])
-    matrix = convolution(windows.sources(), weight, operator.attributes.get("group", 1), math.prod(value.shape[2:]))
     shape = (1, weight.shape[0], *windows.outputs)
     bias = channel_bias(operator, weight.shape[0], math.prod(windows.outputs))
-    return builder.affine(operator.name, [(value, matrix_of(matrix))], bias, shape)
+    matrix = convolved(windows, weight, operator.attributes.get("group", 1))
+    return builder.affine(operator.name, [(value, matrix)], bias, shape)
 
 
 def conv_transpose(builder: Builder, operator: Operator) -> Value:

@@ -20,7 +20,7 @@ from boundlab.bounds.problem import problem_of
 from boundlab.bounds.space import Own
 from boundlab.errors import BoundError, MissingPackage, MissingRule
 from boundlab.perturbations.sets import PerturbationSet
-from boundlab.verify.base import SHARE, base_of
+from boundlab.verify.base import SHARE, Given, base_of
 from boundlab.verify.expansion import Expansion
 from boundlab.verify.narrowing import PAYS, gathered, narrowed
 from boundlab.verify.options import Branching
@@ -189,7 +189,8 @@ def branching(task: Task, index: Tensor, options: Branching, deadline: float) ->
     problem = problem_of(task.model, sets, spec)
     base = base_of(replace(problem, observe=task.observe), options.base, deadline, task.keep)
     ground = ground_of(problem, base.env, Own())
-    expansion = Expansion(ground, goals_of(spec, len(index)), options, ground, base.kept)
+    lower = Given(base.env).run(problem).lower.expand(len(index), -1)
+    expansion = Expansion(ground, goals_of(spec, lower), options, ground, base.kept)
     floor = task.spec.rows.new_full((len(expansion.goals.problem),), torch.inf)
     lost = torch.zeros(len(index), dtype=torch.bool, device=index.device)
     room = free_bytes(index.device) // FREE_SHARE if options.memory is None else bytes_of(options.memory)

@@ -80,7 +80,7 @@ class Expansion:
 
     def clauses(self, goals: Tensor) -> Clauses:
         """What fails where some goals (k,) do."""
-        owner, members, spec = self.goals.problem[goals], self.goals.rows[goals], self.first.problem.spec
+        owner, members, spec = self.goals.problem[goals], self.goals.every[goals], self.first.problem.spec
         assert spec is not None
         place = torch.zeros_like(owner) if len(spec.rows) == 1 else owner
         return Clauses(spec.rows[place[:, None], members], spec.offset[place[:, None], members], owner)
@@ -174,7 +174,7 @@ class Expansion:
 
     def leaf(self, part: Parts) -> Leaf:
         """What a linear program says of one part."""
-        owner, members = self.goals.place[part.goal], self.goals.rows[part.goal[0]].unique()
+        owner, members = self.goals.place[part.goal], self.goals.every[part.goal[0]].unique()
         problem = self.ground.problem.take(owner)
         assert problem.spec is not None
         spec = Specification(problem.spec.rows[:, members], problem.spec.offset[:, members], torch.zeros_like(members))
@@ -191,7 +191,8 @@ class Expansion:
         worse = own.amax(1) < plain.amax(1)
         best = torch.where(worse[:, None], plain, own).argmax(1)
         clause = parts.goal - torch.searchsorted(self.goals.problem, self.goals.problem[parts.goal])
-        weights = torch.nn.functional.one_hot(best, self.goals.rows.shape[1]).double()
+        place = self.goals.place_in_clause(parts.goal, self.goals.rows[parts.goal].gather(1, best[:, None]).squeeze(1))
+        weights = torch.nn.functional.one_hot(place, self.goals.every.shape[1]).double()
         splits = replace(parts.splits, weight=torch.where(worse[:, None], 0.0, parts.splits.weight))
         slopes = either(worse.cpu(), used(objective, {}, best), used(objective, variables, best))
         return Proof(clause.cpu(), weights.cpu(), splits.cpu(), slopes)
@@ -199,7 +200,7 @@ class Expansion:
     def shown_by(self, parts: Parts, found: Sequence[Leaf]) -> Proof:
         """The same for parts of which linear programs know it: on them functions are affine, so that no slopes are needed."""
         clause = parts.goal - torch.searchsorted(self.goals.problem, self.goals.problem[parts.goal])
-        weights = torch.zeros(len(found), self.goals.rows.shape[1], dtype=torch.float64)
+        weights = torch.zeros(len(found), self.goals.every.shape[1], dtype=torch.float64)
         for place, leaf in enumerate(found):
             weights[place, :len(leaf.weights)] = torch.from_numpy(leaf.weights)
         weights[:, 0] += (weights.sum(1) == 0).double()

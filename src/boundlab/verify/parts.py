@@ -13,17 +13,26 @@ from boundlab.bounds.space import Variables, one_after_another, taken
 from boundlab.interval import Interval
 from boundlab.spec import Specification
 
+FAR = 4.0
+"""Of a clause's rows those are sought whose bounds are at most so many times as far below zero as that of the best one."""
+
 
 @dataclass(frozen=True)
 class Goals:
-    """What has to be proven, one clause of one problem each: the problem (i,), and its rows (i, g), some of them twice.
+    """What has to be proven, one clause of one problem each: the problem (i,), its rows `every` (i, a), and those `rows` (i, g)
+    of them by which it is sought, some of them twice.
 
     `place` (i,) says which of a ground's intervals are those of the goal.
     """
 
     problem: Tensor
+    every: Tensor
     rows: Tensor
     place: Tensor
+
+    def place_in_clause(self, goal: Tensor, row: Tensor) -> Tensor:
+        """At which of its goal's places (n,) a row (n,) of the specification stands first."""
+        return (self.every[goal] == row[:, None]).to(torch.uint8).argmax(1)
 
 
 def members_of(clause: Tensor) -> Tensor:
@@ -33,11 +42,17 @@ def members_of(clause: Tensor) -> Tensor:
     return torch.stack([torch.cat([own, own[:1].expand(most - len(own))]) for own in members])
 
 
-def goals_of(spec: Specification, count: int) -> Goals:
-    """Every clause of each of `count` problems."""
-    rows = members_of(spec.clause)
-    problem = torch.arange(count, device=rows.device).repeat_interleave(len(rows))
-    return Goals(problem, rows.repeat(count, 1), problem)
+def goals_of(spec: Specification, lower: Tensor) -> Goals:
+    """Every clause of each problem, whose rows (b, s) are above `lower`."""
+    members = members_of(spec.clause)
+    every = members.repeat(len(lower), 1)
+    problem = torch.arange(len(lower), device=every.device).repeat_interleave(len(members))
+    order = lower[problem[:, None], every].argsort(dim=1, descending=True, stable=True)
+    rows = every.gather(1, order)
+    bounds = lower[problem[:, None], rows]
+    near = bounds >= torch.minimum(bounds[:, :1], FAR * bounds[:, :1])
+    rows = torch.where(near, rows, rows[:, :1])[:, :int(near.sum(1).max())]
+    return Goals(problem, every, rows, problem)
 
 
 @dataclass(frozen=True)

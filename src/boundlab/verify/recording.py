@@ -22,7 +22,7 @@ from boundlab.certificates.checker import each_case
 from boundlab.certificates.leaves import Places, places_of
 from boundlab.certificates.mend import mended
 from boundlab.certificates.narrowing import Narrowed
-from boundlab.certificates.network import Affine, Network, arguments_of
+from boundlab.certificates.network import Affine, Matrix, Network, arguments_of
 from boundlab.errors import CertificateError
 from boundlab.graph import AGAIN, Graph
 from boundlab.ops import lookup
@@ -104,7 +104,7 @@ class Names:
         found = {Argument(f"{name}:exp"): share}
         for number, place in enumerate(arguments_of(steps[self.places.numbers[first][0]])):
             term = steps[place]
-            assert isinstance(term, Affine)
+            assert isinstance(term, Affine) and isinstance(term.matrices[0], Matrix)
             chosen = term.matrices[0].forward
             if chosen.shape[1] == mixing[0].shape[1]:
                 found[Argument(first.step, number)] = (chosen @ mixing[0].T).T, (chosen @ mixing[1].T).T
