@@ -241,8 +241,8 @@ def bound_boxes(task: Task, boxes: Boxes, method: Method, keep: bool) -> Bounded
     """Lower bounds of rows and clauses; -inf and coefficients of 1 where the method says nothing. `keep`: slopes, too."""
     try:
         found = bounds_of(task, boxes, method)
-    except BoundError:
-        return halves_of(task, boxes, method, keep)
+    except BoundError as problem:
+        return without_failed(task, boxes, method, keep, problem.failed)
     lines = lines_of(found, task, boxes)
     slope = boxes.lower.new_ones(*found.lower.shape, boxes.lower.shape[1]) if lines is None else lines.slope
     clauses = mixed(task.spec, found.lower, lines)
@@ -251,18 +251,34 @@ def bound_boxes(task: Task, boxes: Boxes, method: Method, keep: bool) -> Bounded
     return Bounded(found.lower, slope, clauses, plain if keep else None)
 
 
-def halves_of(task: Task, boxes: Boxes, method: Method, keep: bool) -> Bounded:
-    """The same of a list of boxes of which the method has failed for some, in two parts; what it does not bound is alone."""
-    if len(boxes) == 1:
-        lower = boxes.lower.new_full((1, task.spec.rows.shape[1]), -torch.inf)
-        slope = boxes.lower.new_ones(*lower.shape, boxes.lower.shape[1])
-        return Bounded(lower, slope, mixed(task.spec, lower, None), {} if keep else None)
-    halves = [boxes.select(half) for half in torch.arange(len(boxes), device=boxes.owner.device).chunk(2)]
-    found = [bound_boxes(task, half, method, keep) for half in halves]
-    clauses = Mixed(torch.cat([part.mixed.lower for part in found]), torch.cat([part.mixed.weights for part in found]))
-    counts = [int(first_shown(half, part.mixed).any(1).sum()) for half, part in zip(halves, found, strict=True)]
-    plain = together([part.plain or {} for part in found], counts) if keep else None
-    return Bounded(torch.cat([part.lower for part in found]), torch.cat([part.slope for part in found]), clauses, plain)
+def without_failed(task: Task, boxes: Boxes, method: Method, keep: bool, failed: tuple[bool, ...] | None) -> Bounded:
+    """The same of boxes of which the method has `failed` for some, of these without bounds; halves where nobody knows which."""
+    if len(boxes) == 1 or (failed is not None and all(failed)):
+        return unbounded(task, boxes, keep)
+    places = torch.arange(len(boxes), device=boxes.owner.device)
+    if failed is None or len(failed) != len(boxes):
+        parts = [boxes.select(half) for half in places.chunk(2)]
+        return merged(parts, [bound_boxes(task, part, method, keep) for part in parts], places)
+    mask = torch.tensor(failed, device=boxes.owner.device)
+    good, bad = boxes.select(~mask), boxes.select(mask)
+    order = torch.cat([places[~mask], places[mask]]).argsort()
+    return merged((good, bad), (bound_boxes(task, good, method, keep), unbounded(task, bad, keep)), order)
+
+
+def unbounded(task: Task, boxes: Boxes, keep: bool) -> Bounded:
+    """What is known of boxes for which the method has failed."""
+    lower = boxes.lower.new_full((len(boxes), task.spec.rows.shape[1]), -torch.inf)
+    slope = boxes.lower.new_ones(*lower.shape, boxes.lower.shape[1])
+    return Bounded(lower, slope, mixed(task.spec, lower, None), {} if keep else None)
+
+
+def merged(boxes: Sequence[Boxes], parts: Sequence[Bounded], order: Tensor) -> Bounded:
+    """What is known of two lists of boxes as of one, in this order (n,), which keeps that of those that show clauses."""
+    clauses = Mixed(torch.cat([part.mixed.lower for part in parts]), torch.cat([part.mixed.weights for part in parts]))
+    counts = [int(first_shown(own, part.mixed).any(1).sum()) for own, part in zip(boxes, parts, strict=True)]
+    kept = [part.plain for part in parts if part.plain is not None]
+    whole = Bounded(torch.cat([part.lower for part in parts]), torch.cat([part.slope for part in parts]), clauses, None)
+    return replace(whole.select(order), plain=together(kept, counts) if kept else None)
 
 
 def bounds_of(task: Task, boxes: Boxes, method: Method) -> Bounds:
