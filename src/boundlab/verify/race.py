@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from boundlab.bounds.observe import Deadline
 from boundlab.errors import BoundError, MissingRule, OutOfTime
 from boundlab.verify.branching import branchable, branching
 from boundlab.verify.checkpoint import Checkpoint
@@ -53,17 +54,17 @@ class Runner:
             return "branching on neurons"
         return f"bisection of {describe(self.options.chosen(task.model))}"
 
-    def forward(self, task: Task, standing: Standing, deadline: float) -> Runner:
-        """One step further, or begun."""
+    def forward(self, task: Task, standing: Standing, clock: Clock, share: float) -> Runner:
+        """One step further, or begun, for which there is a share of the time; what was not enough was spent in vain."""
         started = time.perf_counter()
         try:
             if self.state is None:
-                moved = self.begun(task, standing, deadline)
+                moved = self.begun(task, standing, clock.part(share))
             else:
                 left = self.state.without(set(standing.decided))
-                moved = replace(self, state=left if left.over else left.step(deadline))
+                moved = replace(self, state=left if left.over else left.step(clock.deadline))
         except OutOfTime:
-            return self
+            moved = self
         except (BoundError, MissingRule) as problem:
             moved = replace(self, failure=str(problem))
         return replace(moved, spent=self.spent + (time.perf_counter() - started) / self.lead)
@@ -72,7 +73,10 @@ class Runner:
         """At its beginning, on the problems that are open now."""
         if isinstance(self.options, Branching):
             index = branchable(task, standing.open)
-            return replace(self, index=index, state=branching(task, index, self.options, deadline) if len(index) else None)
+            if len(index) == 0:
+                return replace(self, index=index)
+            state = branching(replace(task, observe=Deadline(deadline)), index, self.options, deadline)
+            return replace(self, index=index, state=replace(state, task=task))
         return replace(self, state=bisection(task, self.index, self.options))
 
     def counted(self, found: Found) -> str:
@@ -92,7 +96,8 @@ def race(task: Task, standing: Standing, stage: Race, clock: Clock, first: bool)
         if not ready:
             break
         place = min(ready, key=lambda place: runners[place].spent)
-        runners[place] = runners[place].forward(task, standing, clock.deadline)
+        led = any(runners[other].lead > 1 for other in ready if other != place)
+        runners[place] = runners[place].forward(task, standing, clock, 1 / LEAD if led else 1.0)
         standing = decided(standing, runners[place], task, clock)
         log = None if log is None else log.written((standing, runners))
         if stage.watch is not None:
@@ -147,8 +152,12 @@ def able(task: Task, standing: Standing, options: Bisection | Branching) -> Tens
 
 def lead(task: Task, standing: Standing, options: Bisection | Branching) -> float:
     """How many seconds a search takes where others take one."""
-    few = isinstance(options, Bisection) and len(able(task, standing, replace(options, most_inputs=FEW)))
-    return LEAD if few else 1.0
+    return LEAD if isinstance(options, Bisection) and few(task, standing, options) else 1.0
+
+
+def few(task: Task, standing: Standing, options: Bisection) -> bool:
+    """Whether so few inputs vary that halving boxes has a lead."""
+    return len(able(task, standing, replace(options, most_inputs=FEW))) > 0
 
 
 def decided(standing: Standing, runner: Runner, task: Task, clock: Clock) -> Standing:
