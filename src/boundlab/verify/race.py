@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -25,6 +26,8 @@ EVERY = 10.0
 """Seconds between two checkpoints."""
 SHARE = 0.05
 """The share of the time that writing them may take."""
+FAR = 10.0
+"""A search whose lowest bound is so many times as far below 0 as another's has no lead; the other takes LEAD times as long."""
 FEW, LEAD = 8, 4.0
 """Boxes with so few perturbed inputs are halved for so many seconds for each one in which neurons are split."""
 
@@ -47,6 +50,12 @@ class Runner:
     def running(self) -> bool:
         """Whether it may take a step."""
         return self.failure is None and len(self.index) > 0 and (self.state is None or not self.state.over)
+
+    @property
+    def below_zero(self) -> float:
+        """How far the lowest bound of what it has open is below 0; NaN before there is one."""
+        bound = math.nan if self.state is None else -self.state.found().bound
+        return bound if math.isfinite(bound) else math.nan
 
     def name(self, task: Task) -> str:
         """The search as a reader names it."""
@@ -95,7 +104,7 @@ def race(task: Task, standing: Standing, stage: Race, clock: Clock, first: bool)
         ready = [place for place, runner in enumerate(runners) if runner.running]
         if not ready:
             break
-        place = min(ready, key=lambda place: runners[place].spent)
+        place = min(ready, key=lambda place: runners[place].spent * behind(runners, place))
         led = any(runners[other].lead > 1 for other in ready if other != place)
         runners[place] = runners[place].forward(task, standing, clock, 1 / LEAD if led else 1.0)
         standing = decided(standing, runners[place], task, clock)
@@ -153,6 +162,12 @@ def able(task: Task, standing: Standing, options: Bisection | Branching) -> Tens
 def lead(task: Task, standing: Standing, options: Bisection | Branching) -> float:
     """How many seconds a search takes where others take one."""
     return LEAD if isinstance(options, Bisection) and few(task, standing, options) else 1.0
+
+
+def behind(runners: Sequence[Runner], place: int) -> float:
+    """How many times as dear a search's time is: its lead and LEAD more where its lowest bound is far below another's."""
+    own, *others = (runner.below_zero for runner in (runners[place], *runners[:place], *runners[place + 1:]))
+    return LEAD * runners[place].lead if any(own > FAR * other for other in others) else 1.0
 
 
 def few(task: Task, standing: Standing, options: Bisection) -> bool:

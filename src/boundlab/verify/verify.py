@@ -37,7 +37,7 @@ CHUNK = 2**25
 OF_BOUNDS = 0.8
 """The share of the time left that bounds may take: attacks that come later decide networks that are too large for bounds."""
 OF_FEW = 0.3
-"""That share where boxes will be halved in which few inputs vary: bounds of the whole box are seldom worth waiting for there."""
+"""That share where few inputs vary and boxes will be halved: bounds of the whole box are seldom worth waiting for there."""
 Stage = PGD | Method | Bisection | Branching | Race
 LADDER: tuple[Stage, ...] = (IBP(), PGD(steps=10, targets=0), CROWN(IBP()), CROWN(), PGD(), Race())
 """What `verify` tries by default, in this order."""
