@@ -18,7 +18,14 @@ class ShapeError(BoundlabError):
 
 
 class BoundError(BoundlabError):
-    """A bound came out NaN, infinite, or with its lower end above its upper end."""
+    """A bound came out NaN, infinite, or with its lower end above its upper end.
+
+    `failed` says for which problems of the batch that was bounded, where that is known.
+    """
+
+    def __init__(self, message: str, failed: tuple[bool, ...] | None = None) -> None:
+        super().__init__(message)
+        self.failed = failed
 
 
 class OutOfTime(BoundlabError):

@@ -14,7 +14,7 @@ from boundlab.certificates.certificate import Argument, CaseProof
 from boundlab.certificates.checker import case_bounds, derive_frames
 from boundlab.certificates.known import Slopes, derive
 from boundlab.certificates.leaves import places_of
-from boundlab.certificates.network import Affine, Input, Network
+from boundlab.certificates.network import Affine, Input, Network, Part, matrix_of
 from boundlab.certificates.reading import read_network
 from boundlab.certificates.rounding import above, below
 from boundlab.question.exact import Query
@@ -265,3 +265,18 @@ def test_networks_of_many_operators_hold_at_samples_of_the_runtime(radius: float
             for bound in bounds:
                 assert bound[0] <= y[0] + 1e-4 and bound[1] <= y[1] - y[0] + 1e-4
         assert radius > 0 or abs(bounds[0][0] - y[0]) < 1e-4
+
+
+@pytest.mark.parametrize("dense", [True, False])
+def test_an_array_with_few_entries_is_kept_sparse_and_pulls_the_same(dense: bool) -> None:
+    rng = np.random.default_rng(3)
+    table = rng.normal(size=(20, 30)) * (dense or rng.uniform(size=(20, 30)) < 0.05)
+    matrix, values = matrix_of(table), np.zeros((20, 4))
+    values[:3] = rng.normal(size=(3, 4))
+    part = matrix.pulled(Part(None, values))
+    assert isinstance(matrix.forward, np.ndarray) is dense
+    assert (part.read is None) is dense  # rows that read few entries stay short
+    exact = np.array([[sum(Fraction(w) * Fraction(v) for w, v in zip(column, value, strict=True)) for value in values.T]
+                      for column in table.T])
+    size = abs(table).T @ abs(values)
+    assert (abs(part.of(30) - exact.astype(float)) <= 1.01 * matrix.error * size + 1e-300).all()

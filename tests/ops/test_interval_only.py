@@ -1,5 +1,7 @@
 """An operator with a value and an interval alone: every method is sound, says so, and is as loose as the interval there."""
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -119,3 +121,20 @@ def test_gradients_pass_through_its_interval():
     for method in (bl.IBP(), bl.CROWN(intermediate=bl.IBP()), bl.CROWN()):
         (gradient,) = torch.autograd.grad(bl.bound(model, box, method=method).lower.sum(), weight)
         assert torch.isfinite(gradient).all() and gradient.abs().sum() > 0
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_writing_at_uncertain_places_is_bounded_by_the_hull_of_all_that_may_happen(seed):
+    torch.manual_seed(seed)
+    low = torch.randint(-1, 3, (2, 3, 2)).double()
+    spots = bl.Interval(low, low + torch.randint(0, 2, (2, 3, 2)))
+    x, update = torch.randn(2, 3, 3, 2, dtype=F64), torch.randn(2, 3, 2, dtype=F64)
+    found = REGISTRY["put"].interval(x, spots, update)
+    # Each of the three updates on its own, or nothing where no update surely lands: by hand, cell by cell.
+    for problem, row, column in itertools.product(range(2), range(3), range(3)):
+        cell = torch.tensor([row, column])
+        inside = ((spots.lower[problem] <= cell) & (cell <= spots.upper[problem])).all(1)
+        sure = (inside & (spots.lower[problem] == spots.upper[problem]).all(1)).any()
+        values = [update[problem, k] for k in inside.nonzero().flatten()] + ([] if sure else [x[problem, row, column]])
+        assert torch.equal(found.lower[problem, row, column], torch.stack(values).amin(0))
+        assert torch.equal(found.upper[problem, row, column], torch.stack(values).amax(0))

@@ -189,6 +189,34 @@ def test_bisection_covers_the_box_and_reports_rows_that_hold() -> None:
     assert bool((found.proven[0] <= spec.values(outputs).amin(0) + 1e-5).all())
 
 
+class Counting(IBP):
+    """IBP that counts its passes."""
+
+    def __init__(self, passes: list[int]) -> None:
+        object.__setattr__(self, "passes", passes)
+
+    def run(self, problem: bl.Problem) -> bl.Bounds:
+        self.passes.append(1)  # type: ignore[attr-defined]
+        return super().run(problem)
+
+
+class Quotient(nn.Module):
+    """4 - 1 / d, where d is at least 0.3 and its interval holds 0 on wide boxes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 4 - 1 / (0.3 + x - 0.95 * torch.relu(x))
+
+
+def test_boxes_without_bounds_cost_the_others_of_their_turn_one_more_pass() -> None:
+    model, box, passes, turns = bl.capture(Quotient(), torch.ones(1, 1)), bl.Box(torch.zeros(1, 1), torch.ones(1, 1)), [], 0
+    task = task_of_sets(model, {"x": box}, bl.at_least(torch.ones(1, 1, 1)), None)
+    state = bisection(task, torch.tensor([0]), Bisection(Counting(passes)))
+    while not state.over:
+        state, turns = state.step(math.inf), turns + 1
+    assert set(state.found().proven) == {0} and 0 < float(state.found().proven[0]) <= 1
+    assert len(passes) <= 2 * turns < state.found().parts
+
+
 def test_a_query_is_falsified_by_one_case_and_verified_by_all() -> None:
     boxes = """(assert (or (and (>= X_0 0) (<= X_0 1) (>= X_1 0) (<= X_1 1))
                            (and (>= X_0 2) (<= X_0 3) (>= X_1 0) (<= X_1 1))))"""

@@ -79,7 +79,8 @@ def checked(node: Node, interval: Interval) -> Interval:
     finite = torch.isfinite(upper - lower)  # the width too: lines are made of quotients by it
     if not bool(finite.all()):
         raise BoundError(f"the bounds of {node.describe()} are NaN or infinite at {int((~finite).sum())} coordinates; "
-                         "the set is too large for this method, or an operator is outside its domain there.")
+                         "the set is too large for this method, or an operator is outside its domain there.",
+                         tuple((~finite).reshape(len(finite), -1).any(1).tolist()))
     slack = torch.finfo(lower.dtype).eps ** 0.5 * (1 + lower.abs() + upper.abs())
     if bool((lower > upper + slack).any()):
         raise BoundError(f"the bounds of {node.describe()} contradict each other: a lower end lies above its upper end. "

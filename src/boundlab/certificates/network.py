@@ -18,7 +18,9 @@ from boundlab.certificates.functions import Ends, Function
 from boundlab.certificates.rounding import UNIT, gamma
 
 DENSE = 0.2
-"""The share of entries from which on a matrix is kept as an array."""
+"""The share of entries other than 0 from which on a sparse matrix is kept as an array."""
+SPARSE = 0.1
+"""That share below which an array is kept as a sparse matrix: rows that read few entries then stay short on their way back."""
 WORTH = 0.8
 """The share of rows below which it pays to leave the others out of a sparse product."""
 
@@ -167,7 +169,7 @@ class Matrix:
 
 def matrix_of(coefficients: np.ndarray | csr_array, operations: int = 0) -> Matrix:
     """A Matrix; `operations` roundings went into an entry, none of which may have underflowed."""
-    if not isinstance(coefficients, np.ndarray):
+    if not isinstance(coefficients, np.ndarray) or np.count_nonzero(coefficients) < SPARSE * coefficients.size:
         coefficients = csr_array(coefficients)
         coefficients.sum_duplicates()
         rows, columns = coefficients.shape

@@ -7,7 +7,7 @@ affine; where places vary, bounds are the hull over all places that are possible
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -148,19 +148,41 @@ def put_interval(x: Argument, index: Argument, update: Argument) -> Interval:
     """The hull of what was there, unless it is surely overwritten, and of every update that may land there."""
     spots = index if isinstance(index, Interval) else Interval(index, index)
     axes, shape = spots.shape[-1], shape_of(x)
-    grid = torch.cartesian_prod(*(torch.arange(size) for size in shape[:axes])).reshape(-1, axes).to(spots.lower.device)
-    low, high = spots.lower.trunc()[:, :, None], spots.upper.trunc()[:, :, None]
-    possible = ((low <= grid) & (grid <= high)).all(-1)
-    certain = possible & (low == high).all(-1)
+    low, high = spots.lower.trunc(), spots.upper.trunc()
+    along = [reached(low[..., axis], high[..., axis], size) for axis, size in enumerate(shape[:axes])]
+    sure = (low == high).all(-1)
 
-    def end(of: str, nothing: float) -> Tensor:
-        old, new = (vars(part)[of] if isinstance(part, Interval) else part for part in (x, update))
-        old = torch.where(certain.any(1)[..., None], nothing, old.reshape(len(old), len(grid), -1))
-        new = torch.where(possible[..., None], new.reshape(len(new), -1, 1, old.shape[-1]), nothing)
-        found = torch.minimum(old, new.amin(1)) if nothing > 0 else torch.maximum(old, new.amax(1))
-        return found.reshape(-1, *shape)
+    def ends(part: Argument, rows: int) -> list[Tensor]:
+        both = (part.lower, part.upper) if isinstance(part, Interval) else (part, part)
+        return [end.reshape(len(end), rows, -1) for end in both]
 
-    return Interval(end("lower", math.inf), end("upper", -math.inf))
+    (least, most), new = ends(x, math.prod(shape[:axes])), ends(update, low.shape[1])
+    before, after = least, most
+    least, most = torch.full_like(least, math.inf), torch.full_like(most, -math.inf)
+    overwritten = torch.zeros_like(least[..., 0], dtype=torch.bool)
+    for place in range(low.shape[1]):  # one at a time: all at once would hold every pair of an update and a cell
+        lands = cells([mask[:, place] for mask in along])
+        overwritten = overwritten | (lands & sure[:, place, None])
+        down, up = (end[:, place, None] for end in new)
+        least = torch.where(lands[..., None], torch.minimum(least, down), least)
+        most = torch.where(lands[..., None], torch.maximum(most, up), most)
+    kept = ~overwritten[..., None]
+    return Interval(torch.where(kept, torch.minimum(least, before), least).reshape(-1, *shape),
+                    torch.where(kept, torch.maximum(most, after), most).reshape(-1, *shape))
+
+
+def reached(low: Tensor, high: Tensor, size: int) -> Tensor:
+    """Which places of an axis lie between two ends (b, m), (b, m, size)."""
+    places = torch.arange(size, device=low.device)
+    return (low[..., None] <= places) & (places <= high[..., None])
+
+
+def cells(along: Sequence[Tensor]) -> Tensor:
+    """The cells of a grid, in rows (b, cells), all of whose places are marked on their axes (b, size)."""
+    first, *others = along
+    for mask in others:
+        first = (first[:, :, None] & mask[:, None]).flatten(1)
+    return first
 
 
 put = register(interval_op("put", put_values, put_interval, meaning="slices written at places that vary"))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from boundlab.bounds.observe import Deadline
 from boundlab.errors import BoundError, MissingRule, OutOfTime
 from boundlab.verify.branching import branchable, branching
 from boundlab.verify.checkpoint import Checkpoint
@@ -24,6 +26,8 @@ EVERY = 10.0
 """Seconds between two checkpoints."""
 SHARE = 0.05
 """The share of the time that writing them may take."""
+FAR = 10.0
+"""A search whose lowest bound is so many times as far below 0 as another's has no lead; the other takes LEAD times as long."""
 FEW, LEAD = 8, 4.0
 """Boxes with so few perturbed inputs are halved for so many seconds for each one in which neurons are split."""
 
@@ -47,23 +51,29 @@ class Runner:
         """Whether it may take a step."""
         return self.failure is None and len(self.index) > 0 and (self.state is None or not self.state.over)
 
+    @property
+    def below_zero(self) -> float:
+        """How far the lowest bound of what it has open is below 0; NaN before there is one."""
+        bound = math.nan if self.state is None else -self.state.found().bound
+        return bound if math.isfinite(bound) else math.nan
+
     def name(self, task: Task) -> str:
         """The search as a reader names it."""
         if isinstance(self.options, Branching):
             return "branching on neurons"
         return f"bisection of {describe(self.options.chosen(task.model))}"
 
-    def forward(self, task: Task, standing: Standing, deadline: float) -> Runner:
-        """One step further, or begun."""
+    def forward(self, task: Task, standing: Standing, clock: Clock, share: float) -> Runner:
+        """One step further, or begun, for which there is a share of the time; what was not enough was spent in vain."""
         started = time.perf_counter()
         try:
             if self.state is None:
-                moved = self.begun(task, standing, deadline)
+                moved = self.begun(task, standing, clock.part(share))
             else:
                 left = self.state.without(set(standing.decided))
-                moved = replace(self, state=left if left.over else left.step(deadline))
+                moved = replace(self, state=left if left.over else left.step(clock.deadline))
         except OutOfTime:
-            return self
+            moved = self
         except (BoundError, MissingRule) as problem:
             moved = replace(self, failure=str(problem))
         return replace(moved, spent=self.spent + (time.perf_counter() - started) / self.lead)
@@ -72,7 +82,10 @@ class Runner:
         """At its beginning, on the problems that are open now."""
         if isinstance(self.options, Branching):
             index = branchable(task, standing.open)
-            return replace(self, index=index, state=branching(task, index, self.options, deadline) if len(index) else None)
+            if len(index) == 0:
+                return replace(self, index=index)
+            state = branching(replace(task, observe=Deadline(deadline)), index, self.options, deadline)
+            return replace(self, index=index, state=replace(state, task=task))
         return replace(self, state=bisection(task, self.index, self.options))
 
     def counted(self, found: Found) -> str:
@@ -91,8 +104,9 @@ def race(task: Task, standing: Standing, stage: Race, clock: Clock, first: bool)
         ready = [place for place, runner in enumerate(runners) if runner.running]
         if not ready:
             break
-        place = min(ready, key=lambda place: runners[place].spent)
-        runners[place] = runners[place].forward(task, standing, clock.deadline)
+        place = min(ready, key=lambda place: runners[place].spent * behind(runners, place))
+        led = any(runners[other].lead > 1 for other in ready if other != place)
+        runners[place] = runners[place].forward(task, standing, clock, 1 / LEAD if led else 1.0)
         standing = decided(standing, runners[place], task, clock)
         log = None if log is None else log.written((standing, runners))
         if stage.watch is not None:
@@ -147,8 +161,18 @@ def able(task: Task, standing: Standing, options: Bisection | Branching) -> Tens
 
 def lead(task: Task, standing: Standing, options: Bisection | Branching) -> float:
     """How many seconds a search takes where others take one."""
-    few = isinstance(options, Bisection) and len(able(task, standing, replace(options, most_inputs=FEW)))
-    return LEAD if few else 1.0
+    return LEAD if isinstance(options, Bisection) and few(task, standing, options) else 1.0
+
+
+def behind(runners: Sequence[Runner], place: int) -> float:
+    """How many times as dear a search's time is: its lead and LEAD more where its lowest bound is far below another's."""
+    own, *others = (runner.below_zero for runner in (runners[place], *runners[:place], *runners[place + 1:]))
+    return LEAD * runners[place].lead if any(own > FAR * other for other in others) else 1.0
+
+
+def few(task: Task, standing: Standing, options: Bisection) -> bool:
+    """Whether so few inputs vary that halving boxes has a lead."""
+    return len(able(task, standing, replace(options, most_inputs=FEW))) > 0
 
 
 def decided(standing: Standing, runner: Runner, task: Task, clock: Clock) -> Standing:

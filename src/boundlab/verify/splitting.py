@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -40,6 +40,8 @@ HELD = 2**28
 """Bytes of slopes up to which a search keeps those of boxes that show clauses; those of later ones are made again."""
 ATTACKED, SHORT = 16, PGD(steps=8, restarts=2, targets=0)
 """How many of the boxes of a turn are attacked, and how."""
+QUIET = 2.0
+"""So many times as long as an attack took pass before the next one: on large networks it takes longer than bounds do."""
 
 
 def splittable(lower: Tensor, upper: Tensor) -> Tensor:
@@ -78,8 +80,8 @@ class BisectionState:
     """The problems `index` (m,) of a task with their open boxes, bounded by `method`, and what is known of closed ones.
 
     `floor` (b, s) are the lowest bounds of all problems' rows over the boxes that show their clauses; problems that are
-    `stuck` have a box that is too narrow to halve; `count` is how many boxes the next turn takes. `shown` are boxes that show
-    clauses, if proofs are kept.
+    `stuck` have a box that is too narrow to halve; `count` is how many boxes the next turn takes, and `quiet` are the seconds
+    until boxes are attacked again. `shown` are boxes that show clauses, if proofs are kept.
     """
 
     task: Task
@@ -94,6 +96,7 @@ class BisectionState:
     witnesses: Mapping[int, Witness] = field(default_factory=dict)
     stuck: frozenset[int] = frozenset()
     shown: tuple[Shown, ...] = ()
+    quiet: float = 0.0
 
     @property
     def over(self) -> bool:
@@ -120,13 +123,17 @@ class BisectionState:
         closed = replace(self, done=self.done + len(batch)).closed(batch, shown & ~batch.shown, found)
         failed = replace(batch, parent=torch.maximum(batch.parent, margin), shown=shown).select(~proven)
         found = found.select(~proven)
-        witnesses = {**self.witnesses, **probe(self.task, failed, found)}
+        witnesses, quiet = {**self.witnesses, **probe(self.task, failed, found)}, self.quiet - (time.perf_counter() - started)
+        if quiet <= 0:
+            before = time.perf_counter()
+            witnesses |= attacked(self.task, failed.without(set(witnesses)))
+            quiet = QUIET * (time.perf_counter() - before)
         halves, hopeless = halve(failed, found.influence(self.task.spec.clause, failed.shown), self.cuts)
         stuck = self.stuck | set(hopeless.tolist())
         ended = stuck | set(witnesses)
         count = paced(self.count, time.perf_counter() - started, self.at_once)
         return replace(closed, boxes=rest.without(ended).joined(halves.without(ended)), stuck=stuck, witnesses=witnesses,
-                       count=count)
+                       count=count, quiet=quiet)
 
     def closed(self, boxes: Boxes, fresh: Tensor, found: Bounded) -> BisectionState:
         """With clauses (n, c) that boxes are the first to show, and what is known of these boxes."""
@@ -241,8 +248,8 @@ def bound_boxes(task: Task, boxes: Boxes, method: Method, keep: bool) -> Bounded
     """Lower bounds of rows and clauses; -inf and coefficients of 1 where the method says nothing. `keep`: slopes, too."""
     try:
         found = bounds_of(task, boxes, method)
-    except BoundError:
-        return halves_of(task, boxes, method, keep)
+    except BoundError as problem:
+        return without_failed(task, boxes, method, keep, problem.failed)
     lines = lines_of(found, task, boxes)
     slope = boxes.lower.new_ones(*found.lower.shape, boxes.lower.shape[1]) if lines is None else lines.slope
     clauses = mixed(task.spec, found.lower, lines)
@@ -251,18 +258,34 @@ def bound_boxes(task: Task, boxes: Boxes, method: Method, keep: bool) -> Bounded
     return Bounded(found.lower, slope, clauses, plain if keep else None)
 
 
-def halves_of(task: Task, boxes: Boxes, method: Method, keep: bool) -> Bounded:
-    """The same of a list of boxes of which the method has failed for some, in two parts; what it does not bound is alone."""
-    if len(boxes) == 1:
-        lower = boxes.lower.new_full((1, task.spec.rows.shape[1]), -torch.inf)
-        slope = boxes.lower.new_ones(*lower.shape, boxes.lower.shape[1])
-        return Bounded(lower, slope, mixed(task.spec, lower, None), {} if keep else None)
-    halves = [boxes.select(half) for half in torch.arange(len(boxes), device=boxes.owner.device).chunk(2)]
-    found = [bound_boxes(task, half, method, keep) for half in halves]
-    clauses = Mixed(torch.cat([part.mixed.lower for part in found]), torch.cat([part.mixed.weights for part in found]))
-    counts = [int(first_shown(half, part.mixed).any(1).sum()) for half, part in zip(halves, found, strict=True)]
-    plain = together([part.plain or {} for part in found], counts) if keep else None
-    return Bounded(torch.cat([part.lower for part in found]), torch.cat([part.slope for part in found]), clauses, plain)
+def without_failed(task: Task, boxes: Boxes, method: Method, keep: bool, failed: tuple[bool, ...] | None) -> Bounded:
+    """The same of boxes of which the method has `failed` for some, of these without bounds; halves where nobody knows which."""
+    if len(boxes) == 1 or (failed is not None and all(failed)):
+        return unbounded(task, boxes, keep)
+    places = torch.arange(len(boxes), device=boxes.owner.device)
+    if failed is None or len(failed) != len(boxes):
+        parts = [boxes.select(half) for half in places.chunk(2)]
+        return merged(parts, [bound_boxes(task, part, method, keep) for part in parts], places)
+    mask = torch.tensor(failed, device=boxes.owner.device)
+    good, bad = boxes.select(~mask), boxes.select(mask)
+    order = torch.cat([places[~mask], places[mask]]).argsort()
+    return merged((good, bad), (bound_boxes(task, good, method, keep), unbounded(task, bad, keep)), order)
+
+
+def unbounded(task: Task, boxes: Boxes, keep: bool) -> Bounded:
+    """What is known of boxes for which the method has failed."""
+    lower = boxes.lower.new_full((len(boxes), task.spec.rows.shape[1]), -torch.inf)
+    slope = boxes.lower.new_ones(*lower.shape, boxes.lower.shape[1])
+    return Bounded(lower, slope, mixed(task.spec, lower, None), {} if keep else None)
+
+
+def merged(boxes: Sequence[Boxes], parts: Sequence[Bounded], order: Tensor) -> Bounded:
+    """What is known of two lists of boxes as of one, in this order (n,), which keeps that of those that show clauses."""
+    clauses = Mixed(torch.cat([part.mixed.lower for part in parts]), torch.cat([part.mixed.weights for part in parts]))
+    counts = [int(first_shown(own, part.mixed).any(1).sum()) for own, part in zip(boxes, parts, strict=True)]
+    kept = [part.plain for part in parts if part.plain is not None]
+    whole = Bounded(torch.cat([part.lower for part in parts]), torch.cat([part.slope for part in parts]), clauses, None)
+    return replace(whole.select(order), plain=together(kept, counts) if kept else None)
 
 
 def bounds_of(task: Task, boxes: Boxes, method: Method) -> Bounds:
@@ -304,20 +327,28 @@ def halve(boxes: Boxes, influence: Tensor, cuts: Cuts) -> tuple[Boxes, Tensor]:
 
 
 def probe(task: Task, boxes: Boxes, found: Bounded) -> dict[int, Witness]:
-    """Witnesses among the centres of boxes, the corners where their worst row's linear bound is smallest, and what an attack on
-    the boxes with the worst of these points finds."""
-    if len(boxes.owner) == 0:
+    """Witnesses among the centres of boxes and the corners where their worst row's linear bound is smallest."""
+    if len(boxes) == 0:
         return {}
-    node = task.model.graph.inputs[0]
     slope = found.slope[torch.arange(len(boxes)), found.lower.argmin(1)]
     corner = torch.where(slope > 0, boxes.lower, boxes.upper)
-    points = torch.cat([(boxes.lower + boxes.upper) / 2, corner]).reshape(-1, *node.shape)
-    witnesses = task.witnesses(boxes.owner.repeat(2), {node.name: points})
-    if witnesses:
-        return witnesses
-    values = task.spec.take(boxes.owner.repeat(2)).values(evaluate(task.model, {node.name: points}))
-    worst = task.spec.worst(values).reshape(2, -1).amin(0).argsort()[:ATTACKED]
-    some = boxes.select(worst)
-    box = Box(some.lower.reshape(-1, *node.shape), some.upper.reshape(-1, *node.shape))
-    ends = attack(task.model, {node.name: box}, task.spec.take(some.owner), SHORT, torch.Generator().manual_seed(0)).points
-    return task.witnesses(some.owner, ends)
+    points = torch.cat([(boxes.lower + boxes.upper) / 2, corner])
+    return task.witnesses(boxes.owner.repeat(2), points_of(task, points))
+
+
+def attacked(task: Task, boxes: Boxes) -> dict[int, Witness]:
+    """What an attack finds on the boxes with the worst centres."""
+    if len(boxes) == 0:
+        return {}
+    centres = points_of(task, (boxes.lower + boxes.upper) / 2)
+    worst = task.spec.worst(task.spec.take(boxes.owner).values(evaluate(task.model, centres)))
+    some = boxes.select(worst.argsort()[:ATTACKED])
+    (name, lower), (_, upper) = *points_of(task, some.lower).items(), *points_of(task, some.upper).items()
+    ends = attack(task.model, {name: Box(lower, upper)}, task.spec.take(some.owner), SHORT, torch.Generator().manual_seed(0))
+    return task.witnesses(some.owner, ends.points)
+
+
+def points_of(task: Task, points: Tensor) -> dict[str, Tensor]:
+    """Points (n, d) as values of the input."""
+    node = task.model.graph.inputs[0]
+    return {node.name: points.reshape(-1, *node.shape)}

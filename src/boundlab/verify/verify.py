@@ -26,7 +26,7 @@ from boundlab.spec import Specification
 from boundlab.verify.options import Bisection, Branching, Race
 from boundlab.verify.proof import Proof, best_rows, plain_of, some, whole
 from boundlab.verify.query import Reduced, batches, reduced
-from boundlab.verify.race import race
+from boundlab.verify.race import few, race
 from boundlab.verify.sound import Original, exact_query, exactly, sounded, written
 from boundlab.verify.standing import Clock, Standing, describe, result_of
 from boundlab.verify.task import Task, take_regions, task_of_cases, task_of_sets
@@ -36,6 +36,8 @@ CHUNK = 2**25
 """Numbers that the rows of one chunk of problems may hold at the widest node."""
 OF_BOUNDS = 0.8
 """The share of the time left that bounds may take: attacks that come later decide networks that are too large for bounds."""
+OF_FEW = 0.3
+"""That share where few inputs vary and boxes will be halved: bounds of the whole box are seldom worth waiting for there."""
 Stage = PGD | Method | Bisection | Branching | Race
 LADDER: tuple[Stage, ...] = (IBP(), PGD(steps=10, targets=0), CROWN(IBP()), CROWN(), PGD(), Race())
 """What `verify` tries by default, in this order."""
@@ -113,9 +115,16 @@ def run(task: Task, stages: Sequence[Stage], clock: Clock, first: bool) -> Stand
         elif isinstance(stage, Race | Bisection | Branching):
             standing = race(task, standing, stage if isinstance(stage, Race) else Race((stage,)), clock, first)
         else:
-            ends = clock.part(OF_BOUNDS) if turn < len(stages) else clock.deadline
+            ends = clock.part(share(task, standing, stages[turn:])) if turn < len(stages) else clock.deadline
             standing = bounded(replace(task, observe=Deadline(ends)), standing, stage, clock)
     return standing
+
+
+def share(task: Task, standing: Standing, later: Sequence[Stage]) -> float:
+    """The share of the time left that bounds may take before the `later` stages."""
+    searches = [one for stage in later for one in (stage.searches if isinstance(stage, Race) else (stage,))]
+    halved = any(isinstance(one, Bisection) and few(task, standing, one) for one in searches)
+    return OF_FEW if halved else OF_BOUNDS
 
 
 def chunks(task: Task, index: Tensor) -> tuple[Tensor, ...]:
