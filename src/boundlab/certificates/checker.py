@@ -214,7 +214,7 @@ def derive_frames(network: Network, batch: Batch, places: Places, members: Membe
 
 
 def beginnings(batch: Batch, places: Places) -> dict[int, np.ndarray]:
-    """The entries of steps, by step, at which rows of a batch's proof begin: at outputs, splits, ends on leaves, and assumptions."""
+    """The entries of steps, by step, at which rows of a proof begin: at outputs, splits, ends on leaves, and assumptions."""
     proof, found = batch.proof, {places.network.output: np.unique(batch.atoms.coefficients.indices)}
     for number, argument in enumerate(proof.steps):
         tensor, neurons = places.tensor(argument), proof.neuron[proof.step == number]
