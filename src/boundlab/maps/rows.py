@@ -167,6 +167,8 @@ def dot(coefficients: Tensor, aligned: Tensor) -> Tensor:
 
 def in_memory_order(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     """Both with their axes after the second as they lie in the larger one's memory, so that flattening it copies nothing."""
+    if first.dim() <= 3:
+        return first, second
     larger = first if first.numel() >= second.numel() else second
     axes = sorted(range(2, larger.dim()), key=larger.stride().__getitem__, reverse=True)
     return first.permute(0, 1, *axes), second.permute(0, 1, *axes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from itertools import combinations
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from boundlab.affine import LinearBound, lines
 from boundlab.interval import Interval
 from boundlab.ops.hull import Curve, Function, Line, Pieces, pieces_of
-from boundlab.ops.hull_lines import Hull, best_share, chord_line, hull_of, hulls_of, line_of, tangent_line
+from boundlab.ops.hull_lines import Hull, best_share, chord_line, hull_of, hulls_of, line_of, symmetric_lines, tangent_line
 from boundlab.ops.op import Alpha, Free, Op, elementwise_op
 from boundlab.ops.support import Support, branch_support, curve_support
 
@@ -80,6 +81,9 @@ def curve_side(curve: Curve, x: Interval, sign: float, pieces: Pieces | None) ->
 
 def curve_family(curve: Curve, x: Interval) -> Callable[[Shares], tuple[Line, Line]]:
     """Lines below and above a curve, at the shares of the slopes of its two hulls that are given; else those of least area."""
+    if curve.reach is not None and curve.touch is not None:
+        hulls = cache(lambda: hulls_of(curve, x, pieces_of(curve, x)))
+        return lambda shares: both_sides(hulls())(shares) if shares else symmetric_lines(curve, x)
     pieces = pieces_of(curve, x) if curve.all_bends else None
     if pieces is not None and len(curve.all_bends) == 1 and curve.period is None:
         return both_sides(hulls_of(curve, x, pieces))

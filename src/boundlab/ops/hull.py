@@ -31,8 +31,9 @@ class Curve:
     `convex` says how it bends before the first of `bends`. Its slope is continuous, or jumps at bends only; there the
     slope has the larger value if f is convex before it, else the smaller one. `turns` are its local extrema. A curve that
     repeats has its bends and turns in (0, period], and `convex` is about what comes before the first of them. `crossing`
-    says that one line may touch two convex (or two concave) pieces within a period, as with a double well. `reach` is for
-    S-shaped functions: the x >= 0 where the slope, which is the same on both sides of 0, has fallen to a number.
+    says that one line may touch two convex (or two concave) pieces within a period, as with a double well. `reach` and `touch`
+    are for rising S-shaped functions that are symmetric about 0, where they bend: the x >= 0 where the slope has fallen to a
+    number, and about the x >= 0 with the tangent at -x that meets the function at a number u >= 0.
     """
 
     f: Function
@@ -43,6 +44,7 @@ class Curve:
     period: float | None = None
     crossing: bool = False
     reach: Function | None = None
+    touch: Function | None = None
 
     @property
     def several(self) -> bool:
