@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 from itertools import combinations
 from typing import Any
 
@@ -81,9 +80,6 @@ def curve_side(curve: Curve, x: Interval, sign: float, pieces: Pieces | None) ->
 
 def curve_family(curve: Curve, x: Interval) -> Callable[[Shares], tuple[Line, Line]]:
     """Lines below and above a curve, at the shares of the slopes of its two hulls that are given; else those of least area."""
-    if curve.reach is not None and curve.touch is not None:
-        hulls = cache(lambda: hulls_of(curve, x, pieces_of(curve, x)))
-        return lambda shares: both_sides(hulls())(shares) if shares else symmetric_lines(curve, x)
     pieces = pieces_of(curve, x) if curve.all_bends else None
     if pieces is not None and len(curve.all_bends) == 1 and curve.period is None:
         return both_sides(hulls_of(curve, x, pieces))
@@ -194,6 +190,8 @@ def curve_op(name: str, curve: Curve | Callable[..., Curve], *, starts: Starts |
 
     def relax(x: Interval, alpha: Alpha = None, **attributes: Any) -> LinearBound:
         """The line of least area on each side: a tangent, a line from an end that touches, or the chord."""
+        if alpha is None and not others and fixed is not None and fixed.touch is not None:
+            return lines(*symmetric_lines(fixed, x))
         return prepared(x, **attributes)(alpha)
 
     def support(x: Interval, **attributes: Any) -> Support:
