@@ -173,7 +173,7 @@ def floor_of(hull: Hull, slope: Tensor, touches: Tensor, hit: Tensor) -> Tensor:
 def symmetric_lines(curve: Curve, x: Interval) -> tuple[Line, Line]:
     """The lines of least area below and above a curve that has `reach` and `touch`, from formulas instead of a search.
 
-    Turned upside down and from right to left the curve bends as before, so both lines are found as lines below a curve. From below
+    Turned upside down and from right to left the curve bends as before, so both lines are found as lines below a curve. There
     a line is a tangent on the convex side, in the middle of the interval, unless that would cut the curve at u: then it
     bridges from u to a touching point, or to l. Slopes need not be exact, since `symmetric_floor` gives the intercept.
     """

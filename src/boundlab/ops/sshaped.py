@@ -15,7 +15,6 @@ from boundlab.ops.curves import curve_op
 from boundlab.ops.hull import Curve, Function
 from boundlab.ops.op import register
 
-
 TOUCH_STEPS = 2
 """An error of 0.13 becomes 1e-3, then 7e-8."""
 
@@ -44,7 +43,7 @@ def tanh_reach(k: Tensor) -> Tensor:
 def sigmoid_touch(u: Tensor) -> Tensor:
     """The x >= 0 with the tangent of sigmoid at -x that meets it at u >= 0, to 2^-25 (1 + x).
 
-    asinh(u / 2) is x / u to third order near 0, and right for large u; in between it is off by 0.13 at most. Of all chords from u
+    asinh(u / 2) is x to third order near 0, and right for large u; in between it is off by 0.13 at most. Of all chords from u
     to -x the one sought is steepest, so that a chord's slope is off by the square of what its end is, and the point with that
     slope, too. Near 0 this would be lost in rounding.
     """
