@@ -52,7 +52,7 @@ DENSE_AREA = 0.6
 CHUNK = 1024
 """Columns that pass a dense map at once."""
 CACHED = 2**18
-"""Numbers whose absolute values are summed at once, so that they stay in the cache, problem by problem where each has as many."""
+"""Numbers whose absolute values are summed at once, in the cache; problem by problem where each has as many."""
 
 
 def push(columns: Columns, layer: LinearMap) -> Columns:
