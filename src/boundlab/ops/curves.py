@@ -190,7 +190,7 @@ def curve_op(name: str, curve: Curve | Callable[..., Curve], *, starts: Starts |
 
     def relax(x: Interval, alpha: Alpha = None, **attributes: Any) -> LinearBound:
         """The line of least area on each side: a tangent, a line from an end that touches, or the chord."""
-        if alpha is None and not others and fixed is not None and fixed.touch is not None:
+        if alpha is None and not others and fixed is not None and fixed.touch is not None and fixed.reach is not None:
             return lines(*symmetric_lines(fixed, x))
         return prepared(x, **attributes)(alpha)
 
