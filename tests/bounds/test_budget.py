@@ -53,6 +53,18 @@ def test_results_are_the_same_whatever_the_budget(name, norm):
         assert all(torch.allclose(result, found[0], rtol=near, atol=near) for result in found)
 
 
+def test_neurons_that_all_problems_want_may_be_pulled_together_or_apart():
+    """Every neuron before tanh is wanted by all five problems; fewer rows at once than problems go one owner at a time."""
+    (model, x), found = case(), []
+    for most in (1, 7, 1000):
+        recorder = Recorder()
+        bounds = bl.bound(model, bl.LpBall(x, 0.1), method=bl.CROWN(max_rows=most), observe=recorder)
+        before_tanh = [step for step in recorder.steps if step.work == "rows" and step.node.shape == (30,)]
+        found.append((len(before_tanh), torch.stack([bounds.lower, bounds.upper])))
+    assert [count for count, _ in found] == [150, 30, 1]
+    assert all(torch.allclose(ends, found[0][1], rtol=1e-11, atol=1e-11) for _, ends in found)
+
+
 def test_a_specification_of_many_problems_is_pulled_in_parts():
     torch.manual_seed(0)
     x = torch.rand(40, 3, dtype=torch.float64)

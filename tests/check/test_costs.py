@@ -80,6 +80,9 @@ def test_a_tally_counts_by_hand():
             c + c
         assert tally.work == Work(products=60, near=4 * (12 + 20 + 15) + 4 * 30, calls=2)
         assert (tally.alive, tally.peak) == (60, 100)
+        with Tally() as tally:
+            product.addmm_(a, b)
+        assert tally.work.products == 60
         kernel, image = torch.empty(2, 1, 3, 3, device=device), torch.empty(1, 1, 4, 4, device=device)
         with Tally() as tally:
             torch.nn.functional.conv2d(image, kernel)

@@ -126,6 +126,17 @@ def test_rows_of_one_owner_add_like_matrices(shape):
         check_add(first, second)
 
 
+def test_coordinates_that_all_problems_share_are_rows_of_both_signs():
+    rows = bm.Common((5,), None, torch.tensor([3, 0, 4]), torch.tensor([1.0, -1.0], dtype=F64))
+    unit = torch.eye(5, dtype=F64)[[3, 0, 4]]
+    assert torch.equal(rows.dense(), torch.cat([unit, -unit])[None])
+    check_rows(rows, 2)
+    layer = bm.Matrix((4,), (5,), randn(5, 4))
+    pulled = bm.compose(rows, layer)
+    assert torch.equal(pulled.dense()[0], torch.cat([layer.weight[[3, 0, 4]], -layer.weight[[3, 0, 4]]]))
+    check_add(rows, rows)
+
+
 def test_windows_that_began_at_different_nodes_are_not_added_by_offset():
     """One path goes through a crop before it reaches a convolution, the other meets the convolution at once."""
     rows = bm.Select((3, 4, 4), None, torch.arange(48), torch.tensor([[1.0, -1.0]], dtype=F64))

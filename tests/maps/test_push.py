@@ -7,8 +7,8 @@ import itertools
 import pytest
 import torch
 
-from boundlab.maps import Conv, Dense, LinearMap, Matrix, Reshape, Select, conv_out_space, diagonal
-from boundlab.maps.push import Columns, Single, absolute_sum, add_columns, dense, owners, push, take, without_zeros
+from boundlab.maps import Conv, Dense, LinearMap, Matrix, Reshape, Select, channels_last, conv_out_space, diagonal
+from boundlab.maps.push import CACHED, Columns, Single, absolute_sum, add_columns, dense, owners, push, take, without_zeros
 
 SHAPE = (3, 7, 6)
 BATCH = 2
@@ -113,3 +113,21 @@ def test_choosing_columns() -> None:
     assert dense(still).shape[0] == 0 and not absolute_sum(still, BATCH).any()
     half = columns.with_coefficients(columns.coefficients * (torch.arange(len(owners(columns))) % 2)[:, None, None, None, None])
     agree(without_zeros(half), dense(half)[dense(half).flatten(1).any(1)])
+
+
+@pytest.mark.parametrize("shape", [(40, 6, 5), (1200,)])
+@pytest.mark.parametrize("order", ["together", "mixed"])
+def test_many_explicit_columns_go_problem_by_problem(shape: tuple[int, ...], order: str) -> None:
+    """More numbers than are summed at once, of three problems, the second of which has none."""
+    torch.manual_seed(0)
+    owner = 2 * torch.randint(2, (700,))
+    owner = owner.sort().values if order == "together" else owner
+    held = channels_last(torch.randn(700, 1, *shape)) if len(shape) == 3 else torch.randn(700, 1, *shape)
+    total = absolute_sum(Dense(shape, owner, held), 3)
+    want = torch.zeros(3, *shape, dtype=torch.float64).index_add(0, owner, held[:, 0].double().abs())
+    assert held.numel() > 3 * CACHED and torch.allclose(total.double(), want, rtol=1e-5, atol=0)
+    scale = torch.randn(3, 1, *shape)
+    assert torch.equal(dense(push(Dense(shape, owner, held), diagonal(scale, shape))), held * scale[owner])
+    scale.requires_grad_()
+    pushed = dense(push(Dense(shape, owner, held), diagonal(scale, shape)))
+    assert torch.autograd.grad(pushed.sum(), scale)[0][1].eq(0).all() and torch.equal(pushed, held * scale[owner])

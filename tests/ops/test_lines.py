@@ -8,6 +8,8 @@ import torch
 from boundlab.errors import BoundError
 from boundlab.interval import Interval
 from boundlab.ops import lookup
+from boundlab.ops.curves import curve_lines
+from boundlab.ops.hull import Curve
 
 
 def interval(low, high):
@@ -63,6 +65,23 @@ def test_s_shaped_lines_touch_and_meet_the_far_end(name):
 OUTSIDE = [("log", {}, (0, 1)), ("log", {}, (-1, 1)), ("sqrt", {}, (-1, 1)), ("rsqrt", {}, (0, 1)), ("reciprocal", {}, (-1, 1)),
            ("reciprocal", {}, (0, 1)), ("reciprocal", {}, (-1, 0)), ("pow", {"exponent": -2.0}, (-1, 1)),
            ("pow", {"exponent": 1.5}, (-1, 1)), ("pow", {"exponent": -0.5}, (-2, -1))]
+
+
+@pytest.mark.parametrize(("name", "curve"), [
+    ("sigmoid", Curve(torch.sigmoid, lambda x: torch.sigmoid(x) * torch.sigmoid(-x), (0.0,))),
+    ("tanh", Curve(torch.tanh, lambda x: 1 - torch.tanh(x).square(), (0.0,)))])
+def test_lines_from_a_formula_are_those_of_a_search(name, curve):
+    """On narrow and wide intervals, on both sides of the bend and across it: as close in the middle, and on their side."""
+    torch.manual_seed(0)
+    ends = torch.randn(2, 1, 2000, dtype=torch.float64) * 10 ** (3 * torch.rand(2, 1, 2000, dtype=torch.float64) - 2)
+    x = Interval(ends.amin(0), ends.amax(0))
+    found, (below, above) = lookup(name).relax(x), curve_lines(curve, x, {})
+    middle, places = x.center.unsqueeze(1), torch.linspace(0, 1, 200, dtype=torch.float64)[:, None, None, None]
+    points = x.row_lower + places * (x.row_upper - x.row_lower)
+    for side, (slope, bias), sign in ((found.lower, below, 1), (found.upper, above, -1)):
+        line = side.maps[0].scale
+        assert (sign * (line * middle + side.bias - slope * middle - bias) >= -1e-9).all()
+        assert (sign * (line * points + side.bias - curve.f(points)) <= 1e-14 * (1 + (line * points).abs())).all()
 
 
 @pytest.mark.parametrize("name, attributes, ends", OUTSIDE)

@@ -79,7 +79,7 @@ def choose(rows: Explicit, bound: LinearBound) -> tuple[list[Rows], Tensor | Non
         bias = dot(negative, offsets[-1])
     if len(offsets) == 2:
         bias = plus(bias, dot(rows.coefficients, offsets[0]))
-    chosen = [torch.addcmul(rows.coefficients * flat, negative, steep) for flat, steep in zip(low[1:], turn[1:], strict=True)]
+    chosen = [sum_of_products(rows.coefficients, flat, negative, steep) for flat, steep in zip(low[1:], turn[1:], strict=True)]
     first = in_place(negative, turn[0], rows.coefficients, low[0])
     return [rows.with_coefficients(part) for part in (first, *chosen)], bias
 
@@ -87,8 +87,14 @@ def choose(rows: Explicit, bound: LinearBound) -> tuple[list[Rows], Tensor | Non
 def in_place(negative: Tensor, turn: Tensor, coefficients: Tensor, low: Tensor) -> Tensor:
     """coefficients * low + negative * turn, in the memory of `negative` unless the lines differ between more rows."""
     if turn.shape[1] > negative.shape[1] or low.shape[1] > negative.shape[1] or len(low) > len(negative):
-        return torch.addcmul(coefficients * low, negative, turn)
+        return sum_of_products(coefficients, low, negative, turn)
     return negative.mul_(turn).addcmul_(coefficients, low)
+
+
+def sum_of_products(coefficients: Tensor, low: Tensor, negative: Tensor, turn: Tensor) -> Tensor:
+    """coefficients * low + negative * turn in new memory, once where the two products have one shape."""
+    first = coefficients * low
+    return first.addcmul_(negative, turn) if turn.shape[:2] == low.shape[:2] else torch.addcmul(first, negative, turn)
 
 
 def carries_gradients(rows: Rows, bound: LinearBound) -> bool:

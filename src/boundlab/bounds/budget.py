@@ -25,7 +25,7 @@ MATRIX_BUDGET = 2**20
 out of products with large matrices, and the fewer problems, the more neurons that are."""
 MOST_PROBLEMS = 1024
 """Problems in one pass at most."""
-CACHED = 2**20
+CACHED = 2**19
 """Coefficients of a chunk at its widest node that a CPU's caches still serve well: more rows of narrow networks at once."""
 FASTEST_ROWS, FEWEST_ROWS = 256, 16
 """Rows of a chunk of a wide network if memory allows (measured on two CPU cores, 128 to 512 are alike), and if it does not."""

@@ -19,7 +19,7 @@ from boundlab.errors import BoundError, ShapeError
 from boundlab.evaluate import source_value
 from boundlab.graph import INPUT, Graph, Model, Node
 from boundlab.interval import Interval
-from boundlab.maps import Select, flat
+from boundlab.maps import Common, Select, flat
 from boundlab.ops import lookup
 
 Policy = Callable[..., Mapping[str, Tensor] | None]
@@ -291,6 +291,14 @@ class Pulling:
         """How many of the problems have their `rows` pulled at once, each reading its own relaxations."""
         return problems_pulled(batch, rows * self.widest(), self.budget)
 
+    def together(self, node: Node, batch: int) -> bool:
+        """Whether neurons of a vector that several problems all want are pulled at once for all of them.
+
+        Where parameters vary, rows over these are kept as factors, each neuron's its own.
+        """
+        few = len(node.shape) == 1 and 1 < batch <= self.rows_a_chunk()
+        return few and all(self.model.graph[index].op == INPUT for index in self.sets)
+
     def widest(self) -> int:
         """Coordinates of the widest perturbed node."""
         widths = (math.prod(node.shape) for node in self.model.graph if isinstance(self.env.get(node.index), Interval))
@@ -304,6 +312,8 @@ def tighten(pulling: Pulling, node: Node, mask: Tensor) -> Interval:
     """
     known = pulling.env[node.index]
     assert isinstance(known, Interval)
+    if pulling.together(node, len(mask)) and bool((mask == mask[:1]).all()):
+        return tighten_alike(pulling, node, mask[0])
     owner, index = flat(mask.expand(known.shape), 1).nonzero(as_tuple=True)
     if len(owner) == 0:
         return known
@@ -320,3 +330,19 @@ def tighten(pulling: Pulling, node: Node, mask: Tensor) -> Interval:
         return flat(whole, 1).index_put((owner, index), values).reshape(whole.shape)
 
     return Interval(placed(known.lower, low), placed(known.upper, -high))
+
+
+def tighten_alike(pulling: Pulling, node: Node, mask: Tensor) -> Interval:
+    """The same for neurons `mask` (neurons,) of a vector that all problems want: rows of one problem lie together."""
+    known, (index,) = pulling.env[node.index], mask.nonzero(as_tuple=True)
+    assert isinstance(known, Interval)
+    if len(index) == 0:
+        return known
+    batch, signs, found = len(known.lower), known.lower.new_tensor([1.0, -1.0]), []
+    for part in index.split(max(1, pulling.rows_a_chunk() // batch)):
+        with watch(pulling.observe, node, "rows", 2 * batch * len(part)):
+            pulled = pull(pulling.model.graph, pulling.env, pulling.about, node.index, Common(node.shape, None, part, signs))
+            lowest = concretize(pulled, pulling.env, pulling.sets)
+            found.append(lowest.expand(batch, -1).unflatten(1, (2, -1)))
+    low, high = torch.cat(found, 2).unbind(1)
+    return Interval(known.lower.index_copy(1, index, low), known.upper.index_copy(1, index, -high))

@@ -43,11 +43,13 @@ def reference(graph: Graph, env: Env, relax: Relaxer) -> Reference:
                 made[below], values[below] = centred(relax(node), [values[arg] for arg in arguments])
 
     def relax_about(node: Node) -> LinearBound:
-        prepare(node.index)
+        if node.index not in made:
+            prepare(node.index)
         return made[node.index]
 
     def value(index: int) -> Tensor:
-        prepare(index)
+        if index not in values:
+            prepare(index)
         return values[index]
 
     return Reference(relax_about, value)

@@ -24,7 +24,7 @@ from boundlab.check.tally import Tally, Work
 from boundlab.errors import BoundlabError
 from boundlab.graph import Model, Node
 from boundlab.interval import Interval
-from boundlab.maps import Dense, Rows, Select
+from boundlab.maps import Common, Dense, Rows, Select
 from boundlab.ops import lookup
 from boundlab.perturbations.sets import box_fall
 
@@ -191,15 +191,22 @@ class DryRun:
         visits = sum(node.index for node in nodes) / len(nodes)
         count = max(2, min(SAMPLES, round(VISITS / max(1.0, visits))))
         chosen = nodes[:: max(1, math.ceil(len(nodes) / count))]
-        most = Pulling(self.model, {}, self.env, self.about, Budget(None, META, self.model.dtype.itemsize)).rows_a_chunk()
+        pulling = Pulling(self.model, {}, self.env, self.about, Budget(None, META, self.model.dtype.itemsize))
         for node in chosen:
-            neurons = self.batch * math.prod(node.shape)
-            chunk = min(neurons, most)
-            picked = torch.empty(chunk, dtype=torch.long, device=META)
-            signs = torch.empty(1, 2, dtype=self.model.dtype, device=META)
-            total = total.then(self.pull(node, Select(node.shape, picked, picked, signs)), neurons / chunk)
+            rows, parts = self.chunk(node, pulling)
+            total = total.then(self.pull(node, rows), parts)
         total = Work().then(total, len(nodes) / len(chosen))
         return total, sum(self.batch * math.prod(node.shape) for node in nodes)
+
+    def chunk(self, node: Node, pulling: Pulling) -> tuple[Rows, float]:
+        """Rows of as many neurons of a node as are pulled at once where all are wanted, and how many such chunks there are."""
+        count, most = math.prod(node.shape), pulling.rows_a_chunk()
+        signs = torch.empty(1, 2, dtype=self.model.dtype, device=META)
+        together = pulling.together(node, self.batch)
+        neurons, most = (count, most // self.batch) if together else (self.batch * count, most)
+        picked = torch.empty(min(neurons, most), dtype=torch.long, device=META)
+        rows = Common(node.shape, None, picked, signs[0]) if together else Select(node.shape, picked, picked, signs)
+        return rows, neurons / len(picked)
 
     def pulled_nodes(self) -> list[Node]:
         """Nodes whose neurons CROWN may bound by rows: what a nonlinear operator reads, beyond the first affine layer."""

@@ -17,6 +17,8 @@ from torch.utils.flop_counter import flop_registry
 
 NEAR, FRESH = 2**21, 2**25
 """Bytes of a tensor up to which it stays in a cache, and of a result beyond which its memory is taken from the system anew."""
+IN_PLACE = {torch.ops.aten.addmm_: torch.ops.aten.addmm}
+"""Products that are added to what is there, and the calls that count as much."""
 CALL, VISIT = 4, 60
 """Bare calls on few numbers that one call, and the Python around one node, are worth."""
 
@@ -72,7 +74,7 @@ class Tally(TorchDispatchMode):
             self.keep(tensor)
         if func.is_view:
             return result
-        count = flop_registry.get(func._overloadpacket)
+        count = flop_registry.get(IN_PLACE.get(func._overloadpacket, func._overloadpacket))
         flops = 0 if count is None else int(count(*args, **(kwargs or {}), out_val=result)) // 2
         convolved = flops if "conv" in str(func) else 0
         sizes, written = [size_of(tensor) for tensor in (*given, *made)], sum(size_of(tensor) for tensor in made)

@@ -2,6 +2,7 @@
 
 from boundlab.maps.base import LinearMap, Shape, at_owner, channels_last, flat
 from boundlab.maps.boxes import CenterAndRadius, Ends
+from boundlab.maps.common import Common
 from boundlab.maps.compose import add, compose
 from boundlab.maps.conv import Conv, OwnConv, conv_out_space
 from boundlab.maps.dense import Diagonal, Identity, MatmulLeft, MatmulRight, Matrix, Outer, Sum, Zero, diagonal, identity
@@ -16,7 +17,8 @@ from boundlab.maps.weights import Chain, EndToEnd, RankOne, chain
 from boundlab.maps.windows import Origin, Windows
 
 __all__ = [
-    "CenterAndRadius", "Chain", "Conv", "Dense", "Diagonal", "EndToEnd", "Ends", "Entries", "Explicit", "Gather", "GatherEach",
+    "CenterAndRadius", "Chain", "Common", "Conv", "Dense", "Diagonal", "EndToEnd", "Ends", "Entries", "Explicit",
+    "Gather", "GatherEach",
     "Identity", "LinearMap", "Local", "MatmulLeft", "MatmulRight", "Matrix", "Origin", "Outer", "OwnConv", "Partial",
     "Permute", "Pieces", "RankOne", "Reduce", "Reshape", "Rows", "Select", "Shape", "Slice", "Sum", "Table", "Transposed",
     "Windows", "Zero",

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from boundlab.maps.base import LinearMap, at_owner
+from boundlab.maps.common import Common
 from boundlab.maps.conv import Conv
 from boundlab.maps.dense import Diagonal, Identity, MatmulLeft, MatmulRight, Matrix, Outer, Sum
 from boundlab.maps.local import (
@@ -65,6 +66,11 @@ def select_matrix(rows: Select, layer: Matrix) -> Rows:
     return read_by(layer, rows.owner, rows.values[:, :, None] * picked[:, None, :])
 
 
+def common_matrix(rows: Common, layer: Matrix) -> Rows:
+    """The same for coordinates that all problems share."""
+    return read_by(layer, None, rows.signed(layer.weight.index_select(0, rows.index).unsqueeze(0)))
+
+
 def dense_matrix(rows: Dense, layer: Matrix) -> Rows:
     """Rows over the inputs that the matrix reads."""
     return read_by(layer, rows.owner, rows.coefficients @ layer.weight)
@@ -73,6 +79,17 @@ def dense_matrix(rows: Dense, layer: Matrix) -> Rows:
 def partial_matrix(rows: Partial, layer: Matrix) -> Rows:
     """Only the matrix's rows at held coordinates count."""
     return read_by(layer, rows.owner, rows.coefficients @ layer.weight.index_select(0, rows.index))
+
+
+def pieces_matrix(rows: Pieces, layer: Matrix) -> Rows:
+    """Only the matrix's rows at held stretches count, each met where it lies; laid side by side they would be copied."""
+    (start, first), *others = rows.held
+    if len(layer.out_shape) != 1 or any(part.shape[:2] != first.shape[:2] for _, part in others):
+        return dense_matrix(rows.spread(), layer)
+    total = first.flatten(0, 1) @ layer.weight[start:rows.end(0)]
+    for place, (start, part) in enumerate(others, 1):
+        total.addmm_(part.flatten(0, 1), layer.weight[start:rows.end(place)])
+    return read_by(layer, rows.owner, total.unflatten(0, first.shape[:2]))
 
 
 def read_by(layer: Matrix, owner: Tensor | None, coefficients: Tensor) -> Rows:
@@ -159,9 +176,11 @@ def window_after(rows: Windows, layer: Conv) -> int:
 Rule = Callable[[Any, Any], Rows]
 COMPOSE: dict[tuple[type, type], Rule] = {
     (Select, Matrix): select_matrix,
+    (Common, Matrix): common_matrix,
     (Dense, Matrix): dense_matrix,
     (Dense, Slice): dense_slice,
     (Partial, Matrix): partial_matrix,
+    (Pieces, Matrix): pieces_matrix,
     (Select, Reshape): select_reshape,
     (Select, Permute): select_moved,
     (Select, Slice): select_moved,
@@ -196,7 +215,7 @@ def add(first: Rows, second: Rows) -> Rows:
         near, far = (part.local() if isinstance(part, Select) else part for part in (first, second))
         if isinstance(near, Local) and isinstance(far, Local):
             return add_local(near, far)
-    first, second = (part.spread() if isinstance(part, Select | RankOne) else part for part in (first, second))
+    first, second = (part.spread() if isinstance(part, Select | Common | RankOne) else part for part in (first, second))
     if isinstance(first, Windows) and isinstance(second, Windows):
         one, other = first.origin, second.origin
         if isinstance(one, Origin) and isinstance(other, Origin) and one.parallel(other):

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.grad import conv1d_weight, conv2d_weight, conv3d_weight
 
 from boundlab.maps.base import LinearMap, Shape, at_owner, channels_last
+from boundlab.maps.boxes import CenterAndRadius
 
 MANY = 32
 """From this many images on, convolutions run on memory in which channels are innermost (measured: 1.6 to 3 times faster)."""
@@ -38,6 +39,16 @@ class Conv(LinearMap):
         for axis, size in enumerate(self.out_shape[1:], 2):  # a transposed one may leave over more cells than a stride
             result = result.narrow(axis, 0, size)
         return result.reshape(*columns.shape[:2], *self.out_shape)
+
+    def image(self, lower: Tensor, upper: Tensor, offset: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        given = [tensor for tensor in (lower, upper, offset, self.weight) if tensor is not None]
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given):
+            return super().image(lower, upper, offset)
+        center, radius = CenterAndRadius.apply(lower, upper)
+        center, radius = self.apply(center), self.abs().apply(radius)  # new memory, in which the ends may be written
+        if offset is not None:
+            center = center.add_(offset) if len(offset) in (1, len(center)) else center + offset
+        return center - radius, center.add_(radius)
 
     def pull(self, rows: Tensor) -> Tensor:
         images = self.pull_images(rows.flatten(0, 1), self.padding, self.output_padding())

@@ -20,7 +20,7 @@ class Pieces(Rows):
 
     def dense(self) -> Tensor:
         parts, place, dim = [], 0, self.axis + 2
-        lead = torch.broadcast_shapes(*(part.shape[:2] for _, part in self.held))  # some are shared by all problems
+        lead = [max(part.shape[axis] for _, part in self.held) for axis in (0, 1)]  # some are shared by all problems
         for start, part in (*self.held, (self.shape[self.axis], None)):
             if start > place:
                 first = self.held[0][1]

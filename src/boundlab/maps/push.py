@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -46,10 +47,12 @@ class Single:
 
 
 Columns = Dense | Windows | Reshaped | Single
-DENSE_AREA = 0.5
+DENSE_AREA = 0.6
 """Windows of columns become dense beyond this multiple of the map's area (measured, as for rows)."""
 CHUNK = 1024
 """Columns that pass a dense map at once."""
+CACHED = 2**18
+"""Numbers whose absolute values are summed at once, in the cache; problem by problem where each has as many."""
 
 
 def push(columns: Columns, layer: LinearMap) -> Columns:
@@ -66,6 +69,8 @@ def push(columns: Columns, layer: LinearMap) -> Columns:
         return Reshaped(columns.shape, scaled(columns.windows, scale))
     if isinstance(layer, Diagonal) and isinstance(columns, Windows):
         return scaled(columns, layer.scale)
+    if isinstance(layer, Diagonal) and isinstance(columns, Dense) and len(layer.scale) > 1:
+        return scaled_dense(columns, layer)
     if isinstance(layer, Conv) and isinstance(columns, Windows) and len(layer.stride) == 2:
         return push_windows(columns, layer)
     if isinstance(layer, Matrix) and isinstance(columns, Reshaped) and len(columns.shape) == 1:
@@ -144,6 +149,27 @@ def reach_of(layer: Conv) -> Shape:
 def scaled(columns: Windows, scale: Tensor) -> Windows:
     """Windows times a per-example tensor (b, 1, *shape)."""
     return columns.with_coefficients(columns.coefficients * columns.aligned(scale))
+
+
+def stretches(owner: Tensor, batch: int) -> list[slice] | None:
+    """The columns of each problem, if they lie together and in order, as symbols are born."""
+    if not bool((owner[1:] >= owner[:-1]).all()):
+        return None
+    ends = [0, *torch.bincount(owner, minlength=batch).cumsum(0).tolist()]
+    return [slice(start, end) for start, end in pairwise(ends)]
+
+
+def scaled_dense(columns: Dense, layer: Diagonal) -> Dense:
+    """Explicit columns times a per-example tensor (b, 1, *shape), problem by problem: laid beside them it would be as large."""
+    scale, values, owner = layer.scale, columns.coefficients, owners(columns)
+    learned = torch.is_grad_enabled() and (scale.requires_grad or values.requires_grad)
+    runs = None if learned or scale.shape[1] > 1 else stretches(owner, len(scale))
+    if runs is None:
+        return push_dense(columns, layer)
+    result = torch.empty_like(values)
+    for run, factor in zip(runs, scale, strict=True):
+        torch.mul(values[run], factor, out=result[run])
+    return Dense(columns.shape, owner, result)
 
 
 def numbers(columns: Columns) -> Tensor:
@@ -284,11 +310,14 @@ def placed(columns: Windows, corner: Tensor, size: list[int]) -> Tensor:
     return canvas.scatter(1, index, columns.coefficients.flatten(1, 3)).reshape(number, 1, *size, channels)
 
 
-def sum_of_all(values: Tensor) -> Tensor:
-    """Sum over all columns (n, 1, *shape), (1, *shape): a product with ones, in the order in memory."""
+def sum_of_absolute(values: Tensor) -> Tensor:
+    """Sum of the absolute values of all columns (n, 1, *shape), (1, *shape): products with ones, in the order in memory."""
     order = (0, 1, 3, 4, 2) if values.dim() == 5 else tuple(range(values.dim()))
     stored = values.permute(order)
-    total = (values.new_ones(1, len(values)) @ flat(stored, 1)).reshape(1, *stored.shape[2:])
+    total = values.new_zeros(1, math.prod(stored.shape[2:]))
+    for part in flat(stored, 1).split(max(1, CACHED // max(1, total.numel()))):
+        total = total + values.new_ones(1, len(part)) @ part.abs()
+    total = total.reshape(1, *stored.shape[2:])
     return total.permute(0, 3, 1, 2) if values.dim() == 5 else total
 
 
@@ -301,8 +330,11 @@ def absolute_sum(columns: Columns, batch: int) -> Tensor:
         total = columns.size.new_zeros(batch, math.prod(columns.shape))
         return total.index_put((owner, columns.index), columns.size.abs(), accumulate=True).reshape(batch, *columns.shape)
     if isinstance(columns, Dense) and batch == 1:
-        return sum_of_all(columns.coefficients.abs())
+        return sum_of_absolute(columns.coefficients)
     if isinstance(columns, Dense):
+        runs = stretches(owner, batch) if columns.coefficients.numel() > batch * CACHED else None
+        if runs is not None:
+            return torch.cat([sum_of_absolute(columns.coefficients[run]) for run in runs])
         total = columns.coefficients.new_zeros(batch, *columns.shape)
         return total.index_add(0, owner, columns.coefficients.squeeze(1).abs())
     channels, height, width = columns.shape

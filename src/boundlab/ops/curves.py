@@ -13,7 +13,7 @@ from torch import Tensor
 from boundlab.affine import LinearBound, lines
 from boundlab.interval import Interval
 from boundlab.ops.hull import Curve, Function, Line, Pieces, pieces_of
-from boundlab.ops.hull_lines import Hull, best_share, chord_line, hull_of, hulls_of, line_of, tangent_line
+from boundlab.ops.hull_lines import Hull, best_share, chord_line, hull_of, hulls_of, line_of, symmetric_lines, tangent_line
 from boundlab.ops.op import Alpha, Free, Op, elementwise_op
 from boundlab.ops.support import Support, branch_support, curve_support
 
@@ -190,6 +190,8 @@ def curve_op(name: str, curve: Curve | Callable[..., Curve], *, starts: Starts |
 
     def relax(x: Interval, alpha: Alpha = None, **attributes: Any) -> LinearBound:
         """The line of least area on each side: a tangent, a line from an end that touches, or the chord."""
+        if alpha is None and not others and fixed is not None and fixed.touch is not None and fixed.reach is not None:
+            return lines(*symmetric_lines(fixed, x))
         return prepared(x, **attributes)(alpha)
 
     def support(x: Interval, **attributes: Any) -> Support:

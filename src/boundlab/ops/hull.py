@@ -20,6 +20,8 @@ Line = tuple[Tensor, Tensor]
 Bend = float | Tensor
 BISECTIONS = 16
 """Halvings of the search for a touching point; a line is sound after any number of them."""
+TOUCH_ERROR = 2.0**-25
+"""How far from the touching point that is meant one may be that a formula gives, beside its size."""
 WIDEST = 2
 """Periods of a curve that repeats up to which its pieces are told apart."""
 
@@ -31,8 +33,9 @@ class Curve:
     `convex` says how it bends before the first of `bends`. Its slope is continuous, or jumps at bends only; there the
     slope has the larger value if f is convex before it, else the smaller one. `turns` are its local extrema. A curve that
     repeats has its bends and turns in (0, period], and `convex` is about what comes before the first of them. `crossing`
-    says that one line may touch two convex (or two concave) pieces within a period, as with a double well. `reach` is for
-    S-shaped functions: the x >= 0 where the slope, which is the same on both sides of 0, has fallen to a number.
+    says that one line may touch two convex (or two concave) pieces within a period, as with a double well. `reach` and `touch`
+    are for rising S-shaped functions that are symmetric about 0, where they bend: the x >= 0 where the slope has fallen to a
+    number, and the x >= 0 with the tangent at -x that meets the function at a number u >= 0, to TOUCH_ERROR (1 + x).
     """
 
     f: Function
@@ -43,6 +46,7 @@ class Curve:
     period: float | None = None
     crossing: bool = False
     reach: Function | None = None
+    touch: Function | None = None
 
     @property
     def several(self) -> bool:
@@ -128,7 +132,7 @@ def pieces_of(curve: Curve, x: Interval) -> Pieces:
     first, last = torch.stack([start, start]), torch.stack([end, end])
     count = len(curve.all_bends)
     if count:
-        low, high = searched(curve, x, start, end, sign)
+        low, high = searched(curve, x, start, end, sign) if curve.touch is None else by_formula(curve.touch, x, start, end)
         first[:, 1:] = torch.where(start[1:] > l, torch.stack([low[:count], high[:count]]), start[1:])
         last[:, :-1] = torch.where(end[:-1] < u, torch.stack([low[count:], high[count:]]), end[:-1])
     touches = torch.cat([first, last])
@@ -166,6 +170,14 @@ def searched(curve: Curve, x: Interval, start: Tensor, end: Tensor, sign: Tensor
         low, high = low + moved, high + (moved - step)  # an end that never moves stays exactly what it was
     high = torch.maximum(high, first)
     return torch.minimum(low, high), high
+
+
+def by_formula(touch: Function, x: Interval, start: Tensor, end: Tensor) -> Line:
+    """What `searched` finds, of a curve that has `touch`."""
+    point = touch(torch.cat([-x.row_lower, x.row_upper]).clamp(min=0)).reshape(2, *x.row_lower.shape)
+    point, reach = torch.stack([point[0], -point[1]]), TOUCH_ERROR * (1 + point)
+    low, high = start.flip(0), end.flip(0)
+    return tuple(torch.minimum(torch.maximum(place, low), high) for place in (point - reach, point + reach))  # type: ignore
 
 
 Rivals = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from boundlab.interval import Interval
-from boundlab.ops.hull import Curve, Line, Pieces, contact, secant, stacked, valley
+from boundlab.ops.hull import Curve, Function, Line, Pieces, contact, secant, stacked, valley
 
 
 @dataclass(frozen=True)
@@ -168,6 +168,51 @@ def floor_of(hull: Hull, slope: Tensor, touches: Tensor, hit: Tensor) -> Tensor:
             touch = torch.where(hit[place] | ~hit.any(0), touch, other)
         lowest = torch.where(present, torch.minimum(lowest, valley(curve, sign, touch, slope, (a, b))), lowest)
     return lowest
+
+
+def symmetric_lines(curve: Curve, x: Interval) -> tuple[Line, Line]:
+    """The lines of least area below and above a curve that has `reach` and `touch`, from formulas instead of a search.
+
+    Turned upside down and from right to left the curve bends as before, so both lines are found as lines below a curve. There
+    a line is a tangent on the convex side, in the middle of the interval, unless that would cut the curve at u: then it
+    bridges from u to a touching point, or to l. Slopes need not be exact, since `symmetric_floor` gives the intercept.
+    """
+    sign = stacked((1.0, -1.0), x.row_lower)
+    l, u = torch.stack([x.row_lower, -x.row_upper]), torch.stack([x.row_upper, -x.row_lower])
+
+    def f(place: Tensor) -> Tensor:
+        return sign * curve.f(sign * place)
+
+    middle = (l + u) / 2
+    with torch.no_grad():
+        touch = -curve.touch(u.clamp(min=0))  # type: ignore[misc]
+        bridges = touch < middle
+    first, at_u, slope = torch.maximum(touch, l), f(u), curve.slope(middle)
+    run = u - first
+    wide = run > torch.finfo(run.dtype).eps ** 0.5 * (first.abs() + u.abs())
+    slope = torch.where(bridges & wide, (at_u - f(first)) / torch.where(wide, run, 1.0), slope)
+    through = torch.where(bridges, u, middle)
+    intercept = f(through) - slope * through
+    with torch.no_grad():
+        touches = torch.where(bridges, -curve.reach(slope), middle)  # type: ignore[misc]
+        floor = symmetric_floor((f, curve.slope), (l, u, at_u), slope, touches)
+    intercept = intercept - (intercept.detach() - floor).clamp(min=0)
+    return (slope[0], intercept[0]), (slope[1], -intercept[1])
+
+
+def symmetric_floor(curve: tuple[Function, Function], ends: tuple[Tensor, ...], slope: Tensor, touches: Tensor) -> Tensor:
+    """The largest intercept that is sound with a slope below a curve (f and its slope), convex up to 0 and concave from there.
+
+    `ends` are l, u and f(u). Up to 0 the tangent at any point there is below f, and less slope x it is least at an end; from 0
+    on f - slope x is least at an end itself.
+    """
+    (f, slope_of), (l, u, at_u) = curve, ends
+    bend = u.clamp(max=0)
+    touches = torch.minimum(torch.maximum(touches, l), bend)
+    along = slope_of(touches)
+    rest = along - slope
+    bowl = f(touches) - along * touches + torch.minimum(rest * l, rest * bend)
+    return torch.minimum(torch.where(l < 0, bowl, f(l) - slope * l), at_u - slope * u)
 
 
 def chord_line(curve: Curve, x: Interval, sign: float) -> Line:

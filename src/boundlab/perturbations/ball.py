@@ -13,7 +13,17 @@ from boundlab.errors import SpecError
 from boundlab.interval import Ball, Interval, dual_order
 from boundlab.maps import Rows, at_owner, flat
 from boundlab.perturbations.reach import Reach
-from boundlab.perturbations.sets import Box, PerturbationSet, as_batch, as_like, box_fall, box_minimum, farthest, uniform
+from boundlab.perturbations.sets import (
+    Box,
+    PerturbationSet,
+    all_finite,
+    as_batch,
+    as_like,
+    box_fall,
+    box_minimum,
+    farthest,
+    uniform,
+)
 
 TOP_SHARE = 0.01
 """Share of the coordinates that one l_1 ascent step moves (Tramèr and Boneh 2019, sparse l_1 descent)."""
@@ -35,7 +45,7 @@ class LpBall(PerturbationSet):
     def __post_init__(self) -> None:
         if not isinstance(self.center, Tensor) or self.center.dim() == 0:
             raise SpecError(f"the center of a ball must be a tensor with a batch axis, got {self.center!r:.60}.")
-        if not self.center.is_floating_point() or not bool(torch.isfinite(self.center).all()):
+        if not self.center.is_floating_point() or not all_finite(self.center):
             raise SpecError(f"the center of a ball must be a finite floating tensor, got {self.center.dtype} with "
                             f"{int((~torch.isfinite(self.center)).sum())} entries that are NaN or infinite.")
         if isinstance(self.p, str) or not self.p >= 1:
@@ -50,6 +60,8 @@ class LpBall(PerturbationSet):
 
     def check_reached(self) -> None:
         """SpecError unless every ball meets its clip box (up to rounding of the center)."""
+        if self.clip is None:
+            return
         low, high = self.limits
         if not bool((low <= high).all()):
             raise SpecError("the clip box is empty: its low end exceeds its high end (or is NaN) somewhere.")
@@ -80,6 +92,8 @@ class LpBall(PerturbationSet):
     @cached_property
     def nearest(self) -> Tensor:
         """The point of the clip box nearest to the center, (b, *shape)."""
+        if self.clip is None:
+            return self.center
         return torch.minimum(torch.maximum(self.center, self.limits[0]), self.limits[1])
 
     @cached_property
@@ -101,8 +115,9 @@ class LpBall(PerturbationSet):
     def span(self) -> Interval:
         """The range of every coordinate: what the others are not forced to spend, cut by the clip box."""
         room = self.radius
-        if self.clip is None and not self.independent:
-            return Ball(self.center - room, self.center + room, room, self.p)
+        if self.clip is None:
+            lower, upper = self.center - room, self.center + room
+            return Interval(lower, upper) if self.independent else Ball(lower, upper, room, self.p)
         if not self.independent:
             room = self.radius * (self.left + self.spent) ** (1 / self.p)
         low, high = self.limits

@@ -215,11 +215,16 @@ def uniform(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | N
     return torch.rand(shape, generator=generator, dtype=like.dtype, device=source).to(like.device)
 
 
+def all_finite(value: Tensor) -> bool:
+    """Whether no entry is NaN or infinite. Their sum is neither then, unless it overflows, and takes one pass."""
+    return bool(torch.isfinite(value.sum())) or bool(torch.isfinite(value).all())
+
+
 def check_center(center: Tensor, name: str) -> None:
     """SpecError unless the middle of a set is a finite floating tensor with a batch axis."""
     if not isinstance(center, Tensor) or center.dim() == 0:
         raise SpecError(f"the {name} must be a tensor with a batch axis, got {center!r:.60}.")
-    if not center.is_floating_point() or not bool(torch.isfinite(center).all()):
+    if not center.is_floating_point() or not all_finite(center):
         raise SpecError(f"the {name} must be a finite floating tensor, got {center.dtype} with "
                         f"{int((~torch.isfinite(center)).sum())} entries that are NaN or infinite.")
 

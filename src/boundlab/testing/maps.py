@@ -14,6 +14,7 @@ from torch import Tensor
 
 from boundlab.errors import ConformanceError
 from boundlab.maps import (
+    Common,
     Dense,
     EndToEnd,
     LinearMap,
@@ -118,6 +119,8 @@ def sample_rows(shape: Shape, problems: int, dtype: torch.dtype, generator: torc
     ragged = torch.randint(problems, (2 * problems + 3,), generator=generator)
     signs = torch.tensor([[1.0, -1.0]], dtype=dtype)
     found: list[Rows] = [Dense(shape, None, random_like((1, 2, *shape), dtype, generator))]
+    if len(shape) == 1:
+        found.append(Common(shape, None, torch.randint(count, (1,), generator=generator), signs[0]))
     for owner in (None, ragged):
         rows = problems if owner is None else len(ragged)
         index = torch.randint(count, (rows,), generator=generator)
