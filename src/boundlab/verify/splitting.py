@@ -16,17 +16,16 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from boundlab.attack.pgd import PGD, attack
 from boundlab.bounds.methods import bound
 from boundlab.bounds.problem import Bounds, Method
 from boundlab.errors import BoundError
-from boundlab.evaluate import evaluate
 from boundlab.perturbations.joint import Regions
 from boundlab.perturbations.sets import Box, PerturbationSet
 from boundlab.verify.boxes import Boxes, Heap, joined
 from boundlab.verify.cuts import Cuts
 from boundlab.verify.mixing import Lines, Mixed, mixed
 from boundlab.verify.options import Bisection
+from boundlab.verify.probing import attacked, probe, sampled
 from boundlab.verify.proof import Proof, Slopes, plain_of, some, together
 from boundlab.verify.search import Found, paced
 from boundlab.verify.task import Task, take_regions
@@ -38,8 +37,6 @@ FIRST = 512
 """Boxes of the first turn."""
 HELD = 2**28
 """Bytes of slopes up to which a search keeps those of boxes that show clauses; those of later ones are made again."""
-ATTACKED, SHORT = 16, PGD(steps=8, restarts=2, targets=0)
-"""How many of the boxes of a turn are attacked, and how."""
 QUIET = 2.0
 """So many times as long as an attack took pass before the next one: on large networks it takes longer than bounds do."""
 
@@ -116,6 +113,8 @@ class BisectionState:
     def step(self, deadline: float) -> BisectionState:
         """The lowest boxes bounded, and those that are not proven halved."""
         started, (batch, rest) = time.perf_counter(), self.boxes.worst(self.count)
+        if self.done == 0 and (known := sampled(self.task, batch, deadline)):
+            return replace(self.without(set(known)), witnesses={**self.witnesses, **known})
         found = bound_boxes(self.task, batch, self.method, self.task.keep and sum(one.bytes for one in self.shown) < HELD)
         open_now = torch.where(batch.shown, torch.inf, found.mixed.lower)
         margin, shown = open_now.amin(1), batch.shown | (open_now > 0)
@@ -123,7 +122,8 @@ class BisectionState:
         closed = replace(self, done=self.done + len(batch)).closed(batch, shown & ~batch.shown, found)
         failed = replace(batch, parent=torch.maximum(batch.parent, margin), shown=shown).select(~proven)
         found = found.select(~proven)
-        witnesses, quiet = {**self.witnesses, **probe(self.task, failed, found)}, self.quiet - (time.perf_counter() - started)
+        slope = found.slope[torch.arange(len(failed)), found.lower.argmin(1)]
+        witnesses, quiet = {**self.witnesses, **probe(self.task, failed, slope)}, self.quiet - (time.perf_counter() - started)
         if quiet <= 0:
             before = time.perf_counter()
             witnesses |= attacked(self.task, failed.without(set(witnesses)))
@@ -324,31 +324,3 @@ def halve(boxes: Boxes, influence: Tensor, cuts: Cuts) -> tuple[Boxes, Tensor]:
     left = Boxes(boxes.owner, boxes.lower, torch.where(chosen, middle, boxes.upper), boxes.parent, below, boxes.shown)
     right = Boxes(boxes.owner, torch.where(chosen, middle, boxes.lower), boxes.upper, boxes.parent, above, boxes.shown)
     return joined((left, right)), hopeless
-
-
-def probe(task: Task, boxes: Boxes, found: Bounded) -> dict[int, Witness]:
-    """Witnesses among the centres of boxes and the corners where their worst row's linear bound is smallest."""
-    if len(boxes) == 0:
-        return {}
-    slope = found.slope[torch.arange(len(boxes)), found.lower.argmin(1)]
-    corner = torch.where(slope > 0, boxes.lower, boxes.upper)
-    points = torch.cat([(boxes.lower + boxes.upper) / 2, corner])
-    return task.witnesses(boxes.owner.repeat(2), points_of(task, points))
-
-
-def attacked(task: Task, boxes: Boxes) -> dict[int, Witness]:
-    """What an attack finds on the boxes with the worst centres."""
-    if len(boxes) == 0:
-        return {}
-    centres = points_of(task, (boxes.lower + boxes.upper) / 2)
-    worst = task.spec.worst(task.spec.take(boxes.owner).values(evaluate(task.model, centres)))
-    some = boxes.select(worst.argsort()[:ATTACKED])
-    (name, lower), (_, upper) = *points_of(task, some.lower).items(), *points_of(task, some.upper).items()
-    ends = attack(task.model, {name: Box(lower, upper)}, task.spec.take(some.owner), SHORT, torch.Generator().manual_seed(0))
-    return task.witnesses(some.owner, ends.points)
-
-
-def points_of(task: Task, points: Tensor) -> dict[str, Tensor]:
-    """Points (n, d) as values of the input."""
-    node = task.model.graph.inputs[0]
-    return {node.name: points.reshape(-1, *node.shape)}
