@@ -48,6 +48,17 @@ def test_a_kept_kernel_is_the_matrix(seed):
     assert (kept.rows(chosen).of(matrix.shape[1]) == matrix[chosen].T).all()
 
 
+@pytest.mark.parametrize("more", [(3, 0), (0, 3), (6, 6)])
+def test_rows_that_read_nothing_but_padding_read_nothing(more):
+    size, kernel = (4, 5), (2, 1)
+    outputs = tuple(n + pad - k + 1 for n, pad, k in zip(size, more, kernel, strict=True))
+    windows, weight = Windows(size, outputs, kernel, (1, 1), (0, 0), (1, 1)), np.ones((2, 3, *kernel))
+    matrix, kept = convolution(windows.sources(), weight, 1, np.prod(size)).toarray(), Convolution(windows, weight)
+    for row in range(len(matrix)):
+        pulled = kept.pulled(Part(np.array([row]), np.ones((1, 2)))).of(matrix.shape[1])
+        np.testing.assert_array_equal(pulled, np.repeat(matrix[row][:, None], 2, axis=1))
+
+
 def residual() -> Network:
     """Three convolutions, two of them along a residual connection, as the checker reads them."""
     rng = np.random.default_rng(0)

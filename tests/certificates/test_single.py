@@ -243,3 +243,27 @@ def test_the_verb_knows_both_meanings(tmp_path: Path) -> None:
     for more, code in (((), 0), (("--semantics", "real"), 0), (("--semantics", "float32"), 20), (("--semantics", "half"), 2)):
         result = CliRunner().invoke(app, ["check", str(tmp_path / "proof.zip"), str(net), str(spec), *more])
         assert result.exit_code == code, result.output
+
+
+@pytest.mark.parametrize("function", ["Relu", "Sigmoid", "Clip", "MaxPool"])
+@pytest.mark.parametrize("kind", ["MatMul", "Conv"])
+def test_nothing_is_proven_of_what_is_multiplied_by_zero_after_it_may_overflow(kind: str, function: str) -> None:
+    """What runs multiplies infinity by 0, and a maximum may make a number of the NaN that this is."""
+    size, bent = 20, {"kernel_shape": [2]} if function == "MaxPool" else {}
+    first, second = np.ones((1, size), dtype=F), np.eye(size, dtype=F)
+    first[0, 0], second[0, 0] = 3e38, 0
+    tail = [helper.make_node(function, ["r"], ["z"], **bent), helper.make_node("Flatten", ["z"], ["y"])]
+    if kind == "MatMul":
+        nodes = [helper.make_node("MatMul", ["x", "w1"], ["a"]), helper.make_node("MatMul", ["a", "w2"], ["b"]),
+                 helper.make_node("Reshape", ["b", "shape"], ["r"])]
+        content = model([*nodes, *tail], (1, 1), {"w1": first, "w2": second, "shape": np.array([1, 4, 5])})
+    else:
+        nodes = [helper.make_node("Conv", ["x", "w1"], ["a"]), helper.make_node("Conv", ["a", "w2"], ["r"])]
+        weights = {"w1": first.reshape(size, 1, 1), "w2": second[:, :, None]}
+        content = model([*nodes, *tail], (1, 1, 3), weights)
+    network = read_network(content)
+    count = network.inputs[0].size
+    query = parse_vnnlib(query_text([2] * count, [4] * count, network.steps[network.output].size, "(<= Y_1 -1)"))
+    proof = proof_of(network, query.cases[0], [Leaf(0)])
+    assert check_proofs(network, query, [proof]).accepted
+    assert not check_proofs(network, query, [proof], semantics=Semantics.FLOAT32).accepted

@@ -155,8 +155,9 @@ class Convolution:
             found[:, y:y + (down - 1) * sy + 1:sy, x:x + (across - 1) * sx + 1:sx] += (tap.T @ flat).reshape(
                 -1, down, across, count)
         first = top * sy - self.windows.pads[0], left * sx - self.windows.pads[1]
-        low, high = ([max(f, 0) for f in first],
-                     [min(f + s, size) for f, s, size in zip(first, span, self.windows.inputs, strict=True)])
+        # Rows that read nothing but what is padded read an empty box.
+        low = [min(max(f, 0), size) for f, size in zip(first, self.windows.inputs, strict=True)]
+        high = [max(min(f + s, size), l) for f, s, size, l in zip(first, span, self.windows.inputs, low, strict=True)]
         inside = found[:, low[0] - first[0]:high[0] - first[0], low[1] - first[1]:high[1] - first[1]]
         return Part(self.box(low, high), np.ascontiguousarray(inside).reshape(-1, count))
 

@@ -209,7 +209,7 @@ def affine_ends(known: Known, place: int, step: Affine) -> Ends:
         size = matrix.times_absolute(known.magnitude(argument))
         slack, total = slack + matrix.error * size, total + size
     if known.network.single is not None:
-        slack = slack + known.network.single.affine(place, 1.01 * total)
+        slack = slack + known.network.single.affine(place, 1.01 * total, [known.magnitude(one) for one in step.arguments])
     count = 4 * (len(step.arguments) + 2)
     bias, size = step.bias[:, None], (np.abs(center) + radius).max(axis=1, keepdims=True)
     slack = 1.01 * slack + gamma(count) * (np.abs(bias) + size) + TINY

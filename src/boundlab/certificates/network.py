@@ -258,8 +258,8 @@ def repeated(network: Network, place: int) -> tuple[int, np.ndarray | None]:
 class Errors(Protocol):
     """By how much computed entries of steps may differ from functions of their arguments as computed."""
 
-    def affine(self, place: int, total: np.ndarray) -> np.ndarray:
-        """The error of an affine step whose absolute terms sum up to `total` (size, 1)."""
+    def affine(self, place: int, total: np.ndarray, arguments: Sequence[np.ndarray]) -> np.ndarray:
+        """The error of an affine step whose absolute terms sum up to `total` (size, 1), from the sizes of its arguments."""
 
     def nonlinear(self, step: Nonlinear, ends: Sequence[Ends], values: Ends) -> np.ndarray:
         """The error (size, 1) of a nonlinear step on all frames, whose exact values lie between ends (size, f)."""

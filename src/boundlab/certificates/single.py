@@ -35,15 +35,24 @@ class Single:
     relative: Sequence[np.ndarray]
     absolute: Sequence[np.ndarray]
 
-    def affine(self, place: int, total: np.ndarray) -> np.ndarray:
-        """The error of an affine step whose absolute terms sum up to `total` (size, 1)."""
-        return np.where(total <= LARGEST32, self.relative[place] * total + self.absolute[place], np.inf)
+    def affine(self, place: int, total: np.ndarray, arguments: Sequence[np.ndarray]) -> np.ndarray:
+        """The error of an affine step whose absolute terms sum up to `total` (size, 1), from the sizes of its arguments.
+
+        Where one entry of these may overflow nothing is known of any result: what runs multiplies by coefficients of 0, too.
+        """
+        fits = all(bool((size <= LARGEST32).all()) for size in arguments)  # not so for NaN
+        return np.where((total <= LARGEST32) & fits, self.relative[place] * total + self.absolute[place], np.inf)
 
     def nonlinear(self, step: Nonlinear, ends: Sequence[Ends], values: Ends) -> np.ndarray:
-        """The error (size, 1) of a nonlinear step on all frames, whose exact values lie between ends (size, f)."""
+        """The error (size, 1) of a nonlinear step on all frames, whose exact values lie between ends (size, f).
+
+        Nothing is known of a value of which an argument may overflow, however small it is itself: it may come from NaN.
+        """
         size = largest(*values)
         found = 1.01 * step.function.float32_units(ends, size) * UNIT32 + FLUSH
         fits = size + found <= LARGEST32  # not so for NaN
+        for low, high in ends:
+            fits = fits & (largest(low, high) <= LARGEST32)
         return np.where(fits, found, np.inf).max(axis=1, keepdims=True)
 
 
