@@ -221,3 +221,22 @@ def test_it_gives_up_when_open_parts_hold_more_than_they_may():
     narrow, = verify(model, box, spec, stages=(replace(ONLY[0], memory=2000),), timeout=30)
     assert not narrow.verdict.decided and "GB of memory" in narrow.notes[-1]
     assert verify(model, box, spec, stages=(replace(ONLY[0], memory="1 GB"),), timeout=60)[0].verdict.decided
+
+
+def test_parts_are_split_until_rounding_cannot_spoil_their_proof():
+    """A bound that is above 0 by less than what is derived again may lose proves a part in floating point only."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 2))
+    model = bl.capture(net, torch.zeros(1, 4)).detached()
+    box = bl.Box(-torch.ones(1, 4), torch.ones(1, 4))
+    y = net(box.sample(4000, torch.Generator().manual_seed(0))[:, 0])
+    spec = bl.at_least(torch.tensor([[[1.0, -1.0]]]), (y[:, 1] - y[:, 0]).max().reshape(1, 1).detach() + 0.05)
+    task = task_of_sets(model, {model.graph.inputs[0].name: box}, spec, None)
+    for keep in (False, True):
+        state = branching(replace(task, keep=keep), torch.tensor([0]), Branching(), later())
+        margin = float(state.expansion.goals.margin)
+        assert margin > 1e-6 if keep else margin == 0
+        while not state.over:
+            state = state.step(later())
+        assert 0 in state.found().proven
+        assert margin < float(state.floor) < 0.1

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from boundlab.bounds.budget import FREE_SHARE, bytes_of, free_bytes
-from boundlab.bounds.groups import ground_of
+from boundlab.bounds.groups import Ground, ground_of
 from boundlab.bounds.problem import problem_of
 from boundlab.bounds.space import Own
 from boundlab.errors import BoundError, MissingPackage, MissingRule
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 FIRST = 16
 """Parts of the first turn."""
+ROUNDING = 2 / 3
+"""The power of the machine's precision beside a row's size by which bounds have to be above 0 for a proof."""
 EASY, MOST_GOALS = 64, 32
 """Parts that are bounded before it pays to bound inner neurons for each goal, and goals for which there is memory."""
 
@@ -98,7 +100,7 @@ class BranchingState:
             return replace(self, expansion=self.expansion.negating(self.waiting.goal.unique(), time_of(SHARE, deadline)))
         started, (now, waiting) = time.perf_counter(), self.waiting.lowest(self.count)
         now = self.expansion.bounded(now, deadline)
-        proven = now.lower > 0
+        proven = now.lower > self.expansion.goals.margin[now.goal]
         closed = replace(self, waiting=waiting, done=self.done + len(now.goal)).closed(now.select(proven))
         now = now.select(~proven)
         if len(now.goal) == 0 or time.perf_counter() >= deadline:
@@ -190,11 +192,20 @@ def branching(task: Task, index: Tensor, options: Branching, deadline: float) ->
     base = base_of(replace(problem, observe=task.observe), options.base, deadline, task.keep)
     ground = ground_of(problem, base.env, Own())
     lower = Given(base.env).run(problem).lower.expand(len(index), -1)
-    expansion = Expansion(ground, goals_of(spec, lower), options, ground, base.kept)
+    goals = goals_of(spec, lower, rounding(ground, lower) if task.keep else torch.zeros_like(lower))
+    expansion = Expansion(ground, goals, options, ground, base.kept)
     floor = task.spec.rows.new_full((len(expansion.goals.problem),), torch.inf)
     lost = torch.zeros(len(index), dtype=torch.bool, device=index.device)
     room = free_bytes(index.device) // FREE_SHARE if options.memory is None else bytes_of(options.memory)
     return BranchingState(task, index, expansion, expansion.roots(), floor, lost, min(FIRST, expansion.at_once), room)
+
+
+def rounding(ground: Ground, lower: Tensor) -> Tensor:
+    """How far above 0 bounds of rows have to be for a proof (b, s), given their first bounds: a share of what they vary by."""
+    spec = ground.problem.spec
+    assert spec is not None
+    size = lower.abs() + spec.values(ground.about.value(ground.problem.target.index)).abs()
+    return torch.finfo(lower.dtype).eps ** ROUNDING * size.nan_to_num(0, posinf=0)
 
 
 def found_at(task: Task, problem: Tensor, points: Callable[[], Mapping[str, Tensor]]) -> dict[int, Witness]:

@@ -117,11 +117,11 @@ class Expansion:
 
     def bounded(self, parts: Parts, deadline: float) -> Parts:
         """The parts with bounds of their own, climbed to from the lines that they bring."""
-        objective, offset = self.objective(parts), self.offset(parts)
+        objective, offset, margin = self.objective(parts), self.offset(parts), self.goals.margin[parts.goal]
         steps = self.options.steps if parts.splits.node.shape[1] else self.options.first_steps
 
         def done(best: Tensor) -> Tensor:
-            return (best + offset).amax(1) > 0
+            return (best + offset).amax(1) > margin
 
         def best_row(lower: Tensor, places: Tensor) -> Tensor:
             return (lower + offset[places]).amax(1)

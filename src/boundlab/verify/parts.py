@@ -22,13 +22,15 @@ class Goals:
     """What has to be proven, one clause of one problem each: the problem (i,), its rows `every` (i, a), and those `rows` (i, g)
     of them by which it is sought, some of them twice.
 
-    `place` (i,) says which of a ground's intervals are those of the goal.
+    `place` (i,) says which of a ground's intervals are those of the goal, `margin` (i,) how far above 0 a bound of a part has
+    to be: what is derived again with rounding counted in comes out a little lower.
     """
 
     problem: Tensor
     every: Tensor
     rows: Tensor
     place: Tensor
+    margin: Tensor
 
     def place_in_clause(self, goal: Tensor, row: Tensor) -> Tensor:
         """At which of its goal's places (n,) a row (n,) of the specification stands first."""
@@ -42,8 +44,8 @@ def members_of(clause: Tensor) -> Tensor:
     return torch.stack([torch.cat([own, own[:1].expand(most - len(own))]) for own in members])
 
 
-def goals_of(spec: Specification, lower: Tensor) -> Goals:
-    """Every clause of each problem, whose rows (b, s) are above `lower`."""
+def goals_of(spec: Specification, lower: Tensor, margin: Tensor) -> Goals:
+    """Every clause of each problem, whose rows are above `lower` (b, s) and have margins (b or 1, s)."""
     members = members_of(spec.clause)
     every = members.repeat(len(lower), 1)
     problem = torch.arange(len(lower), device=every.device).repeat_interleave(len(members))
@@ -52,7 +54,7 @@ def goals_of(spec: Specification, lower: Tensor) -> Goals:
     bounds = lower[problem[:, None], rows]
     near = bounds >= torch.minimum(bounds[:, :1], FAR * bounds[:, :1])
     rows = torch.where(near, rows, rows[:, :1])[:, :int(near.sum(1).max())]
-    return Goals(problem, every, rows, problem)
+    return Goals(problem, every, rows, problem, margin.expand_as(lower)[problem, rows[:, 0]])
 
 
 @dataclass(frozen=True)
