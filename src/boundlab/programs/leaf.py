@@ -71,6 +71,7 @@ def leaf_of(problem: Problem, env: Env, splits: Splits) -> Leaf:
     assert found.multipliers is not None
     proof, multipliers = np.maximum(found.multipliers, 0), np.zeros(splits.node.shape[1])
     weights = proof[first:first + len(low)]
+    weights[low.argmax()] += max(1 - weights.sum(), 0)  # what lets the column end at the largest of the rows' least values
     for place, (_, _, rows) in zip(places, prices, strict=True):
         multipliers[place] = np.where(rows >= 0, proof[rows], 0)
     if found.point is None:

@@ -158,7 +158,7 @@ class BranchingState:
         goals = self.expansion.goals
         lower = self.floor.new_full((self.task.spec.rows.shape[1],), -torch.inf)
         for goal in (goals.problem == place).nonzero().squeeze(1).tolist():
-            rows = goals.rows[goal].unique()
+            rows = goals.every[goal].unique()
             if len(rows) == 1 and bool(self.floor[goal] < torch.inf):
                 # Where a goal is assumed to fail, a bound above 0 says that it does not, and nothing of its row elsewhere.
                 lower[rows] = self.floor[goal].clamp(max=0) if self.expansion.assumes(goal) else self.floor[goal]

@@ -203,7 +203,6 @@ class Expansion:
         weights = torch.zeros(len(found), self.goals.every.shape[1], dtype=torch.float64)
         for place, leaf in enumerate(found):
             weights[place, :len(leaf.weights)] = torch.from_numpy(leaf.weights)
-        weights[:, 0] += (weights.sum(1) == 0).double()
         multipliers = torch.from_numpy(np.stack([leaf.multipliers for leaf in found]))
         return Proof(clause.cpu(), weights, replace(parts.splits.cpu(), weight=multipliers))
 

@@ -23,14 +23,15 @@ NUMBERS, LEAST_ROWS, MOST_ROWS = 2**21, 2**11, 2**15
 class Bisection:
     """When and how to halve inputs: at most `boxes` at a time bounded by `method`, for at most `most_inputs` coordinates.
 
-    Without a method it is CROWN for networks that hold at most SMALL numbers, and CROWN-IBP for others. The search gives
-    up when more than `most_open` boxes wait.
+    Without a method it is CROWN for networks that hold at most SMALL numbers, or if `tight`, and CROWN-IBP for others. The
+    search gives up when more than `most_open` boxes wait.
     """
 
     method: Method | None = None
     boxes: int = 8192
     most_inputs: int = 32
     most_open: int = 1_000_000
+    tight: bool = False
 
     def chosen(self, model: Model) -> Method:
         """The method for a network."""
@@ -40,7 +41,7 @@ class Bisection:
                 varying.add(node.index)
         sizes = [math.prod(model.graph[index].shape) for index in varying]
         small, rows = sum(sizes) <= SMALL, min(MOST_ROWS, max(LEAST_ROWS, NUMBERS // max(sizes)))
-        return self.method or (CROWN(problems=self.boxes, max_rows=rows) if small else CROWN(IBP()))
+        return self.method or (CROWN(problems=self.boxes, max_rows=rows) if small or self.tight else CROWN(IBP()))
 
 
 @dataclass(frozen=True)
@@ -75,11 +76,12 @@ class Race:
     """Searches side by side: whichever has had the least time goes on, and the first that decides a problem decides it.
 
     Each begins once the one before it has had HEAD_START seconds; searches that cannot take a problem leave it to the others.
+    Of two that halve inputs by the same method the first runs.
     `watch` is told after each turn how far they are. With a `file` they are put there every EVERY seconds, and go on from it
     where it has what they were asked before; CheckpointError if it is about another network.
     """
 
-    searches: tuple[Bisection | Branching, ...] = (Bisection(), Branching())
+    searches: tuple[Bisection | Branching, ...] = (Bisection(), Bisection(tight=True), Branching())
     watch: Callable[[Turn], None] | None = None
     file: Path | None = None
 

@@ -10,7 +10,9 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from boundlab.bounds.observe import Deadline
+from boundlab.bounds.problem import Method
 from boundlab.errors import BoundError, MissingRule, OutOfTime
+from boundlab.graph import Model
 from boundlab.verify.branching import branchable, branching
 from boundlab.verify.checkpoint import Checkpoint
 from boundlab.verify.options import Bisection, Branching, Race, Turn
@@ -96,7 +98,7 @@ class Runner:
 def race(task: Task, standing: Standing, stage: Race, clock: Clock, first: bool) -> Standing:
     """What searches find out of the open problems by the deadline; with `first`, the first witness ends them."""
     runners = [Runner(options, able(task, standing, options), None, HEAD_START * place, lead=lead(task, standing, options))
-               for place, options in enumerate(stage.searches)]
+               for place, options in enumerate(distinct(stage.searches, task.model))]
     log = None if stage.file is None else Log(Checkpoint(stage.file, task, stage.searches), time.perf_counter())
     known = None if log is None else log.checkpoint.load()
     standing, runners = (standing, runners) if known is None else (judged(known[0], task), known[1])
@@ -116,6 +118,17 @@ def race(task: Task, standing: Standing, stage: Race, clock: Clock, first: bool)
     if log is not None:
         log.checkpoint.save((standing, runners))
     return standing
+
+
+def distinct(searches: Sequence[Bisection | Branching], model: Model) -> list[Bisection | Branching]:
+    """The searches without those that would halve inputs by the method of one before."""
+    found, methods = list[Bisection | Branching](), list[Method]()
+    for options in searches:
+        method = options.chosen(model) if isinstance(options, Bisection) else None
+        if method is None or method not in methods:
+            found.append(options)
+        methods += [] if method is None else [method]
+    return found
 
 
 def judged(standing: Standing, task: Task) -> Standing:
