@@ -240,3 +240,28 @@ def test_parts_are_split_until_rounding_cannot_spoil_their_proof():
             state = state.step(later())
         assert 0 in state.found().proven
         assert margin < float(state.floor) < 0.1
+
+
+class Lopsided(nn.Module):
+    """y0 is a little below 0 on all of [-1, 1], and y1 is 10 there, which only splits of its neurons show."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last, self.around = nn.Linear(1, 2), nn.Linear(2, 2), nn.Linear(1, 2, bias=False)
+        with torch.no_grad():
+            self.first.weight[:], self.around.weight[:] = torch.tensor([[1.0], [-1.0]]), torch.tensor([[0.0], [100.0]])
+            self.last.weight[:], self.last.bias[:] = torch.tensor([[-1e-3, 1e-3], [-100.0, 100.0]]), torch.tensor([-0.01, 10.0])
+            self.first.bias.zero_()
+
+    def forward(self, x):
+        return self.last(torch.relu(self.first(x))) + self.around(x)
+
+
+@pytest.mark.parametrize("rigour", [bl.Rigour.FLOAT, bl.Rigour.SOUND])
+def test_a_clause_that_linear_programs_show_by_a_row_left_out_says_nothing_of_the_row_that_was_sought(rigour):
+    model = bl.capture(Lopsided().double(), torch.zeros(1, 1, dtype=D)).detached()
+    box = bl.Box(-torch.ones(1, 1, dtype=D), torch.ones(1, 1, dtype=D))
+    spec = bl.Specification(torch.eye(2, dtype=D)[None], torch.zeros(1, 2, dtype=D), torch.zeros(2, dtype=torch.long))
+    result, = verify(model, box, spec, stages=(Branching(),), timeout=30, rigour=rigour)
+    assert result.verdict is Verdict.VERIFIED
+    assert bool((result.lower <= torch.tensor([-0.0105, 10.0])).all())

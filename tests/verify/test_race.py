@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from boundlab.verify.options import Bisection, Branching
-from boundlab.verify.race import LEAD, Runner, behind
+import boundlab as bl
+from boundlab.verify.options import SMALL, Bisection, Branching, Race
+from boundlab.verify.race import LEAD, Runner, behind, distinct
 from boundlab.verify.search import Found
 
 
@@ -39,3 +40,11 @@ def runners(first, second):
 def test_a_search_whose_bounds_are_far_behind_gets_little_of_the_time(first, second, dear):
     both = runners(first, second)
     assert tuple(behind(both, place) for place in range(2)) == dear
+
+
+def test_inputs_are_halved_once_by_each_method():
+    small, wide = (bl.capture(torch.nn.Sequential(torch.nn.Linear(2, size), torch.nn.ReLU(), torch.nn.Linear(size, 1)),
+                              torch.zeros(1, 2)) for size in (4, SMALL))
+    assert distinct(Race().searches, small) == [Bisection(), Branching()]
+    assert distinct(Race().searches, wide) == [Bisection(), Bisection(tight=True), Branching()]
+    assert [one.chosen(wide).intermediate for one in distinct(Race().searches, wide)[:2]] == [bl.IBP(), None]

@@ -197,6 +197,7 @@ def symmetric_lines(curve: Curve, x: Interval) -> tuple[Line, Line]:
         touches = torch.where(bridges, -curve.reach(slope), middle)  # type: ignore[misc]
         floor = symmetric_floor((f, curve.slope), (l, u, at_u), slope, touches)
     intercept = intercept - (intercept.detach() - floor).clamp(min=0)
+    intercept = torch.where(intercept > floor, floor, intercept)  # by rounding
     return (slope[0], intercept[0]), (slope[1], -intercept[1])
 
 

@@ -53,7 +53,7 @@ def goals_of(spec: Specification, lower: Tensor, margin: Tensor) -> Goals:
     rows = every.gather(1, order)
     bounds = lower[problem[:, None], rows]
     near = bounds >= torch.minimum(bounds[:, :1], FAR * bounds[:, :1])
-    rows = torch.where(near, rows, rows[:, :1])[:, :int(near.sum(1).max())]
+    rows = torch.where(near, rows, rows[:, :1])[:, :max(1, int(near.sum(1).max()))]
     return Goals(problem, every, rows, problem, margin.expand_as(lower)[problem, rows[:, 0]])
 
 
