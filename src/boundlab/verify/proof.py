@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -87,14 +87,6 @@ class Narrowed:
         part, node, neuron, side, point = (column[rows] for column in self.columns)
         return Narrowed(part, node, neuron, side, point, self.multiplier[rows])
 
-    def of_parts(self, index: Tensor) -> Narrowed:
-        """Those of some parts, by number or mask, each once, numbered anew."""
-        chosen = index.nonzero().squeeze(1) if index.dtype == torch.bool else index
-        place = torch.full((int(torch.cat([self.part, chosen]).max()) + 1 if len(self.part) + len(chosen) else 0,), -1)
-        place[chosen] = torch.arange(len(chosen))
-        found = self.at(place[self.part] >= 0)
-        return replace(found, part=place[found.part])
-
 
 @dataclass(frozen=True)
 class Proof:
@@ -117,10 +109,9 @@ class Proof:
     narrowed: Narrowed | None = None
 
     def take(self, index: Tensor) -> Proof:
-        """Some leaves."""
+        """Some leaves, without ends of single ones, which are gathered when all leaves are known."""
         slopes, plain = (some(slopes, index) for slopes in (self.slopes, self.plain))
-        return Proof(self.clause[index], self.weights[index], self.splits.take(index), slopes, plain, self.inner, self.assumed,
-                     self.narrowed and self.narrowed.of_parts(index))
+        return Proof(self.clause[index], self.weights[index], self.splits.take(index), slopes, plain, self.inner, self.assumed)
 
 
 def some(slopes: Slopes, index: Tensor) -> Slopes:
