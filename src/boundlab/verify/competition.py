@@ -146,8 +146,8 @@ def accepts(query: Query, path: Path, dtype: torch.dtype) -> bool:
 def serve(connection: Connection, cores: int) -> None:
     """A worker's life: first a sign that all is loaded, then an instance in, its outcome out, until None arrives.
 
-    In searches it has so many cores, a process on each. It has one thread: operations that wait for each other's threads are very
-    slow on a machine with other work.
+    In searches it has so many cores, a process on each. It has one thread: operations that wait for each other's threads are
+    very slow on a machine with other work.
     """
     stay_with_driver()
     torch.set_num_threads(1)
