@@ -99,6 +99,7 @@ from boundlab.verify.asked import spec
 from boundlab.verify.options import Bisection, Branching, Race
 from boundlab.verify.saved import save_vnnlib
 from boundlab.verify.sound import Original, load_original
+from boundlab.verify.team import Team
 from boundlab.verify.verdict import Result, Results, Verdict, Witness
 from boundlab.verify.verify import LADDER, verify
 
@@ -226,6 +227,7 @@ __all__ = [
     "Status",
     "Substitution",
     "Targeted",
+    "Team",
     "Threat",
     "ThreatModel",
     "TrainingMethod",

@@ -217,7 +217,7 @@ def test_a_worker_that_died_while_idle_is_nobodys_fault():
     with Pool(workers=1, retries=0).open() as engine:
         (result,) = results(engine, jobs.ids, numbers(1))
         os.kill(int(result["process"]), signal.SIGKILL)
-        engine.idle[0].process.join()
+        engine.idle[0].child.process.join()
         assert len(results(engine, jobs.echo, numbers(3))) == 3
 
 

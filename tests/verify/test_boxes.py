@@ -7,9 +7,9 @@ import torch
 
 from boundlab.spec import Specification
 from boundlab.verify import boxes as module
+from boundlab.verify.bounded import Bounded
 from boundlab.verify.boxes import Boxes, Heap, joined
 from boundlab.verify.mixing import mixed
-from boundlab.verify.splitting import Bounded
 
 
 def some(bounds, owners, first):

@@ -19,9 +19,9 @@ from boundlab.certificates.reading import read_network
 from boundlab.interval import Interval
 from boundlab.question.vnnlib import parse_vnnlib
 from boundlab.verify.branching import branching
-from boundlab.verify.checkpoint import packed, unpacked
 from boundlab.verify.negation import Clauses, negated, objective_of
 from boundlab.verify.options import Branching
+from boundlab.verify.packing import packed, unpacked
 from boundlab.verify.task import task_of_sets
 from boundlab.verify.verdict import Verdict
 from boundlab.verify.verify import verify

@@ -37,6 +37,13 @@ class Session:
     quiet: bool = False
     threads: int | None = None
 
+    @property
+    def cores(self) -> int:
+        """The CPU threads that were asked for, or that torch has chosen."""
+        import torch
+
+        return torch.get_num_threads()
+
     @contextmanager
     def working(self, text: str) -> Iterator[Callable[[str], None]]:
         """A context in which a spinner says what is being done, if a person watches; what it gives says more."""

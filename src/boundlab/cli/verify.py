@@ -17,6 +17,7 @@ from boundlab.cli.verb import Misuse, Session
 from boundlab.verify import verify as library
 from boundlab.verify.options import Race
 from boundlab.verify.recording import certificate_of
+from boundlab.verify.team import Team
 from boundlab.verify.verdict import Verdict
 
 Proof = Annotated[Path | None, typer.Option("--certificate", help="Write a proof here, for `boundlab check`. For an ONNX file "
@@ -63,8 +64,9 @@ def verify(session: Session, network: NetworksChoice, spec: Spec = None, region:
     question = ask(session, network, spec, region)
     if certificate is not None and not question.alone:
         raise Misuse("--certificate is for a property of one network's inputs and outputs: the checker takes no others yet.")
-    with session.working(f"verifying, at most {timeout:g} s") as say:
-        stages = (*library.LADDER[:-1], Race(watch=lambda turn: say(f"verifying; {turn}"), file=output.resume))
+    beside = Team.beside(question.original.model.device, session.cores)
+    with session.working(f"verifying, at most {timeout:g} s") as say, beside as team:
+        stages = (*library.LADDER[:-1], Race(watch=lambda turn: say(f"verifying; {turn}"), file=output.resume, team=team))
         results = library.verify(question.original, question.sets, question.spec, stages=stages, timeout=timeout,
                                  rigour=rigour)
     if certificate is not None and spec is not None and results[0].verdict is Verdict.VERIFIED:

@@ -16,7 +16,8 @@ from boundlab.verify.competition import CORRECT, WRONG, Outcome, by_family, read
 Folder = Annotated[Path, typer.Argument(help="A folder with instances.csv: onnx, vnnlib, timeout a line.")]
 Family = Annotated[list[str] | None, typer.Option(help="Only this family; may be given several times.")]
 Timeout = Annotated[float | None, typer.Option(min=0, help="Seconds for each instance; default: what instances.csv says.")]
-Workers = Annotated[int, typer.Option(min=1, help="Instances at a time, each in a process of one thread.")]
+Workers = Annotated[int, typer.Option(min=1, help="Instances at a time, which share --threads; each searches in as many "
+                                                  "processes as it has threads.")]
 
 Certificates = Annotated[Path | None, typer.Option(help="Folder for the certificates of what is verified.")]
 
@@ -42,7 +43,7 @@ def vnncomp(session: Session, folder: Folder, family: Family = None, timeout: Ti
         certificates.mkdir(parents=True, exist_ok=True)
         instances = [replace(instance, certificate=certificates / f"{number}-{instance.family}.zip")
                      for number, instance in enumerate(instances, 1)]
-    running = session.track(run_instances(instances, workers), len(instances), "instances")
+    running = session.track(run_instances(instances, workers, max(1, session.cores // workers)), len(instances), "instances")
     for place, outcome in enumerate(running, 1):
         outcomes.append(outcome)
         if not session.quiet:

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import pickle
 import signal
-import threading
 from collections import Counter, deque
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
 
 import numpy as np
 import torch
 
+from boundlab.engines.child import READY, Child, child, end, send, stay_with_driver
 from boundlab.engines.engine import Stream
 from boundlab.engines.shared import tokens_in, whole
 from boundlab.engines.task import Answer, Arrays, Function, answer, check_tasks, name_of, result_of
 from boundlab.engines.waiting import Waiting
 from boundlab.errors import EngineError, TaskError
 
-READY = "ready"
 STARTING = -1
 """Stands for the start of a worker among the places of tasks."""
 SECONDS = 0.1
@@ -72,20 +67,20 @@ def check_numbers(workers: int, retries: int) -> None:
 
 @dataclass(eq=False)
 class Worker:
-    """A process, our end of the pipe to it, and the places it has yet to answer; `batch` is None until it has started.
+    """A process and the places it has yet to answer; `batch` is None until it has started.
 
     `held` are the hashes of the shared arrays that it has.
     """
 
-    process: SpawnProcess
-    pipe: Connection
+    child: Child
     batch: deque[int] | None = None
     held: frozenset[bytes] = frozenset()
 
     def receive(self) -> Answer | str | None:
         """What it sent; None if it is dead. Called when there is something to receive or the process has ended."""
         try:
-            return self.pipe.recv() if self.pipe.poll() or self.process.is_alive() else None
+            process, pipe = self.child.process, self.child.pipe
+            return pipe.recv() if pipe.poll() or process.is_alive() else None
         except (EOFError, OSError):
             return None
 
@@ -106,8 +101,8 @@ class Crew:
     def run(self, name: str, tasks: Sequence[Arrays]) -> Stream:
         """The stream of a function that has been checked, by its name."""
         count = min(self.workers, len(tasks))
-        living = [worker for worker in self.idle if worker.process.is_alive()]
-        end(worker for worker in self.idle if worker not in living)
+        living = [worker for worker in self.idle if worker.child.process.is_alive()]
+        end(worker.child for worker in self.idle if worker not in living)
         # Taken out of `idle`, so that two streams at a time never share a process.
         team, self.idle = living[:count], living[count:]
         waiting, deaths = Waiting(tasks, count, SECONDS), Counter[int]()
@@ -132,11 +127,11 @@ class Crew:
         finally:
             kept = [*self.idle, *(worker for worker in team if not worker.batch)]
             self.idle = kept[:self.workers]
-            end([*kept[self.workers:], *(worker for worker in team if worker.batch)])
+            end(worker.child for worker in [*kept[self.workers:], *(worker for worker in team if worker.batch)])
 
     def bury(self, worker: Worker, waiting: Waiting, deaths: Counter[int]) -> None:
         """Ends a worker that died and puts its tasks back; an error if that has happened to its task too often."""
-        end([worker])
+        end([worker.child])
         batch = list(worker.batch or [])
         guilty = batch[0] if batch else STARTING
         deaths[guilty] += 1
@@ -151,21 +146,13 @@ class Crew:
 
     def stop(self) -> None:
         """Ends all processes that no stream is using."""
-        end(self.idle)
+        end(worker.child for worker in self.idle)
         self.idle = []
 
 
 def start() -> Worker:
     """A new process, which says READY when it can take tasks."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=serve, args=(theirs,), daemon=True)
-    try:
-        process.start()
-    except OSError as problem:
-        raise EngineError(f"the system starts no more processes ({problem}); ask for fewer workers.") from problem
-    theirs.close()  # with one holder left, its death is the end of the stream
-    return Worker(process, ours)
+    return Worker(child(serve))
 
 
 def hand_out(worker: Worker, name: str, waiting: Waiting) -> None:
@@ -176,31 +163,15 @@ def hand_out(worker: Worker, name: str, waiting: Waiting) -> None:
         arrays = waiting.shared.by_token()
         fresh = {token: arrays[token] for token in tokens_in([task for _, task in batch]) - worker.held}
         with suppress(OSError):  # it has died; `ready` will say so
-            send(worker.pipe, (name, batch, fresh, set(arrays)))
+            send(worker.child.pipe, (name, batch, fresh, set(arrays)))
         worker.held = (worker.held & arrays.keys()) | fresh.keys()
-
-
-def send(pipe: Connection, message: object) -> None:
-    """Sends with the newest protocol of pickle; the one that pipes use turns arrays of foreign byte order into others."""
-    pipe.send_bytes(pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL))
 
 
 def ready(team: Sequence[Worker]) -> list[Worker]:
     """Waits until workers that start or compute have sent something or died, and says which."""
     busy = [worker for worker in team if worker.batch != deque()]
-    events = wait([event for worker in busy for event in (worker.pipe, worker.process.sentinel)])
-    return [worker for worker in busy if worker.pipe in events or worker.process.sentinel in events]
-
-
-def end(workers: Iterable[Worker]) -> None:
-    """Ends processes at once: what they compute can be computed again."""
-    ended = list(workers)
-    for worker in ended:
-        worker.pipe.close()
-        worker.process.kill()
-    for worker in ended:
-        worker.process.join()
-        worker.process.close()
+    events = wait([event for worker in busy for event in (worker.child.pipe, worker.child.process.sentinel)])
+    return [worker for worker in busy if worker.child.pipe in events or worker.child.process.sentinel in events]
 
 
 def serve(pipe: Connection) -> None:
@@ -216,16 +187,3 @@ def serve(pipe: Connection) -> None:
             held = {token: array for token, array in (held | fresh).items() if token in kept}
             for place, task in batch:
                 send(pipe, answer(name, place, whole(task, held)))
-
-
-def stay_with_driver() -> None:
-    """From now on this process ends with the one that started it, whatever either of them does."""
-    threading.Thread(target=die_with_driver, daemon=True).start()
-
-
-def die_with_driver() -> None:
-    """Ends this process as soon as the one that started it is gone, even in the middle of a task."""
-    driver = multiprocessing.parent_process()
-    if driver is not None:
-        driver.join()
-        os._exit(1)

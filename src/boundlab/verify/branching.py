@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -21,13 +21,15 @@ from boundlab.bounds.space import Own
 from boundlab.errors import BoundError, MissingPackage, MissingRule
 from boundlab.perturbations.sets import PerturbationSet
 from boundlab.verify.base import SHARE, Given, base_of
+from boundlab.verify.expanded import Expanded, expanded
 from boundlab.verify.expansion import Expansion
-from boundlab.verify.narrowing import PAYS, gathered, narrowed
+from boundlab.verify.narrowing import gathered
 from boundlab.verify.options import Branching
 from boundlab.verify.parts import Parts, below, goals_of
 from boundlab.verify.proof import Narrowed, Proof, inner_of, joined, plain_of
 from boundlab.verify.search import Found, least, paced
 from boundlab.verify.task import Task
+from boundlab.verify.team import ALONE, Team
 from boundlab.verify.verdict import Witness
 
 if TYPE_CHECKING:
@@ -94,39 +96,34 @@ class BranchingState:
         return replace(self, waiting=self.waiting.select(~lost[self.owner(self.waiting)]), lost=lost)
 
     @torch.no_grad()
-    def step(self, deadline: float) -> BranchingState:
-        """The lowest parts bounded, and those that are not proven split."""
+    def step(self, deadline: float, team: Team = ALONE) -> BranchingState:
+        """The lowest parts bounded, and those that are not proven split, by all of a team."""
         if self.stubborn:
             return replace(self, expansion=self.expansion.negating(self.waiting.goal.unique(), time_of(SHARE, deadline)))
         started, (now, waiting) = time.perf_counter(), self.waiting.lowest(self.count)
-        now = self.expansion.bounded(now, deadline)
-        proven = now.lower > self.expansion.goals.margin[now.goal]
-        closed = replace(self, waiting=waiting, done=self.done + len(now.goal)).closed(now.select(proven))
-        now = now.select(~proven)
-        if len(now.goal) == 0 or time.perf_counter() >= deadline:
-            return replace(closed, waiting=waiting.join(now))
-        found = found_at(self.task, self.index[self.owner(now)], functools.partial(self.expansion.points, now))
-        fresh, stuck = self.expansion.split(now)
-        split, fresh = replace(closed, witnesses={**self.witnesses, **found}).ended(stuck, deadline).narrower(fresh, deadline)
-        return split.joined(fresh, paced(self.count, time.perf_counter() - started, self.expansion.at_once))
+        device, wish = now.goal.device, (self.task.keep, self.narrows, deadline)
+        shares = team.shares(len(now.goal))
+        each = [(now.select(share.to(device)), self.made + 2 * int(share[0]), *wish) for share in shares]
+        turns = team.run(expanded, self.expansion, each, deadline, device)
+        moved = replace(self, waiting=waiting, done=self.done + len(now.goal), made=self.made + 2 * len(now.goal))
+        for turn in turns:
+            moved = moved.turned(turn, deadline)
+        seconds, most = time.perf_counter() - started, len(shares) * self.expansion.at_once
+        return replace(moved, count=paced(self.count, seconds, most)).without(set(moved.witnesses))
 
-    def narrower(self, fresh: Parts, deadline: float) -> tuple[BranchingState, Parts]:
-        """Tighter intervals on parts that have just been split off, as long as these gain."""
-        if not self.narrows or len(fresh.goal) == 0:
-            return self, fresh
-        found = narrowed(self.expansion, fresh, self.made, deadline)
-        if found.gain < PAYS:
-            return replace(self, narrows=False), fresh
-        kept = (*self.narrowed, found.narrowed.cpu()) if self.task.keep and len(found.narrowed.part) else self.narrowed
-        return replace(self, made=self.made + len(fresh.goal), narrowed=kept), found.parts
+    def turned(self, turn: Expanded, deadline: float) -> BranchingState:
+        """With what a turn has made of some parts."""
+        narrowed = self.narrowed if turn.ends is None else (*self.narrowed, turn.ends)
+        found = witnesses_of(self.task, self.index[self.expansion.goals.problem[turn.tried]], turn.points)
+        moved = replace(self, witnesses={**self.witnesses, **found}, narrowed=narrowed, narrows=self.narrows and turn.pays)
+        moved = moved.closed(turn.proven, turn.proof).ended(turn.stuck, deadline)
+        return replace(moved, waiting=moved.waiting.join(turn.left).join(turn.halves))
 
-    def closed(self, parts: Parts) -> BranchingState:
-        """With some proven parts."""
+    def closed(self, parts: Parts, proof: Proof | None) -> BranchingState:
+        """With some proven parts, and their proof if it is kept."""
         floor = self.floor.scatter_reduce(0, parts.goal, parts.lower, "amin")
-        if not self.task.keep or len(parts.goal) == 0:
-            return replace(self, floor=floor)
-        shown = parts.goal.cpu(), parts.history.cpu(), self.expansion.shown(parts)
-        return replace(self, floor=floor, shown=(*self.shown, shown))
+        shown = self.shown if proof is None else (*self.shown, (parts.goal.cpu(), parts.history.cpu(), proof))
+        return replace(self, floor=floor, shown=shown)
 
     def ended(self, stuck: Parts, deadline: float) -> BranchingState:
         """With parts that cannot be split: linear programs prove them, or their problem is given up."""
@@ -141,10 +138,6 @@ class BranchingState:
             kept = (*kept, (stuck.goal[shown].cpu(), stuck.history[shown].cpu(), proof))
         return replace(self, floor=floor, lost=lost, witnesses={**self.witnesses, **ends.witnesses}, shown=kept,
                        notes=tuple(dict.fromkeys((*self.notes, *ends.notes))))
-
-    def joined(self, fresh: Parts, count: int) -> BranchingState:
-        """With more open parts; those of problems that are lost or have a witness go."""
-        return replace(self, waiting=self.waiting.join(fresh), count=count).without(set(self.witnesses))
 
     def found(self) -> Found:
         settled = ~self.lost
@@ -208,10 +201,10 @@ def rounding(ground: Ground, lower: Tensor) -> Tensor:
     return torch.finfo(lower.dtype).eps ** ROUNDING * size.nan_to_num(0, posinf=0)
 
 
-def found_at(task: Task, problem: Tensor, points: Callable[[], Mapping[str, Tensor]]) -> dict[int, Witness]:
+def witnesses_of(task: Task, problem: Tensor, points: Mapping[str, Tensor]) -> dict[int, Witness]:
     """Witnesses of problems (n,) among points (n, *shape) by input name; none where a set does not say which points it has."""
     try:
-        return task.witnesses(problem, points())
+        return task.witnesses(problem, points) if points else {}
     except MissingRule:
         return {}
 
@@ -243,7 +236,7 @@ def leaves(state: BranchingState, parts: Parts, deadline: float) -> Leaves:
         if not leaf.lower > 0:
             lost.add(problem)
             if leaf.point is not None:
-                witnesses |= found_at(state.task, state.index.new_tensor([problem]), functools.partial(dict, leaf.point))
+                witnesses |= witnesses_of(state.task, state.index.new_tensor([problem]), leaf.point)
     return Leaves(lower, found, witnesses, tuple(notes))
 
 

@@ -6,7 +6,6 @@ network, is not written down: the file has a fingerprint of it instead, and is f
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import io
 import pickle
@@ -17,87 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from boundlab.bounds.groups import Ground, ground_of
 from boundlab.errors import CheckpointError
+from boundlab.verify.packing import packed, unpacked
 from boundlab.verify.task import Task
 from boundlab.whole_file import write_whole
 
 FORMAT = "boundlab checkpoint 1"
 """The member that says which network a file is about."""
-TYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "uint8", "bool", "Size")
-HARMLESS = {("boundlab.verify.checkpoint", "built"), ("boundlab.bounds.groups", "ground_of"), ("builtins", "set"),
-            ("builtins", "slice"), *(("torch", name) for name in TYPES)}
-"""What a checkpoint may name beside dataclasses of boundlab, so that the file of a stranger runs no code."""
-
-
-def built(kind: type, values: dict[str, Any]) -> Any:
-    """A dataclass with these fields, which have been checked when it was first made."""
-    made: Any = object.__new__(kind)
-    for name, value in values.items():
-        object.__setattr__(made, name, value)
-    return made
-
-
-class Packer(pickle.Pickler):
-    """Writes dataclasses as their fields and tensors as numbers in a list; task and network by name."""
-
-    def __init__(self, file: io.BytesIO, task: Task) -> None:
-        super().__init__(file, protocol=5)
-        self.named = {id(task): "task", id(task.model): "model"}
-        self.tensors: list[Tensor] = []
-        self.places: dict[int, int] = {}
-
-    def persistent_id(self, value: Any) -> str | int | None:
-        if isinstance(value, Tensor):
-            if id(value) not in self.places:
-                self.places[id(value)] = len(self.tensors)
-                self.tensors.append(value)
-            return self.places[id(value)]
-        return self.named.get(id(value))
-
-    def reducer_override(self, value: Any) -> Any:
-        if isinstance(value, Ground):  # it has functions, which are made again
-            return ground_of, (value.problem, value.env, value.space)
-        if not dataclasses.is_dataclass(value) or isinstance(value, type):
-            return NotImplemented
-        # What a cached property has computed is no part of the value.
-        return built, (type(value), {one.name: vars(value)[one.name] for one in dataclasses.fields(value)})
-
-
-class Unpacker(pickle.Unpickler):
-    """Reads what a Packer has written, for one task."""
-
-    def __init__(self, file: io.BytesIO, task: Task, tensors: list[Tensor]) -> None:
-        super().__init__(file)
-        self.named = {"task": task, "model": task.model}
-        self.tensors = tensors
-
-    def persistent_load(self, name: str | int) -> Any:
-        return self.tensors[name] if isinstance(name, int) else self.named[name]
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in HARMLESS:
-            return super().find_class(module, name)
-        found = super().find_class(module, name) if module.startswith("boundlab.") and name[:1].isupper() else None
-        if isinstance(found, type) and dataclasses.is_dataclass(found):
-            return found
-        raise CheckpointError(f"the checkpoint names {module}.{name}, which no search of boundlab writes.")
-
-
-def packed(value: Any, task: Task) -> tuple[bytes, list[np.ndarray]]:
-    """A value as bytes and the arrays that they refer to by number."""
-    file = io.BytesIO()
-    packer = Packer(file, task)
-    packer.dump(value)
-    return file.getvalue(), [tensor.detach().cpu().contiguous().numpy() for tensor in packer.tensors]
-
-
-def unpacked(data: bytes, arrays: list[np.ndarray], task: Task) -> Any:
-    """The value, with tensors where the task's network has its own."""
-    return Unpacker(io.BytesIO(data), task, [torch.from_numpy(array).to(task.model.device) for array in arrays]).load()
 
 
 def fingerprint(value: Any, task: Task) -> str:

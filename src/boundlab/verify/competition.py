@@ -7,7 +7,6 @@ with a header (family, onnx, vnnlib, timeout, expected, witness, ...) or as the 
 from __future__ import annotations
 
 import csv
-import multiprocessing
 import queue
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,19 +20,19 @@ import torch
 
 from boundlab.bounds.problem import Rigour
 from boundlab.certificates.file import save
-from boundlab.engines.pool import stay_with_driver
+from boundlab.engines.child import READY, Child, child, end, stay_with_driver
 from boundlab.errors import SpecError
 from boundlab.question.exact import Query
 from boundlab.question.vnnlib import parse_vnnlib
+from boundlab.verify.options import Race
 from boundlab.verify.query import NUMPY, flat_values
 from boundlab.verify.recording import certificate_of
 from boundlab.verify.sound import load_original
+from boundlab.verify.team import ALONE, Team
 from boundlab.verify.verdict import Verdict
-from boundlab.verify.verify import verify
+from boundlab.verify.verify import LADDER, verify
 
 EXPECTED = {"unsat": Verdict.VERIFIED, "sat": Verdict.FALSIFIED}
-READY = "ready"
-"""What a worker says before it gets an instance."""
 CORRECT, WRONG = 10, -150
 """Points of the competition for a correct and for a wrong verdict (rules of 2026; Brix et al. 2023, Sec. 2): none for time."""
 GRACE = 1.0
@@ -115,8 +114,8 @@ def packed(path: Path) -> Path:
     return zipped if not path.exists() and zipped.exists() else path
 
 
-def solve(instance: Instance) -> Outcome:
-    """One instance in this process; what boundlab cannot read or do becomes the outcome's error."""
+def solve(instance: Instance, team: Team = ALONE) -> Outcome:
+    """One instance in this process and those of a team; what boundlab cannot read or do becomes the outcome's error."""
     start = time.perf_counter()
     accepted = None
     try:
@@ -124,7 +123,7 @@ def solve(instance: Instance) -> Outcome:
         model = original.model
         accepted = None if instance.witness is None else accepts(query, instance.witness, model.dtype)
         left = instance.timeout - (time.perf_counter() - start)
-        result, = verify(original, query, timeout=max(left, 0.0))
+        result, = verify(original, query, stages=(*LADDER[:-1], Race(team=team)), timeout=max(left, 0.0))
         if instance.certificate is not None and result.rigour is Rigour.CHECKED:
             save(certificate_of(result, instance.onnx, instance.vnnlib), instance.certificate)
         if result.witness is not None:
@@ -144,59 +143,49 @@ def accepts(query: Query, path: Path, dtype: torch.dtype) -> bool:
         return query.accepts(stored["x"], stored["y"], NUMPY[dtype])
 
 
-def serve(connection: Connection) -> None:
-    """A worker's life: first a sign that it has loaded everything, then an instance in, its outcome out, until None arrives."""
+def serve(connection: Connection, cores: int) -> None:
+    """A worker's life: first a sign that all is loaded, then an instance in, its outcome out, until None arrives.
+
+    In searches it has so many cores, a process on each. It has one thread: operations that wait for each other's threads are
+    very slow on a machine with other work.
+    """
     stay_with_driver()
     torch.set_num_threads(1)
-    connection.send(READY)
-    while (instance := connection.recv()) is not None:
-        connection.send(solve(instance))
+    with Team.beside(torch.device("cpu"), cores) as team:
+        team.start(wait=True)
+        connection.send(READY)
+        while (instance := connection.recv()) is not None:
+            connection.send(solve(instance, team))
+            team.start(wait=True)  # one that died is replaced
 
 
-@dataclass(frozen=True)
-class Worker:
-    """A process that solves instances, and the line to it."""
-
-    process: multiprocessing.process.BaseProcess
-    connection: Connection
-
-    def ask(self, instance: Instance) -> Outcome | None:
-        """The outcome, or None if the process died or is past its time; it must not be used again then."""
-        self.connection.send(instance)
-        try:
-            return self.connection.recv() if self.connection.poll(instance.timeout + GRACE) else None
-        except (EOFError, OSError):
-            return None
-
-    def end(self) -> None:
-        """End the process."""
-        self.process.kill()
-        self.process.join()
-        self.connection.close()
+def answer(worker: Child, instance: Instance) -> Outcome | None:
+    """What a worker says of an instance; None if it died or is past its time: it must not be asked again then."""
+    worker.pipe.send(instance)
+    try:
+        return worker.pipe.recv() if worker.pipe.poll(instance.timeout + GRACE) else None
+    except (EOFError, OSError):
+        return None
 
 
-def new_worker() -> Worker:
+def new_worker(cores: int) -> Child:
     """A worker that has loaded its libraries, so that no instance pays for that."""
-    context = multiprocessing.get_context("spawn")
-    own, other = context.Pipe()
-    process = context.Process(target=serve, args=(other,), daemon=True)
-    process.start()
-    other.close()
-    own.recv()
-    return Worker(process, own)
+    worker = child(serve, cores, parent=True)
+    worker.pipe.recv()
+    return worker
 
 
-def run_instances(instances: Iterable[Instance], workers: int = 1) -> Iterator[Outcome]:
-    """Outcomes in order, as they come; `workers` instances at a time, each in a process of one thread.
+def run_instances(instances: Iterable[Instance], workers: int = 1, cores: int = 1) -> Iterator[Outcome]:
+    """Outcomes in order, as they come; `workers` instances at a time, each with so many `cores`.
 
     A worker that dies (memory) or hangs costs its instance and is replaced.
     """
-    idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
+    idle: queue.SimpleQueue[Child] = queue.SimpleQueue()
     for _ in range(workers):
-        idle.put(new_worker())
+        idle.put(new_worker(cores))
 
     def run(instance: Instance) -> Outcome:
-        outcome, worker = ask(idle.get(), instance)
+        outcome, worker = ask(idle.get(), instance, cores)
         idle.put(worker)
         return outcome
 
@@ -205,20 +194,20 @@ def run_instances(instances: Iterable[Instance], workers: int = 1) -> Iterator[O
             yield from pool.map(run, instances)
     finally:
         while not idle.empty():
-            idle.get().end()
+            end([idle.get()])
 
 
-def ask(worker: Worker, instance: Instance) -> tuple[Outcome, Worker]:
+def ask(worker: Child, instance: Instance, cores: int) -> tuple[Outcome, Child]:
     """The outcome of an instance, and the worker for the next one. An answer after the limit is no answer."""
     start = time.perf_counter()
-    outcome = worker.ask(instance)
+    outcome = answer(worker, instance)
     if outcome is None:
         worker.process.join(0.5)
         late = worker.process.is_alive()
-        worker.end()
+        end([worker])
         verdict = Verdict.TIMEOUT if late else Verdict.UNKNOWN
         error = "ended after its time limit" if late else "the process died, most likely for lack of memory"
-        return Outcome(instance, verdict, time.perf_counter() - start, error=error), new_worker()
+        return Outcome(instance, verdict, time.perf_counter() - start, error=error), new_worker(cores)
     if outcome.verdict.decided and outcome.seconds > instance.timeout:
         note = f"{outcome.verdict.name.lower()} after {outcome.seconds:.1f} s, past the limit"
         outcome = replace(outcome, verdict=Verdict.TIMEOUT, notes=(*outcome.notes, note))

@@ -11,6 +11,7 @@ from boundlab.bounds.methods import CROWN, IBP
 from boundlab.bounds.problem import Method
 from boundlab.errors import SpecError
 from boundlab.graph import INPUT, Model
+from boundlab.verify.team import ALONE, Team
 
 SMALL = 2**14
 """Numbers that a network computes from its inputs, up to which full CROWN decides sooner than CROWN-IBP, box for box dearer."""
@@ -78,12 +79,14 @@ class Race:
     Each begins once the one before it has had HEAD_START seconds; searches that cannot take a problem leave it to the others.
     Of two that halve inputs by the same method the first runs.
     `watch` is told after each turn how far they are. With a `file` they are put there every EVERY seconds, and go on from it
-    where it has what they were asked before; CheckpointError if it is about another network.
+    where it has what they were asked before; CheckpointError if it is about another network. A `team`
+    of processes shares the work of each turn.
     """
 
     searches: tuple[Bisection | Branching, ...] = (Bisection(), Bisection(tight=True), Branching())
     watch: Callable[[Turn], None] | None = None
     file: Path | None = None
+    team: Team = ALONE
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from boundlab.verify.search import Found, State
 from boundlab.verify.splitting import bisectable, bisection
 from boundlab.verify.standing import Clock, Standing, describe
 from boundlab.verify.task import Task
+from boundlab.verify.team import Team
 
 HEAD_START = 2.0
 """Seconds that a search has before the next one begins."""
@@ -65,15 +66,15 @@ class Runner:
             return "branching on neurons"
         return f"bisection of {describe(self.options.chosen(task.model))}"
 
-    def forward(self, task: Task, standing: Standing, clock: Clock, share: float) -> Runner:
-        """One step further, or begun, for which there is a share of the time; what was not enough was spent in vain."""
+    def forward(self, task: Task, standing: Standing, clock: Clock, share: float, team: Team) -> Runner:
+        """One step further by all of a team, or begun with a share of the time; what was not enough was spent in vain."""
         started = time.perf_counter()
         try:
             if self.state is None:
                 moved = self.begun(task, standing, clock.part(share))
             else:
                 left = self.state.without(set(standing.decided))
-                moved = replace(self, state=left if left.over else left.step(clock.deadline))
+                moved = replace(self, state=left if left.over else left.step(clock.deadline, team))
         except OutOfTime:
             moved = self
         except (BoundError, MissingRule) as problem:
@@ -108,7 +109,7 @@ def race(task: Task, standing: Standing, stage: Race, clock: Clock, first: bool)
             break
         place = min(ready, key=lambda place: runners[place].spent * behind(runners, place))
         led = any(runners[other].lead > 1 for other in ready if other != place)
-        runners[place] = runners[place].forward(task, standing, clock, 1 / LEAD if led else 1.0)
+        runners[place] = runners[place].forward(task, standing, clock, 1 / LEAD if led else 1.0, stage.team)
         standing = decided(standing, runners[place], task, clock)
         log = None if log is None else log.written((standing, runners))
         if stage.watch is not None:

@@ -10,6 +10,7 @@ from typing import Protocol
 from torch import Tensor
 
 from boundlab.verify.proof import Proof
+from boundlab.verify.team import ALONE, Team
 from boundlab.verify.verdict import Witness
 
 PACE = 1.0
@@ -55,7 +56,7 @@ class State(Protocol):
         """The search of the other problems: these have been decided elsewhere."""
         ...
 
-    def step(self, deadline: float) -> State:
+    def step(self, deadline: float, team: Team = ALONE) -> State:
         """One turn further, which should end soon; at the latest at the deadline, in seconds of `time.perf_counter`."""
         ...
 

@@ -10,25 +10,23 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from boundlab.bounds.methods import bound
-from boundlab.bounds.problem import Bounds, Method
-from boundlab.errors import BoundError
 from boundlab.perturbations.joint import Regions
 from boundlab.perturbations.sets import Box, PerturbationSet
+from boundlab.verify.bounded import Bounded, Bounding, bound_boxes, bounds_of, merged
 from boundlab.verify.boxes import Boxes, Heap, joined
 from boundlab.verify.cuts import Cuts
-from boundlab.verify.mixing import Lines, Mixed, mixed
 from boundlab.verify.options import Bisection
 from boundlab.verify.probing import attacked, probe, sampled
 from boundlab.verify.proof import Proof, Slopes, plain_of, some, together
 from boundlab.verify.search import Found, paced
 from boundlab.verify.task import Task, take_regions
+from boundlab.verify.team import ALONE, Team
 from boundlab.verify.verdict import Witness
 
 NUMBERS = 2**23
@@ -74,7 +72,7 @@ def only_box(regions: Regions, index: Tensor) -> Box:
 
 @dataclass(frozen=True)
 class BisectionState:
-    """The problems `index` (m,) of a task with their open boxes, bounded by `method`, and what is known of closed ones.
+    """The problems `index` (m,) of a task with their open boxes, and what is known of closed ones.
 
     `floor` (b, s) are the lowest bounds of all problems' rows over the boxes that show their clauses; problems that are
     `stuck` have a box that is too narrow to halve; `count` is how many boxes the next turn takes, and `quiet` are the seconds
@@ -84,7 +82,7 @@ class BisectionState:
     task: Task
     index: Tensor
     options: Bisection
-    method: Method
+    bounding: Bounding
     boxes: Heap
     floor: Tensor
     cuts: Cuts
@@ -110,12 +108,12 @@ class BisectionState:
         return replace(self, boxes=self.boxes.without(problems), stuck=self.stuck | problems)
 
     @torch.no_grad()
-    def step(self, deadline: float) -> BisectionState:
-        """The lowest boxes bounded, and those that are not proven halved."""
+    def step(self, deadline: float, team: Team = ALONE) -> BisectionState:
+        """The lowest boxes bounded by all of a team, and those that are not proven halved."""
         started, (batch, rest) = time.perf_counter(), self.boxes.worst(self.count)
         if self.done == 0 and (known := sampled(self.task, batch, deadline)):
             return replace(self.without(set(known)), witnesses={**self.witnesses, **known})
-        found = bound_boxes(self.task, batch, self.method, self.task.keep and sum(one.bytes for one in self.shown) < HELD)
+        found, most = self.bounded(batch, deadline, team)
         open_now = torch.where(batch.shown, torch.inf, found.mixed.lower)
         margin, shown = open_now.amin(1), batch.shown | (open_now > 0)
         proven = shown.all(1)
@@ -131,9 +129,18 @@ class BisectionState:
         halves, hopeless = halve(failed, found.influence(self.task.spec.clause, failed.shown), self.cuts)
         stuck = self.stuck | set(hopeless.tolist())
         ended = stuck | set(witnesses)
-        count = paced(self.count, time.perf_counter() - started, self.at_once)
+        count = paced(self.count, time.perf_counter() - started, most)
         return replace(closed, boxes=rest.without(ended).joined(halves.without(ended)), stuck=stuck, witnesses=witnesses,
                        count=count, quiet=quiet)
+
+    def bounded(self, boxes: Boxes, deadline: float, team: Team) -> tuple[Bounded, int]:
+        """What a team finds out about boxes, and how many may be bounded in one turn."""
+        shares, keep = team.shares(len(boxes)), self.task.keep and sum(one.bytes for one in self.shown) < HELD
+        device, observe = boxes.owner.device, self.task.observe
+        each = [boxes.select(share.to(device)) for share in shares]
+        found = team.run(bound_boxes, self.bounding, [(own, keep, observe) for own in each], deadline, device)
+        whole = merged(each, found, torch.arange(len(boxes), device=device)) if len(found) > 1 else found[0]
+        return whole, len(shares) * self.at_once
 
     def closed(self, boxes: Boxes, fresh: Tensor, found: Bounded) -> BisectionState:
         """With clauses (n, c) that boxes are the first to show, and what is known of these boxes."""
@@ -167,7 +174,7 @@ class BisectionState:
             return shown.plain
         parts, counts = list[Slopes](), list[int]()
         for chosen in torch.arange(len(shown.boxes), device=shown.boxes.owner.device).split(self.at_once):
-            found = bounds_of(self.task, shown.boxes.select(chosen), self.method)
+            found = bounds_of(self.bounding, shown.boxes.select(chosen), self.task.observe)
             parts.append(plain_of(found.graph, found.env, torch.arange(len(chosen), device=chosen.device)))
             counts.append(len(chosen))
         return together(parts, counts)
@@ -211,100 +218,9 @@ def bisection(task: Task, index: Tensor, options: Bisection) -> BisectionState:
     number, nothing = torch.arange(len(index), device=index.device), lower.new_full((len(index),), -torch.inf)
     boxes = Boxes(index, lower, upper, nothing, number, none)
     floor = lower.new_full((task.count, task.spec.rows.shape[1]), torch.inf)
-    return BisectionState(task, index, options, options.chosen(task.model), Heap(boxes), floor, Cuts(len(index)),
+    bounding = Bounding(task.model, task.spec, options.chosen(task.model))
+    return BisectionState(task, index, options, bounding, Heap(boxes), floor, Cuts(len(index)),
                           min(FIRST, at_once(task, options)))
-
-
-@dataclass(frozen=True)
-class Bounded:
-    """What is known of n boxes: lower bounds of rows (n, s), their coefficients (n, s, d), bounds of the clauses, and slopes
-    of plain lines on those boxes that are the first to show a clause, if they are kept."""
-
-    lower: Tensor
-    slope: Tensor
-    mixed: Mixed
-    plain: Slopes | None
-
-    def select(self, index: Tensor) -> Bounded:
-        """Bounds of some boxes, without slopes."""
-        return Bounded(self.lower[index], self.slope[index], Mixed(self.mixed.lower[index], self.mixed.weights[index]), None)
-
-    def influence(self, clause: Tensor, shown: Tensor) -> Tensor:
-        """By how much each coordinate (n, d) moves the rows of clauses that are not `shown` (n, c), given the clause of each.
-
-        What a row would gain counts as a share of what it lacks.
-        """
-        lack = self.lower.abs().clamp(min=torch.finfo(self.lower.dtype).eps)
-        weight = torch.where(shown[:, clause], 0.0, 1 / lack)
-        return torch.linalg.vecdot(self.slope.abs(), weight.unsqueeze(-1), dim=1)
-
-
-def first_shown(boxes: Boxes, clauses: Mixed) -> Tensor:
-    """The clauses (n, c) that boxes show and no larger one does."""
-    return ~boxes.shown & (clauses.lower > 0)
-
-
-def bound_boxes(task: Task, boxes: Boxes, method: Method, keep: bool) -> Bounded:
-    """Lower bounds of rows and clauses; -inf and coefficients of 1 where the method says nothing. `keep`: slopes, too."""
-    try:
-        found = bounds_of(task, boxes, method)
-    except BoundError as problem:
-        return without_failed(task, boxes, method, keep, problem.failed)
-    lines = lines_of(found, task, boxes)
-    slope = boxes.lower.new_ones(*found.lower.shape, boxes.lower.shape[1]) if lines is None else lines.slope
-    clauses = mixed(task.spec, found.lower, lines)
-    new = first_shown(boxes, clauses).any(1).nonzero().flatten()
-    plain = plain_of(found.graph, found.env, new) if keep and len(new) else {}
-    return Bounded(found.lower, slope, clauses, plain if keep else None)
-
-
-def without_failed(task: Task, boxes: Boxes, method: Method, keep: bool, failed: tuple[bool, ...] | None) -> Bounded:
-    """The same of boxes of which the method has `failed` for some, of these without bounds; halves where nobody knows which."""
-    if len(boxes) == 1 or (failed is not None and all(failed)):
-        return unbounded(task, boxes, keep)
-    places = torch.arange(len(boxes), device=boxes.owner.device)
-    if failed is None or len(failed) != len(boxes):
-        parts = [boxes.select(half) for half in places.chunk(2)]
-        return merged(parts, [bound_boxes(task, part, method, keep) for part in parts], places)
-    mask = torch.tensor(failed, device=boxes.owner.device)
-    good, bad = boxes.select(~mask), boxes.select(mask)
-    order = torch.cat([places[~mask], places[mask]]).argsort()
-    return merged((good, bad), (bound_boxes(task, good, method, keep), unbounded(task, bad, keep)), order)
-
-
-def unbounded(task: Task, boxes: Boxes, keep: bool) -> Bounded:
-    """What is known of boxes for which the method has failed."""
-    lower = boxes.lower.new_full((len(boxes), task.spec.rows.shape[1]), -torch.inf)
-    slope = boxes.lower.new_ones(*lower.shape, boxes.lower.shape[1])
-    return Bounded(lower, slope, mixed(task.spec, lower, None), {} if keep else None)
-
-
-def merged(boxes: Sequence[Boxes], parts: Sequence[Bounded], order: Tensor) -> Bounded:
-    """What is known of two lists of boxes as of one, in this order (n,), which keeps that of those that show clauses."""
-    clauses = Mixed(torch.cat([part.mixed.lower for part in parts]), torch.cat([part.mixed.weights for part in parts]))
-    counts = [int(first_shown(own, part.mixed).any(1).sum()) for own, part in zip(boxes, parts, strict=True)]
-    kept = [part.plain for part in parts if part.plain is not None]
-    whole = Bounded(torch.cat([part.lower for part in parts]), torch.cat([part.slope for part in parts]), clauses, None)
-    return replace(whole.select(order), plain=together(kept, counts) if kept else None)
-
-
-def bounds_of(task: Task, boxes: Boxes, method: Method) -> Bounds:
-    """Bounds of the rows on boxes."""
-    node = task.model.graph.inputs[0]
-    box = Box(boxes.lower.reshape(-1, *node.shape), boxes.upper.reshape(-1, *node.shape))
-    return bound(task.model, {node.name: box}, method=method, spec=task.spec.take(boxes.owner), observe=task.observe)
-
-
-def lines_of(found: Bounds, task: Task, boxes: Boxes) -> Lines | None:
-    """The rows as linear functions of the input; None where the method has none."""
-    linear, source = found.linear, task.model.graph.inputs[0].index
-    if linear is None or set(linear.coefficients) != {source}:
-        return None
-    slope = linear.coefficients[source].dense().flatten(2).expand(len(boxes), -1, -1)
-    middle, radius = (boxes.lower + boxes.upper) / 2, (boxes.upper - boxes.lower) / 2
-    away = middle - linear.reference[source].flatten(1) if source in linear.reference else middle
-    value = torch.linalg.vecdot(slope, away[:, None]) + task.spec.take(boxes.owner).offset
-    return Lines(value if linear.bias is None else value + linear.bias, slope, radius)
 
 
 def halve(boxes: Boxes, influence: Tensor, cuts: Cuts) -> tuple[Boxes, Tensor]:
