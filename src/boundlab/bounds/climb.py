@@ -28,7 +28,7 @@ CROWDED = 0.75
 
 @dataclass(frozen=True)
 class Ascent:
-    """`steps` steps of size `rate`, which shrinks by the factor `decay` after each.
+    """`steps` steps of size `rate`, which shrinks by the factor `decay` after each; `means` as MEANS.
 
     A problem stops early once the mean of its rows' best bounds has grown by less than the share `tolerance` of its size in
     each of `patience` steps (None: it never does).
@@ -39,6 +39,7 @@ class Ascent:
     decay: float
     patience: int | None = None
     tolerance: float = 0.01
+    means: tuple[float, float] = MEANS
 
 
 class Objective(Protocol):
@@ -113,13 +114,13 @@ class Walk:
             gradients = () if last else torch.autograd.grad(worth(lower, places).sum(), values, materialize_grads=True)
         return lower.detach(), gradients
 
-    def step(self, gradients: tuple[Tensor, ...], rate: float, count: int) -> None:
-        """One step of Adam up the gradients and back into the ranges, in place.
+    def step(self, gradients: tuple[Tensor, ...], ascent: Ascent, count: int) -> None:
+        """Step number `count` of Adam, from 1 on, up the gradients and back into the ranges, in place.
 
         What is as small beside a problem's largest gradient as rounding is does not count as a direction.
         """
-        keep, slow = MEANS
-        length, root = rate / (1 - keep ** count), math.sqrt(1 - slow ** count)
+        keep, slow = ascent.means
+        length, root = ascent.rate * ascent.decay ** (count - 1) / (1 - keep ** count), math.sqrt(1 - slow ** count)
         for value, mean, square, free, gradient in zip(self.values, self.means, self.squares, self.ranges, gradients,
                                                        strict=True):
             mean.lerp_(gradient, 1 - keep)
@@ -215,5 +216,5 @@ def climb(objective: Objective, ascent: Ascent, done: Done = never, start: Varia
         lower, gradients = walk.measured(objective, worth, here, last)
         record.note(here[left], lower[left], worth(lower, here)[left], [value[left] for value in walk.values], ascent.tolerance)
         if not last:
-            walk.step(gradients, ascent.rate * ascent.decay ** step, step + 1)
+            walk.step(gradients, ascent, step + 1)
     return Found(record.best, named(walk.keys, record.finest))

@@ -36,6 +36,12 @@ OTHER = 1e-3
 """What the bound of the better half counts beside that of the worse one."""
 DECAY = 0.98
 """By how much a step is shorter than the one before."""
+SHORTER, MEANS = 0.4, (0.6, 0.99)
+"""How long steps on parts are beside those on whole sets, and what stays of Adam's means there. Lines that come from a part's
+parent are near their best, and few steps have no time for long means."""
+LONGER = 10.0
+"""How much longer the steps of a multiplier are than those of lines, as a share of the row at its neuron: the new one has yet
+to find its size."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +124,9 @@ class Expansion:
     def bounded(self, parts: Parts, deadline: float) -> Parts:
         """The parts with bounds of their own, climbed to from the lines that they bring."""
         objective, offset, margin = self.objective(parts), self.offset(parts), self.goals.margin[parts.goal]
-        steps = self.options.steps if parts.splits.node.shape[1] else self.options.first_steps
+        ascent = Ascent(self.options.first_steps, self.options.rate, DECAY)
+        if parts.splits.node.shape[1]:
+            ascent = Ascent(self.options.steps, SHORTER * self.options.rate, DECAY, means=MEANS)
 
         def done(best: Tensor) -> Tensor:
             return (best + offset).amax(1) > margin
@@ -126,7 +134,7 @@ class Expansion:
         def best_row(lower: Tensor, places: Tensor) -> Tensor:
             return (lower + offset[places]).amax(1)
 
-        found = climb(objective, Ascent(steps, self.options.rate, DECAY), until(deadline, done), parts.variables, best_row)
+        found = climb(objective, ascent, until(deadline, done), parts.variables, best_row)
         lower = self.least(parts, objective, found.best)
         return replace(parts, lower=lower, splits=parts.splits.weighed(found.variables), variables=lines_of(found.variables))
 
@@ -229,7 +237,7 @@ def halves(parts: Parts, at: Candidates, weight: Tensor) -> Parts:
 
     Their multipliers begin at `weight` (2, n).
     """
-    size = torch.maximum(at.row.abs(), at.size)
+    size = LONGER * torch.maximum(at.row.abs(), at.size)
     sides = [Splits(at.node, at.neuron, torch.full_like(at.node, side), at.point, weight[place][:, None], size)
              for place, side in enumerate((1, -1))]
     above, below = (replace(parts, splits=parts.splits.beside(side)) for side in sides)

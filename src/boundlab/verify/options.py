@@ -47,19 +47,19 @@ class Bisection:
 
 @dataclass(frozen=True)
 class Branching:
-    """When and how to split neurons: at most `parts` at a time, each bounded by `steps` steps of size `rate` from its parent's
-    lines.
+    """When and how to split neurons: at most `parts` at a time, each bounded by `steps` steps from its parent's lines.
 
     `base` bounds inner nodes once; without one it is CROWN, whose inner bounds are optimised where there is time for that. With
-    `negation` some are bounded again where a goal fails that is not proven soon. The whole sets get `first_steps`. Of the
-    `candidates` best neurons by score, that one is split whose halves have the best bounds by their parent's lines. The search
-    gives up when more than `most_open` parts wait, or when these hold more than `memory` (bytes, or text such as "4GB"; None: a
-    quarter of what is free when it begins). SpecError if `negation` is neither True nor False.
+    `negation` some are bounded again where a goal fails that is not proven soon. The whole sets get `first_steps` of size
+    `rate`, parts shorter ones. Of the `candidates` best neurons by score, that one is split whose halves have the best bounds
+    by their parent's lines. The search gives up when more than `most_open` parts wait, or when these hold more than `memory`
+    (bytes, or text such as "4GB"; None: a quarter of what is free when it begins). SpecError if `negation` is neither True nor
+    False.
     """
 
     base: Method | None = None
     parts: int = 256
-    steps: int = 12
+    steps: int = 8
     first_steps: int = 40
     rate: float = 0.25
     candidates: int = 3
