@@ -12,7 +12,7 @@ from boundlab.bounds.optimise import Optimised
 from boundlab.bounds.problem import Bounds, Method, Problem
 from boundlab.bounds.start import NeuronStart
 
-SHARE, DEARER = 0.35, 10.0
+SHARE, DEARER = 0.2, 10.0
 """Inner bounds may be optimised for such a share of the time that is left, if that is more than so many times what CROWN takes:
 beginning with each group of neurons takes several passes, whatever the time."""
 
