@@ -127,3 +127,13 @@ def test_an_operator_of_a_user_is_counted_too():
     module = nn.Sequential(nn.Linear(8, 8), nn.Softmax(-1), nn.Linear(8, 2))
     report = bl.check(module, torch.rand(4, 8))
     assert report.costs[1].work.calls > report.costs[0].work.calls > 0
+
+
+def test_products_of_two_varying_matrices_are_counted_though_their_rule_looks_at_signs():
+    class Scores(nn.Module):
+        def forward(self, x):
+            return (x @ x.mT).flatten(1)
+
+    report = bl.check(Scores(), torch.rand(4, 3, 5))
+    assert [cost.method for cost in report.costs[:2]] == ["IBP", "CROWN-IBP"]
+    assert report.costs[0].work.calls > 0

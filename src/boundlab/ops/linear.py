@@ -72,7 +72,8 @@ def matmul_interval(x: Argument, y: Argument) -> Interval:
     """The image of a constant factor; else the smallest and largest products of entries that vary on their own, summed."""
     if isinstance(x, Tensor) or isinstance(y, Tensor):
         return product_interval(MATMUL, x, y)
-    if bool(torch.stack([end.isfinite().all() for end in (x.lower, x.upper, y.lower, y.upper)]).all()):
+    values = not x.lower.is_meta and not y.lower.is_meta  # a dry run has none, and counts what is always possible
+    if values and bool(torch.stack([end.isfinite().all() for end in (x.lower, x.upper, y.lower, y.upper)]).all()):
         if bool((x.lower >= 0).all()):
             return weighted(x, y)
         if bool((y.lower >= 0).all()):
