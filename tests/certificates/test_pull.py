@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from boundlab.certificates.known import Known, Rows, Slopes, derive, room_of
+from boundlab.certificates.known import Known, Rows, Slopes, derive, parted, room_of
 from boundlab.certificates.pull import Room, at
 from tests.certificates.test_convolution import residual
 
@@ -58,3 +58,16 @@ def test_one_array_of_slopes_stays_one() -> None:
     slope = np.ones((4, 2))
     room = Room(slope, slope, (slope,), (slope,)).at(np.array([0, 1]), np.array([1]))
     assert room.lower[0] is room.upper[0] and room.lower[0].shape == (1, 2)
+
+
+def test_rows_go_back_in_parts_that_end_where_what_they_read_does() -> None:
+    frames, near = np.array([0] * 7 + [1] * 6 + [2] * 2), np.array([0, 1, 2, 3, 4, 5, 6, 0, 1, 4, 5, 6, 7, 0, 1])
+    found = list(parted(frames, near, 4))
+    assert [(part.start, part.stop) for part in found] == [(0, 4), (4, 7), (7, 9), (9, 13), (13, 15)]
+    rng = np.random.default_rng(0)
+    for together in (1, 2, 5, 64):
+        frames, near = np.sort(rng.integers(0, 5, 60)), rng.integers(0, 40, 60)
+        places = [np.arange(60)[part] for part in parted(frames, near, together)]
+        np.testing.assert_array_equal(np.concatenate(places), np.arange(60))
+        assert all(together / 2 <= len(part) <= together for part in places[:-1])
+    assert list(parted(frames[:0], near[:0], 4)) == []

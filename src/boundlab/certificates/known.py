@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -240,7 +240,8 @@ def refine(known: Known, target: tuple[int, int], slopes: Slopes, everything: bo
     source = step.sources[number]
     argument, repeats = repeated(known.network, source)
     widest = max(one.size for one in known.network.steps[:place + 1])
-    together, order = max(MOST_NUMBERS // widest, FEWEST), np.argsort(whereabouts(known.network, argument), kind="stable")
+    near = whereabouts(known.network, argument)
+    together, order = max(MOST_NUMBERS // widest, FEWEST), np.argsort(near, kind="stable")
     for upper in (True, False):
         open_ = ~pointed(known.ends[source])
         if reach is not None:
@@ -254,10 +255,10 @@ def refine(known: Known, target: tuple[int, int], slopes: Slopes, everything: bo
         neurons = order[neurons]
         ends = known.ends[argument]
         low, high = ends[0].copy(), ends[1].copy()
-        for part in range(0, len(neurons), together):
+        for part in parted(frames, near[neurons], together):
             if slopes.over():
                 break
-            rows = Rows(target, neurons[part:part + together], frames[part:part + together], upper)
+            rows = Rows(target, neurons[part], frames[part], upper)
             found = begun(known, argument, rows).to_inputs(functools.partial(room_of, known, slopes.rows, rows))
             where = (rows.neuron, rows.frame)
             if upper:
@@ -267,6 +268,21 @@ def refine(known: Known, target: tuple[int, int], slopes: Slopes, everything: bo
         known.learn(argument, finite((low, high), low.shape))
         if repeats is not None:
             known.learn(source, tuple(end[repeats] for end in known.ends[argument]))
+
+
+def parted(frames: np.ndarray, near: np.ndarray, together: int) -> Iterator[slice]:
+    """Rows of frames (r,), in order, so many at a time at most, and at least half as many: up to where a frame or, by the
+    numbers `near` (r,), most of what the rows read ends."""
+    apart = (near[1:] ^ near[:-1]).astype(np.int64)
+    change = np.append(np.where(frames[1:] == frames[:-1], apart, np.iinfo(np.int64).max), 0)
+    start = 0
+    while start < len(frames):
+        stop = min(start + together, len(frames))
+        if stop < len(frames):
+            least = start + (together + 1) // 2
+            stop = least + int(change[least - 1:stop].argmax())
+        yield slice(start, stop)
+        start = stop
 
 
 def pointed(ends: Ends) -> np.ndarray:
