@@ -7,11 +7,12 @@ import pytest
 from onnx import helper
 
 import boundlab.certificates.convolution as convolutions
-from boundlab.certificates.convolution import Convolution, Windows, convolution
+from boundlab.certificates.convolution import Convolution, Transposed, Windows, convolution
 from boundlab.certificates.known import Slopes, derive
 from boundlab.certificates.network import Network, Part
 from boundlab.certificates.reach import reached
 from boundlab.certificates.reading import read_network
+from boundlab.certificates.rounding import UNIT
 from tests.certificates.models import model
 
 
@@ -27,10 +28,15 @@ def drawn(seed: int) -> tuple[Windows, np.ndarray, np.random.Generator]:
     return Windows(*map(tuple, (size, outputs, kernel, strides, pads, dilations))), weight, rng
 
 
+@pytest.mark.parametrize("turned", [False, True])
 @pytest.mark.parametrize("seed", range(40))
-def test_a_kept_kernel_is_the_matrix(seed):
+def test_a_kept_kernel_is_the_matrix(seed, turned):
     windows, weight, rng = drawn(seed)
     matrix, kept = convolution(windows.sources(), weight, 1, np.prod(windows.inputs)).toarray(), Convolution(windows, weight)
+    if turned:
+        matrix, kept = matrix.T, Transposed(kept)
+    assert kept.error >= max((matrix != 0).sum(axis=axis).max() for axis in range(2)) * UNIT
+    assert kept.near().shape == matrix.shape[:1] and kept.near().min() >= 0
     assert kept.shape == matrix.shape and kept.terms >= (matrix != 0).sum(axis=1).max()
     values, rows = rng.normal(size=(matrix.shape[1], 3)), rng.normal(size=(matrix.shape[0], 3))
     np.testing.assert_allclose(kept.times(values), matrix @ values, atol=1e-12)
@@ -46,6 +52,13 @@ def test_a_kept_kernel_is_the_matrix(seed):
         assert (kept.reads(mask) >= (matrix[read] != 0).any(axis=0)).all()
     chosen = rng.integers(0, len(matrix), 4)
     assert (kept.rows(chosen).of(matrix.shape[1]) == matrix[chosen].T).all()
+
+
+def test_results_that_read_the_same_places_are_near():
+    windows = Windows((6, 6), (3, 3), (2, 2), (2, 2), (0, 0), (1, 1))
+    kept = Transposed(Convolution(windows, np.ones((2, 3, 2, 2))))
+    wanted = np.array([[0, 1, 4], [2, 3, 6], [8, 9, 12]]).repeat(2, axis=0).repeat(2, axis=1).reshape(-1)
+    np.testing.assert_array_equal(kept.near(), np.tile(wanted, 3))
 
 
 @pytest.mark.parametrize("more", [(3, 0), (0, 3), (6, 6)])
@@ -71,17 +84,32 @@ def residual() -> Network:
     return read_network(model(nodes, (1, 1, 8, 9), constants))
 
 
+def generator() -> Network:
+    """Two transposed convolutions, with a normalisation, and a convolution."""
+    rng = np.random.default_rng(0)
+    nodes = [helper.make_node("ConvTranspose", ["x", "a"], ["c"], strides=[2, 2], pads=[1, 1, 1, 1]),
+             helper.make_node("BatchNormalization", ["c", "s", "o", "m", "v"], ["n"]), helper.make_node("Relu", ["n"], ["r"]),
+             helper.make_node("ConvTranspose", ["r", "b"], ["d"], strides=[2, 3], pads=[0, 1, 1, 0], output_padding=[1, 0]),
+             helper.make_node("Relu", ["d"], ["t"]), helper.make_node("Conv", ["t", "e"], ["f"]),
+             helper.make_node("Relu", ["f"], ["y"])]
+    weights = {"a": (1, 3, 4, 4), "b": (3, 2, 3, 3), "e": (2, 2, 2, 2), "s": (3,), "o": (3,), "m": (3,)}
+    constants = {name: rng.normal(size=shape).astype(np.float32) for name, shape in weights.items()}
+    return read_network(model(nodes, (1, 1, 8, 9), {**constants, "v": rng.random(3).astype(np.float32)}))
+
+
 def bounded(network: Network, reach: list[np.ndarray] | None = None) -> list[np.ndarray]:
     """The ends of all steps on a box."""
     middle = np.random.default_rng(1).random((72, 1))
     return derive(network, [(middle - 0.05, middle + 0.05)], Slopes(), reach=reach).ends
 
 
-def test_intervals_are_the_same_with_kernels_and_with_matrices(monkeypatch):
-    written = bounded(residual())
+@pytest.mark.parametrize("made", [residual, generator])
+def test_intervals_are_the_same_with_kernels_and_with_matrices(monkeypatch, made):
+    written = bounded(made())
     monkeypatch.setattr(convolutions, "MOST_ENTRIES", 0)
-    network = residual()
-    assert sum(isinstance(matrix, Convolution) for step in network.steps for matrix in getattr(step, "matrices", ())) == 3
+    network = made()
+    held = [matrix for step in network.steps for matrix in getattr(step, "matrices", ())]
+    assert sum(isinstance(matrix, Convolution | Transposed) for matrix in held) == 3
     for kept, other in zip(bounded(network), written, strict=True):
         np.testing.assert_allclose(kept, other, atol=1e-9)
 

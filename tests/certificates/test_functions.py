@@ -148,3 +148,24 @@ def test_wide_intervals_far_from_one_are_enclosed_exactly(name: str) -> None:
             ends = sorted((exact(Decimal(float(l[k, 0]))), exact(Decimal(float(u[k, 0])))))
             room = Decimal("1e-12") * max(abs(ends[0]), abs(ends[1]), Decimal(int(name == "log")))
             assert ends[0] - room <= Decimal(float(below[k, 0])) and Decimal(float(above[k, 0])) <= ends[1] + room
+
+
+@pytest.mark.parametrize("name", [*FUNCTIONS, "slope of each", "ends of each"])
+def test_lines_on_some_entries_are_those_on_all(name: str) -> None:
+    rng = np.random.default_rng(0)
+    own = {"slope of each": relu(rng.normal(size=(9, 1))),
+           "ends of each": clipped(rng.uniform(-1, 0, (9, 1)), rng.uniform(0, 1, (9, 1)))}
+    function, low, high = (own[name], -3.0, 3.0) if name in own else (FUNCTIONS[name][0], *FUNCTIONS[name][2:])
+    ends, slopes = ([tuple(np.sort(rng.uniform(low, high, (2, 9, 2)), axis=0)) for _ in range(function.arity)]
+                    for _ in range(2))
+    with np.errstate(all="ignore"):
+        every = lines_of(function, ends, slopes)
+    for read in (np.array([1, 4, 8]), np.array([], dtype=np.int64), None):
+        chosen = [[tuple(side if read is None else side[read] for side in pair) for pair in pairs] for pairs in (ends, slopes)]
+        with np.errstate(all="ignore"):
+            some = lines_of(function.on(read), *chosen)
+        for side in ("lower", "upper"):
+            for mine, its in zip(vars(some)[side], vars(every)[side], strict=True):
+                np.testing.assert_array_equal(mine, its if read is None else its[read])
+        for side in ("low", "high"):
+            np.testing.assert_array_equal(vars(some)[side], vars(every)[side] if read is None else vars(every)[side][read])

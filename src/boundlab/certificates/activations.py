@@ -23,7 +23,7 @@ import numpy as np
 from scipy.special import erf, erfc
 
 from boundlab.certificates.curves import UNITS, Curve, Piece, Unary, about_zero, everywhere, sigmoid, sigmoid_derivative
-from boundlab.certificates.functions import Ends, Slopes, chord, largest_of, smallest_of
+from boundlab.certificates.functions import Alike, Ends, Slopes, chord, largest_of, smallest_of
 from boundlab.certificates.rounding import TINY, UNIT
 
 HALVINGS = 24
@@ -39,7 +39,7 @@ TANH_RATE, TANH_CUBE = 2 * math.sqrt(2 / math.pi), 0.044715
 
 
 @dataclass(frozen=True)
-class Spliced:
+class Spliced(Alike):
     """A continuous function that is `parts[k]` from `places[k - 1]` to `places[k]`; the first and the last part have no end."""
 
     places: tuple[float, ...]

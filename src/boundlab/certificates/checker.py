@@ -18,6 +18,7 @@ from boundlab.certificates.functions import Ends
 from boundlab.certificates.known import FEWEST, Known, Rows, Slopes, derive, never
 from boundlab.certificates.leaves import Leaves, Places, columns, inner_slopes, places_of
 from boundlab.certificates.network import Network, Nonlinear
+from boundlab.certificates.pull import Read
 from boundlab.certificates.reach import reached
 from boundlab.certificates.single import running
 from boundlab.certificates.unsafe import conjuncts_of, summed
@@ -190,12 +191,12 @@ def derive_frames(network: Network, batch: Batch, places: Places, members: Membe
     proof, frames = batch.proof, members[0]
     boxes = hulls(network, batch, places, members)
 
-    def given(step: int, rows: Rows) -> Sequence[Ends | None] | None:
+    def given(step: int, rows: Rows, read: Read) -> Sequence[Ends | None] | None:
         found, goal = network.steps[step], places.goal(rows.target)
         assert isinstance(found, Nonlinear)
         pairs = [None if goal is None else proof.inner.get((goal, Argument(found.name, number)))
                  for number in range(len(found.arguments))]
-        slopes = [pair and inner_slopes(pair, rows, frames[rows.frame]) for pair in pairs]
+        slopes = [pair and inner_slopes(pair, rows, frames[rows.frame], read) for pair in pairs]
         return slopes if any(pair is not None for pair in slopes) else None
 
     def plain(step: int) -> Sequence[Ends | None] | None:

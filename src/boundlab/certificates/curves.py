@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from boundlab.certificates.functions import UNITS32, Ends, Slopes, chord, largest_of, outward
+from boundlab.certificates.functions import UNITS32, Alike, Ends, Slopes, chord, largest_of, outward
 from boundlab.certificates.rounding import TINY, UNIT
 
 UNITS = 16.0
@@ -39,7 +39,7 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Curve:
+class Curve(Alike):
     """A smooth function: its value, its derivative, the pieces of an interval, and the absolute error of a value near 0.
 
     A derivative's absolute error near 0 is a multiple of `blur`, 0 where it has a relative error only. In float32 a value's
@@ -187,7 +187,7 @@ def cosine_touch(turn: np.ndarray, slope: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Wave:
+class Wave(Alike):
     """Sine or cosine: a curve up to one period, and within -1 and 1 beyond it."""
 
     curve: Curve

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from boundlab.certificates.assumption import Assumption, Assumptions, of_frames
-from boundlab.certificates.functions import Ends, lines_of
+from boundlab.certificates.functions import Ends
 from boundlab.certificates.known import FEWEST, MOST_NUMBERS, Given, Known, Plain, Rows, again, begun, finite, room_of
-from boundlab.certificates.leaves import Places
+from boundlab.certificates.leaves import Places, as_columns
 from boundlab.certificates.naming import Argument
 from boundlab.certificates.network import Nonlinear, Part, repeated
-from boundlab.certificates.pull import dots
+from boundlab.certificates.pull import Read, dots
 from boundlab.certificates.rounding import below
 from boundlab.certificates.unsafe import Atoms
 
@@ -88,14 +88,14 @@ def bounded(known: Known, target: tuple[int, int], side: int, assumption: Assump
 
 def given(known: Known, assumption: Assumption, side: int, number: np.ndarray) -> Given:
     """The slopes of an assumption for its neurons `number` (r,), by place."""
-    def slopes(step: int, rows: Rows) -> Sequence[Ends | None] | None:
+    def slopes(step: int, rows: Rows, read: Read) -> Sequence[Ends | None] | None:
         found = known.network.steps[step]
         assert isinstance(found, Nonlinear)
         pairs: list[Ends | None] = []
         for place in range(len(found.arguments)):
             lines = assumption.lines.get(Argument(found.name, place))
-            own = None if lines is None else lines[rows.frame if len(lines) > 1 else np.zeros_like(rows.frame), side, number]
-            own = None if own is None else np.ascontiguousarray(own.T, dtype=np.float64)
+            frame = rows.frame if lines is not None and len(lines) > 1 else np.zeros_like(rows.frame)
+            own = None if lines is None else as_columns(lines, (frame, np.full_like(frame, side), number), read)
             pairs.append(None if own is None else (own, own))
         return pairs if any(pair is not None for pair in pairs) else None
 
@@ -112,7 +112,7 @@ def renew(known: Known, tensors: set[int], plain: Plain) -> None:
             again(known, argument)
         if asks or not tensors.isdisjoint(step.arguments):
             slopes = plain(place) or [None] * len(step.arguments)
-            known.rooms[place] = known.room_of_lines(place, lines_of(step.function, known.arguments(place), slopes))
+            known.rooms[place] = known.lined(place, known.arguments(place), slopes)
 
 
 def assumed_on(assumed: Assumptions, frames: np.ndarray) -> Assumptions:

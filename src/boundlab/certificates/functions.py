@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 
@@ -30,6 +30,9 @@ class Function(Protocol):
     def arity(self) -> int:
         """How many varying arguments it has."""
 
+    def on(self, read: np.ndarray | None) -> Function:
+        """The function on some entries alone, None for all."""
+
     def values(self, ends: Sequence[Ends]) -> Ends:
         """Ends of the values, outward of all rounding."""
 
@@ -44,6 +47,13 @@ class Function(Protocol):
 
     def intercepts(self, ends: Sequence[Ends], lower: Slopes, upper: Slopes) -> Ends:
         """A number not above the function minus its lower slopes on the intervals, and one not below with the upper slopes."""
+
+
+class Alike:
+    """A function that is the same on every entry."""
+
+    def on(self, read: np.ndarray | None) -> Self:
+        return self
 
 
 @dataclass(frozen=True)

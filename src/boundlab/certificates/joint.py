@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from boundlab.certificates.functions import Ends, Slopes, largest_of, outward, smallest_of
+from boundlab.certificates.functions import Alike, Ends, Slopes, largest_of, outward, smallest_of
 from boundlab.certificates.rounding import largest
 
 
 @dataclass(frozen=True)
-class Product:
+class Product(Alike):
     """x y, which minus any linear function has its extremes at corners of a box; `anchored` says which slopes are its own."""
 
     anchored: bool = False
@@ -57,7 +57,7 @@ class Product:
 
 
 @dataclass(frozen=True)
-class Largest:
+class Largest(Alike):
     """The largest of `arity` arguments."""
 
     arity: int
@@ -98,7 +98,7 @@ class Largest:
 
 
 @dataclass(frozen=True)
-class Smallest:
+class Smallest(Alike):
     """The smallest of `arity` arguments: minus the largest of their negatives."""
 
     arity: int

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from boundlab.certificates.balls import Balls
-from boundlab.certificates.functions import Ends, Lines, lines_of
+from boundlab.certificates.functions import Ends, lines_of
 from boundlab.certificates.network import Affine, Input, Linear, Matrix, Network, Nonlinear, Part, arguments_of, repeated
-from boundlab.certificates.pull import Pull, Room, room_of_lines, widened
+from boundlab.certificates.pull import Pull, Read, Room, at, room_of_lines, some, widened
 from boundlab.certificates.rounding import LARGEST, TINY, above, below, gamma, largest
 
 MOST_NUMBERS = 2**14
@@ -32,15 +32,10 @@ class Rows:
     upper: bool = False
 
 
-Given = Callable[[int, Rows], Sequence[Ends | None] | None]
-"""Slopes (size, r) for each argument of a step while rows are pulled through it, or None."""
+Given = Callable[[int, Rows, Read], Sequence[Ends | None] | None]
+"""Slopes (k, r) for each argument of a step in entries that rows read while they are pulled through it, or None."""
 Plain = Callable[[int], Sequence[Ends | None] | None]
 """Slopes (size, f or 1) for each argument of a step, or None."""
-
-
-def at(table: np.ndarray, owner: np.ndarray) -> np.ndarray:
-    """The columns `owner` (r,) of a table (size, f), which are shared if there is one."""
-    return table if table.shape[1] == 1 else table[:, owner]
 
 
 @dataclass
@@ -76,16 +71,17 @@ class Known:
         assert isinstance(found, Nonlinear)
         return [self.ends[argument] for argument in found.arguments]
 
-    def room_of_lines(self, step: int, lines: Lines) -> Room:
-        """The room of a nonlinear step with lines around it."""
-        found = self.network.steps[step]
+    def lined(self, step: int, ends: Sequence[Ends], slopes: Sequence[Ends | None], read: Read = None) -> Room:
+        """The room of a nonlinear step in entries `read` (k,), of all for None: lines on ends (k, r or 1) of the arguments."""
+        found, error = self.network.steps[step], self.errors.get(step)
         assert isinstance(found, Nonlinear)
-        return room_of_lines(lines, tuple(map(self.magnitude, found.arguments)), self.errors.get(step))
+        magnitudes = tuple(some(self.magnitude(argument), read) for argument in found.arguments)
+        lines = lines_of(found.function.on(read), ends, slopes)
+        return room_of_lines(lines, magnitudes, None if error is None else some(error, read))
 
-    def room(self, step: int, owner: np.ndarray) -> Room:
-        """A step's room for rows of the frames `owner`."""
-        found = self.rooms[step]
-        return found.mapped(lambda slope: at(slope, owner), at(found.low, owner), at(found.high, owner))
+    def room(self, step: int, owner: np.ndarray, read: Read) -> Room:
+        """A step's room for rows of the frames `owner`, of the entries `read`."""
+        return self.rooms[step].at(owner, read)
 
     def pull_of(self, owner: np.ndarray) -> Pull:
         """Functions of the frames `owner` (r,), nothing of which has arrived yet."""
@@ -106,7 +102,7 @@ class Slopes:
     intervals stay as wide as they are.
     """
 
-    rows: Given = lambda step, rows: None
+    rows: Given = lambda step, rows, read: None
     plain: Plain = lambda step: None
     thorough: bool = False
     over: Callable[[], bool] = never
@@ -140,7 +136,7 @@ def derive(network: Network, boxes: Sequence[Ends], slopes: Slopes, balls: Balls
                     again(known, argument)
             values = nonlinear_values(known, place, step)
             plain = slopes.plain(place) or [None] * len(step.arguments)
-            known.rooms[place] = known.room_of_lines(place, lines_of(step.function, known.arguments(place), plain))
+            known.rooms[place] = known.lined(place, known.arguments(place), plain)
             known.learn(place, values)
     return known
 
@@ -244,7 +240,8 @@ def refine(known: Known, target: tuple[int, int], slopes: Slopes, everything: bo
     source = step.sources[number]
     argument, repeats = repeated(known.network, source)
     widest = max(one.size for one in known.network.steps[:place + 1])
-    together, order = max(MOST_NUMBERS // widest, FEWEST), np.argsort(whereabouts(known.network, argument), kind="stable")
+    near = whereabouts(known.network, argument)
+    together, order = max(MOST_NUMBERS // widest, FEWEST), np.argsort(near, kind="stable")
     for upper in (True, False):
         open_ = ~pointed(known.ends[source])
         if reach is not None:
@@ -258,10 +255,10 @@ def refine(known: Known, target: tuple[int, int], slopes: Slopes, everything: bo
         neurons = order[neurons]
         ends = known.ends[argument]
         low, high = ends[0].copy(), ends[1].copy()
-        for part in range(0, len(neurons), together):
+        for part in parted(frames, near[neurons], together):
             if slopes.over():
                 break
-            rows = Rows(target, neurons[part:part + together], frames[part:part + together], upper)
+            rows = Rows(target, neurons[part], frames[part], upper)
             found = begun(known, argument, rows).to_inputs(functools.partial(room_of, known, slopes.rows, rows))
             where = (rows.neuron, rows.frame)
             if upper:
@@ -271,6 +268,21 @@ def refine(known: Known, target: tuple[int, int], slopes: Slopes, everything: bo
         known.learn(argument, finite((low, high), low.shape))
         if repeats is not None:
             known.learn(source, tuple(end[repeats] for end in known.ends[argument]))
+
+
+def parted(frames: np.ndarray, near: np.ndarray, together: int) -> Iterator[slice]:
+    """Rows of frames (r,), in order, so many at a time at most, and at least half as many: up to where a frame or, by the
+    numbers `near` (r,), most of what the rows read ends."""
+    apart = (near[1:] ^ near[:-1]).astype(np.int64)
+    change = np.append(np.where(frames[1:] == frames[:-1], apart, np.iinfo(np.int64).max), 0)
+    start = 0
+    while start < len(frames):
+        stop = min(start + together, len(frames))
+        if stop < len(frames):
+            least = start + (together + 1) // 2
+            stop = least + int(change[least - 1:stop].argmax())
+        yield slice(start, stop)
+        start = stop
 
 
 def pointed(ends: Ends) -> np.ndarray:
@@ -313,15 +325,13 @@ def beyond(network: Network, argument: int, matrix: Linear, made: dict[int, np.n
     return whereabouts(network, argument, made)[first] if single_entries(matrix) else first
 
 
-def room_of(known: Known, given: Given, rows: Rows, step: int) -> Room:
+def room_of(known: Known, given: Given, rows: Rows, step: int, read: Read) -> Room:
     """A step's room for rows: that of their frames, or a new one where they have slopes of their own."""
-    found = known.network.steps[step]
-    slopes = given(step, rows) if isinstance(found, Nonlinear) else None
+    slopes = given(step, rows, read) if isinstance(known.network.steps[step], Nonlinear) else None
     if slopes is None:
-        return known.room(step, rows.frame)
-    assert isinstance(found, Nonlinear)
-    ends = [(at(low, rows.frame), at(high, rows.frame)) for low, high in known.arguments(step)]
-    return known.room_of_lines(step, lines_of(found.function, ends, slopes))
+        return known.room(step, rows.frame, read)
+    ends = [(at(low, rows.frame, read), at(high, rows.frame, read)) for low, high in known.arguments(step)]
+    return known.lined(step, ends, slopes, read)
 
 
 def begun(known: Known, argument: int, rows: Rows) -> Pull:

@@ -10,11 +10,11 @@ from functools import cached_property
 import numpy as np
 
 from boundlab.certificates.certificate import Argument, CaseProof, Pair
-from boundlab.certificates.functions import Ends, lines_of
-from boundlab.certificates.known import FEWEST, Known, Rows, at
+from boundlab.certificates.functions import Ends
+from boundlab.certificates.known import FEWEST, Known, Rows
 from boundlab.certificates.narrowing import Narrowed
 from boundlab.certificates.network import Affine, Input, Network, Nonlinear, Part, repeated
-from boundlab.certificates.pull import Pull, Room, dots, widened
+from boundlab.certificates.pull import Pull, Read, Room, at, dots, some, widened
 from boundlab.certificates.rounding import TINY, UNDERFLOW, UNIT, below
 from boundlab.certificates.unsafe import Atoms
 from boundlab.errors import CertificateError
@@ -116,7 +116,7 @@ class Leaves:
         pull.arrive(network.output, Part(None, rows))
         if self.known.empty is not None:
             empty = empty | self.known.empty[self.owner]
-        return np.where(empty, np.inf, np.fmax(direct, pull.to_inputs(lambda step: self.room(step, clipped))))
+        return np.where(empty, np.inf, np.fmax(direct, pull.to_inputs(lambda step, read: self.room(step, read, clipped))))
 
     def on_interval(self, rows: np.ndarray, constants: np.ndarray) -> np.ndarray:
         """What rows (size, r) plus constants (r,) are above on the output's interval: seldom more than what is pulled back."""
@@ -177,7 +177,7 @@ class Leaves:
         pull = self.known.pull_of(leaves.owner)
         leaves.multiply(pull, ends.multiplier.astype(np.float64))
         pull.arrive(tensor, Part(None, rows))
-        return pull.to_inputs(lambda step: self.known.room(step, leaves.owner))
+        return pull.to_inputs(lambda step, read: self.known.room(step, leaves.owner, read))
 
     def multiply(self, pull: Pull, multiplier: np.ndarray) -> None:
         """Subtract multiplier (r, c) * side * (value - point), which is at least 0 on the leaf, from each leaf's row."""
@@ -195,43 +195,52 @@ class Leaves:
             lost = UNIT * 1.01 * np.abs(waiting[neuron, leaves]) * magnitude[neuron, leaves] + TINY
             pull.bias[leaves] = below(pull.bias[leaves] + below(below(factor * self.proof.point[leaf, depth]) - lost))
 
-    def room(self, step: int, clipped: Mapping[int, Ends]) -> Room:
+    def room(self, step: int, read: Read, clipped: Mapping[int, Ends]) -> Room:
         """A step's room: new where a constraint ends its intervals or the leaf has lines of its own."""
         found = self.known.network.steps[step]
         if isinstance(found, Input) and step in clipped:
-            return Room(*widened(*clipped[step], 0.0))
+            lower, upper = clipped[step]
+            return Room(*widened(some(lower, read), some(upper, read), 0.0))
         if not isinstance(found, Nonlinear):
-            return self.known.room(step, self.owner)
+            return self.known.room(step, self.owner, read)
         arguments = [Argument(found.name, number) for number in range(len(found.arguments))]
         if not any(argument in clipped for argument in found.arguments) and self.proof.lines.keys().isdisjoint(arguments):
-            return self.known.room(step, self.owner)
-        whole = [(at(low, self.owner), at(high, self.owner)) for low, high in self.known.arguments(step)]
-        ends = [clipped.get(argument, pair) for argument, pair in zip(found.arguments, whole, strict=True)]
-        given = [self.given(argument) for argument in arguments]
-        return self.known.room_of_lines(step, lines_of(found.function, ends, given))
+            return self.known.room(step, self.owner, read)
+        ends: list[Ends] = []
+        for argument, (lower, upper) in zip(found.arguments, self.known.arguments(step), strict=True):
+            own = clipped.get(argument)
+            ends.append((at(lower, self.owner, read), at(upper, self.owner, read)) if own is None else (
+                some(own[0], read), some(own[1], read)))
+        return self.known.lined(step, ends, [self.given(argument, read) for argument in arguments], read)
 
-    def given(self, argument: Argument) -> Ends | None:
-        """The leaves' own slopes, and those of their frames where these are NaN, (size, r or 1)."""
+    def given(self, argument: Argument, read: Read) -> Ends | None:
+        """The leaves' own slopes, and those of their frames where these are NaN, (k, r or 1) in entries that are read."""
         own, plain = self.proof.lines.get(argument), self.proof.plain.get(argument)
-        first = None if own is None else columns(own, self.chosen)
-        second = None if plain is None else columns(plain, self.proof.frame[self.chosen])
+        first = None if own is None else columns(own, self.chosen, read)
+        second = None if plain is None else columns(plain, self.proof.frame[self.chosen], read)
         if first is None or second is None:
             return first or second
         low, high = (np.where(np.isnan(mine), its, mine) for mine, its in zip(first, second, strict=True))
         return low, high
 
 
-def columns(pair: Pair, chosen: np.ndarray) -> Ends:
-    """Slopes (n or 1, size) of those that are chosen as columns."""
-    low, high = (np.ascontiguousarray((slopes if len(slopes) == 1 else slopes[chosen]).T, dtype=np.float64) for slopes in pair)
+def columns(pair: Pair, chosen: np.ndarray, read: Read = None) -> Ends:
+    """Slopes (n or 1, size) of those that are chosen as columns (k, r or 1), in entries that are read."""
+    low, high = (as_columns(slopes, (chosen if len(slopes) > 1 else np.zeros(1, dtype=np.int64),), read) for slopes in pair)
     return low, high
 
 
-def inner_slopes(pair: Pair, rows: Rows, frames: np.ndarray) -> Ends:
-    """Slopes (size, r) out of a certificate's arrays, while rows on frames (r,), by number in the case, are pulled."""
+def inner_slopes(pair: Pair, rows: Rows, frames: np.ndarray, read: Read) -> Ends:
+    """Slopes (k, r) out of a certificate's arrays, while rows on frames (r,), by number in the case, are pulled."""
     found = []
     for slopes in pair:
         wanted = (frames, np.full_like(frames, rows.upper), rows.neuron)
         places = tuple(place if size > 1 else np.zeros_like(place) for place, size in zip(wanted, slopes.shape, strict=False))
-        found.append(np.ascontiguousarray(slopes[places].T, dtype=np.float64))
+        found.append(as_columns(slopes, places, read))
     return found[0], found[1]
+
+
+def as_columns(slopes: np.ndarray, places: tuple[np.ndarray, ...], read: Read) -> np.ndarray:
+    """Some rows of slopes (..., size), by their places (r,) along each axis but the last, as columns (k, r)."""
+    rows = slopes[places] if read is None else slopes[(*(place[:, None] for place in places), read)]
+    return np.ascontiguousarray(rows.T, dtype=np.float64)

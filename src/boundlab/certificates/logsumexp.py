@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from boundlab.certificates.curves import UNITS
-from boundlab.certificates.functions import Ends, Slopes, chord, largest_of, outward
+from boundlab.certificates.functions import Alike, Ends, Slopes, chord, largest_of, outward
 from boundlab.certificates.rounding import TINY, UNIT, largest
 
 SMALL, LARGE = 2.0**-400, 2.0**400
@@ -32,7 +32,7 @@ LOST = 2.0**-900
 
 
 @dataclass(frozen=True)
-class LogSumExp:
+class LogSumExp(Alike):
     """log sum e^x_k of `arity` arguments."""
 
     arity: int

@@ -121,7 +121,16 @@ class Matrix:
     @cached_property
     def same(self) -> bool:
         """Whether the results are the argument."""
-        return self.copies is not None and np.array_equal(self.copies, np.arange(self.forward.shape[1]))
+        return self.factors is not None and bool((self.factors == 1).all())
+
+    @cached_property
+    def factors(self) -> np.ndarray | None:
+        """By what each entry of the argument is multiplied, (size,), if the results are such products; else None."""
+        rows = self.forward
+        if isinstance(rows, np.ndarray) or rows.shape[0] != rows.shape[1]:
+            return None
+        single = rows.nnz == rows.shape[0] and (np.diff(rows.indptr) == 1).all()
+        return rows.data if single and np.array_equal(rows.indices, np.arange(rows.shape[1])) else None
 
     def times(self, values: np.ndarray) -> np.ndarray:
         return np.asarray(self.forward @ values)
@@ -156,6 +165,8 @@ class Matrix:
         if self.same:
             return part
         read, values = part.read, part.values
+        if self.factors is not None:
+            return Part(read, (self.factors if read is None else self.factors[read])[:, None] * values)
         if isinstance(self.forward, np.ndarray):
             return Part(None, (self.forward if read is None else self.forward[read]).T @ values)
         own = np.flatnonzero(values.any(axis=1))

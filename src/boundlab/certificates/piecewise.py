@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from boundlab.certificates.functions import Ends, Slopes, chord, largest_of, outward, smallest_of
+from boundlab.certificates.functions import Alike, Ends, Slopes, chord, largest_of, outward, smallest_of
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,13 @@ class PiecewiseLinear:
     slopes: tuple[np.ndarray, ...]
 
     arity = 1
+
+    def on(self, read: np.ndarray | None) -> PiecewiseLinear:
+        if read is None:
+            return self
+        breaks, values, slopes = (tuple(one if np.size(one) == 1 else one[read] for one in part) for part in
+                                  (self.breaks, self.values_at, self.slopes))
+        return PiecewiseLinear(breaks, values, slopes)
 
     def at(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The value at x and a number that is as large as all terms of its computation."""
@@ -117,7 +124,7 @@ def clipped(low: np.ndarray | None, high: np.ndarray | None) -> PiecewiseLinear:
 
 
 @dataclass(frozen=True)
-class Sign:
+class Sign(Alike):
     """-1, 0 or 1."""
 
     arity = 1
@@ -148,7 +155,7 @@ class Sign:
 
 
 @dataclass(frozen=True)
-class Floor:
+class Floor(Alike):
     """The largest whole number that is not above x."""
 
     arity = 1

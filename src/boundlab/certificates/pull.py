@@ -22,6 +22,24 @@ BLOCK = 2**15
 FEWEST = 64
 Coefficients = dict[int, Part]
 """Coefficients by step."""
+Read = np.ndarray | None
+"""Entries (k,) of a step that rows read, in increasing order; None for all."""
+RoomOf = Callable[[int, Read], "Room"]
+"""A step's room in entries that rows read."""
+
+
+def some(table: np.ndarray, read: Read) -> np.ndarray:
+    """The rows of a table that are read."""
+    return table if read is None else table[read]
+
+
+def at(table: np.ndarray, owner: np.ndarray, read: Read = None) -> np.ndarray:
+    """The columns `owner` (r,) of a table (size, f) in the rows `read`; one column if all are the same."""
+    if table.shape[1] == 1:
+        return some(table, read)
+    if len(owner) and (owner == owner[0]).all():
+        return table[:, owner[:1]] if read is None else table[read, owner[0], None]
+    return table[:, owner] if read is None else table[read[:, None], owner]
 
 
 @dataclass(frozen=True)
@@ -36,17 +54,15 @@ class Room:
     lower: Slopes = ()
     upper: Slopes = ()
 
-    def of(self, read: np.ndarray | None) -> Room:
-        """The same for some entries."""
-        if read is None:
-            return self
-        return self.mapped(lambda slope: slope if len(slope) == 1 else slope[read], self.low[read], self.high[read])
+    def at(self, owner: np.ndarray, read: Read) -> Room:
+        """The columns `owner` (r,) in entries that are read; slopes that are one array below and above stay one."""
+        def own(slope: np.ndarray) -> np.ndarray:
+            return at(slope, owner, None if len(slope) == 1 else read)
 
-    def mapped(self, change: Callable[[np.ndarray], np.ndarray], low: np.ndarray, high: np.ndarray) -> Room:
-        """Other numbers and changed slopes, of which those that are one array below and above stay one."""
-        lower = tuple(map(change, self.lower))
-        return Room(low, high, lower, tuple(own if above is below_ else change(above) for own, below_, above in
-                                            zip(lower, self.lower, self.upper, strict=True)))
+        lower = tuple(map(own, self.lower))
+        upper = tuple(mine if above is below_ else own(above) for mine, below_, above in
+                      zip(lower, self.lower, self.upper, strict=True))
+        return Room(at(self.low, owner, read), at(self.high, owner, read), lower, upper)
 
 
 def widened(low: np.ndarray, high: np.ndarray, slack: np.ndarray | float) -> Ends:
@@ -106,11 +122,11 @@ class Pull:
             self.bias = below(self.bias - 1.01 * UNIT * dots(magnitude, np.abs(part.values)) - TINY)
         self.waiting[step] = part
 
-    def to_inputs(self, room: Callable[[int], Room]) -> np.ndarray:
+    def to_inputs(self, room: RoomOf) -> np.ndarray:
         """Lower bounds (r,) of the functions; NaN where something on the way was too large for a float."""
         while self.waiting:
             step = max(self.waiting)
-            self.through(step, self.waiting.pop(step), room(step))
+            self.through(step, self.waiting.pop(step), room)
         if self.balls is None:
             return below(self.bias - UNDERFLOW)
         none = Part(np.zeros(0, dtype=np.int64), np.zeros((0, len(self.bias))))
@@ -119,20 +135,10 @@ class Pull:
         least = np.fmax(self.boxed, self.balls.least(np.concatenate(whole)))
         return below(below(self.bias + least) - UNDERFLOW)
 
-    def to_forms(self, room: Callable[[int], Room]) -> tuple[np.ndarray, np.ndarray]:
-        """Coefficients (d, r) of all inputs, and constants (r,): functions of the inputs below these ones."""
-        inputs = [place for place, step in enumerate(self.network.steps) if isinstance(step, Input)]
-        while self.waiting.keys() - set(inputs):
-            step = max(self.waiting.keys() - set(inputs))
-            self.through(step, self.waiting.pop(step), room(step))
-        none = Part(np.zeros(0, dtype=np.int64), np.zeros((0, len(self.bias))))
-        whole = [self.waiting.get(place, none).of(self.network.steps[place].size) for place in inputs]
-        return np.concatenate(whole), self.bias
-
-    def through(self, step: int, part: Part, room: Room) -> None:
+    def through(self, step: int, part: Part, room: RoomOf) -> None:
         """Coefficients of a step become coefficients of its arguments, and a share of the bias."""
-        found, room = self.network.steps[step], room.of(part.read)
-        share, passed = shared(room, part.values)
+        found = self.network.steps[step]
+        share, passed = shared(room(step, part.read), part.values)
         if self.balls is not None and isinstance(found, Input):
             self.arrived[step], self.boxed = part, below(self.boxed + below(share))
             return

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from boundlab.certificates.builder import Builder, Operator, Value, Varying, exact
-from boundlab.certificates.convolution import Windows, convolution, convolved
+from boundlab.certificates.convolution import Windows, convolved, transposed
 from boundlab.certificates.joint import Largest
 from boundlab.certificates.linear import Rule
 from boundlab.certificates.network import matrix_of
@@ -68,10 +68,10 @@ def conv_transpose(builder: Builder, operator: Operator) -> Value:
                     in enumerate(zip(value.shape[2:], strides, kernel, dilations, extra, strict=True)))
     groups = take.get("group", 1)
     windows = Windows(outputs, value.shape[2:], kernel, strides, tuple(pads[:axes]), dilations)
-    matrix = convolution(windows.sources(), weight, groups, math.prod(outputs)).T
+    matrix = transposed(windows, weight, groups)
     shape = (1, weight.shape[1] * groups, *outputs)
     bias = channel_bias(operator, shape[1], math.prod(outputs))
-    return builder.affine(operator.name, [(value, matrix_of(csr_array(matrix)))], bias, shape)
+    return builder.affine(operator.name, [(value, matrix)], bias, shape)
 
 
 def single(operator: Operator) -> Varying:
