@@ -15,6 +15,7 @@ from boundlab.certificates.checker import all_bounds, batch_bounds, case_bounds,
 from boundlab.certificates.leaves import places_of
 from boundlab.certificates.network import Network
 from boundlab.certificates.reading import read_network
+from boundlab.certificates.work import Work
 from boundlab.question.exact import Atom, Case, Query
 from boundlab.question.vnnlib import parse_vnnlib
 from tests.certificates.models import inner_values, layers, perceptron, query_text
@@ -120,7 +121,7 @@ def test_nothing_is_shown_once_time_is_over():
     counts = []
     for patience in (0, 1, 3, 10, 1000):
         left = iter(range(patience))
-        found = dict(checker.each_case(network, easy, proofs, lambda left=left: next(left, None) is None))
+        found = dict(checker.each_case(network, easy, proofs, Work(lambda left=left: next(left, None) is None)))
         early = {number for number, one in found.items() if one.accepted}
         assert early <= shown
         counts.append(len(early))

@@ -106,7 +106,7 @@ def test_weights_at_places_that_fill_short_clauses_are_those_of_their_first_row(
     moved = torch.where((sizes == 1)[:, None], proof.weights.roll(1, dims=1), proof.weights)
     read = read_network(Path(network).read_bytes())
     names = Names(original.model.graph, places_of(read))
-    honest, other = (case_proof(one, case, names) for one in (proof, dataclasses.replace(proof, weights=moved)))
+    honest, other = (case_proof(one, case, names).whole() for one in (proof, dataclasses.replace(proof, weights=moved)))
     assert not torch.equal(moved, proof.weights) and (honest.weights == other.weights).all()
     assert check_proofs(read, query, [other]).accepted
 

@@ -50,13 +50,6 @@ def ended(state, *team):
     return state.found()
 
 
-@pytest.fixture(scope="module")
-def team():
-    with Team(("cpu",)) as found:
-        found.start(wait=True)
-        yield found
-
-
 @pytest.mark.parametrize("bisected", [True, False])
 def test_two_processes_find_what_one_finds(team, bisected):
     task = question(bisected)

@@ -6,7 +6,7 @@ whatever the certificate says, it accepts only what it has derived itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -15,13 +15,14 @@ from boundlab.certificates.certificate import Argument, CaseProof, Checked, Sema
 from boundlab.certificates.coverage import uncovered
 from boundlab.certificates.failing import Failing, assumed_on, learn_failing
 from boundlab.certificates.functions import Ends
-from boundlab.certificates.known import FEWEST, Known, Rows, Slopes, derive, never
+from boundlab.certificates.known import FEWEST, Known, Rows, Slopes, derive
 from boundlab.certificates.leaves import Leaves, Places, columns, inner_slopes, places_of
 from boundlab.certificates.network import Network, Nonlinear
 from boundlab.certificates.pull import Read
 from boundlab.certificates.reach import reached
 from boundlab.certificates.single import running
 from boundlab.certificates.unsafe import conjuncts_of, summed
+from boundlab.certificates.work import ALONE, Work
 from boundlab.errors import CertificateError
 from boundlab.question.exact import Atom, Case, Query
 
@@ -43,12 +44,12 @@ def check_proofs(network: Network, query: Query, proofs: Sequence[CaseProof], *,
     return Checked(True, margin, leaves)
 
 
-def each_case(network: Network, cases: Sequence[Case], proofs: Sequence[CaseProof], over: Callable[[], bool] = never
+def each_case(network: Network, cases: Sequence[Case], proofs: Sequence[CaseProof], work: Work = ALONE
               ) -> Iterator[tuple[int, Checked]]:
     """The numbers of cases with what is to be said of their proofs, in some order; CertificateError for what does not fit.
 
-    Cases are checked in batches. One that a batch does not show is checked alone, so that no case depends on others. Once
-    `over` says so, nothing more is shown.
+    Cases are checked in batches. One that a batch does not show is checked alone, so that no case depends on others. Those
+    that are not reached in time are left out, or not shown.
     """
     fitting(network, cases, proofs)
     places, covered = places_of(network), []
@@ -60,7 +61,7 @@ def each_case(network: Network, cases: Sequence[Case], proofs: Sequence[CaseProo
         else:
             yield number, Checked(False, float("-inf"), proof.leaves, missing)
     for place, bounds in all_bounds(network, [cases[number] for number in covered], [proofs[number] for number in covered],
-                                    places, over):
+                                    places, work):
         yield covered[place], said(proofs[covered[place]], bounds)
 
 
@@ -126,17 +127,20 @@ def named(proof: CaseProof, places: Places) -> None:
             raise CertificateError(f"the certificate has {found} slopes for '{one.step}', which has {size} entries.")
 
 
-def all_bounds(network: Network, cases: Sequence[Case], proofs: Sequence[CaseProof], places: Places,
-               over: Callable[[], bool] = never) -> Iterator[tuple[int, np.ndarray]]:
+def all_bounds(network: Network, cases: Sequence[Case], proofs: Sequence[CaseProof], places: Places, work: Work = ALONE
+               ) -> Iterator[tuple[int, np.ndarray]]:
     """For each case its number and what its leaves' rows are above, in the order of batches; proofs fit their cases."""
     frames, leaves = together(network), 4 * max(together(network), FEWEST)
-    for numbers in gathered(cases, proofs, frames, leaves):
+
+    def found(numbers: list[int], work: Work) -> list[np.ndarray]:
         batch = batch_of(network, [cases[number] for number in numbers], [proofs[number] for number in numbers])
-        bounds = batch_bounds(network, batch, places, over)
-        for k, number in enumerate(numbers):
-            own = bounds[batch.first[k]:batch.first[k + 1]]
-            shown = len(numbers) == 1 or bool((own > 0).all()) or over()
-            yield number, own if shown else case_bounds(network, cases[number], proofs[number], places)
+        bounds = np.split(batch_bounds(network, batch, places, work), batch.first[1:-1])
+        return [own if len(numbers) == 1 or bool((own > 0).all()) or work.over() else
+                case_bounds(network, cases[number], proofs[number], places, work)
+                for number, own in zip(numbers, bounds, strict=True)]
+
+    for numbers, bounds in work.each(found, gathered(cases, proofs, frames, leaves)):
+        yield from zip(numbers, bounds, strict=True)
 
 
 def together(network: Network) -> int:
@@ -144,40 +148,42 @@ def together(network: Network) -> int:
     return max(MOST_NUMBERS // sum(step.size for step in network.steps), 1)
 
 
-def case_bounds(network: Network, case: Case, proof: CaseProof, places: Places, over: Callable[[], bool] = never) -> np.ndarray:
+def case_bounds(network: Network, case: Case, proof: CaseProof, places: Places, work: Work = ALONE) -> np.ndarray:
     """What each leaf's row is above, (n,); NaN for those that are not reached in time."""
-    return batch_bounds(network, batch_of(network, [case], [proof]), places, over)
+    return batch_bounds(network, batch_of(network, [case], [proof]), places, work)
 
 
-def batch_bounds(network: Network, batch: Batch, places: Places, over: Callable[[], bool] = never) -> np.ndarray:
+def batch_bounds(network: Network, batch: Batch, places: Places, work: Work = ALONE) -> np.ndarray:
     """What each leaf's row is above, (n,); `thorough` intervals are derived only for leaves that are not shown without."""
-    bounds = leaf_bounds(network, batch, places, np.arange(batch.proof.leaves), False, over)
+    bounds = leaf_bounds(network, batch, places, np.arange(batch.proof.leaves), False, work)
     short = np.flatnonzero(~(bounds > 0))
     if batch.proof.thorough and len(short):
-        bounds[short] = np.fmax(bounds[short], leaf_bounds(network, batch, places, short, True, over))
+        bounds[short] = np.fmax(bounds[short], leaf_bounds(network, batch, places, short, True, work))
     return bounds
 
 
-def leaf_bounds(network: Network, batch: Batch, places: Places, wanted: np.ndarray, thorough: bool, over: Callable[[], bool]
-                ) -> np.ndarray:
+def leaf_bounds(network: Network, batch: Batch, places: Places, wanted: np.ndarray, thorough: bool, work: Work) -> np.ndarray:
     """What the rows of the leaves `wanted` are above, in that order; NaN for those that are not reached in time."""
-    proof, bounds = batch.proof, np.full(batch.proof.leaves, np.nan)
+    proof, bounds, count = batch.proof, np.full(batch.proof.leaves, np.nan), together(network)
     order = wanted[np.argsort(proof.frame[wanted], kind="stable")]
     every, first = np.unique(proof.frame[order], return_index=True)
     first = np.append(first, len(order))
-    for start in range(0, len(every), together(network)):
-        if over():
-            break
-        frames = every[start:start + together(network)]
-        members = order[first[start]:first[start + len(frames)]]
-        known = derive_frames(network, batch, places, (frames, members), thorough, over)
-        count = max(together(network), FEWEST)
-        for part in range(0, len(members), count):
-            if over():
-                break
-            chosen = members[part:part + count]
-            leaves = Leaves(proof, places, known, chosen, np.searchsorted(frames, proof.frame[chosen]))
-            bounds[chosen] = leaves.lower_bounds(batch.atoms)
+
+    def on_frames(members: Members, work: Work) -> list[tuple[np.ndarray, np.ndarray]]:
+        known = derive_frames(network, batch, places, members, thorough, work)
+        parts = [members[1][start:start + max(count, FEWEST)] for start in range(0, len(members[1]), max(count, FEWEST))]
+
+        def on_leaves(chosen: np.ndarray, work: Work) -> np.ndarray:
+            owner = np.searchsorted(members[0], proof.frame[chosen])
+            return Leaves(proof, places, known, chosen, owner).lower_bounds(batch.atoms)
+
+        return list(work.each(on_leaves, parts))
+
+    frames = [(every[start:start + count], order[first[start]:first[min(start + count, len(every))]])
+              for start in range(0, len(every), count)]
+    for _, found in work.each(on_frames, frames):
+        for chosen, own in found:
+            bounds[chosen] = own
     return bounds[wanted]
 
 
@@ -186,7 +192,7 @@ Members = tuple[np.ndarray, np.ndarray]
 
 
 def derive_frames(network: Network, batch: Batch, places: Places, members: Members, thorough: bool,
-                  over: Callable[[], bool] = never) -> Known:
+                  work: Work = ALONE) -> Known:
     """What is known on frames."""
     proof, frames = batch.proof, members[0]
     boxes = hulls(network, batch, places, members)
@@ -206,11 +212,11 @@ def derive_frames(network: Network, batch: Batch, places: Places, members: Membe
         return [pair and columns(pair, frames) for pair in pairs]
 
     balls = batch.balls and batch.balls.at(batch.case[frames])
-    known = derive(network, boxes, Slopes(given, plain, thorough, over), balls, reached(network, beginnings(batch, places)))
+    known = derive(network, boxes, Slopes(given, plain, thorough, work), balls, reached(network, beginnings(batch, places)))
     if proof.assumed:
         clause = np.zeros(proof.frames, dtype=np.int64)
         clause[proof.frame] = proof.clause
-        learn_failing(known, places, Failing(assumed_on(proof.assumed, frames), clause[frames], batch.atoms, plain, over))
+        learn_failing(known, places, Failing(assumed_on(proof.assumed, frames), clause[frames], batch.atoms, plain, work))
     return known
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,10 @@ from boundlab.certificates.network import Nonlinear, Part, repeated
 from boundlab.certificates.pull import Read, dots
 from boundlab.certificates.rounding import below
 from boundlab.certificates.unsafe import Atoms
+from boundlab.certificates.work import Work
+
+Members = tuple[Rows, np.ndarray]
+"""Some neurons on frames, and their places (r,) in an assumption."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class Failing:
     clause: np.ndarray
     atoms: Atoms
     plain: Plain
-    over: Callable[[], bool]
+    work: Work
 
 
 @np.errstate(all="ignore")
@@ -67,23 +71,27 @@ def targets(places: Places, assumed: Assumptions) -> Iterator[tuple[tuple[int, i
 
 
 def bounded(known: Known, target: tuple[int, int], side: int, assumption: Assumption, failing: Failing
-            ) -> Iterator[tuple[Rows, np.ndarray]]:
+            ) -> list[tuple[Rows, np.ndarray]]:
     """Lower bounds of neurons (side 0) or of their negatives (1), some at a time, where any multiplier is above 0."""
     network = known.network
     argument, _ = repeated(network, network.steps[target[0]].sources[target[1]])  # type: ignore[union-attr]
-    multipliers = np.broadcast_to(assumption.multipliers, (known.frames, *assumption.multipliers.shape[1:]))[:, side]
-    frames, numbers = np.nonzero((multipliers > 0).any(axis=2))
-    together = max(MOST_NUMBERS // max(step.size for step in network.steps), FEWEST)
-    for start in range(0, len(frames), together):
-        if failing.over():
-            return
-        frame, number = frames[start:start + together], numbers[start:start + together]
-        rows = Rows(target, assumption.neurons[number], frame, bool(side))
-        coefficients, constants, slack = failing.atoms.rows(multipliers[frame, number], failing.clause[frame])
+
+    def found(members: Members, work: Work) -> np.ndarray:
+        rows, number = members
+        coefficients, constants, slack = failing.atoms.rows(multipliers[rows.frame, number], failing.clause[rows.frame])
         pull = begun(known, argument, rows)
         pull.bias = below(pull.bias + below(constants - dots(known.magnitude(network.output), slack)))
         pull.arrive(network.output, Part(None, coefficients))
-        yield rows, pull.to_inputs(functools.partial(room_of, known, given(known, assumption, side, number), rows))
+        return pull.to_inputs(functools.partial(room_of, known, given(known, assumption, side, number), rows))
+
+    multipliers = np.broadcast_to(assumption.multipliers, (known.frames, *assumption.multipliers.shape[1:]))[:, side]
+    frames, numbers = np.nonzero((multipliers > 0).any(axis=2))
+    together = max(MOST_NUMBERS // max(step.size for step in network.steps), FEWEST)
+    every: list[Members] = []
+    for start in range(0, len(frames), together):
+        number = numbers[start:start + together]
+        every.append((Rows(target, assumption.neurons[number], frames[start:start + together], bool(side)), number))
+    return [(rows, bounds) for (rows, _), bounds in failing.work.each(found, every)]
 
 
 def given(known: Known, assumption: Assumption, side: int, number: np.ndarray) -> Given:

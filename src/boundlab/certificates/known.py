@@ -13,6 +13,7 @@ from boundlab.certificates.functions import Ends, lines_of
 from boundlab.certificates.network import Affine, Input, Linear, Matrix, Network, Nonlinear, Part, arguments_of, repeated
 from boundlab.certificates.pull import Pull, Read, Room, at, room_of_lines, some, widened
 from boundlab.certificates.rounding import LARGEST, TINY, above, below, gamma, largest
+from boundlab.certificates.work import ALONE, Work
 
 MOST_NUMBERS = 2**14
 """Coefficients of one step that are pulled at a time: few enough for the processor's cache, but at least `FEWEST` rows."""
@@ -89,23 +90,18 @@ class Known:
         return Pull(self.network, {}, np.zeros(len(owner)), self.magnitude, balls)
 
 
-def never() -> bool:
-    """There is time."""
-    return False
-
-
 @dataclass(frozen=True)
 class Slopes:
     """Slopes of lines by step: of frames' `plain` lines, and while `rows` of inner intervals are pulled through it.
 
-    With `thorough` the intervals of all neurons are derived, not only of those whose lines need them. Once `over` says so,
-    intervals stay as wide as they are.
+    With `thorough` the intervals of all neurons are derived, not only of those whose lines need them. Intervals that are not
+    reached in time stay as wide as they are.
     """
 
     rows: Given = lambda step, rows, read: None
     plain: Plain = lambda step: None
     thorough: bool = False
-    over: Callable[[], bool] = never
+    work: Work = ALONE
 
 
 @np.errstate(all="ignore")
@@ -255,11 +251,8 @@ def refine(known: Known, target: tuple[int, int], slopes: Slopes, everything: bo
         neurons = order[neurons]
         ends = known.ends[argument]
         low, high = ends[0].copy(), ends[1].copy()
-        for part in parted(frames, near[neurons], together):
-            if slopes.over():
-                break
-            rows = Rows(target, neurons[part], frames[part], upper)
-            found = begun(known, argument, rows).to_inputs(functools.partial(room_of, known, slopes.rows, rows))
+        every = [Rows(target, neurons[part], frames[part], upper) for part in parted(frames, near[neurons], together)]
+        for rows, found in slopes.work.each(functools.partial(pulled_back, known, argument, slopes.rows), every):
             where = (rows.neuron, rows.frame)
             if upper:
                 high[where] = np.fmin(high[where], -found)
@@ -268,6 +261,11 @@ def refine(known: Known, target: tuple[int, int], slopes: Slopes, everything: bo
         known.learn(argument, finite((low, high), low.shape))
         if repeats is not None:
             known.learn(source, tuple(end[repeats] for end in known.ends[argument]))
+
+
+def pulled_back(known: Known, argument: int, given: Given, rows: Rows, work: Work) -> np.ndarray:
+    """Lower bounds of an argument's neurons (r,), or of their negatives for upper ends."""
+    return begun(known, argument, rows).to_inputs(functools.partial(room_of, known, given, rows))
 
 
 def parted(frames: np.ndarray, near: np.ndarray, together: int) -> Iterator[slice]:

@@ -5,7 +5,7 @@ A search in single precision, or one with other bounds of inner neurons, may lea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -14,9 +14,9 @@ import numpy as np
 from boundlab.certificates.batches import joined
 from boundlab.certificates.certificate import Argument, CaseProof, Pair
 from boundlab.certificates.checker import case_bounds
-from boundlab.certificates.known import never
 from boundlab.certificates.leaves import Places
 from boundlab.certificates.network import Network
+from boundlab.certificates.work import ALONE, Work
 from boundlab.question.exact import Case
 
 MOST_ROUNDS = 10
@@ -27,7 +27,7 @@ Key = TypeVar("Key")
 
 
 def mended(network: Network, case: Case, proof: CaseProof, places: Places, short: Sequence[int],
-           over: Callable[[], bool] = never) -> CaseProof:
+           work: Work = ALONE) -> CaseProof:
     """The proof with more intervals derived, and halves, of the leaves `short`, which the checker does not accept.
 
     The proof as it was if too many leaves remain, or time is over.
@@ -40,11 +40,11 @@ def mended(network: Network, case: Case, proof: CaseProof, places: Places, short
             done.append(taken(pending, np.flatnonzero(good), fresh=False))
         if good.all():
             return joined(done, [0] * len(done))
-        if over() or (~good).sum() > min(MOST_LEAVES, MOST_NUMBERS // sum(step.size for step in network.steps)):
+        if work.over() or (~good).sum() > min(MOST_LEAVES, MOST_NUMBERS // sum(step.size for step in network.steps)):
             break
         left = taken(pending, np.flatnonzero(~good), fresh=True)
         pending = left if pending is proof else halved(left, case, network)
-        good = case_bounds(network, case, pending, places, over) > 0
+        good = case_bounds(network, case, pending, places, work) > 0
     return proof
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,6 +87,11 @@ class Race:
     watch: Callable[[Turn], None] | None = None
     file: Path | None = None
     team: Team = ALONE
+
+
+def team_of(stages: Iterable[object]) -> Team:
+    """The team of the first race among stages, which helps with what comes after the search, too."""
+    return next((stage.team for stage in stages if isinstance(stage, Race)), ALONE)
 
 
 @dataclass(frozen=True)

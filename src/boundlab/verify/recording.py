@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -23,12 +23,12 @@ from boundlab.certificates.leaves import Places, places_of
 from boundlab.certificates.mend import mended
 from boundlab.certificates.narrowing import Narrowed
 from boundlab.certificates.network import Affine, Matrix, Network, arguments_of
+from boundlab.certificates.work import Work
 from boundlab.errors import CertificateError
 from boundlab.graph import AGAIN, Graph
 from boundlab.ops import lookup
 from boundlab.question.exact import Case
 from boundlab.verify.proof import Inner, Proof, Slopes
-from boundlab.verify.standing import Clock
 from boundlab.verify.verdict import Result
 
 MOST_SLOPES = 2**24
@@ -120,9 +120,9 @@ class Names:
         shares = Argument(f"{self.graph[node].name}:exp")
         return shares if lookup(self.graph[node].op).ranks and shares in self.places.goals else self.argument(node)
 
-    def inner(self, inner: Mapping[int, Inner]) -> dict[tuple[Argument, Argument], Pair]:
-        """Slopes (1, 2, m, size) of inner intervals by whose they are and whose lines."""
-        found: dict[tuple[Argument, Argument], Pair] = {}
+    def inner(self, inner: Mapping[int, Inner]) -> dict[tuple[Argument, Argument], Neurons]:
+        """Slopes of inner intervals by whose they are and whose lines."""
+        found: dict[tuple[Argument, Argument], Neurons] = {}
         for node, own in inner.items():
             target, every = self.goal(node), math.prod(self.graph[node].shape)
             if target not in self.places.goals:  # the checker derives no interval of it
@@ -131,40 +131,70 @@ class Names:
             for argument in sides[0].keys() | sides[1].keys():
                 shape = every, self.places.size(argument)
                 if math.prod(shape) <= MOST_SLOPES:
-                    found[target, argument] = by_neuron([side.get(argument) for side in sides], own.neurons.numpy(), shape)
+                    found[target, argument] = Neurons([side.get(argument) for side in sides], own.neurons.numpy(), shape)
         return found
 
 
-def by_neuron(sides: Sequence[Pair | None], neurons: np.ndarray, shape: tuple[int, int]) -> Pair:
-    """Slopes (1, 2, m, size) out of those (k, size) for lower and upper ends of some neurons; one array if they agree."""
-    low, high = (np.full((1, 2, *shape), np.nan, dtype=np.float32) for _ in range(2))
-    for place, side in enumerate(sides):
-        if side is not None:
-            low[0, place, neurons], high[0, place, neurons] = side
-    return low, low if np.array_equal(low, high, equal_nan=True) else high
+@dataclass(frozen=True)
+class Neurons:
+    """Slopes (k, size) for lower and for upper ends of some neurons (k,), None for the checker's own; `shape` is (m, size)."""
+
+    sides: Sequence[Pair | None]
+    neurons: np.ndarray
+    shape: tuple[int, int]
+
+    def every(self) -> Pair:
+        """The slopes (1, 2, m, size) of all neurons; one array if lower and upper lines agree."""
+        low, high = (np.full((1, 2, *self.shape), np.nan, dtype=np.float32) for _ in range(2))
+        for place, side in enumerate(self.sides):
+            if side is not None:
+                low[0, place, self.neurons], high[0, place, self.neurons] = side
+        return low, low if np.array_equal(low, high, equal_nan=True) else high
 
 
-def shown(proofs: Sequence[Proof], cases: Sequence[Case], graph: Graph, network: Network, clock: Clock
+@dataclass(frozen=True)
+class Short:
+    """A proof without the slopes of inner intervals, and these for the neurons that have some: few of many, often."""
+
+    proof: CaseProof
+    inner: Mapping[tuple[Argument, Argument], Neurons]
+
+    def whole(self) -> CaseProof:
+        """The proof."""
+        return replace(self.proof, inner={key: neurons.every() for key, neurons in self.inner.items()})
+
+
+Said = dict[int, tuple[CaseProof, str | None]]
+"""Proofs by the number of their case, and why the checker does not accept them; None: it does."""
+Check = Callable[[Sequence[Case], Mapping[int, Short]], Said]
+
+
+def shown(proofs: Sequence[Proof], cases: Sequence[Case], graph: Graph, network: Network, check: Check
           ) -> list[tuple[CaseProof | None, str | None]]:
-    """Proofs of cases under the checker's names, and why it does not accept them (None: it does) by the clock's deadline.
+    """Proofs of cases under the checker's names, as `accepted` says of them, or why there is none."""
+    names = Names(graph, places_of(network))
+    found = [named(proof, case, names) for proof, case in zip(proofs, cases, strict=True)]
+    said = check(cases, {number: proof for number, (proof, _) in enumerate(found) if proof is not None})
+    return [said.get(number, (None, why)) for number, (_, why) in enumerate(found)]
+
+
+def accepted(work: Work, network: Network, cases: Sequence[Case], short: Mapping[int, Short]) -> Said:
+    """Proofs of cases, by their number, and why the checker does not accept them (None: it does) while there is time.
 
     Where the checker's bounds fall a little short of those of the search it is made to derive more, and leaves that are not
     shown are halved.
     """
-    names = Names(graph, places_of(network))
-    found = [named(proof, case, names) for proof, case in zip(proofs, cases, strict=True)]
-    made = {number: proof for number, (proof, _) in enumerate(found) if proof is not None}
-    rest = rejected(network, cases, made, clock)
-    mends = {number: mended(network, cases[number], made[number], names.places, said.short, lambda: clock.over)
-             for number, said in rest.items() if said.short and not clock.over}
-    again = rejected(network, cases, mends, clock)
-    for number, proof in made.items():
-        said = again.get(number) if number in mends else rest.get(number)
-        found[number] = mends.get(number, proof), None if said is None else said.reason
-    return found
+    places, proofs = places_of(network), {number: one.whole() for number, one in short.items()}
+    rest = rejected(network, cases, proofs, work)
+    mends = {number: mended(network, cases[number], proofs[number], places, said.short, work)
+             for number, said in rest.items() if said.short and not work.over()}
+    again = rejected(network, cases, mends, work)
+    said = {number: again.get(number) if number in mends else rest.get(number) for number in proofs}
+    return {number: (mends.get(number, proof), None if (why := said[number]) is None else why.reason)
+            for number, proof in proofs.items()}
 
 
-def named(proof: Proof, case: Case, names: Names) -> tuple[CaseProof | None, str | None]:
+def named(proof: Proof, case: Case, names: Names) -> tuple[Short | None, str | None]:
     """A proof under the checker's names, or why there is none."""
     try:
         return case_proof(proof, case, names), None
@@ -172,14 +202,14 @@ def named(proof: Proof, case: Case, names: Names) -> tuple[CaseProof | None, str
         return None, str(problem)
 
 
-def rejected(network: Network, cases: Sequence[Case], proofs: Mapping[int, CaseProof], clock: Clock) -> dict[int, Checked]:
-    """Which of some proofs, by the number of their case, the checker does not accept by the deadline, with what it says."""
+def rejected(network: Network, cases: Sequence[Case], proofs: Mapping[int, CaseProof], work: Work) -> dict[int, Checked]:
+    """Which of some proofs, by the number of their case, the checker does not accept in time, with what it says."""
     numbers = list(proofs)
     left = {number: Checked(False, -math.inf, proof.leaves, "the time was over") for number, proof in proofs.items()}
-    for place, said in each_case(network, [cases[number] for number in numbers], list(proofs.values()), lambda: clock.over):
+    for place, said in each_case(network, [cases[number] for number in numbers], list(proofs.values()), work):
         if said.accepted:
             del left[numbers[place]]
-        elif not clock.over:
+        elif not work.over():
             left[numbers[place]] = said
     return left
 
@@ -193,7 +223,7 @@ def certificate_of(result: Result, network: str | Path, spec: str | Path) -> Cer
     return Certificate(fingerprint(network), fingerprint(spec), result.certified)
 
 
-def case_proof(proof: Proof, case: Case, names: Names) -> CaseProof:
+def case_proof(proof: Proof, case: Case, names: Names) -> Short:
     """The proof of one case under the names of the file."""
     clause, most = proof.clause.numpy().astype(np.int64), max(map(len, case.unsafe))
     weights = np.pad(proof.weights.numpy(), ((0, 0), (0, most - proof.weights.shape[1])))
@@ -205,9 +235,9 @@ def case_proof(proof: Proof, case: Case, names: Names) -> CaseProof:
     steps, narrowed = ends_of(proof, steps, names)
     number, frame = frames_of(proof.splits, {node.index for node in names.graph.inputs}, clause if proof.assumed else None)
     plain = {argument: (low[frame], high[frame]) for argument, (low, high) in names.slopes(proof.plain).items()}
-    return CaseProof(clause, weights, step, neuron, side, point, multiplier, number, steps, names.slopes(proof.slopes),
-                     names.inner(proof.inner), plain, assumed=assumptions_of(proof, clause[frame], case, names),
-                     narrowed=narrowed)
+    short = CaseProof(clause, weights, step, neuron, side, point, multiplier, number, steps, names.slopes(proof.slopes), {},
+                      plain, assumed=assumptions_of(proof, clause[frame], case, names), narrowed=narrowed)
+    return Short(short, names.inner(proof.inner))
 
 
 def ends_of(proof: Proof, steps: tuple[Argument, ...], names: Names) -> tuple[tuple[Argument, ...], Narrowed | None]:

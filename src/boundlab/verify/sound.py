@@ -7,6 +7,7 @@ torch computes in float64 from the network's parameters.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,17 +22,19 @@ from boundlab.certificates.certificate import CaseProof, Semantics
 from boundlab.certificates.network import Network
 from boundlab.certificates.reading import read_network
 from boundlab.certificates.single import running
+from boundlab.certificates.work import Work
 from boundlab.errors import CaptureError, CertificateError, MissingRule, UnsupportedOperator
 from boundlab.exchange.onnx_file import onnx_of
 from boundlab.graph import PARAMETER, Graph, Model, check_model
 from boundlab.perturbations.joint import Regions
-from boundlab.question.exact import Query
+from boundlab.question.exact import Case, Query
 from boundlab.spec import Specification
 from boundlab.verify.exactly import queries_of
 from boundlab.verify.query import Reduced, own_values
-from boundlab.verify.recording import shown
+from boundlab.verify.recording import Check, Said, Short, accepted, shown
 from boundlab.verify.standing import Clock
 from boundlab.verify.task import Replay
+from boundlab.verify.team import ALONE, Team
 from boundlab.verify.verdict import Result, Verdict
 
 MOVES = ("reshape", "permute", "slice", "gather", "expand", "concat")
@@ -111,10 +114,27 @@ def exactly(model: Model, sets: Regions, spec: Specification, count: int) -> Seq
 
 @dataclass(frozen=True)
 class Reading:
-    """A network as the checker reads it, or why it does not; and what a proof about it is called."""
+    """A network as the checker reads it, or why it does not; and what a proof about it is called.
+
+    `content` is the file, and `runs` says whether proofs are about what runs in float32.
+    """
 
     network: Network | str
     rigour: Rigour
+    content: bytes = b""
+    runs: bool = False
+
+    def accepted(self, cases: Sequence[Case], proofs: Mapping[int, Short], clock: Clock, team: Team) -> Said:
+        """Which proofs of cases, by their number, the checker accepts by the deadline, with the help of a team."""
+        assert isinstance(self.network, Network)
+        here = functools.partial(accepted, network=self.network, cases=cases, short=proofs)
+        return team.joint(here, accepted_of_file, (self.content, self.runs, cases, proofs), clock.deadline)
+
+
+def accepted_of_file(work: Work, content: bytes, runs: bool, cases: Sequence[Case], proofs: Mapping[int, Short]) -> Said:
+    """The same in another process, which reads the file for itself."""
+    network = read(content, runs)
+    return accepted(work, network, cases, proofs) if isinstance(network, Network) else {}
 
 
 def readings(original: Original, rigour: Rigour) -> Iterator[Reading]:
@@ -125,7 +145,7 @@ def readings(original: Original, rigour: Rigour) -> Iterator[Reading]:
     """
     runs = rigour is Rigour.FLOAT32
     if original.content is not None:
-        yield Reading(read(original.content, runs), rigour if runs else Rigour.CHECKED)
+        yield reading_of(original.content, rigour if runs else Rigour.CHECKED, runs)
     if runs and original.content is not None:
         return
     computed = computed_constant(original.model.graph) if runs else None
@@ -137,7 +157,7 @@ def readings(original: Original, rigour: Rigour) -> Iterator[Reading]:
     except (CaptureError, UnsupportedOperator) as problem:
         yield Reading(str(problem), rigour)
     else:
-        yield Reading(read(content, runs), rigour)
+        yield reading_of(content, rigour, runs)
 
 
 def computed_constant(graph: Graph) -> str | None:
@@ -151,6 +171,11 @@ def computed_constant(graph: Graph) -> str | None:
     return None
 
 
+def reading_of(content: bytes, rigour: Rigour, runs: bool) -> Reading:
+    """A file as the checker reads it."""
+    return Reading(read(content, runs), rigour, content, runs)
+
+
 def read(content: bytes, runs: bool) -> Network | str:
     """A network as the checker reads it, as a function of real numbers or as it runs in float32; or why it does not."""
     try:
@@ -159,9 +184,12 @@ def read(content: bytes, runs: bool) -> Network | str:
         return str(problem)
 
 
-def sounded(original: Original, results: Sequence[Result], queries: Sequence[Query | str], clock: Clock, rigour: Rigour
-            ) -> tuple[Result, ...]:
-    """The results, VERIFIED only where the checker sees it; `queries` are the problems in exact numbers, or why not."""
+def sounded(original: Original, results: Sequence[Result], queries: Sequence[Query | str], clock: Clock, rigour: Rigour,
+            team: Team = ALONE) -> tuple[Result, ...]:
+    """The results, VERIFIED only where the checker sees it; `queries` are the problems in exact numbers, or why not.
+
+    A team helps the checker.
+    """
     found, reasons, waiting = list(results), dict[int, str](), dict[int, Query]()
     for place, (result, query) in enumerate(zip(results, queries, strict=True)):
         if result.verdict is Verdict.VERIFIED and isinstance(query, Query):
@@ -169,7 +197,8 @@ def sounded(original: Original, results: Sequence[Result], queries: Sequence[Que
         elif result.verdict is Verdict.VERIFIED:
             reasons[place] = str(query)
     for reading in readings(original, rigour) if waiting else ():
-        for place, proof in attempts(original.model.graph, reading, results, waiting, clock).items():
+        check = functools.partial(reading.accepted, clock=clock, team=team)
+        for place, proof in attempts(original.model.graph, reading, results, waiting, check).items():
             if isinstance(proof, str):
                 reasons.setdefault(place, proof)
                 continue
@@ -179,7 +208,7 @@ def sounded(original: Original, results: Sequence[Result], queries: Sequence[Que
                  for place, result in enumerate(found))
 
 
-def attempts(graph: Graph, reading: Reading, results: Sequence[Result], queries: Mapping[int, Query], clock: Clock
+def attempts(graph: Graph, reading: Reading, results: Sequence[Result], queries: Mapping[int, Query], check: Check
              ) -> dict[int, tuple[CaseProof, ...] | str]:
     """For each query the proofs of its cases that the checker accepts, or what is missing."""
     if isinstance(reading.network, str):
@@ -190,11 +219,11 @@ def attempts(graph: Graph, reading: Reading, results: Sequence[Result], queries:
     asked = [(place, case, proof) for place, query in queries.items() if place not in found
              for case, proof in zip(query.cases, results[place].proofs, strict=True)]
     try:
-        said = shown([proof for _, _, proof in asked], [case for _, case, _ in asked], graph, reading.network, clock)
+        said = shown([proof for _, _, proof in asked], [case for _, case, _ in asked], graph, reading.network, check)
     except CertificateError as problem:  # what one question asks beyond the checker's means spoils no other
         if len(queries) == 1:
             return dict.fromkeys(queries, str(problem))
-        alone = (attempts(graph, reading, results, {place: query}, clock) for place, query in queries.items())
+        alone = (attempts(graph, reading, results, {place: query}, check) for place, query in queries.items())
         return {place: proof for one in alone for place, proof in one.items()}
     accepted: dict[int, list[CaseProof]] = {place: [] for place, _, _ in asked}
     for (place, _, _), (proof, reason) in zip(asked, said, strict=True):

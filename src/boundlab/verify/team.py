@@ -17,14 +17,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from boundlab.certificates.work import Work
 from boundlab.engines.child import READY, Child, child, end, send, stay_with_driver
 from boundlab.engines.task import name_of
 from boundlab.errors import BoundlabError
+from boundlab.verify.joint import Helper, Joined, Lead, Order, take_part
 from boundlab.verify.packing import packed, unpacked_on
 
 MOST = 8
@@ -33,8 +35,9 @@ LEAST = 4
 """Parts that are worth a message."""
 GRACE = 2.0
 """Seconds after a deadline for which an answer is waited for."""
-Work = Callable[..., Any]
+Shared = Callable[..., Any]
 """A function of a module, of what all parts have in common and of some of the parts: values of a search, as its answer is."""
+Found = TypeVar("Found")
 
 
 @dataclass(eq=False)
@@ -94,7 +97,7 @@ class Team:
         able = 1 + sum(member.begun for member in self.members or [])
         return list(torch.arange(count).chunk(max(1, min(able, count // LEAST))))
 
-    def run(self, work: Work, common: object, each: Sequence[tuple[Any, ...]], deadline: float,
+    def run(self, work: Shared, common: object, each: Sequence[tuple[Any, ...]], deadline: float,
             device: torch.device) -> list[Any]:
         """`work(common, *arguments)` for the arguments of `each` share, in order, by the deadline, on this process's device."""
         others = [member for member in self.members or [] if member.begun][:len(each) - 1]
@@ -107,7 +110,28 @@ class Team:
                 answers.append(work(common, *arguments) if said is None else unpacked_on(device, *said))
         return answers
 
-    def told(self, member: Member, work: Work, common: object, arguments: tuple[Any, ...]) -> bool:
+    def joint(self, here: Callable[[Work], Found], there: Joined, about: tuple[Any, ...], deadline: float) -> Found:
+        """What `here(work)` finds by the deadline; the other processes that can take part run `there(work, *about)` for it.
+
+        It is the same whoever takes part. No process is begun for this.
+        """
+        if self.members is not None:
+            self.start()
+        others = [member for member in self.members or [] if member.begun]
+        number = 1 + max((member.shares for member in others), default=0)
+        helpers = [Helper(member.child.pipe) for member in others]
+        for hand, (member, helper) in enumerate(zip(others, helpers, strict=True), start=1):
+            member.shares = number
+            helper.tell(Order(number, name_of(there), about, hand, 1 + len(others), deadline))
+        deal = Lead(number, helpers, deadline).deal if others else None
+        try:
+            return here(Work(lambda: time.perf_counter() >= deadline, 1 + len(others), deal))
+        finally:
+            for member, helper in zip(others, helpers, strict=True):
+                if not helper.ended(number):
+                    self.leave(member)
+
+    def told(self, member: Member, work: Shared, common: object, arguments: tuple[Any, ...]) -> bool:
         """Whether a process has got its share."""
         fresh = None if member.held is common else packed(common)
         member.shares, member.held = member.shares + 1, common
@@ -161,7 +185,12 @@ def life(pipe: Connection, device: str) -> None:
     with suppress(EOFError, OSError):
         send(pipe, (0, READY))
         while True:
-            number, name, fresh, arguments = pipe.recv()
+            order = pipe.recv()
+            if isinstance(order, Order):
+                take_part(pipe, order)
+            if not isinstance(order, tuple):
+                continue
+            number, name, fresh, arguments = order
             common = common if fresh is None else unpacked_on(place, *fresh)
             try:
                 said = packed(pkgutil.resolve_name(name)(common, *unpacked_on(place, *arguments)))

@@ -23,7 +23,7 @@ from boundlab.perturbations.joint import Regions
 from boundlab.perturbations.sets import PerturbationSet
 from boundlab.question.exact import Query
 from boundlab.spec import Specification
-from boundlab.verify.options import Bisection, Branching, Race
+from boundlab.verify.options import Bisection, Branching, Race, team_of
 from boundlab.verify.proof import Proof, best_rows, plain_of, some, whole
 from boundlab.verify.query import Reduced, batches, reduced
 from boundlab.verify.race import few, race
@@ -62,13 +62,15 @@ def verify(model: Model | Original, sets: PerturbationSet | Regions | Query, spe
     start = time.perf_counter()
     clock = Clock(start, start + (math.inf if timeout is None else timeout))
     original, keep = (model if isinstance(model, Original) else Original(model)).detached(), rigour is not Rigour.FLOAT
-    model = original.model
+    model, team = original.model, team_of(stages)
     if isinstance(sets, Query):
         if spec is not None:
             raise SpecError("a query states its own specification; leave out `spec`.")
         asked = reduced(sets, model)
         found = verify_query(original, asked, stages, clock, keep)
-        return Results(sounded(written(original, asked), [found], [exact_query(asked)], clock, rigour) if keep else (found,))
+        if not keep:
+            return Results((found,))
+        return Results(sounded(written(original, asked), [found], [exact_query(asked)], clock, rigour, team))
     if spec is None:
         raise SpecError("sets alone are no question: give a specification, for example margins(labels, classes).")
     named = sets if isinstance(sets, Mapping) else {model.graph.inputs[0].name: sets}
@@ -78,7 +80,7 @@ def verify(model: Model | Original, sets: PerturbationSet | Regions | Query, spe
     task = replace(task, keep=any(isinstance(query, Query) for query in exact), observe=Deadline(clock.deadline))
     standing = run(task, stages, clock, first=False)
     results = tuple(result_of(standing, i, clock) for i in range(task.count))
-    return Results(sounded(original, results, exact, clock, rigour) if keep else results)
+    return Results(sounded(original, results, exact, clock, rigour, team) if keep else results)
 
 
 def verify_query(original: Original, asked: Reduced, stages: Sequence[Stage], clock: Clock, keep: bool) -> Result:
