@@ -19,8 +19,8 @@ from torch import Tensor
 from boundlab.bounds.backward import Env
 from boundlab.bounds.climb import Ascent, Done, Found, climb, never, until
 from boundlab.bounds.groups import Ground, Groups, Lower, Neurons, ground_of, neurons_of
-from boundlab.bounds.intermediate import Readers, checked, consumers, perturbed_nodes, propagate, relaxer
-from boundlab.bounds.methods import CROWN, asker, check_memory, method_value, refiner
+from boundlab.bounds.intermediate import Readers, checked, consumers, perturbed_nodes, propagate, relaxer, tighten
+from boundlab.bounds.methods import CROWN, asker, check_memory, method_value, pulling_of, refiner
 from boundlab.bounds.observe import watch
 from boundlab.bounds.problem import Bounds, Method, Problem, finite_rows
 from boundlab.bounds.space import Own, Space, Variables, one_after_another, taken
@@ -123,24 +123,41 @@ class Optimised:
     def inner_bounds(self, problem: Problem, known: Env, kept: dict[int, NeuronStart]) -> Env:
         """Bounds of every node from those that are known, optimised in order: later lines are made on tightened intervals.
 
-        Where variables ended goes to `kept`, if it is to be.
+        Where variables ended goes to `kept`, if it is to be; also for neurons of which only the base shows enough, since who
+        derives the intervals from what is kept has no base, and plain lines on tighter intervals need not show as much.
         """
         env: dict[int, Any] = {}
+        alone: dict[int, Interval] = {}
         readers = Readers(consumers(problem.model.graph), perturbed_nodes(problem.model.graph, problem.sets))
-        asked = asker(problem, readers, relaxer(env))
+        asked, pulling = asker(problem, readers, relaxer(env)), pulling_of(problem, env, relaxer(env))
 
-        def met(node: Node, env: Env) -> Interval:
+        def open_on(node: Node, env: dict[int, Any], interval: Interval) -> Tensor:
+            mask = asked(node, {**env, node.index: interval})
+            return torch.zeros_like(interval.lower, dtype=torch.bool) if mask is None else mask
+
+        def met(node: Node, env: dict[int, Any]) -> Interval:
             interval = known[node.index]
             assert isinstance(interval, Interval)
             return interval
 
-        def raise_sides(node: Node, env: Env) -> Interval | None:
-            mask = asked(node, env)
-            if mask is None or node.index == problem.target.index:
-                return None
-            return self.sides(ground_of(problem, dict(env), self.space), node, mask, readers, kept)
+        def without_base(node: Node, env: dict[int, Any]) -> None:
+            if self.keep and node.index != problem.target.index:
+                own = env[node.index]
+                settled = open_on(node, env, own) & ~open_on(node, env, own.meet(met(node, env)))
+                alone[node.index] = own.meet(tighten(pulling, node, settled)) if bool(settled.any()) else own
 
-        return propagate(problem.model, problem.sets, problem.inputs, env, refiner(problem, met, raise_sides))
+        def raise_sides(node: Node, env: dict[int, Any]) -> Interval | None:
+            mask, interval = open_on(node, env, env[node.index]), env[node.index]
+            if node.index in alone:
+                own, mine = alone[node.index], mask
+                mask = open_on(node, env, own)
+                interval = Interval(torch.where(mine, interval.lower, own.lower), torch.where(mine, interval.upper, own.upper))
+            if node.index == problem.target.index or not bool(mask.any()):
+                return None
+            return self.sides(ground_of(problem, {**env, node.index: interval}, self.space), node, mask, readers, kept)
+
+        steps = (without_base, met, raise_sides)
+        return propagate(problem.model, problem.sets, problem.inputs, env, refiner(problem, *steps))
 
     def sides(self, ground: Ground, node: Node, mask: Tensor, readers: Readers | None, kept: dict[int, NeuronStart]
               ) -> Interval:
