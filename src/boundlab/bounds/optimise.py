@@ -147,14 +147,13 @@ class Optimised:
                 alone[node.index] = own.meet(tighten(pulling, node, settled)) if bool(settled.any()) else own
 
         def raise_sides(node: Node, env: dict[int, Any]) -> Interval | None:
-            mask, interval = open_on(node, env, env[node.index]), env[node.index]
-            if node.index in alone:
-                own, mine = alone[node.index], mask
-                mask = open_on(node, env, own)
-                interval = Interval(torch.where(mine, interval.lower, own.lower), torch.where(mine, interval.upper, own.upper))
+            mine, interval = open_on(node, env, env[node.index]), env[node.index]
+            own = alone.get(node.index, interval)
+            mask = mine | open_on(node, env, own)
             if node.index == problem.target.index or not bool(mask.any()):
                 return None
-            return self.sides(ground_of(problem, {**env, node.index: interval}, self.space), node, mask, readers, kept)
+            ground = ground_of(problem, {**env, node.index: selected(mine, interval, own)}, self.space)
+            return selected(mine, self.sides(ground, node, mask, readers, kept), interval)
 
         steps = (without_base, met, raise_sides)
         return propagate(problem.model, problem.sets, problem.inputs, env, refiner(problem, *steps))
@@ -280,6 +279,11 @@ def placed(known: Interval, neurons: Neurons, best: Tensor) -> Interval:
     lower[place] = torch.maximum(lower[place], low)
     upper[place] = torch.minimum(upper[place], high)
     return Interval(lower.reshape(known.shape), upper.reshape(known.shape))
+
+
+def selected(mask: Tensor, one: Interval, other: Interval) -> Interval:
+    """One interval where a mask is true, the other elsewhere."""
+    return Interval(torch.where(mask, one.lower, other.lower), torch.where(mask, one.upper, other.upper))
 
 
 def detached(env: Env) -> dict[int, Any]:
