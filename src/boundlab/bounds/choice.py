@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -74,7 +75,7 @@ def choose_and_convolve(rows: Dense, bound: LinearBound, below: Affine) -> tuple
 def coefficients_for(rows: Explicit, lines: Lines) -> Tensor:
     """Coefficients with as many problems and rows as the tables ask for."""
     tables = [table for table in lines if table is not None]
-    return rows.coefficients.expand(torch.broadcast_shapes(rows.coefficients.shape, *(table.shape for table in tables)))
+    return rows.coefficients.expand(np.broadcast_shapes(rows.coefficients.shape, *(table.shape for table in tables)))
 
 
 def chosen(rows: Tensor, lines: Lines) -> tuple[Tensor, Tensor | None]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +16,8 @@ from boundlab.ops import lookup
 
 MOST_NUMBERS = 2**28
 """Numbers that one value may hold for one example; more is a mistake in a file, and would fill the memory."""
+FEW = 2**28
+"""Up to this product of the sizes of arguments and of numbers in attributes a result is computed rather than only sized."""
 INDEXING = ("pick",)
 """Operators that read whole numbers as numbers of places."""
 
@@ -24,6 +27,28 @@ def sized(count: float) -> int:
     if count > MOST_NUMBERS:
         raise CaptureError(f"a value of {count:.0f} numbers is more than boundlab takes, {MOST_NUMBERS}")
     return int(count)
+
+
+@torch.no_grad()
+def trial(op: str, kinds: Sequence[tuple[tuple[int, ...], torch.dtype]], attrs: Mapping[str, Any]) -> Tensor:
+    """A result of an operator on arguments of some shapes and types, of which only the shape and the type count.
+
+    Torch's device for tensors without data takes more than a second to be loaded, so small results are computed from zeros.
+    """
+    evaluate = lookup(op).evaluate
+    if math.prod(math.prod(shape) for shape, _ in kinds) * extent(list(attrs.values())) <= FEW:
+        try:
+            return evaluate(*(torch.zeros((), dtype=kind).expand(shape) for shape, kind in kinds), **attrs)
+        except (RuntimeError, IndexError, ValueError, TypeError, ArithmeticError):
+            pass  # zeros may be wrong values
+    return evaluate(*(torch.empty(shape, dtype=kind, device="meta") for shape, kind in kinds), **attrs)
+
+
+def extent(value: Any) -> float:
+    """The product of the numbers in an attribute, infinite for what is none: no result is larger by a larger factor."""
+    if isinstance(value, (list, tuple)):
+        return math.prod(map(extent, value))
+    return max(1.0, abs(value)) if isinstance(value, (bool, int, float)) else 1.0 if value is None else math.inf
 
 
 class Builder:
@@ -66,12 +91,12 @@ class Builder:
         return index
 
     def add(self, op: str, *args: int, **attrs: Any) -> int:
-        """A node that applies operator `op`; its shape is found by running `evaluate` on tensors without data."""
+        """A node that applies operator `op`; its shape is found by running `evaluate` on tensors that hold nothing."""
         if any(arg in self.varying for arg in args) and op not in INDEXING:
             args = tuple(self.floating(arg) for arg in args)
-        values = [torch.empty((1, *self.shape(arg)), dtype=self.kinds[arg], device="meta") for arg in args]
+        kinds = [((1, *self.shape(arg)), self.kinds[arg]) for arg in args]
         try:
-            result = lookup(op).evaluate(*values, **attrs)
+            result = trial(op, kinds, attrs)
         except (RuntimeError, IndexError, ValueError, TypeError) as problem:
             shapes = ", ".join(str(list(self.shape(arg))) for arg in args)
             raise CaptureError(f"'{self.name}' applies {op} to shapes {shapes} with {attrs}, which does not fit: "
@@ -125,7 +150,7 @@ class Builder:
 
     def broadcast(self, op: str, *args: int, **attrs: Any) -> int:
         """An elementwise operator on arguments that broadcast against each other."""
-        shape = torch.broadcast_shapes(*(self.shape(arg) for arg in args))
+        shape = np.broadcast_shapes(*(self.shape(arg) for arg in args))
         return self.add(op, *(self.aligned(arg, shape) for arg in args), **attrs)
 
     def model(self, outputs: Sequence[int], names: Sequence[str] = ()) -> Model:

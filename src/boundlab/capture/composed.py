@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -208,5 +209,5 @@ def product(build: Builder, x: int, y: int) -> int:
     if y not in build.varying and math.prod(second[:-2]) == 1 and len(second) >= 2:
         matrix = build.add("permute", build.add("reshape", y, shape=second[-2:]), dims=(1, 0))
         return build.add("linear", x, matrix)
-    lead = torch.broadcast_shapes(first[:-2], second[:-2])
+    lead = np.broadcast_shapes(first[:-2], second[:-2])
     return build.add("matmul", build.aligned(x, (*lead, *first[-2:])), build.aligned(y, (*lead, *second[-2:])))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-import torch
+import numpy as np
 
 from boundlab.capture import recognise
 from boundlab.capture.builder import Builder
@@ -24,7 +24,7 @@ def plus(build: Builder, x: int, number: float) -> int:
 
 def met(build: Builder, x: int, y: int) -> int:
     """The first of two nodes in the shape that both broadcast to."""
-    return build.aligned(x, torch.broadcast_shapes(build.shape(x), build.shape(y)))
+    return build.aligned(x, np.broadcast_shapes(build.shape(x), build.shape(y)))
 
 
 def multiply(build: Builder, x: int, y: int) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -212,7 +213,7 @@ def times(rows: Tensor, factor: Tensor) -> Tensor:
     """rows (n, s, *lead, m, k) @ factor (n or 1, 1, *lead, k, p); a factor for all rows makes one large product a lead."""
     if len(factor) > 1 or len(rows) == 1:
         return rows @ factor
-    shape = torch.broadcast_shapes(rows.shape[2:-2], factor.shape[2:-2])
+    shape = np.broadcast_shapes(rows.shape[2:-2], factor.shape[2:-2])
     rows = rows.expand(*rows.shape[:2], *shape, *rows.shape[-2:]).flatten(2, -3) if shape else rows.unsqueeze(2)
     own = factor[0, 0].expand(*shape, *factor.shape[-2:]).flatten(0, -3) if shape else factor[0]
     found = torch.einsum("nslmk,lkp->nslmp", rows, own)

@@ -7,6 +7,7 @@ import math
 import operator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -61,7 +62,7 @@ class EndToEnd(Rows):
 
     def dense(self) -> Tensor:
         pieces = [(start, flat(rows.dense(), 2)) for start, rows in self.parts]
-        lead = torch.broadcast_shapes(*(piece.shape[:2] for _, piece in pieces))
+        lead = np.broadcast_shapes(*(piece.shape[:2] for _, piece in pieces))
         whole = pieces[0][1].new_zeros(*lead, self.shape[0])
         for start, piece in pieces:
             whole[..., start:start + piece.shape[-1]] = piece

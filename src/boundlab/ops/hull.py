@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -211,7 +212,7 @@ def rivals_of(curve: Curve, x: Interval, start: Tensor, end: Tensor, count: int)
 
 def contact(curve: Curve, sign: float | Tensor, k: Tensor, a: Tensor, b: Tensor, halvings: int = BISECTIONS) -> Tensor:
     """A bracket (2, ...) of the point of a convex piece [a, b] where it has slope k, or of the end that is nearest to it."""
-    low, high = (part.expand(torch.broadcast_shapes(k.shape, a.shape)) for part in (a, b))
+    low, high = (part.expand(np.broadcast_shapes(k.shape, a.shape)) for part in (a, b))
     for _ in range(halvings):
         point = (low + high) / 2
         onward = sign * curve.slope(point) < k

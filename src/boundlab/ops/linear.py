@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -48,7 +49,7 @@ linear = register(layer_op("linear", linear_values, lambda: LINEAR, channel=-1))
 
 def product_shape(x: Shape, y: Shape) -> Shape:
     """Shape of x @ y."""
-    return (*torch.broadcast_shapes(x[:-2], y[:-2]), x[-2], y[-1])
+    return (*np.broadcast_shapes(x[:-2], y[:-2]), x[-2], y[-1])
 
 
 def matmul_along_x(shape: Shape, y: Tensor) -> LinearMap:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -45,7 +46,7 @@ def end_to_end(values: Sequence[Tensor], axes: int) -> Tensor:
     sizes = {part.shape[axes - 1] for part in flattened}
     if len(sizes - {1}) > 1:
         raise SpecError(f"the sources of a joint set speak of {sorted(sizes)} problems; all must agree or be 1.")
-    lead = torch.broadcast_shapes(*(part.shape[:axes] for part in flattened))
+    lead = np.broadcast_shapes(*(part.shape[:axes] for part in flattened))
     return torch.cat([part.expand(*lead, part.shape[-1]) for part in flattened], -1)
 
 

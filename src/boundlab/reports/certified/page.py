@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from boundlab.certify.certification import Certification
@@ -61,6 +60,8 @@ def save_report(found: Certification, folder: str | Path, classes: Sequence[str]
 def html_of(found: Certification, names: Names) -> str:
     """The page as HTML: no scripts, no other files, all that comes from outside escaped."""
     page = page_of(found, names, figures=True)
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # a tenth of a second that no other command shall wait for
+
     loader = PackageLoader("boundlab.reports.certified", ".")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.get_template("page.html").render(page=page, Markup=Markup, percent=percent)
