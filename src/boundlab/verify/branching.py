@@ -23,6 +23,7 @@ from boundlab.perturbations.sets import PerturbationSet
 from boundlab.verify.base import SHARE, Given, base_of
 from boundlab.verify.expanded import Expanded, expanded
 from boundlab.verify.expansion import Expansion
+from boundlab.verify.fixed import fixed
 from boundlab.verify.narrowing import gathered
 from boundlab.verify.options import Branching
 from boundlab.verify.parts import Parts, below, goals_of
@@ -181,7 +182,7 @@ def branchable(task: Task, index: Tensor) -> Tensor:
 def branching(task: Task, index: Tensor, options: Branching, deadline: float) -> BranchingState:
     """The search of the problems `index` (m,) of a task at its beginning."""
     sets, spec = task.take(index)
-    problem = problem_of(task.model, sets, spec)
+    problem = problem_of(*fixed(task.model, sets), spec)
     base = base_of(replace(problem, observe=task.observe), options.base, deadline, task.keep)
     ground = ground_of(problem, base.env, Own())
     lower = Given(base.env).run(problem).lower.expand(len(index), -1)
@@ -204,7 +205,8 @@ def rounding(ground: Ground, lower: Tensor) -> Tensor:
 def witnesses_of(task: Task, problem: Tensor, points: Mapping[str, Tensor]) -> dict[int, Witness]:
     """Witnesses of problems (n,) among points (n, *shape) by input name; none where a set does not say which points it has."""
     try:
-        return task.witnesses(problem, points) if points else {}
+        named = {node.name: points[node.name] for node in task.model.graph.inputs if node.name in points}
+        return task.witnesses(problem, named) if named else {}
     except MissingRule:
         return {}
 

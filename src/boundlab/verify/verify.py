@@ -23,6 +23,7 @@ from boundlab.perturbations.joint import Regions
 from boundlab.perturbations.sets import PerturbationSet
 from boundlab.question.exact import Query
 from boundlab.spec import Specification
+from boundlab.verify.fixed import fixed
 from boundlab.verify.options import Bisection, Branching, Race
 from boundlab.verify.proof import Proof, best_rows, plain_of, some, whole
 from boundlab.verify.query import Reduced, batches, reduced
@@ -36,8 +37,9 @@ CHUNK = 2**25
 """Numbers that the rows of one chunk of problems may hold at the widest node."""
 OF_BOUNDS = 0.8
 """The share of the time left that bounds may take: attacks that come later decide networks that are too large for bounds."""
-OF_FEW = 0.3
-"""That share where few inputs vary and boxes will be halved: bounds of the whole box are seldom worth waiting for there."""
+OF_FEW, OF_TRIES = 0.3, 0.05
+"""That share where few inputs vary and boxes will be halved: bounds of the whole box are seldom worth waiting for there. And
+the share of an attack there, which matters where problems are many: halves are attacked, too."""
 Stage = PGD | Method | Bisection | Branching | Race
 LADDER: tuple[Stage, ...] = (IBP(), PGD(steps=10, targets=0), CROWN(IBP()), CROWN(), PGD(), Race())
 """What `verify` tries by default, in this order."""
@@ -111,20 +113,21 @@ def run(task: Task, stages: Sequence[Stage], clock: Clock, first: bool) -> Stand
         if clock.over or len(standing.open) == 0 or (first and standing.witnesses):
             break
         if isinstance(stage, PGD):
-            standing = attacked(task, standing, stage, clock)
+            ends = clock.part(OF_TRIES) if halving(task, standing, stages[turn:]) else clock.deadline
+            standing = attacked(task, standing, stage, replace(clock, deadline=ends))
         elif isinstance(stage, Race | Bisection | Branching):
             standing = race(task, standing, stage if isinstance(stage, Race) else Race((stage,)), clock, first)
         else:
-            ends = clock.part(share(task, standing, stages[turn:])) if turn < len(stages) else clock.deadline
+            share = OF_FEW if halving(task, standing, stages[turn:]) else OF_BOUNDS
+            ends = clock.part(share) if turn < len(stages) else clock.deadline
             standing = bounded(replace(task, observe=Deadline(ends)), standing, stage, clock)
     return standing
 
 
-def share(task: Task, standing: Standing, later: Sequence[Stage]) -> float:
-    """The share of the time left that bounds may take before the `later` stages."""
+def halving(task: Task, standing: Standing, later: Sequence[Stage]) -> bool:
+    """Whether the `later` stages halve boxes in which few inputs vary."""
     searches = [one for stage in later for one in (stage.searches if isinstance(stage, Race) else (stage,))]
-    halved = any(isinstance(one, Bisection) and few(task, standing, one) for one in searches)
-    return OF_FEW if halved else OF_BOUNDS
+    return any(isinstance(one, Bisection) and few(task, standing, one) for one in searches)
 
 
 def chunks(task: Task, index: Tensor) -> tuple[Tensor, ...]:
@@ -187,8 +190,9 @@ def attempt(task: Task, index: Tensor, method: Method) -> tuple[list[tuple[Tenso
     """Bounds of the rows for parts of the problems `index`, and notes where the method says nothing; one bad problem spoils no
     other."""
     sets, spec = task.take(index)
+    model, sets = fixed(task.model, sets)
     try:
-        return [(index, bound(task.model, sets, method=method, spec=spec, observe=task.observe))], {}
+        return [(index, bound(model, sets, method=method, spec=spec, observe=task.observe))], {}
     except (BoundError, MissingRule) as problem:
         if len(index) == 1 or isinstance(problem, MissingRule):
             return [], dict.fromkeys(index.tolist(), f"{describe(method)}: {problem}")
