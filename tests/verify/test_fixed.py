@@ -28,6 +28,17 @@ class Table(nn.Module):
         return self.out(head * torch.relu(self.second(x[:, 2])))
 
 
+class Beside(nn.Module):
+    """A table of two rows, whose values lie side by side in the last layer but one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.out = nn.Linear(4, 6), nn.Linear(4, 6), nn.Linear(12, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(torch.cat([torch.relu(self.first(x[:, 0])), torch.relu(self.second(x[:, 1]))], 1))
+
+
 MODEL = bl.capture(Table(), torch.zeros(2, 3, 4)).detached()
 NAME = MODEL.graph.inputs[0].name
 STAGES = {"bounds": (bl.CROWN(),), "boxes": (bl.Bisection(),), "neurons": (bl.Branching(),)}
@@ -109,3 +120,14 @@ def test_what_depends_on_a_parameter_that_varies_stays_perturbed() -> None:
         moved = replace(MODEL, params={**MODEL.params, weight: MODEL.params[weight] + shift})
         y = bl.evaluate(moved, {NAME: box.upper})
         assert bool(((found.lower <= y + 1e-5) & (y <= found.upper + 1e-5)).all())
+
+
+def test_constants_beside_intervals_serve_any_number_of_parts() -> None:
+    model = bl.capture(Beside(), torch.zeros(2, 2, 4)).detached()
+    center, radius = torch.randn(40, 2, 4, generator=torch.Generator().manual_seed(1)), torch.tensor([[0.0], [2.0]])
+    box = bl.Box(center - radius, center + radius)
+    tight, loose = (bl.bound(model, box, method=method).lower for method in (bl.Optimised(), bl.CROWN()))
+    assert bool((tight > loose + 1e-3).any())
+    spec = bl.Specification(torch.ones(40, 1, 1), -(tight + loose) / 2, torch.tensor([0]))
+    results = bl.verify(model, box, spec, stages=(bl.Branching(),), timeout=20)
+    assert {result.verdict for result in results} == {bl.Verdict.VERIFIED}
