@@ -23,7 +23,9 @@ from boundlab.perturbations.joint import Regions
 from boundlab.perturbations.sets import PerturbationSet
 from boundlab.question.exact import Query
 from boundlab.spec import Specification
+from boundlab.verify.base import FIRST
 from boundlab.verify.fixed import fixed
+from boundlab.verify.learnt import learnt
 from boundlab.verify.options import Bisection, Branching, Race
 from boundlab.verify.proof import Proof, best_rows, plain_of, some, whole
 from boundlab.verify.query import Reduced, batches, reduced
@@ -120,14 +122,23 @@ def run(task: Task, stages: Sequence[Stage], clock: Clock, first: bool) -> Stand
         else:
             share = OF_FEW if halving(task, standing, stages[turn:]) else OF_BOUNDS
             ends = clock.part(share) if turn < len(stages) else clock.deadline
-            standing = bounded(replace(task, observe=Deadline(ends)), standing, stage, clock)
+            standing = bounded(replace(task, observe=Deadline(ends)), standing, stage, clock, awaited(stage, stages[turn:]))
     return standing
 
 
 def halving(task: Task, standing: Standing, later: Sequence[Stage]) -> bool:
     """Whether the `later` stages halve boxes in which few inputs vary."""
-    searches = [one for stage in later for one in (stage.searches if isinstance(stage, Race) else (stage,))]
-    return any(isinstance(one, Bisection) and few(task, standing, one) for one in searches)
+    return any(isinstance(one, Bisection) and few(task, standing, one) for one in apart(later))
+
+
+def awaited(method: Method, later: Sequence[Stage]) -> bool:
+    """Whether a search among the `later` stages begins with the intervals of a method."""
+    return method == FIRST and any(isinstance(one, Branching) and one.base is None for one in apart(later))
+
+
+def apart(stages: Sequence[Stage]) -> list[Stage]:
+    """The stages, with the searches of races each on its own."""
+    return [one for stage in stages for one in (stage.searches if isinstance(stage, Race) else (stage,))]
 
 
 def chunks(task: Task, index: Tensor) -> tuple[Tensor, ...]:
@@ -159,9 +170,13 @@ def attacked(task: Task, standing: Standing, how: PGD, clock: Clock) -> Standing
 
 
 @torch.no_grad()
-def bounded(task: Task, standing: Standing, method: Method, clock: Clock) -> Standing:
-    """One method's bounds of the open problems; each row keeps the best that is known of it."""
+def bounded(task: Task, standing: Standing, method: Method, clock: Clock, keep: bool = False) -> Standing:
+    """One method's bounds of the open problems; each row keeps the best that is known of it.
+
+    `keep`: with the intervals of those that stay open.
+    """
     for index in chunks(task, standing.open):
+        started = time.perf_counter()
         try:
             parts, notes = attempt(task, index, method)
         except OutOfTime as late:
@@ -174,6 +189,9 @@ def bounded(task: Task, standing: Standing, method: Method, clock: Clock) -> Sta
             standing = standing.decide(dict.fromkeys(own[proven].tolist()), describe(method), clock.spent)
             if task.keep:
                 standing = standing.show(at_once(task, own, proven, lower, found))
+            if keep:
+                seconds = (time.perf_counter() - started) * len(own) / len(index)
+                standing = replace(standing, learnt=(*standing.learnt, *learnt(found, own, standing.open, seconds)))
     return standing
 
 
