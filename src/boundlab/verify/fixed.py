@@ -29,7 +29,8 @@ def fixed(model: Model, regions: Regions) -> tuple[Model, Regions]:
                if isinstance(name, str) and not isinstance(region, Tensor)}
     if not values or graph.output.index not in perturbed_nodes(graph, varying):
         return model, regions
-    return replace(model, graph=graph), {**regions, **{graph[index].name: value for index, value in values.items()}}
+    constants: Regions = {graph[index].name: value for index, value in values.items()}
+    return replace(model, graph=graph), {**regions, **constants}
 
 
 def pieces(graph: Graph, regions: Regions) -> dict[int, Tensor]:
