@@ -11,7 +11,8 @@ from boundlab.bounds.intermediate import perturbed_nodes
 from boundlab.graph import INPUT, Graph, Model
 from boundlab.interval import Interval
 from boundlab.ops import lookup
-from boundlab.perturbations.joint import Regions
+from boundlab.perturbations.joint import Key, Regions
+from boundlab.perturbations.sets import PerturbationSet
 
 
 def fixed(model: Model, regions: Regions) -> tuple[Model, Regions]:
@@ -29,8 +30,9 @@ def fixed(model: Model, regions: Regions) -> tuple[Model, Regions]:
                if isinstance(name, str) and not isinstance(region, Tensor)}
     if not values or graph.output.index not in perturbed_nodes(graph, varying):
         return model, regions
-    constants: Regions = {graph[index].name: value for index, value in values.items()}
-    return replace(model, graph=graph), {**regions, **constants}
+    known: dict[Key, PerturbationSet | Tensor] = dict(regions)
+    known.update((graph[index].name, value) for index, value in values.items())
+    return replace(model, graph=graph), known
 
 
 def pieces(graph: Graph, regions: Regions) -> dict[int, Tensor]:
