@@ -30,9 +30,8 @@ def fixed(model: Model, regions: Regions) -> tuple[Model, Regions]:
                if isinstance(name, str) and not isinstance(region, Tensor)}
     if not values or graph.output.index not in perturbed_nodes(graph, varying):
         return model, regions
-    known: dict[Key, PerturbationSet | Tensor] = dict(regions)
-    known.update((graph[index].name, value) for index, value in values.items())
-    return replace(model, graph=graph), known
+    known = dict[Key, PerturbationSet | Tensor](regions.items())
+    return replace(model, graph=graph), known | {graph[index].name: value for index, value in values.items()}
 
 
 def pieces(graph: Graph, regions: Regions) -> dict[int, Tensor]:
