@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -127,3 +128,20 @@ def test_intervals_are_kept_for_searches_that_begin_with_them_alone() -> None:
     assert awaited(bl.CROWN(), (bl.PGD(), race)) and awaited(bl.CROWN(), (bl.Branching(),))
     assert not awaited(bl.CROWN(bl.IBP()), (race,)) and not awaited(bl.CROWN(filter=None), (race,))
     assert not awaited(bl.CROWN(), (bl.Branching(base=bl.CROWN()),)) and not awaited(bl.CROWN(), (bl.PGD(), bl.Bisection()))
+
+
+@pytest.mark.parametrize(("inputs", "most"), [(2, 0.05), (40, 1.0)])
+def test_attacks_have_a_share_of_the_time_where_boxes_are_halved(inputs: int, most: float,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    model = bl.capture(nn.Linear(inputs, 1), torch.zeros(2, inputs)).detached()
+    box, spec = bl.Box(-torch.ones(1, inputs), torch.ones(1, inputs)), bl.Specification(
+        torch.ones(1, 1, 1), torch.full((1, 1), 100.0), torch.tensor([0]))
+    shares: list[float] = []
+
+    def attack(*given: object) -> bl.AttackResult:
+        shares.append((float(given[-1]) - time.perf_counter()) / 1000)  # type: ignore[arg-type]
+        return bl.attack(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(VERIFY, "attack", attack)
+    result, = bl.verify(model, box, spec, stages=(bl.PGD(), bl.Race()), timeout=1000)
+    assert result.verdict is bl.Verdict.VERIFIED and most - 0.01 < shares[0] <= most
