@@ -66,7 +66,7 @@ def concat_bias(*arguments: Argument, dim: int) -> Tensor | None:
     """What constant parts contribute."""
     if not any(isinstance(part, Tensor) for part in arguments):
         return None
-    parts = [torch.zeros_like(part.lower) if isinstance(part, Interval) else part for part in arguments]
+    parts = [torch.zeros_like(part.lower[:1]) if isinstance(part, Interval) else part for part in arguments]
     return concat_values(*parts, dim=dim).unsqueeze(1)
 
 

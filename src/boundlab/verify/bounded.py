@@ -16,6 +16,7 @@ from boundlab.graph import Model
 from boundlab.perturbations.sets import Box
 from boundlab.spec import Specification
 from boundlab.verify.boxes import Boxes
+from boundlab.verify.fixed import fixed
 from boundlab.verify.mixing import Lines, Mixed, mixed
 from boundlab.verify.proof import Slopes, plain_of, together
 
@@ -108,7 +109,8 @@ def bounds_of(how: Bounding, boxes: Boxes, observe: Observer | None) -> Bounds:
     """Bounds of the rows on boxes."""
     node = how.model.graph.inputs[0]
     box = Box(boxes.lower.reshape(-1, *node.shape), boxes.upper.reshape(-1, *node.shape))
-    return bound(how.model, {node.name: box}, method=how.method, spec=how.spec.take(boxes.owner), observe=observe)
+    model, sets = fixed(how.model, {node.name: box})
+    return bound(model, sets, method=how.method, spec=how.spec.take(boxes.owner), observe=observe)
 
 
 def lines_of(found: Bounds, how: Bounding, boxes: Boxes) -> Lines | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,8 @@ from boundlab.perturbations.sets import PerturbationSet
 from boundlab.verify.base import SHARE, Given, base_of
 from boundlab.verify.expanded import Expanded, expanded
 from boundlab.verify.expansion import Expansion
+from boundlab.verify.fixed import fixed
+from boundlab.verify.learnt import Learnt, recalled
 from boundlab.verify.narrowing import gathered
 from boundlab.verify.options import Branching
 from boundlab.verify.parts import Parts, below, goals_of
@@ -178,11 +180,11 @@ def branchable(task: Task, index: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def branching(task: Task, index: Tensor, options: Branching, deadline: float) -> BranchingState:
-    """The search of the problems `index` (m,) of a task at its beginning."""
+def branching(task: Task, index: Tensor, options: Branching, deadline: float, known: Sequence[Learnt] = ()) -> BranchingState:
+    """The search of the problems `index` (m,) of a task at its beginning; `known` are intervals by the base's method."""
     sets, spec = task.take(index)
-    problem = problem_of(task.model, sets, spec)
-    base = base_of(replace(problem, observe=task.observe), options.base, deadline, task.keep)
+    problem = problem_of(*fixed(task.model, sets), spec)
+    base = base_of(replace(problem, observe=task.observe), options.base, deadline, task.keep, recalled(known, problem, index))
     ground = ground_of(problem, base.env, Own())
     lower = Given(base.env).run(problem).lower.expand(len(index), -1)
     goals = goals_of(spec, lower, rounding(ground, lower) if task.keep else torch.zeros_like(lower))
@@ -204,7 +206,8 @@ def rounding(ground: Ground, lower: Tensor) -> Tensor:
 def witnesses_of(task: Task, problem: Tensor, points: Mapping[str, Tensor]) -> dict[int, Witness]:
     """Witnesses of problems (n,) among points (n, *shape) by input name; none where a set does not say which points it has."""
     try:
-        return task.witnesses(problem, points) if points else {}
+        named = {node.name: points[node.name] for node in task.model.graph.inputs if node.name in points}
+        return task.witnesses(problem, named) if named else {}
     except MissingRule:
         return {}
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from boundlab.bounds.intermediate import perturbed_nodes
 from boundlab.bounds.methods import CROWN, IBP
 from boundlab.bounds.problem import Method
 from boundlab.errors import SpecError
-from boundlab.graph import INPUT, Model
+from boundlab.graph import Model
 from boundlab.verify.team import ALONE, Team
 
 SMALL = 2**14
@@ -34,13 +35,10 @@ class Bisection:
     most_open: int = 1_000_000
     tight: bool = False
 
-    def chosen(self, model: Model) -> Method:
-        """The method for a network."""
-        varying: set[int] = set()
-        for node in model.graph:
-            if node.op == INPUT or any(arg in varying for arg in node.args):
-                varying.add(node.index)
-        sizes = [math.prod(model.graph[index].shape) for index in varying]
+    def chosen(self, model: Model, varying: Collection[int] | None = None) -> Method:
+        """The method for a network, of which the sources `varying` vary, by index (None: all inputs)."""
+        sources = {node.index for node in model.graph.inputs} if varying is None else varying
+        sizes = [math.prod(model.graph[index].shape) for index in perturbed_nodes(model.graph, sources)]
         small, rows = sum(sizes) <= SMALL, min(MOST_ROWS, max(LEAST_ROWS, NUMBERS // max(sizes)))
         return self.method or (CROWN(problems=self.boxes, max_rows=rows) if small or self.tight else CROWN(IBP()))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -13,8 +13,10 @@ from boundlab.bounds.observe import Deadline
 from boundlab.bounds.problem import Method
 from boundlab.errors import BoundError, MissingRule, OutOfTime
 from boundlab.graph import Model
+from boundlab.perturbations.sets import PerturbationSet
 from boundlab.verify.branching import branchable, branching
 from boundlab.verify.checkpoint import Checkpoint
+from boundlab.verify.fixed import fixed
 from boundlab.verify.options import Bisection, Branching, Race, Turn
 from boundlab.verify.proof import Proof
 from boundlab.verify.search import Found, State
@@ -87,7 +89,7 @@ class Runner:
             index = branchable(task, standing.open)
             if len(index) == 0:
                 return replace(self, index=index)
-            state = branching(replace(task, observe=Deadline(deadline)), index, self.options, deadline)
+            state = branching(replace(task, observe=Deadline(deadline)), index, self.options, deadline, standing.learnt)
             return replace(self, index=index, state=replace(state, task=task))
         return replace(self, state=bisection(task, self.index, self.options))
 
@@ -99,7 +101,7 @@ class Runner:
 def race(task: Task, standing: Standing, stage: Race, clock: Clock, first: bool) -> Standing:
     """What searches find out of the open problems by the deadline; with `first`, the first witness ends them."""
     runners = [Runner(options, able(task, standing, options), None, HEAD_START * place, lead=lead(task, standing, options))
-               for place, options in enumerate(distinct(stage.searches, task.model))]
+               for place, options in enumerate(searched(task, standing, stage.searches))]
     log = None if stage.file is None else Log(Checkpoint(stage.file, task, stage.searches), time.perf_counter())
     known = None if log is None else log.checkpoint.load()
     standing, runners = (standing, runners) if known is None else (judged(known[0], task), known[1])
@@ -111,25 +113,33 @@ def race(task: Task, standing: Standing, stage: Race, clock: Clock, first: bool)
         led = any(runners[other].lead > 1 for other in ready if other != place)
         runners[place] = runners[place].forward(task, standing, clock, 1 / LEAD if led else 1.0, stage.team)
         standing = decided(standing, runners[place], task, clock)
-        log = None if log is None else log.written((standing, runners))
+        log = None if log is None else log.written((replace(standing, learnt=()), runners))
         if stage.watch is not None:
             stage.watch(turn(standing, runners[place], task))
     for runner in runners:
         standing = standing.note(left_open(standing, runner, task))
     if log is not None:
-        log.checkpoint.save((standing, runners))
+        log.checkpoint.save((replace(standing, learnt=()), runners))
     return standing
 
 
-def distinct(searches: Sequence[Bisection | Branching], model: Model) -> list[Bisection | Branching]:
-    """The searches without those that would halve inputs by the method of one before."""
+def distinct(searches: Sequence[Bisection | Branching], model: Model, varying: Collection[int] | None = None
+             ) -> list[Bisection | Branching]:
+    """The searches without those that would halve inputs by the method of one before, each with its method; see `chosen`."""
     found, methods = list[Bisection | Branching](), list[Method]()
     for options in searches:
-        method = options.chosen(model) if isinstance(options, Bisection) else None
+        method = options.chosen(model, varying) if isinstance(options, Bisection) else None
         if method is None or method not in methods:
-            found.append(options)
+            found.append(replace(options, method=method) if isinstance(options, Bisection) else options)
         methods += [] if method is None else [method]
     return found
+
+
+def searched(task: Task, standing: Standing, searches: Sequence[Bisection | Branching]) -> list[Bisection | Branching]:
+    """The searches of the open problems, by methods for that part of the network that varies in them."""
+    sets = task.take(standing.open)[0]
+    varying = {node.index for node in task.model.graph if node.source and isinstance(sets.get(node.name), PerturbationSet)}
+    return distinct(searches, fixed(task.model, sets)[0], varying or None)
 
 
 def judged(standing: Standing, task: Task) -> Standing:

@@ -10,13 +10,17 @@ import torch
 from torch import Tensor
 
 from boundlab.bounds.problem import Method
+from boundlab.verify.learnt import Learnt
 from boundlab.verify.proof import Proof
 from boundlab.verify.verdict import Result, Verdict, Witness
 
 
 @dataclass(frozen=True)
 class Standing:
-    """What is known of b problems so far: best lower bounds of the rows (b, s), and by problem what decided it."""
+    """What is known of b problems so far: best lower bounds of the rows (b, s), and by problem what decided it.
+
+    `learnt` are the intervals with which a later search begins.
+    """
 
     lower: Tensor
     decided: Mapping[int, str] = field(default_factory=dict)
@@ -24,6 +28,7 @@ class Standing:
     witnesses: Mapping[int, Witness] = field(default_factory=dict)
     notes: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     proofs: Mapping[int, Proof] = field(default_factory=dict)
+    learnt: tuple[Learnt, ...] = ()
 
     @property
     def open(self) -> Tensor:

@@ -23,6 +23,9 @@ from boundlab.perturbations.joint import Regions
 from boundlab.perturbations.sets import PerturbationSet
 from boundlab.question.exact import Query
 from boundlab.spec import Specification
+from boundlab.verify.base import FIRST
+from boundlab.verify.fixed import fixed
+from boundlab.verify.learnt import learnt
 from boundlab.verify.options import Bisection, Branching, Race, team_of
 from boundlab.verify.proof import Proof, best_rows, plain_of, some, whole
 from boundlab.verify.query import Reduced, batches, reduced
@@ -36,8 +39,9 @@ CHUNK = 2**25
 """Numbers that the rows of one chunk of problems may hold at the widest node."""
 OF_BOUNDS = 0.8
 """The share of the time left that bounds may take: attacks that come later decide networks that are too large for bounds."""
-OF_FEW = 0.3
-"""That share where few inputs vary and boxes will be halved: bounds of the whole box are seldom worth waiting for there."""
+OF_FEW, OF_TRIES = 0.3, 0.05
+"""That share where few inputs vary and boxes will be halved: bounds of the whole box are seldom worth waiting for there. And
+the share of an attack there, which matters where problems are many: halves are attacked, too."""
 Stage = PGD | Method | Bisection | Branching | Race
 LADDER: tuple[Stage, ...] = (IBP(), PGD(steps=10, targets=0), CROWN(IBP()), CROWN(), PGD(), Race())
 """What `verify` tries by default, in this order."""
@@ -113,20 +117,30 @@ def run(task: Task, stages: Sequence[Stage], clock: Clock, first: bool) -> Stand
         if clock.over or len(standing.open) == 0 or (first and standing.witnesses):
             break
         if isinstance(stage, PGD):
-            standing = attacked(task, standing, stage, clock)
+            ends = clock.part(OF_TRIES) if halving(task, standing, stages[turn:]) else clock.deadline
+            standing = attacked(task, standing, stage, replace(clock, deadline=ends))
         elif isinstance(stage, Race | Bisection | Branching):
             standing = race(task, standing, stage if isinstance(stage, Race) else Race((stage,)), clock, first)
         else:
-            ends = clock.part(share(task, standing, stages[turn:])) if turn < len(stages) else clock.deadline
-            standing = bounded(replace(task, observe=Deadline(ends)), standing, stage, clock)
+            share = OF_FEW if halving(task, standing, stages[turn:]) else OF_BOUNDS
+            ends = clock.part(share) if turn < len(stages) else clock.deadline
+            standing = bounded(replace(task, observe=Deadline(ends)), standing, stage, clock, awaited(stage, stages[turn:]))
     return standing
 
 
-def share(task: Task, standing: Standing, later: Sequence[Stage]) -> float:
-    """The share of the time left that bounds may take before the `later` stages."""
-    searches = [one for stage in later for one in (stage.searches if isinstance(stage, Race) else (stage,))]
-    halved = any(isinstance(one, Bisection) and few(task, standing, one) for one in searches)
-    return OF_FEW if halved else OF_BOUNDS
+def halving(task: Task, standing: Standing, later: Sequence[Stage]) -> bool:
+    """Whether the `later` stages halve boxes in which few inputs vary."""
+    return any(isinstance(one, Bisection) and few(task, standing, one) for one in apart(later))
+
+
+def awaited(method: Method, later: Sequence[Stage]) -> bool:
+    """Whether a search among the `later` stages begins with the intervals of a method."""
+    return method == FIRST and any(isinstance(one, Branching) and one.base is None for one in apart(later))
+
+
+def apart(stages: Sequence[Stage]) -> list[Stage]:
+    """The stages, with the searches of races each on its own."""
+    return [one for stage in stages for one in (stage.searches if isinstance(stage, Race) else (stage,))]
 
 
 def chunks(task: Task, index: Tensor) -> tuple[Tensor, ...]:
@@ -158,9 +172,13 @@ def attacked(task: Task, standing: Standing, how: PGD, clock: Clock) -> Standing
 
 
 @torch.no_grad()
-def bounded(task: Task, standing: Standing, method: Method, clock: Clock) -> Standing:
-    """One method's bounds of the open problems; each row keeps the best that is known of it."""
+def bounded(task: Task, standing: Standing, method: Method, clock: Clock, keep: bool = False) -> Standing:
+    """One method's bounds of the open problems; each row keeps the best that is known of it.
+
+    `keep`: with the intervals of those that stay open.
+    """
     for index in chunks(task, standing.open):
+        started = time.perf_counter()
         try:
             parts, notes = attempt(task, index, method)
         except OutOfTime as late:
@@ -173,6 +191,9 @@ def bounded(task: Task, standing: Standing, method: Method, clock: Clock) -> Sta
             standing = standing.decide(dict.fromkeys(own[proven].tolist()), describe(method), clock.spent)
             if task.keep:
                 standing = standing.show(at_once(task, own, proven, lower, found))
+            if keep:
+                seconds = (time.perf_counter() - started) * len(own) / len(index)
+                standing = replace(standing, learnt=(*standing.learnt, *learnt(found, own, standing.open, seconds)))
     return standing
 
 
@@ -189,8 +210,9 @@ def attempt(task: Task, index: Tensor, method: Method) -> tuple[list[tuple[Tenso
     """Bounds of the rows for parts of the problems `index`, and notes where the method says nothing; one bad problem spoils no
     other."""
     sets, spec = task.take(index)
+    model, sets = fixed(task.model, sets)
     try:
-        return [(index, bound(task.model, sets, method=method, spec=spec, observe=task.observe))], {}
+        return [(index, bound(model, sets, method=method, spec=spec, observe=task.observe))], {}
     except (BoundError, MissingRule) as problem:
         if len(index) == 1 or isinstance(problem, MissingRule):
             return [], dict.fromkeys(index.tolist(), f"{describe(method)}: {problem}")
