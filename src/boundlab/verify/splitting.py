@@ -1,9 +1,9 @@
 """Input bisection: boxes are halved until each is proven, a witness turns up, or the time is over.
 
 For networks with few perturbed inputs; Wang et al. 2018 (ReluVal), Sec. 4.2 choose the coordinate by its influence, here
-its width times its coefficients in the linear bounds. A clause that is proven on a box is left alone in its halves. The most
-promising boxes are attacked. All problems of a batch share one
-flat list of open boxes.
+its width times its coefficients in the linear bounds. A clause that is proven on a box is left alone in its halves, and what
+these bounds exclude is cut off before. The most promising boxes are attacked. All problems of a batch share one flat list of
+open boxes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ FIRST = 512
 """Boxes of the first turn."""
 HELD = 2**28
 """Bytes of slopes up to which a search keeps those of boxes that show clauses; those of later ones are made again."""
-SMALL = 0.5
+SMALL = 0.7
 """A box of which so little is left is bounded again before it is halved."""
 QUIET = 2.0
 """So many times as long as an attack took pass before the next one: on large networks it takes longer than bounds do."""
@@ -112,7 +112,7 @@ class BisectionState:
 
     @torch.no_grad()
     def step(self, deadline: float, team: Team = ALONE) -> BisectionState:
-        """The lowest boxes bounded by all of a team, and those that are not proven halved."""
+        """The lowest boxes bounded by all of a team, and what is not proven of them halved, if it is much of a box."""
         started, (batch, rest) = time.perf_counter(), self.boxes.worst(self.count)
         if self.done == 0 and (known := sampled(self.task, batch, deadline)):
             return replace(self.without(set(known)), witnesses={**self.witnesses, **known})

@@ -21,7 +21,7 @@ from boundlab.verify.parts import members_of
 
 MOST = 6
 """Cuts of one box."""
-LEAST = 0.1
+LEAST = 0.05
 """The share of its box that a cut takes at least: each is one more leaf of a proof."""
 ROUNDING = 2 / 3
 """The power of the machine's precision, beside a row's size, by which a line is above 0 on what is cut off."""
