@@ -10,6 +10,7 @@ from boundlab.verify import boxes as module
 from boundlab.verify.bounded import Bounded
 from boundlab.verify.boxes import Boxes, Heap, joined
 from boundlab.verify.mixing import mixed
+from boundlab.verify.trimming import untrimmed
 
 
 def some(bounds, owners, first):
@@ -52,7 +53,10 @@ def test_the_lowest_come_first_and_none_is_lost_or_doubled(seed, monkeypatch):
 def test_clauses_that_are_shown_do_not_steer_the_split():
     clause, lower = torch.tensor([0, 1, 1]), torch.tensor([[-1.0, -2.0, -4.0]])
     slope = torch.eye(3)[None]  # each row depends on a coordinate of its own
-    found = Bounded(lower, slope, mixed(margins_of(clause), lower, None), None)
+    spec = margins_of(clause)
+    none = Boxes(torch.zeros(1), torch.zeros(1, 3), torch.ones(1, 3), torch.zeros(1), torch.zeros(1),
+                 torch.zeros(1, 2, dtype=torch.bool))
+    found = Bounded(lower, slope, mixed(spec, lower, None), untrimmed(none, spec), None)
     assert found.influence(clause, torch.tensor([[False, False]])).tolist() == [[1.0, 0.5, 0.25]]
     assert found.influence(clause, torch.tensor([[False, True]])).tolist() == [[1.0, 0.0, 0.0]]
 

@@ -53,6 +53,8 @@ CHUNK = 1024
 """Columns that pass a dense map at once."""
 CACHED = 2**18
 """Numbers whose absolute values are summed at once, in the cache; problem by problem where each has as many."""
+APART = 2**14
+"""Numbers in the columns of each problem from which on problems are scaled one by one; with fewer the calls cost more."""
 
 
 def push(columns: Columns, layer: LinearMap) -> Columns:
@@ -160,10 +162,11 @@ def stretches(owner: Tensor, batch: int) -> list[slice] | None:
 
 
 def scaled_dense(columns: Dense, layer: Diagonal) -> Dense:
-    """Explicit columns times a per-example tensor (b, 1, *shape), problem by problem: laid beside them it would be as large."""
+    """Explicit columns times a per-example tensor (b, 1, *shape), problem by problem where it would be as large beside them."""
     scale, values, owner = layer.scale, columns.coefficients, owners(columns)
     learned = torch.is_grad_enabled() and (scale.requires_grad or values.requires_grad)
-    runs = None if learned or scale.shape[1] > 1 else stretches(owner, len(scale))
+    few = values.numel() < len(scale) * APART
+    runs = None if few or learned or scale.shape[1] > 1 else stretches(owner, len(scale))
     if runs is None:
         return push_dense(columns, layer)
     result = torch.empty_like(values)

@@ -15,10 +15,12 @@ from boundlab.errors import BoundError
 from boundlab.graph import Model
 from boundlab.perturbations.sets import Box
 from boundlab.spec import Specification
+from boundlab.verify import trimming
 from boundlab.verify.boxes import Boxes
 from boundlab.verify.fixed import fixed
 from boundlab.verify.mixing import Lines, Mixed, mixed
 from boundlab.verify.proof import Slopes, plain_of, together
+from boundlab.verify.trimming import Trims, trimmed, untrimmed
 
 
 @dataclass(frozen=True)
@@ -32,17 +34,19 @@ class Bounding:
 
 @dataclass(frozen=True)
 class Bounded:
-    """What is known of n boxes: lower bounds of rows (n, s), their coefficients (n, s, d), bounds of the clauses, and slopes
-    of plain lines on those boxes that are the first to show a clause, if they are kept."""
+    """What is known of n boxes: lower bounds of rows (n, s), their coefficients (n, s, d), bounds of the clauses, what is left
+    of the boxes, and slopes of plain lines on those that are the first to show a clause, or lost anything, if they are kept."""
 
     lower: Tensor
     slope: Tensor
     mixed: Mixed
+    trims: Trims
     plain: Slopes | None
 
     def select(self, index: Tensor) -> Bounded:
         """Bounds of some boxes, without slopes."""
-        return Bounded(self.lower[index], self.slope[index], Mixed(self.mixed.lower[index], self.mixed.weights[index]), None)
+        clauses = Mixed(self.mixed.lower[index], self.mixed.weights[index])
+        return Bounded(self.lower[index], self.slope[index], clauses, self.trims.select(index), None)
 
     def influence(self, clause: Tensor, shown: Tensor) -> Tensor:
         """By how much each coordinate (n, d) moves the rows of clauses that are not `shown` (n, c), given the clause of each.
@@ -59,6 +63,11 @@ def first_shown(boxes: Boxes, clauses: Mixed) -> Tensor:
     return ~boxes.shown & (clauses.lower > 0)
 
 
+def telling(boxes: Boxes, clauses: Mixed, trims: Trims) -> Tensor:
+    """The boxes (n,) that show something as the first, on all of the box or a part of it."""
+    return first_shown(boxes, clauses).any(1) | trims.cut
+
+
 @torch.no_grad()
 def bound_boxes(how: Bounding, boxes: Boxes, keep: bool, observe: Observer | None) -> Bounded:
     """Lower bounds of rows and clauses; -inf and coefficients of 1 where the method says nothing. `keep`: slopes, too."""
@@ -69,9 +78,10 @@ def bound_boxes(how: Bounding, boxes: Boxes, keep: bool, observe: Observer | Non
     lines = lines_of(found, how, boxes)
     slope = boxes.lower.new_ones(*found.lower.shape, boxes.lower.shape[1]) if lines is None else lines.slope
     clauses = mixed(how.spec, found.lower, lines)
-    new = first_shown(boxes, clauses).any(1).nonzero().flatten()
+    trims = trimmed(how.spec, boxes, lines, clauses)
+    new = telling(boxes, clauses, trims).nonzero().flatten()
     plain = plain_of(found.graph, found.env, new) if keep and len(new) else {}
-    return Bounded(found.lower, slope, clauses, plain if keep else None)
+    return Bounded(found.lower, slope, clauses, trims, plain if keep else None)
 
 
 def without_failed(how: Bounding, boxes: Boxes, keep: bool, observe: Observer | None,
@@ -93,15 +103,16 @@ def unbounded(how: Bounding, boxes: Boxes, keep: bool) -> Bounded:
     """What is known of boxes for which the method has failed."""
     lower = boxes.lower.new_full((len(boxes), how.spec.rows.shape[1]), -torch.inf)
     slope = boxes.lower.new_ones(*lower.shape, boxes.lower.shape[1])
-    return Bounded(lower, slope, mixed(how.spec, lower, None), {} if keep else None)
+    return Bounded(lower, slope, mixed(how.spec, lower, None), untrimmed(boxes, how.spec), {} if keep else None)
 
 
 def merged(boxes: Sequence[Boxes], parts: Sequence[Bounded], order: Tensor) -> Bounded:
     """What is known of two lists of boxes as of one, in this order (n,), which keeps that of those that show clauses."""
     clauses = Mixed(torch.cat([part.mixed.lower for part in parts]), torch.cat([part.mixed.weights for part in parts]))
-    counts = [int(first_shown(own, part.mixed).any(1).sum()) for own, part in zip(boxes, parts, strict=True)]
+    counts = [int(telling(own, part.mixed, part.trims).sum()) for own, part in zip(boxes, parts, strict=True)]
     kept = [part.plain for part in parts if part.plain is not None]
-    whole = Bounded(torch.cat([part.lower for part in parts]), torch.cat([part.slope for part in parts]), clauses, None)
+    whole = Bounded(torch.cat([part.lower for part in parts]), torch.cat([part.slope for part in parts]), clauses,
+                    trimming.joined([part.trims for part in parts]), None)
     return replace(whole.select(order), plain=together(kept, counts) if kept else None)
 
 

@@ -96,7 +96,8 @@ class Proof:
     A constraint on an input cuts its set. `slopes` are those of the row's lines, `plain` those of plain lines on the leaf's
     box, `inner` those by which inner intervals were found where plain lines were not all, by node. `assumed` are those of
     intervals that hold where a clause fails, by clause and node, in the order in which they were found. `narrowed` are ends of
-    intervals that hold on single leaves. All is on the CPU.
+    intervals that hold on single leaves. Leaves with the same `frame` (n,) have the same plain lines, on their hull; without it
+    those that lie in the same box. All is on the CPU.
     """
 
     clause: Tensor
@@ -107,11 +108,13 @@ class Proof:
     inner: Mapping[int, Inner] = field(default_factory=dict)
     assumed: Mapping[int, Mapping[int, Assumed]] = field(default_factory=dict)
     narrowed: Narrowed | None = None
+    frame: Tensor | None = None
 
     def take(self, index: Tensor) -> Proof:
         """Some leaves, without ends of single ones, which are gathered when all leaves are known."""
         slopes, plain = (some(slopes, index) for slopes in (self.slopes, self.plain))
-        return Proof(self.clause[index], self.weights[index], self.splits.take(index), slopes, plain, self.inner, self.assumed)
+        return Proof(self.clause[index], self.weights[index], self.splits.take(index), slopes, plain, self.inner, self.assumed,
+                     frame=None if self.frame is None else self.frame[index])
 
 
 def some(slopes: Slopes, index: Tensor) -> Slopes:

@@ -233,7 +233,7 @@ def case_proof(proof: Proof, case: Case, names: Names) -> Short:
     weights[filled] = 0
     steps, (step, neuron, side, point, multiplier) = constraints_of(proof.splits, names)
     steps, narrowed = ends_of(proof, steps, names)
-    number, frame = frames_of(proof.splits, {node.index for node in names.graph.inputs}, clause if proof.assumed else None)
+    number, frame = numbered(proof, clause, names)
     plain = {argument: (low[frame], high[frame]) for argument, (low, high) in names.slopes(proof.plain).items()}
     short = CaseProof(clause, weights, step, neuron, side, point, multiplier, number, steps, names.slopes(proof.slopes), {},
                       plain, assumed=assumptions_of(proof, clause[frame], case, names), narrowed=narrowed)
@@ -277,6 +277,14 @@ def constraints_of(splits: Splits, names: Names) -> tuple[tuple[Argument, ...], 
 def used_first(splits: Splits) -> Tensor:
     """The order (n, c) in which empty places of each part's constraints come last."""
     return (splits.side == 0).to(torch.uint8).argsort(dim=1, stable=True)
+
+
+def numbered(proof: Proof, clause: np.ndarray, names: Names) -> tuple[np.ndarray, np.ndarray]:
+    """A number for the frame of each leaf (n,), and the first leaf of each number."""
+    if proof.frame is None:
+        return frames_of(proof.splits, {node.index for node in names.graph.inputs}, clause if proof.assumed else None)
+    _, first, number = np.unique(proof.frame.numpy(), return_index=True, return_inverse=True)
+    return number.reshape(-1).astype(np.int64), first
 
 
 def frames_of(splits: Splits, inputs: set[int], clause: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

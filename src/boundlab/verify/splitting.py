@@ -1,9 +1,9 @@
 """Input bisection: boxes are halved until each is proven, a witness turns up, or the time is over.
 
 For networks with few perturbed inputs; Wang et al. 2018 (ReluVal), Sec. 4.2 choose the coordinate by its influence, here
-its width times its coefficients in the linear bounds. A clause that is proven on a box is left alone in its halves. The most
-promising boxes are attacked. All problems of a batch share one
-flat list of open boxes.
+its width times its coefficients in the linear bounds. A clause that is proven on a box is left alone in its halves, and what
+these bounds exclude is cut off before. The most promising boxes are attacked. All problems of a batch share one flat list of
+open boxes.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from torch import Tensor
 
 from boundlab.perturbations.joint import Regions
 from boundlab.perturbations.sets import Box, PerturbationSet
-from boundlab.verify.bounded import Bounded, Bounding, bound_boxes, bounds_of, merged
+from boundlab.verify.bounded import Bounded, Bounding, bound_boxes, bounds_of, first_shown, merged, telling
 from boundlab.verify.boxes import Boxes, Heap, joined
 from boundlab.verify.cuts import Cuts
 from boundlab.verify.options import Bisection
 from boundlab.verify.probing import attacked, probe, sampled
 from boundlab.verify.proof import Proof, Slopes, plain_of, some, together
 from boundlab.verify.search import Found, paced
+from boundlab.verify.shown import Shown, all_leaves, shown_of
 from boundlab.verify.task import Task, take_regions
 from boundlab.verify.team import ALONE, Team
 from boundlab.verify.verdict import Witness
@@ -35,6 +36,8 @@ FIRST = 512
 """Boxes of the first turn."""
 HELD = 2**28
 """Bytes of slopes up to which a search keeps those of boxes that show clauses; those of later ones are made again."""
+SMALL = 0.7
+"""A box of which so little is left is bounded again before it is halved."""
 QUIET = 2.0
 """So many times as long as an attack took pass before the next one: on large networks it takes longer than bounds do."""
 
@@ -109,28 +112,28 @@ class BisectionState:
 
     @torch.no_grad()
     def step(self, deadline: float, team: Team = ALONE) -> BisectionState:
-        """The lowest boxes bounded by all of a team, and those that are not proven halved."""
+        """The lowest boxes bounded by all of a team, and what is not proven of them halved, if it is much of a box."""
         started, (batch, rest) = time.perf_counter(), self.boxes.worst(self.count)
         if self.done == 0 and (known := sampled(self.task, batch, deadline)):
             return replace(self.without(set(known)), witnesses={**self.witnesses, **known})
         found, most = self.bounded(batch, deadline, team)
-        open_now = torch.where(batch.shown, torch.inf, found.mixed.lower)
-        margin, shown = open_now.amin(1), batch.shown | (open_now > 0)
-        proven = shown.all(1)
-        closed = replace(self, done=self.done + len(batch)).closed(batch, shown & ~batch.shown, found)
-        failed = replace(batch, parent=torch.maximum(batch.parent, margin), shown=shown).select(~proven)
-        found = found.select(~proven)
+        margin = torch.where(batch.shown, torch.inf, found.mixed.lower).amin(1)
+        closed, left = replace(self, done=self.done + len(batch)).closed(batch, found)
+        proven, size = left.shown.all(1), share_left(batch, left)
+        failed = replace(left, parent=torch.maximum(batch.parent, margin)).select(~proven)
+        found, size = found.select(~proven), size[~proven]
         slope = found.slope[torch.arange(len(failed)), found.lower.argmin(1)]
         witnesses, quiet = {**self.witnesses, **probe(self.task, failed, slope)}, self.quiet - (time.perf_counter() - started)
         if quiet <= 0:
             before = time.perf_counter()
             witnesses |= attacked(self.task, failed.without(set(witnesses)))
             quiet = QUIET * (time.perf_counter() - before)
-        halves, hopeless = halve(failed, found.influence(self.task.spec.clause, failed.shown), self.cuts)
-        stuck = self.stuck | set(hopeless.tolist())
+        small, influence = size <= SMALL, found.influence(self.task.spec.clause, failed.shown)
+        halves, hopeless = halve(failed.select(~small), influence[~small], self.cuts)
+        fresh, stuck = joined((halves, failed.select(small))), self.stuck | set(hopeless.tolist())
         ended = stuck | set(witnesses)
         count = paced(self.count, time.perf_counter() - started, most)
-        return replace(closed, boxes=rest.without(ended).joined(halves.without(ended)), stuck=stuck, witnesses=witnesses,
+        return replace(closed, boxes=rest.without(ended).joined(fresh.without(ended)), stuck=stuck, witnesses=witnesses,
                        count=count, quiet=quiet)
 
     def bounded(self, boxes: Boxes, deadline: float, team: Team) -> tuple[Bounded, int]:
@@ -142,15 +145,16 @@ class BisectionState:
         whole = merged(each, found, torch.arange(len(boxes), device=device)) if len(found) > 1 else found[0]
         return whole, len(shares) * self.at_once
 
-    def closed(self, boxes: Boxes, fresh: Tensor, found: Bounded) -> BisectionState:
-        """With clauses (n, c) that boxes are the first to show, and what is known of these boxes."""
-        rows = torch.where(fresh[:, self.task.spec.clause], found.lower, torch.inf)
+    def closed(self, boxes: Boxes, found: Bounded) -> tuple[BisectionState, Boxes]:
+        """With what boxes are the first to show, and what is left of them."""
+        fresh, trims = first_shown(boxes, found.mixed), found.trims
+        rows = torch.minimum(torch.where(fresh[:, self.task.spec.clause], found.lower, torch.inf), trims.floor)
         floor = self.floor.scatter_reduce(0, boxes.owner[:, None].expand_as(rows), rows, "amin")
-        new = fresh.any(1)
-        if not self.task.keep or not bool(new.any()):
-            return replace(self, floor=floor)
-        shown = Shown(boxes.select(new), fresh[new], found.mixed.weights[new].double().cpu(), found.plain)
-        return replace(self, floor=floor, shown=(*self.shown, shown))
+        left = replace(boxes, lower=trims.lower, upper=trims.upper, shown=boxes.shown | fresh | (trims.end > 0))
+        if not self.task.keep or not bool(telling(boxes, found.mixed, trims).any()):
+            return replace(self, floor=floor), left
+        shown, number = shown_of(boxes, found, self.cuts)
+        return replace(self, floor=floor, shown=(*self.shown, shown)), replace(left, number=number)
 
     def found(self) -> Found:
         waiting = self.boxes.owners | self.stuck | set(self.witnesses)
@@ -161,12 +165,12 @@ class BisectionState:
         own = [part for shown in self.shown if (part := shown.select(shown.boxes.owner == problem)) is not None]
         if not own:
             return None
-        boxes, weights = joined([part.boxes for part in own]), torch.cat([part.weights for part in own])
+        leaves = all_leaves(own)
         plain = together([self.slopes(part) for part in own], [len(part.boxes) for part in own])
-        clause, box = torch.cat([part.fresh for part in own]).T.nonzero(as_tuple=True)
-        paths = self.cuts.paths(boxes.number, self.task.model.graph.inputs[0].index).cpu()
-        clause, box = clause.cpu(), box.cpu()
-        return Proof(clause, weights[box, clause], paths.take(box), plain=some(plain, box))
+        order = leaves.clause.argsort(stable=True)
+        clause, weights, place = (part[order].cpu() for part in (leaves.clause, leaves.weights.double(), leaves.place))
+        paths = self.cuts.paths(leaves.number, self.task.model.graph.inputs[0].index).cpu()
+        return Proof(clause, weights, paths.take(order.cpu()), plain=some(plain, place), frame=place)
 
     def slopes(self, shown: Shown) -> Slopes:
         """The slopes of plain lines on boxes, which are bounded once more where the search has not kept them."""
@@ -180,28 +184,10 @@ class BisectionState:
         return together(parts, counts)
 
 
-@dataclass(frozen=True)
-class Shown:
-    """n boxes that show clauses: which (n, c), `fresh` where no larger box does, by which weights of rows (n, c, a), and the
-    slopes of plain lines on them, unless these are to be made again."""
-
-    boxes: Boxes
-    fresh: Tensor
-    weights: Tensor
-    plain: Slopes | None
-
-    def select(self, mask: Tensor) -> Shown | None:
-        """Those where a mask (n,) is true; None if it is so nowhere."""
-        if not bool(mask.any()):
-            return None
-        plain = None if self.plain is None else some(self.plain, mask.cpu())
-        return Shown(self.boxes.select(mask), self.fresh[mask], self.weights[mask.cpu()], plain)
-
-    @property
-    def bytes(self) -> int:
-        """What the slopes hold."""
-        sides = [side for pairs in (self.plain or {}).values() for pair in pairs for side in pair]
-        return sum(side.numel() * side.element_size() for side in sides)
+def share_left(boxes: Boxes, left: Boxes) -> Tensor:
+    """How much is left of each box (n,), as a share of its volume."""
+    before, after = boxes.upper - boxes.lower, left.upper - left.lower
+    return torch.where(before > 0, after / before, 1.0).prod(1)
 
 
 def at_once(task: Task, options: Bisection) -> int:
