@@ -15,8 +15,8 @@ from boundlab.certificates.pull import Pull, Read, Room, at, room_of_lines, some
 from boundlab.certificates.rounding import LARGEST, TINY, above, below, gamma, largest
 from boundlab.certificates.work import ALONE, Work
 
-MOST_NUMBERS = 2**14
-"""Coefficients of one step that are pulled at a time: few enough for the processor's cache, but at least `FEWEST` rows."""
+MOST_NUMBERS = 2**18
+"""Coefficients of one step that are pulled at a time, but at least `FEWEST` rows; measured: with fewer, calls cost more."""
 FEWEST = 64
 """Rows that are pulled together at least."""
 NARROW = 2.0**-40
