@@ -51,6 +51,12 @@ def test_long_lists_are_shared_and_short_ones_done_by_all(team):
     assert len(team.shares(8)) == 2, "the process is there for other work"
 
 
+def test_a_portion_leaves_some_for_every_hand():
+    assert Work().portion(100, 70, 8) == 70
+    shared = Work(hands=3, deal=lambda function, items: [])
+    assert [shared.portion(count, 70, 8) for count in (6000, 120, 10)] == [70, 20, 8]
+
+
 def nested(work, count):
     """Lists in items of a list: many items take each its own inner list."""
     return [sorted({pid for _, pid in inner}) for _, inner in work.each(
@@ -159,6 +165,6 @@ def test_a_check_finds_the_same_with_more_hands(team, function, monkeypatch):
         tell(helper, message)
 
     monkeypatch.setattr(Helper, "tell", counted)
-    np.testing.assert_array_equal(joint(team, bounds_of, content, query.cases[0], proof),
-                                  bounds_of(Work(), content, query.cases[0], proof))
+    np.testing.assert_allclose(joint(team, bounds_of, content, query.cases[0], proof),
+                               bounds_of(Work(), content, query.cases[0], proof), rtol=1e-9, atol=1e-9)
     assert told.count(Whole) >= 2, "the other process has kept up"

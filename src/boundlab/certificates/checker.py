@@ -171,7 +171,8 @@ def leaf_bounds(network: Network, batch: Batch, places: Places, wanted: np.ndarr
 
     def on_frames(members: Members, work: Work) -> list[tuple[np.ndarray, np.ndarray]]:
         known = derive_frames(network, batch, places, members, thorough, work)
-        parts = [members[1][start:start + max(count, FEWEST)] for start in range(0, len(members[1]), max(count, FEWEST))]
+        size = work.portion(len(members[1]), max(count, FEWEST), FEWEST)
+        parts = [members[1][start:start + size] for start in range(0, len(members[1]), size)]
 
         def on_leaves(chosen: np.ndarray, work: Work) -> np.ndarray:
             owner = np.searchsorted(members[0], proof.frame[chosen])

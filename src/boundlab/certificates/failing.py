@@ -87,6 +87,7 @@ def bounded(known: Known, target: tuple[int, int], side: int, assumption: Assump
     multipliers = np.broadcast_to(assumption.multipliers, (known.frames, *assumption.multipliers.shape[1:]))[:, side]
     frames, numbers = np.nonzero((multipliers > 0).any(axis=2))
     together = max(MOST_NUMBERS // max(step.size for step in network.steps), FEWEST)
+    together = failing.work.portion(len(frames), together, FEWEST)
     every: list[Members] = []
     for start in range(0, len(frames), together):
         number = numbers[start:start + together]

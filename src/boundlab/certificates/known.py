@@ -251,7 +251,8 @@ def refine(known: Known, target: tuple[int, int], slopes: Slopes, everything: bo
         neurons = order[neurons]
         ends = known.ends[argument]
         low, high = ends[0].copy(), ends[1].copy()
-        every = [Rows(target, neurons[part], frames[part], upper) for part in parted(frames, near[neurons], together)]
+        count = slopes.work.portion(len(frames), together, FEWEST)
+        every = [Rows(target, neurons[part], frames[part], upper) for part in parted(frames, near[neurons], count)]
         for rows, found in slopes.work.each(functools.partial(pulled_back, known, argument, slopes.rows), every):
             where = (rows.neuron, rows.frame)
             if upper:

@@ -28,6 +28,10 @@ class Work:
     hands: int = 1
     deal: Deal | None = None
 
+    def portion(self, count: int, most: int, least: int) -> int:
+        """How many of `count` rows to take at a time, `most` at most, so that every hand gets some; `least` are worth it."""
+        return most if self.deal is None else max(min(most, count // (2 * self.hands)), least)
+
     def each(self, function: Callable[[Item, Work], Found], items: Sequence[Item]) -> Iterator[tuple[Item, Found]]:
         """Items with what the function makes of them, in order, without those that were not reached in time.
 

@@ -113,7 +113,7 @@ class Team:
     def joint(self, here: Callable[[Work], Found], there: Joined, about: tuple[Any, ...], deadline: float) -> Found:
         """What `here(work)` finds by the deadline; the other processes that can take part run `there(work, *about)` for it.
 
-        It is the same whoever takes part. No process is begun for this.
+        It holds whoever takes part, and differs by rounding alone. No process is begun for this.
         """
         if self.members is not None:
             self.start()
