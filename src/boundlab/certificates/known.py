@@ -45,7 +45,7 @@ class Known:
 
     `magnitudes` (size, 1) bound the absolute values on all frames; `balls` are those that frames lie in beside their boxes.
     `errors` (size, 1) are those of nonlinear steps as they run, where the proof is about that. On `empty` frames (f,) nothing
-    is left of what is asked about.
+    is left of what is asked about. `points` are the ends of steps that hardly vary on any frame, where rows end.
     """
 
     network: Network
@@ -56,6 +56,7 @@ class Known:
     magnitudes: list[np.ndarray] = field(default_factory=list)
     rooms: dict[int, Room] = field(default_factory=dict)
     empty: np.ndarray | None = None
+    points: dict[int, Room] = field(default_factory=dict)
 
     def learn(self, step: int, ends: Ends) -> None:
         """The ends of the next step, or better ends of an earlier one."""
@@ -86,8 +87,11 @@ class Known:
 
     def pull_of(self, owner: np.ndarray) -> Pull:
         """Functions of the frames `owner` (r,), nothing of which has arrived yet."""
+        def point(step: int, read: Read) -> Room | None:
+            return self.points[step].at(owner, read) if step in self.points else None
+
         balls = None if self.balls is None else self.balls.at(owner)
-        return Pull(self.network, {}, np.zeros(len(owner)), self.magnitude, balls)
+        return Pull(self.network, {}, np.zeros(len(owner)), self.magnitude, balls, point)
 
 
 @dataclass(frozen=True)
@@ -134,6 +138,8 @@ def derive(network: Network, boxes: Sequence[Ends], slopes: Slopes, balls: Balls
             plain = slopes.plain(place) or [None] * len(step.arguments)
             known.rooms[place] = known.lined(place, known.arguments(place), plain)
             known.learn(place, values)
+        if not isinstance(step, Input) and pointed(known.ends[place]).all():
+            known.points[place] = Room(*widened(*known.ends[place], 0.0))
     return known
 
 

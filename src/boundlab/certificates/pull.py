@@ -96,12 +96,18 @@ def beside(first: Part, second: Part, size: int) -> tuple[Part, Part]:
     return first.on(read), second.on(read)
 
 
+def nowhere(step: int, read: Read) -> Room | None:
+    """No step hardly varies."""
+    return None
+
+
 @dataclass
 class Pull:
     """r linear functions on their way to the inputs: coefficients that wait at steps, and a bias (r,) so far.
 
     `magnitude` of a step is a bound of the absolute value of its entries, (size, 1). With `balls` (one for each function) the
-    coefficients of inputs are kept in `arrived` until all are there, and `boxed` (r,) is their least value on the box.
+    coefficients of inputs are kept in `arrived` until all are there, and `boxed` (r,) is their least value on the box. Where a
+    step hardly varies its `point` ends the way: its ends, which say as much as any line.
     """
 
     network: Network
@@ -109,6 +115,7 @@ class Pull:
     bias: np.ndarray
     magnitude: Callable[[int], np.ndarray]
     balls: Balls | None = None
+    point: Callable[[int, Read], Room | None] = nowhere
     arrived: Coefficients = field(default_factory=dict)
     boxed: np.ndarray | float = 0.0
 
@@ -137,12 +144,14 @@ class Pull:
 
     def through(self, step: int, part: Part, room: RoomOf) -> None:
         """Coefficients of a step become coefficients of its arguments, and a share of the bias."""
-        found = self.network.steps[step]
-        share, passed = shared(room(step, part.read), part.values)
+        found, point = self.network.steps[step], self.point(step, part.read)
+        share, passed = shared(room(step, part.read) if point is None else point, part.values)
         if self.balls is not None and isinstance(found, Input):
             self.arrived[step], self.boxed = part, below(self.boxed + below(share))
             return
         self.bias = below(self.bias + below(share))
+        if point is not None:
+            return
         if isinstance(found, Affine):
             for argument, matrix in zip(found.arguments, found.matrices, strict=True):
                 self.arrive(argument, matrix.pulled(part))
