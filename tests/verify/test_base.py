@@ -18,6 +18,7 @@ from boundlab.certificates.leaves import places_of
 from boundlab.certificates.network import Nonlinear
 from boundlab.certificates.reading import read_network
 from boundlab.exchange.onnx_file import onnx_of
+from boundlab.verify import branching
 from boundlab.verify.exactly import queries_of
 from boundlab.verify.proof import inner_of, plain_of, whole
 from boundlab.verify.recording import Names, case_proof
@@ -56,3 +57,18 @@ def test_the_checker_settles_the_neurons_that_a_search_takes_as_settled(seed):
         assert np.abs(low - lower)[open_].max(initial=0) < 1e-6 and np.abs(high - upper)[open_].max(initial=0) < 1e-6
         count += open_.sum()
     assert count > 4
+
+
+@pytest.mark.parametrize("negation", [False, True])
+def test_problems_that_share_a_box_share_what_is_kept_of_it(negation, monkeypatch):
+    """One set and two specifications: the intervals are those of both, and so is what proofs need of them."""
+    monkeypatch.setattr(branching, "EASY", 0)
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 2)).double()
+    model, x = bl.capture(net, torch.zeros(1, 4, dtype=torch.float64)).detached(), torch.zeros(1, 4, dtype=torch.float64)
+    box, rows = bl.Box(x - 1, x + 1), torch.eye(2, dtype=torch.float64)[:, None]
+    loose, tight = (bl.bound(model, box, method=method).lower[0] for method in (bl.CROWN(), bl.Optimised()))
+    spec = bl.Specification(rows, -(loose + tight)[:, None] / 2, torch.tensor([0]))
+    results = bl.verify(model, box, spec, stages=(bl.Branching(negation=negation),), timeout=60)
+    assert [(result.verdict, result.rigour) for result in results] == [(bl.Verdict.VERIFIED, bl.Rigour.SOUND)] * 2
+    assert all(result.proofs[0].inner for result in results)

@@ -26,9 +26,10 @@ class NeuronStart:
     def of(self, owner: Tensor, index: Tensor) -> Variables:
         """The variables of both sides of the groups of neurons `index` (n,) of examples `owner` (n,), (2 n, 1 or g, *shape).
 
-        NaN where a neuron was in no group.
+        NaN where a neuron was in no group. What is kept of one example is that of all owners.
         """
-        place = self.group[owner, index].to(owner.device)
+        own = owner if len(self.group) > 1 else torch.zeros_like(owner)
+        place = self.group[own, index].to(owner.device)
         sides = torch.stack([2 * place, 2 * place + 1], 1).flatten()
 
         def chosen(value: Tensor) -> Tensor:

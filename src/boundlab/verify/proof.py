@@ -240,11 +240,11 @@ def inner_of(ground: Ground, kept: Mapping[int, NeuronStart], problem: int) -> d
 
 @torch.no_grad()
 def inner_at(ground: Ground, index: int, start: NeuronStart, problem: int) -> Inner | None:
-    """The same for one node; None if no neuron of it was optimised."""
+    """The same for one node, which all problems may share; None if no neuron of it was optimised."""
     node, known = ground.problem.model.graph[index], ground.env[index]
     assert isinstance(known, Interval)
-    mask = torch.zeros_like(start.group, dtype=torch.bool)
-    mask[problem] = start.group[problem] >= 0
+    mask, place = torch.zeros_like(start.group, dtype=torch.bool), problem if len(start.group) > 1 else 0
+    mask[place] = start.group[place] >= 0
     neurons = neurons_of(node, known, mask.reshape(len(mask), *node.shape), 1)
     if len(neurons.index) == 0:
         return None
