@@ -18,6 +18,8 @@ MOST_NUMBERS = 2**28
 """Numbers that one value may hold for one example; more is a mistake in a file, and would fill the memory."""
 FEW = 2**28
 """Up to this product of the sizes of arguments and of numbers in attributes a result is computed rather than only sized."""
+GROWN = 2**26
+"""The same for the largest argument alone: layers that a short file asks for may each make a result of a gigabyte."""
 INDEXING = ("pick",)
 """Operators that read whole numbers as numbers of places."""
 
@@ -35,8 +37,8 @@ def trial(op: str, kinds: Sequence[tuple[tuple[int, ...], torch.dtype]], attrs: 
 
     Torch's device for tensors without data takes more than a second to be loaded, so small results are computed from zeros.
     """
-    evaluate = lookup(op).evaluate
-    if math.prod(math.prod(shape) for shape, _ in kinds) * extent(list(attrs.values())) <= FEW:
+    evaluate, sizes, factor = lookup(op).evaluate, [math.prod(shape) for shape, _ in kinds], extent(list(attrs.values()))
+    if math.prod(sizes) * factor <= FEW and max(sizes, default=1) * factor <= GROWN:
         try:
             return evaluate(*(torch.zeros((), dtype=kind).expand(shape) for shape, kind in kinds), **attrs)
         except (RuntimeError, IndexError, ValueError, TypeError, ArithmeticError):
