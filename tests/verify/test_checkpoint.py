@@ -24,6 +24,8 @@ from boundlab.verify.standing import Clock, Standing
 from boundlab.verify.task import task_of_sets
 from boundlab.verify.verdict import Witness
 
+RACE = sys.modules["boundlab.verify.race"]
+
 
 def task_of(seed=0, offset=0.0):
     torch.manual_seed(seed)
@@ -110,6 +112,18 @@ def test_a_file_of_a_stranger_runs_no_code(what, tmp_path):
     assert FORMAT in members
     with pytest.raises(CheckpointError, match="names"):
         checkpoint.load()
+
+
+def test_a_proof_for_which_there_was_no_time_is_put_together_by_who_goes_on(tmp_path, monkeypatch):
+    task, stage = task_of(), bl.Race((bl.Bisection(boxes=512),), file=tmp_path / "file")
+    with monkeypatch.context() as late:
+        late.setattr(RACE, "proof_in_time", lambda state, problem: None)
+        first = race(task, Standing(torch.full((2, 1), -torch.inf)), stage, Clock(0.0, math.inf), first=False)
+    assert set(first.decided) == {0, 1} and not first.proofs
+    again = race(task, Standing(torch.full((2, 1), -torch.inf)), stage, Clock(0.0, math.inf), first=False)
+    assert again.decided.keys() == first.decided.keys() and again.proofs and again.proofs.keys() <= {0, 1}
+    other = race(replace(task, keep=False), first, stage, Clock(0.0, math.inf), first=False)
+    assert not other.proofs
 
 
 def test_a_witness_from_a_file_is_judged_again(tmp_path):

@@ -12,6 +12,7 @@ import boundlab as bl
 from boundlab.bounds.intermediate import perturbed_nodes
 from boundlab.interval import Interval
 from boundlab.verify.fixed import fixed
+from boundlab.verify.task import task_of_sets
 
 torch.manual_seed(3)
 
@@ -131,3 +132,16 @@ def test_constants_beside_intervals_serve_any_number_of_parts() -> None:
     spec = bl.Specification(torch.ones(40, 1, 1), -(tight + loose) / 2, torch.tensor([0]))
     results = bl.verify(model, box, spec, stages=(bl.Branching(),), timeout=20)
     assert {result.verdict for result in results} == {bl.Verdict.VERIFIED}
+
+
+def test_a_point_without_the_constant_inputs_may_be_a_witness() -> None:
+    class Sum(nn.Module):
+        def forward(self, x: Tensor, z: Tensor) -> Tensor:
+            return x + z
+
+    model = bl.capture(Sum(), torch.zeros(2, 1), torch.zeros(2, 1)).detached()
+    x, z = (node.name for node in model.graph.inputs)
+    spec = bl.Specification(torch.ones(1, 1, 1), torch.zeros(1, 1), torch.tensor([0]))
+    task = task_of_sets(model, {x: bl.Box(-torch.ones(1, 1), torch.ones(1, 1)), z: torch.zeros(1, 1)}, spec, None)
+    found = task.witnesses(torch.tensor([0]), {x: torch.full((1, 1), -0.5)})
+    assert set(found[0].inputs) == {x, z}

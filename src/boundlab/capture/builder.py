@@ -19,7 +19,7 @@ MOST_NUMBERS = 2**28
 FEW = 2**28
 """Up to this product of the sizes of arguments and of numbers in attributes a result is computed rather than only sized."""
 GROWN = 2**26
-"""The same for the largest argument alone: a few numbers and a large stride, in a short file, make a result of gigabytes."""
+"""The same for the largest argument alone: layers that a short file asks for may each make a result of a gigabyte."""
 INDEXING = ("pick",)
 """Operators that read whole numbers as numbers of places."""
 

@@ -22,7 +22,7 @@ from boundlab.verify.packing import packed, unpacked
 from boundlab.verify.task import Task
 from boundlab.whole_file import write_whole
 
-FORMAT = "boundlab checkpoint 1"
+FORMAT = "boundlab checkpoint 2"
 """The member that says which network a file is about."""
 
 

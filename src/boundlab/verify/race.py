@@ -104,7 +104,7 @@ def race(task: Task, standing: Standing, stage: Race, clock: Clock, first: bool)
                for place, options in enumerate(searched(task, standing, stage.searches))]
     log = None if stage.file is None else Log(Checkpoint(stage.file, task, stage.searches), time.perf_counter())
     known = None if log is None else log.checkpoint.load()
-    standing, runners = (standing, runners) if known is None else (judged(known[0], task), known[1])
+    standing, runners = (standing, runners) if known is None else (completed(judged(known[0], task), known[1], task), known[1])
     while not clock.over and len(standing.open) and not (first and standing.witnesses):
         ready = [place for place, runner in enumerate(runners) if runner.running]
         if not ready:
@@ -149,6 +149,15 @@ def judged(standing: Standing, task: Task) -> Standing:
     lost = standing.witnesses.keys() - real.keys()
     decided = {problem: by for problem, by in standing.decided.items() if problem not in lost}
     return replace(standing, witnesses=real, decided=decided)
+
+
+def completed(standing: Standing, runners: Sequence[Runner], task: Task) -> Standing:
+    """With the proofs that searches had no time left to put together when they had decided."""
+    missing = (standing.decided.keys() - standing.witnesses.keys() - standing.proofs.keys()) if task.keep else set()
+    proofs = {problem: proof for runner in runners if missing and runner.state is not None
+              for problem in missing & runner.state.found().proven.keys()
+              if (proof := proof_in_time(runner.state, problem)) is not None}
+    return standing.show(proofs)
 
 
 @dataclass(frozen=True)

@@ -67,11 +67,15 @@ class Task:
         return Witness(inputs, output) if self.judge(problem, inputs, output) else None
 
     def witnesses(self, owner: Tensor, points: Mapping[str, Tensor]) -> dict[int, Witness]:
-        """Witnesses by problem among points (n, *shape) by input name for the problems `owner` (n,); the worst are replayed."""
+        """Witnesses by problem among points (n, *shape) by input name for the problems `owner` (n,); the worst are replayed.
+
+        Inputs that are constant need not be given.
+        """
         inside = take_regions(self.reachable, owner)
         cast = {name: value.to(self.spec.rows) for name, value in points.items()}
+        constant = [node.name for node in self.model.graph.inputs if isinstance(inside.get(node.name), Tensor)]
         points = {name: region.project(cast[name]) if isinstance(region := inside[name], PerturbationSet) else region
-                  for name in points}
+                  for name in (*points, *(name for name in constant if name not in points))}
         spec = self.spec.take(owner)
         margin = spec.worst(spec.values(evaluate(self.model, points)))
         found: dict[int, Witness] = {}
