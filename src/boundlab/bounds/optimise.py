@@ -123,11 +123,10 @@ class Optimised:
     def inner_bounds(self, problem: Problem, known: Env, kept: dict[int, NeuronStart]) -> Env:
         """Bounds of every node from those that are known, optimised in order: later lines are made on tightened intervals.
 
-        Where variables ended goes to `kept`, if it is to be; also for neurons of which only the base shows enough, since who
-        derives the intervals from what is kept has no base, and plain lines on tighter intervals need not show as much.
+        Where variables ended goes to `kept`, if it is to be. Who derives the intervals from that has no base, and lines on
+        tighter intervals need not show all that the base has shown: open neurons, and those that it alone settles, do without.
         """
         env: dict[int, Any] = {}
-        alone: dict[int, Interval] = {}
         readers = Readers(consumers(problem.model.graph), perturbed_nodes(problem.model.graph, problem.sets))
         asked, pulling = asker(problem, readers, relaxer(env)), pulling_of(problem, env, relaxer(env))
 
@@ -136,27 +135,22 @@ class Optimised:
             return torch.zeros_like(interval.lower, dtype=torch.bool) if mask is None else mask
 
         def met(node: Node, env: dict[int, Any]) -> Interval:
-            interval = known[node.index]
+            own, interval = env[node.index], known[node.index]
             assert isinstance(interval, Interval)
-            return interval
-
-        def without_base(node: Node, env: dict[int, Any]) -> None:
-            if self.keep and node.index != problem.target.index:
-                own = env[node.index]
-                settled = open_on(node, env, own) & ~open_on(node, env, own.meet(met(node, env)))
-                alone[node.index] = own.meet(tighten(pulling, node, settled)) if bool(settled.any()) else own
+            if not self.keep or node.index == problem.target.index:
+                return interval
+            still = open_on(node, env, own.meet(interval))
+            settled = open_on(node, env, own) & ~still
+            alone = own.meet(tighten(pulling, node, settled)) if bool(settled.any()) else own
+            return selected(still | (settled & open_on(node, env, alone)), alone, interval)
 
         def raise_sides(node: Node, env: dict[int, Any]) -> Interval | None:
-            mine, interval = open_on(node, env, env[node.index]), env[node.index]
-            own = alone.get(node.index, interval)
-            mask = mine | open_on(node, env, own)
-            if node.index == problem.target.index or not bool(mask.any()):
+            mask = asked(node, env)
+            if mask is None or node.index == problem.target.index:
                 return None
-            ground = ground_of(problem, {**env, node.index: selected(mine, interval, own)}, self.space)
-            return selected(mine, self.sides(ground, node, mask, readers, kept), interval)
+            return self.sides(ground_of(problem, dict(env), self.space), node, mask, readers, kept)
 
-        steps = (without_base, met, raise_sides)
-        return propagate(problem.model, problem.sets, problem.inputs, env, refiner(problem, *steps))
+        return propagate(problem.model, problem.sets, problem.inputs, env, refiner(problem, met, raise_sides))
 
     def sides(self, ground: Ground, node: Node, mask: Tensor, readers: Readers | None, kept: dict[int, NeuronStart]
               ) -> Interval:
