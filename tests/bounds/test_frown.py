@@ -126,7 +126,7 @@ def test_neurons_begin_where_another_run_ended(setting, with_spec):
     _, model, region = case("relu")
     spec = spec_of(model, region) if with_spec else None
     kept = bl.bound(model, region, method=frown(steps=6, keep=True, **setting), spec=spec)
-    again, cold = (bl.bound(model, region, method=frown(steps=0, start=start, **setting), spec=spec)
+    again, cold = (bl.bound(model, region, method=frown(steps=0, start=start, keep=True, **setting), spec=spec)
                    for start in (kept.variables, None))
     first, second, plain = map(intervals, (kept, again, cold))
     if "group" not in setting:

@@ -20,7 +20,7 @@ from boundlab.bounds.backward import Env
 from boundlab.bounds.climb import Ascent, Done, Found, climb, never, until
 from boundlab.bounds.groups import Ground, Groups, Lower, Neurons, ground_of, neurons_of
 from boundlab.bounds.intermediate import Readers, checked, consumers, perturbed_nodes, propagate, relaxer, tighten
-from boundlab.bounds.methods import CROWN, asker, check_memory, method_value, pulling_of, refiner
+from boundlab.bounds.methods import CROWN, asker, check_memory, first_layer, method_value, pulling_of, refiner
 from boundlab.bounds.observe import watch
 from boundlab.bounds.problem import Bounds, Method, Problem, finite_rows
 from boundlab.bounds.space import Own, Space, Variables, one_after_another, taken
@@ -46,7 +46,8 @@ class Optimised:
     other group. `space` says what is free. Rows of a specification above `enough` climb no further; a group whose mean has not
     gained the share `tolerance` of its size in any of `patience` steps stops. `start` is where to begin (`Bounds.variables` of
     earlier bounds of the same network in the same space, on any sets); plain lines count all the same. These hold the variables
-    of a specification's rows, and with `keep` those of every neuron that was optimised, too. `memory` ("4GB", or bytes) may be
+    of a specification's rows, and with `keep` those of every neuron that was optimised, too; inner bounds then rest on these
+    alone, and may be looser than those of `base`. `memory` ("4GB", or bytes) may be
     held at once, by `base` too; what is kept comes on top, a number for each such neuron's side and each free variable. Nothing
     climbs after the `deadline`, in seconds of `time.perf_counter`: what was found by then counts.
     """
@@ -124,25 +125,25 @@ class Optimised:
         """Bounds of every node from those that are known, optimised in order: later lines are made on tightened intervals.
 
         Where variables ended goes to `kept`, if it is to be. Who derives the intervals from that has no base, and lines on
-        tighter intervals need not show all that the base has shown: open neurons, and those that it alone settles, do without.
+        tighter intervals need not show all that the base has shown: what is known only says then where there is no ascent.
         """
         env: dict[int, Any] = {}
         readers = Readers(consumers(problem.model.graph), perturbed_nodes(problem.model.graph, problem.sets))
         asked, pulling = asker(problem, readers, relaxer(env)), pulling_of(problem, env, relaxer(env))
 
-        def open_on(node: Node, env: dict[int, Any], interval: Interval) -> Tensor:
-            mask = asked(node, {**env, node.index: interval})
-            return torch.zeros_like(interval.lower, dtype=torch.bool) if mask is None else mask
+        first = first_layer(problem, pulling)
 
-        def met(node: Node, env: dict[int, Any]) -> Interval:
+        def met(node: Node, env: dict[int, Any]) -> Interval | None:
             own, interval = env[node.index], known[node.index]
             assert isinstance(interval, Interval)
-            if not self.keep or node.index == problem.target.index:
+            if not self.keep or node.index == problem.target.index or not bool(own.width.isfinite().all()):
                 return interval
-            still = open_on(node, env, own.meet(interval))
-            settled = open_on(node, env, own) & ~still
-            alone = own.meet(tighten(pulling, node, settled)) if bool(settled.any()) else own
-            return selected(still | (settled & open_on(node, env, alone)), alone, interval)
+            every = asked(node, env)
+            if every is None:
+                return first(node, env)
+            still = asked(node, {**env, node.index: own.meet(interval)})
+            settled = every if still is None else every & ~still
+            return tighten(pulling, node, settled) if bool(settled.any()) else None
 
         def raise_sides(node: Node, env: dict[int, Any]) -> Interval | None:
             mask = asked(node, env)
@@ -273,11 +274,6 @@ def placed(known: Interval, neurons: Neurons, best: Tensor) -> Interval:
     lower[place] = torch.maximum(lower[place], low)
     upper[place] = torch.minimum(upper[place], high)
     return Interval(lower.reshape(known.shape), upper.reshape(known.shape))
-
-
-def selected(mask: Tensor, one: Interval, other: Interval) -> Interval:
-    """One interval where a mask is true, the other elsewhere."""
-    return Interval(torch.where(mask, one.lower, other.lower), torch.where(mask, one.upper, other.upper))
 
 
 def detached(env: Env) -> dict[int, Any]:
