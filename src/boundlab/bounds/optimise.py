@@ -130,7 +130,6 @@ class Optimised:
         env: dict[int, Any] = {}
         readers = Readers(consumers(problem.model.graph), perturbed_nodes(problem.model.graph, problem.sets))
         asked, pulling = asker(problem, readers, relaxer(env)), pulling_of(problem, env, relaxer(env))
-
         first = first_layer(problem, pulling)
 
         def met(node: Node, env: dict[int, Any]) -> Interval | None:
